@@ -1,0 +1,8 @@
+"""The one error that users see."""
+
+
+class XtalkError(Exception):
+    """Bad input or an unusable state, in one line: what was seen, what was expected, what to do.
+
+    The command line prints the message alone and exits with code 2.
+    """
