@@ -1,0 +1,26 @@
+"""Every test runs with xtalk's annotations checked: shapes by jaxtyping, types by beartype."""
+
+import os
+from pathlib import Path
+
+from hypothesis import settings
+from jaxtyping import install_import_hook
+
+# One thread: the same sums in the same order everywhere. Before torch is imported; subprocesses inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+settings.register_profile("xtalk", derandomize=True, deadline=None, database=None)
+settings.load_profile("xtalk")
+
+SOURCE = Path(__file__).parents[1] / "src"
+
+
+def checked_modules() -> list[str]:
+    """All modules of xtalk but those with numba kernels, which numba must see undecorated."""
+    files = [
+        f for f in SOURCE.glob("xtalk/**/*.py") if f.name != "__init__.py" and "numba" not in f.read_text()
+    ]
+    return [".".join(f.relative_to(SOURCE).with_suffix("").parts) for f in files]
+
+
+install_import_hook(checked_modules(), "beartype.beartype")
