@@ -1,0 +1,68 @@
+"""Documents packed into token sequences of one length."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int32
+from transformers import PreTrainedTokenizerBase
+
+from xtalk.errors import XtalkError
+
+_DOCUMENTS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class TokenSequences:
+    """Token sequences of one length, with the number of the document that every token comes from.
+
+    `text_hash` is the sha256 of tokens, documents and their shape: exactly what a model reads.
+    """
+
+    tokens: Int32[np.ndarray, "n S"]
+    documents: Int32[np.ndarray, "n S"]
+    text_hash: str
+
+    def __len__(self) -> int:
+        return self.tokens.shape[0]
+
+    @property
+    def length(self) -> int:
+        """Tokens per sequence."""
+        return self.tokens.shape[1]
+
+
+def token_sequences(tokens: Int32[np.ndarray, "n S"], documents: Int32[np.ndarray, "n S"]) -> TokenSequences:
+    """Token sequences with their hash."""
+    digest = hashlib.sha256(repr(tokens.shape).encode())
+    for array in (tokens, documents):
+        digest.update(np.ascontiguousarray(array, dtype="<i4").tobytes())
+    return TokenSequences(tokens, documents, digest.hexdigest())
+
+
+def tokenise(docs: list[str], tokenizer: PreTrainedTokenizerBase, length: int) -> TokenSequences:
+    """Pack documents into sequences of `length` tokens, one after the other.
+
+    Each document is preceded by the tokenizer's beginning-of-text token, or its end-of-text token for want
+    of one, or nothing if it has neither. A document may go on in the next sequence; the last, incomplete
+    sequence is dropped. Raises XtalkError when the text does not fill one sequence.
+    """
+    if length < 1:
+        raise XtalkError(f"sequence length {length}; expected 1 or more")
+    start = next((t for t in (tokenizer.bos_token_id, tokenizer.eos_token_id) if t is not None), None)
+    prefix = [] if start is None else [start]
+    pieces: list[np.ndarray] = []
+    for first in range(0, len(docs), _DOCUMENTS_AT_ONCE):
+        texts = docs[first : first + _DOCUMENTS_AT_ONCE]
+        encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        pieces += [np.array(prefix + ids, dtype=np.int32) for ids in encoded]
+    counts = [len(piece) for piece in pieces]
+    n = sum(counts) // length
+    if n == 0:
+        raise XtalkError(
+            f"the text has {sum(counts)} tokens; one sequence needs {length}; "
+            "give more text or a shorter sequence length"
+        )
+    tokens = np.concatenate(pieces)[: n * length].reshape(n, length)
+    documents = np.repeat(np.arange(len(docs), dtype=np.int32), counts)[: n * length].reshape(n, length)
+    return token_sequences(tokens, documents)
