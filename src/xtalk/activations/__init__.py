@@ -1,0 +1,17 @@
+"""Streams of activations: harvested from a model or read from a store, and their scaling."""
+
+from xtalk.activations.harvest import CapturingModel, Harvest, SourceIdentity
+from xtalk.activations.scaling import Scaling, measure_scaling
+from xtalk.activations.stream import ActivationBatch, ActivationBatches, ActivationSource, ActivationStream
+
+__all__ = [
+    "ActivationBatch",
+    "ActivationBatches",
+    "ActivationSource",
+    "ActivationStream",
+    "CapturingModel",
+    "Harvest",
+    "Scaling",
+    "SourceIdentity",
+    "measure_scaling",
+]
