@@ -104,6 +104,8 @@ def _load_pretrained(location: str, name: str, *, local: bool) -> Loaded:
             tokenizer = AutoTokenizer.from_pretrained(
                 location, local_files_only=local, trust_remote_code=False
             )
+        if len(tokenizer) < 2:  # transformers makes an empty one where there are no files for it
+            raise XtalkError(f"the model {location!r} has no tokenizer; choose one that ships tokenizer.json")
     except XtalkError:
         raise
     except Exception as error:  # transformers fails in many ways; to a user they are one
@@ -123,6 +125,7 @@ def _load_weights(location: str, family: Family, *, local: bool) -> PreTrainedMo
         use_safetensors=True,
         trust_remote_code=False,
         local_files_only=local,
+        ignore_mismatched_sizes=True,  # refused below, with better words
         output_loading_info=True,
     )
     model, report = loaded
@@ -130,6 +133,11 @@ def _load_weights(location: str, family: Family, *, local: bool) -> PreTrainedMo
         raise XtalkError(
             f"the weights of {location!r} lack {len(missing)} tensors that its config.json asks for, such as "
             f"{missing[0]!r}; expected weights and configuration of one model; get the files again"
+        )
+    if mismatched := sorted(report["mismatched_keys"]):
+        raise XtalkError(
+            f"{len(mismatched)} tensors of {location!r} differ in shape from its config.json, such as "
+            f"{mismatched[0][0]!r}; expected weights and configuration of one model; get the files again"
         )
     return use_sdpa(model)
 
@@ -154,7 +162,13 @@ def _weight_files(folder: Path) -> list[Path]:
         return [single]
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+        try:
+            shards: set[str] = set(json.loads(index.read_text())["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise XtalkError(
+                f"{str(index)!r} is no index of shards; expected JSON with a weight_map; download it again"
+            ) from error
+        return [folder / name for name in sorted(shards)]
     pickles = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
     seen = f"only {pickles[0]}, a pickle, which can run code when loaded" if pickles else "no weights"
     raise XtalkError(
