@@ -23,4 +23,4 @@ def checked_modules() -> list[str]:
     return [".".join(f.relative_to(SOURCE).with_suffix("").parts) for f in files]
 
 
-install_import_hook(checked_modules(), "beartype.beartype")
+install_import_hook(checked_modules(), "typechecking.check")

@@ -6,13 +6,41 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from xtalk.errors import XtalkError
+    from xtalk.models.language_model import load_model
+    from xtalk.runs.config import RunConfig, preset
+    from xtalk.runs.folder import RunFolder
+    from xtalk.runs.steps import evaluate, harvest, interact, report, run, train
 
-__all__ = ["XtalkError"]
+__all__ = [
+    "RunConfig",
+    "RunFolder",
+    "XtalkError",
+    "evaluate",
+    "harvest",
+    "interact",
+    "load_model",
+    "preset",
+    "report",
+    "run",
+    "train",
+]
 
 __version__ = version("xtalk")
 
 # Loaded on first use, so that importing xtalk (and `xtalk --help`) does not load torch.
-_HOMES = {"XtalkError": "xtalk.errors"}
+_HOMES = {
+    "RunConfig": "xtalk.runs.config",
+    "RunFolder": "xtalk.runs.folder",
+    "XtalkError": "xtalk.errors",
+    "evaluate": "xtalk.runs.steps",
+    "harvest": "xtalk.runs.steps",
+    "interact": "xtalk.runs.steps",
+    "load_model": "xtalk.models.language_model",
+    "preset": "xtalk.runs.config",
+    "report": "xtalk.runs.steps",
+    "run": "xtalk.runs.steps",
+    "train": "xtalk.runs.steps",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,238 @@
+"""The `xtalk` command: every step of a run, on a folder.
+
+Nothing here loads torch until a command needs it, so that `xtalk --help` is quick.
+"""
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import xtalk
+from xtalk.errors import XtalkError
+
+if TYPE_CHECKING:
+    from xtalk.runs.folder import RunFolder
+
+DEFAULT_PRESET = "quick"
+
+app = typer.Typer(
+    name="xtalk",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="""Measure and penalise the crosstalk between crosscoder features.
+
+`xtalk run` does everything: it reads activations of a language model, trains crosscoders under a sweep of
+interaction penalties, measures their interactions, evaluates on held-out text and writes a report.
+
+Its steps, in order, are commands of their own on the same folder: **harvest**, **train**, **interact**,
+**evaluate**, **report**. What is complete is not done again, and what was killed goes on where it stopped.
+
+Start with `xtalk run --out runs/first`: five minutes on two cores, then open runs/first/report.html.""",
+)
+
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The run folder.", show_default=False)]
+OutOfPreset = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="DIR",
+        help="The run folder; new, empty, or one to go on with.  [default: runs/PRESET]",
+    ),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        metavar="quick|paper",
+        help="**quick**: the embedded model, five minutes on two cores. **paper**: TinyStories-Instruct-33M "
+        "as in arXiv 2606.09940; needs the hub and a GPU.  [default: quick]",
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME_OR_FOLDER",
+        help="A causal language model: a Hugging Face folder, a hub name, or 'embedded'.  "
+        "[default: the preset's]",
+    ),
+]
+Text = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|FOLDER|DATASET",
+        help=".txt or .jsonl (key: text), also .gz; a folder of them; a hub dataset; or 'embedded'.  "
+        "[default: the preset's]",
+    ),
+]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of everything random.  [default: the preset's]")]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(  # pyright: ignore[reportUnusedFunction]
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"xtalk {xtalk.__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    preset: Preset = None,
+    model: Model = None,
+    text: Text = None,
+    out: OutOfPreset = None,
+    seed: Seed = None,
+    device: Device = "auto",
+) -> None:
+    """Do every step, from the model and the text to the report.
+
+    On a folder that is there already it goes on from what is complete; options left out are then the
+    folder's.
+
+    Examples:
+    - `xtalk run` : quick preset, into runs/quick
+
+    - `xtalk run --out runs/mine --model ./my-model --text stories.jsonl`
+
+    - `xtalk run --preset paper --device cuda`
+    """
+    with one_line_errors():
+        folder = _folder(out, preset, model, text, seed)
+        _perform("run", folder, device)
+        typer.echo(f"report: {folder.path / 'report.html'}")
+
+
+@app.command()
+def harvest(
+    preset: Preset = None,
+    model: Model = None,
+    text: Text = None,
+    out: OutOfPreset = None,
+    seed: Seed = None,
+    device: Device = "auto",
+) -> None:
+    """Read the text, and take each hookpoint's mean and scale.
+
+    The first step; its options are those of `xtalk run`.
+
+    Example: `xtalk harvest --out runs/mine --model ./my-model --text stories.jsonl`
+    """
+    with one_line_errors():
+        _perform("harvest", _folder(out, preset, model, text, seed), device)
+
+
+@app.command()
+def train(out: Out, device: Device = "auto") -> None:
+    """Train a crosscoder for each set of penalties, after `harvest`.
+
+    Leaves crosscoders/NAME/cfg.json and sae_weights.safetensors.
+    A killed training goes on from its checkpoint.
+
+    Example: `xtalk train --out runs/mine`
+    """
+    _step("train", out, device)
+
+
+@app.command()
+def interact(out: Out, device: Device = "auto") -> None:
+    """Measure the interactions of each crosscoder's features, after `train`: shares, pairs, tightness.
+
+    Leaves its results in interactions/.
+
+    Example: `xtalk interact --out runs/mine`
+    """
+    _step("interact", out, device)
+
+
+@app.command()
+def evaluate(out: Out, device: Device = "auto") -> None:
+    """Evaluate fidelity on held-out text, with intervals, after `interact`.
+
+    Leaves metrics.json and report_data.json.
+
+    Example: `xtalk evaluate --out runs/mine`
+    """
+    _step("evaluate", out, device)
+
+
+@app.command()
+def report(out: Out) -> None:
+    """Draw the figures and write report.html, after `evaluate`.
+
+    Example: `xtalk report --out runs/mine`
+    """
+    _step("report", out, "cpu")
+
+
+def main() -> None:
+    """The entry point of the `xtalk` command."""
+    app(prog_name="xtalk")
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn bad input, a full disk and Ctrl-C into one line on stderr, and exit with code 2, 2 and 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _say(f"interrupted; what is complete is kept, go on with: {shlex.join(['xtalk', *sys.argv[1:]])}")
+        raise typer.Exit(130) from None
+    except XtalkError as error:
+        _say(str(error))
+        raise typer.Exit(2) from None
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        _say(f"{error.strerror or error}{where}")
+        raise typer.Exit(2) from None
+    except Exception as error:
+        from xtalk.files import is_disk_full
+
+        if not is_disk_full(error):
+            raise
+        _say("no space left on the disk; free some and give the same command again")
+        raise typer.Exit(2) from None
+
+
+def _say(message: str) -> None:
+    typer.echo(f"xtalk: {' '.join(message.split())}", err=True)
+
+
+def _folder(
+    out: Path | None, preset: str | None, model: str | None, text: str | None, seed: int | None
+) -> "RunFolder":
+    """The folder to run in: made anew, or one that agrees with the options that were given."""
+    from xtalk.runs import config
+    from xtalk.runs.folder import CONFIG, RunFolder
+
+    name = preset or DEFAULT_PRESET
+    path = out or Path("runs") / name
+    given: dict[str, Any] = {"model": model, "text": text, "seed": seed}
+    given = {key: value for key, value in given.items() if value is not None}
+    if preset is None and (path / CONFIG).exists():
+        wanted = config.changed(RunFolder.open(path).config, **given)
+    else:
+        wanted = config.preset(name, **given)
+    return RunFolder.create(path, wanted)
+
+
+def _step(name: str, out: Path, device: str) -> None:
+    with one_line_errors():
+        from xtalk.runs.folder import RunFolder
+
+        _perform(name, RunFolder.open(out), device)
+
+
+def _perform(name: str, folder: "RunFolder", device: str) -> None:
+    from xtalk.runs import steps
+    from xtalk.runs.progress import progress_bars
+
+    with progress_bars() as progress:
+        getattr(steps, name)(folder, device=device, progress=progress)

@@ -1,0 +1,64 @@
+"""Files that are either whole or not there: every result is written beside its place and moved into it."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from xtalk.errors import XtalkError
+
+PARTIAL = ".partial-"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, which takes its place, synced to disk, when the block ends well.
+
+    The suffix stays, for writers that go by it. If the block fails, what stood at `path` still stands there
+    and the temporary file is gone. Errors: XtalkError if the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
+    try:
+        yield partial
+        _sync(partial)
+        os.replace(partial, path)
+        _sync(path.parent)
+    except BaseException as error:
+        partial.unlink(missing_ok=True)
+        if isinstance(error, Exception) and is_disk_full(error):
+            raise disk_full(path) from error
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path`, whole or not at all."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what a killed process left half-written below `folder`."""
+    for partial in folder.rglob(f"{PARTIAL}*"):
+        partial.unlink(missing_ok=True)
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether an error, Python's or a library's that passes on the system's words, means a full disk."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return os.strerror(errno.ENOSPC) in str(error)
+
+
+def disk_full(path: Path) -> XtalkError:
+    """The error to raise when the disk of `path` is full."""
+    return XtalkError(f"no space left on the disk of {path}; free some and give the same command again")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,115 @@
+"""The steps of a run, in order, each a function of the public API.
+
+    harvest    reads the text, measures scaling       harvest.json, scaling.safetensors
+    train      a crosscoder per set of penalties      crosscoders/NAME/
+    interact   measures their interactions            interactions/
+    evaluate   fidelity on held-out text              metrics.json, report_data.json
+    report     figures and page                       figures/, report.html
+
+A step is complete while its files, and those it was made from, are as they were then; it is not done again.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+
+from xtalk.activations import measure_scaling
+from xtalk.errors import XtalkError
+from xtalk.runs.folder import RunFolder
+from xtalk.runs.progress import Report, silent
+from xtalk.runs.workbench import HARVEST, SCALING, Workbench
+
+logger = logging.getLogger("xtalk")
+
+Body = Callable[[Workbench, Report], list[str]]
+"""Does a step and returns the names of the files it wrote."""
+
+
+def run(folder: RunFolder, *, device: str = "auto", progress: Report = silent) -> None:
+    """Do every step that is not complete. Errors: XtalkError, with what is complete kept."""
+    with folder.locked():
+        workbench = Workbench(folder, device)
+        for step in BODIES:
+            _perform(step, workbench, progress)
+
+
+def harvest(folder: RunFolder, *, device: str = "auto", progress: Report = silent) -> None:
+    """Read model and text, and measure each hookpoint's mean and scale."""
+    _step("harvest", folder, device, progress)
+
+
+def train(folder: RunFolder, *, device: str = "auto", progress: Report = silent) -> None:
+    """Train a crosscoder for each set of penalties, from its checkpoint if there is one."""
+    _step("train", folder, device, progress)
+
+
+def interact(folder: RunFolder, *, device: str = "auto", progress: Report = silent) -> None:
+    """Measure each crosscoder's interactions on held-out text."""
+    _step("interact", folder, device, progress)
+
+
+def evaluate(folder: RunFolder, *, device: str = "auto", progress: Report = silent) -> None:
+    """Evaluate each crosscoder on held-out text and write metrics.json and report_data.json."""
+    _step("evaluate", folder, device, progress)
+
+
+def report(folder: RunFolder, *, device: str = "auto", progress: Report = silent) -> None:
+    """Draw the figures and write report.html."""
+    _step("report", folder, device, progress)
+
+
+def _step(step: str, folder: RunFolder, device: str, progress: Report) -> None:
+    with folder.locked():
+        _perform(step, Workbench(folder, device), progress)
+
+
+def _perform(step: str, workbench: Workbench, progress: Report) -> None:
+    folder, inputs = workbench.folder, list[str]()
+    for earlier in BODIES:
+        if earlier == step:
+            break
+        if not folder.is_complete(earlier, inputs):
+            raise XtalkError(f"{step} comes after {earlier}; first run `xtalk {earlier} --out {folder.path}`")
+        inputs = folder.outputs(earlier)
+    if folder.is_complete(step, inputs):
+        logger.info("%s: complete already", step)
+        return
+    folder.log("begin", step=step, device=str(workbench.device))
+    started = time.monotonic()
+    outputs = BODIES[step](workbench, progress)
+    seconds = time.monotonic() - started
+    folder.complete(step, inputs, outputs, seconds)
+    logger.info("%s: complete, %.0f s", step, seconds)
+
+
+def _harvest(workbench: Workbench, progress: Report) -> list[str]:
+    model, train_, held_out = workbench.model, workbench.train_sequences, workbench.held_out_sequences
+    batches = workbench.batches()
+    workbench.save_scaling(measure_scaling(batches, workbench.config.harvest.scaling_tokens))
+    record = {
+        "model": model.name,
+        "weights_hash": model.weights_hash,
+        "n_params": model.n_params,
+        "blocks": model.n_blocks,
+        "hookpoints": [str(hookpoint) for hookpoint in workbench.hookpoints],
+        "text": workbench.config.text,
+        "text_hash": train_.text_hash,
+        "train_tokens": train_.tokens.size,
+        "held_out_hash": held_out.text_hash,
+        "held_out_tokens": held_out.tokens.size,
+        "epochs": batches.epochs,
+    }
+    workbench.folder.write_json(HARVEST, record)
+    return [HARVEST, SCALING]
+
+
+def _report(workbench: Workbench, progress: Report) -> list[str]:
+    from xtalk.reports import write_report  # loads matplotlib, which no other step needs
+
+    folder = workbench.folder
+    page = write_report(folder.path)
+    figures = sorted((folder.path / "figures").iterdir())
+    return [str(path.relative_to(folder.path)) for path in (page, *figures)]
+
+
+BODIES: dict[str, Body] = {"harvest": _harvest, "report": _report}

@@ -1,0 +1,138 @@
+"""What the steps of a run share: the model, the text as token sequences, the source of activations."""
+
+import logging
+from functools import cached_property
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from xtalk.activations import ActivationBatches, ActivationSource, Harvest, Scaling
+from xtalk.data import TokenSequences, read_documents, split_documents, tokenise
+from xtalk.errors import XtalkError
+from xtalk.files import replacing
+from xtalk.models.hookpoints import Hookpoint
+from xtalk.models.language_model import LanguageModel, load_model
+from xtalk.runs.folder import RunFolder
+
+HARVEST = "harvest.json"
+SCALING = "scaling.safetensors"
+
+logger = logging.getLogger("xtalk")
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of that name; "auto" takes a GPU. Errors: XtalkError for one that is not there."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises all of these
+        raise XtalkError(f"no device {name!r} on this machine; expected auto, cpu, cuda or mps") from error
+    return device
+
+
+class Workbench:
+    """The things of a run that its steps work with, each made when first used.
+
+    Once the run is harvested, its model and text are compared with what was harvested then.
+    """
+
+    def __init__(self, folder: RunFolder, device: str) -> None:
+        self.folder = folder
+        self.config = folder.config
+        self.device = resolve_device(device)
+
+    @cached_property
+    def model(self) -> LanguageModel:
+        """The language model, on the device. Errors: XtalkError if its weights changed since the harvest."""
+        dtype = torch.bfloat16 if self.config.harvest.dtype == "bfloat16" else torch.float32
+        model = load_model(self.config.model, device=self.device, dtype=dtype)
+        self._check("the model", "weights_hash", model.weights_hash)
+        return model
+
+    @cached_property
+    def hookpoints(self) -> tuple[Hookpoint, ...]:
+        """The run's hookpoints. Errors: XtalkError names what the model lacks."""
+        if self.config.hookpoints is None:
+            return self.model.hookpoints()
+        return tuple(map(self.model.hookpoint, self.config.hookpoints))
+
+    @cached_property
+    def train_sequences(self) -> TokenSequences:
+        """The text to train on."""
+        return self._sequences[0]
+
+    @cached_property
+    def held_out_sequences(self) -> TokenSequences:
+        """The documents kept for evaluation, no more of them than `evaluation.tokens` needs."""
+        return self._sequences[1]
+
+    @cached_property
+    def source(self) -> ActivationSource:
+        """Where training activations come from."""
+        return Harvest(self.model, self.train_sequences, self.hookpoints)
+
+    @cached_property
+    def scaling(self) -> Scaling:
+        """The scaling that the harvest measured."""
+        tensors = load_file(self.folder.file(SCALING), device=str(self.device))
+        return Scaling(tensors["factor_P"], tensors["mean_PD"])
+
+    def batches(self) -> ActivationBatches:
+        """The training activations from their start; says so where a short text must be read again."""
+        config = self.config
+        per_epoch = len(self.train_sequences) * (config.sequence_length - config.harvest.skip_positions)
+        needed = config.training.steps * config.training.batch_tokens
+        epochs = -(-needed // per_epoch)
+        if epochs > 1:
+            logger.warning(
+                "training takes %d tokens and the text has %d: it is read %d times", needed, per_epoch, epochs
+            )
+        return ActivationBatches(
+            self.source,
+            config.training.batch_tokens,
+            config.seed,
+            config.harvest.buffer_sequences,
+            epochs,
+            config.harvest.skip_positions,
+        )
+
+    def save_scaling(self, scaling: Scaling) -> None:
+        """Keep the scaling for later steps."""
+        with replacing(self.folder.file(SCALING)) as partial:
+            save_file({"factor_P": scaling.factor_P.cpu(), "mean_PD": scaling.mean_PD.cpu()}, partial)
+
+    @cached_property
+    def _sequences(self) -> tuple[TokenSequences, TokenSequences]:
+        config, model = self.config, self.model
+        if model.tokenizer is None:
+            raise XtalkError(
+                f"the model {config.model} comes without a tokenizer; put tokenizer.json into its folder"
+            )
+        if config.sequence_length > model.context:
+            raise XtalkError(
+                f"sequences of {config.sequence_length} tokens; the model's context is {model.context}; "
+                "choose a shorter sequence_length"
+            )
+        documents = read_documents(config.text, config.max_characters)
+        train, held_out = (
+            tokenise(part, model.tokenizer, config.sequence_length)
+            for part in split_documents(documents, config.held_out, config.seed)
+        )
+        self._check("the text", "text_hash", train.text_hash)
+        return train, held_out
+
+    def _check(self, what: str, key: str, found: str) -> None:
+        """Compare a hash with the harvest's, if that is there."""
+        harvested: dict[str, Any] = (
+            self.folder.read_json(HARVEST) if self.folder.file(HARVEST).exists() else {}
+        )
+        if key in harvested and harvested[key] != found:
+            raise XtalkError(
+                f"{what} has changed since {self.folder.path} was harvested; bring it back as it was, "
+                "or start anew in another --out"
+            )
