@@ -1,6 +1,6 @@
 """The steps of a run, in order, each a function of the public API.
 
-    harvest    reads the text, measures scaling       harvest.json, scaling.safetensors
+    harvest    reads the text, measures scaling       harvest.json, scaling.safetensors, activations/
     train      a crosscoder per set of penalties      crosscoders/NAME/
     interact   measures their interactions            interactions/
     evaluate   fidelity on held-out text              metrics.json, report_data.json
@@ -14,10 +14,11 @@ import time
 from collections.abc import Callable
 
 from xtalk.activations import measure_scaling
+from xtalk.activations.manifest import MANIFEST
 from xtalk.errors import XtalkError
 from xtalk.runs.folder import RunFolder
 from xtalk.runs.progress import Report, silent
-from xtalk.runs.workbench import HARVEST, SCALING, Workbench
+from xtalk.runs.workbench import HARVEST, SCALING, STORE, Workbench
 
 logger = logging.getLogger("xtalk")
 
@@ -83,7 +84,10 @@ def _perform(step: str, workbench: Workbench, progress: Report) -> None:
 
 
 def _harvest(workbench: Workbench, progress: Report) -> list[str]:
-    model, train_, held_out = workbench.model, workbench.train_sequences, workbench.held_out_sequences
+    model, hookpoints = workbench.model, workbench.hookpoints
+    train_, held_out = workbench.train_sequences, workbench.held_out_sequences
+    if workbench.config.harvest.store:
+        workbench.write_store(progress)
     batches = workbench.batches()
     workbench.save_scaling(measure_scaling(batches, workbench.config.harvest.scaling_tokens))
     record = {
@@ -91,7 +95,7 @@ def _harvest(workbench: Workbench, progress: Report) -> list[str]:
         "weights_hash": model.weights_hash,
         "n_params": model.n_params,
         "blocks": model.n_blocks,
-        "hookpoints": [str(hookpoint) for hookpoint in workbench.hookpoints],
+        "hookpoints": [str(hookpoint) for hookpoint in hookpoints],
         "text": workbench.config.text,
         "text_hash": train_.text_hash,
         "train_tokens": train_.tokens.size,
@@ -100,7 +104,7 @@ def _harvest(workbench: Workbench, progress: Report) -> list[str]:
         "epochs": batches.epochs,
     }
     workbench.folder.write_json(HARVEST, record)
-    return [HARVEST, SCALING]
+    return [HARVEST, SCALING, *([f"{STORE}/{MANIFEST}"] if workbench.config.harvest.store else [])]
 
 
 def _report(workbench: Workbench, progress: Report) -> list[str]:

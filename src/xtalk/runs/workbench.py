@@ -8,15 +8,19 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from xtalk.activations import ActivationBatches, ActivationSource, Harvest, Scaling
+from xtalk.activations.store import ActivationStore
 from xtalk.data import TokenSequences, read_documents, split_documents, tokenise
 from xtalk.errors import XtalkError
 from xtalk.files import replacing
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel, load_model
 from xtalk.runs.folder import RunFolder
+from xtalk.runs.progress import Report
 
 HARVEST = "harvest.json"
 SCALING = "scaling.safetensors"
+STORE = "activations"
+PARTS = ("documents to train on", "held-out documents")
 
 logger = logging.getLogger("xtalk")
 
@@ -45,12 +49,12 @@ class Workbench:
         self.folder = folder
         self.config = folder.config
         self.device = resolve_device(device)
+        self.dtype = torch.bfloat16 if self.config.harvest.dtype == "bfloat16" else torch.float32
 
     @cached_property
     def model(self) -> LanguageModel:
         """The language model, on the device. Errors: XtalkError if its weights changed since the harvest."""
-        dtype = torch.bfloat16 if self.config.harvest.dtype == "bfloat16" else torch.float32
-        model = load_model(self.config.model, device=self.device, dtype=dtype)
+        model = load_model(self.config.model, device=self.device, dtype=self.dtype)
         self._check("the model", "weights_hash", model.weights_hash)
         return model
 
@@ -73,8 +77,34 @@ class Workbench:
 
     @cached_property
     def source(self) -> ActivationSource:
-        """Where training activations come from."""
+        """Where training activations come from: the store if the run keeps one, else the model."""
+        if not self.config.harvest.store:
+            return self.harvest
+        identity = self.harvest.identity
+        return ActivationStore.open(
+            self.folder.file(STORE),
+            model_hash=identity.model,
+            text_hash=identity.text,
+            hookpoints=identity.hookpoints,
+            device=self.device,
+        )
+
+    @cached_property
+    def harvest(self) -> Harvest:
+        """The training activations, as the model gives them."""
         return Harvest(self.model, self.train_sequences, self.hookpoints)
+
+    def write_store(self, progress: Report) -> None:
+        """Write the activations of the whole training text to disk, or go on with that."""
+        batches = ActivationBatches(self.harvest, self.config.training.batch_tokens, self.config.seed)
+        total, done = self.train_sequences.tokens.size, 0
+
+        def advance(tokens: int) -> None:
+            nonlocal done
+            done += tokens
+            progress("store activations", done, total)
+
+        ActivationStore.write(self.folder.file(STORE), batches, self.dtype, advance)
 
     @cached_property
     def scaling(self) -> Scaling:
@@ -119,10 +149,14 @@ class Workbench:
                 "choose a shorter sequence_length"
             )
         documents = read_documents(config.text, config.max_characters)
-        train, held_out = (
-            tokenise(part, model.tokenizer, config.sequence_length)
-            for part in split_documents(documents, config.held_out, config.seed)
-        )
+        parts = dict(zip(PARTS, split_documents(documents, config.held_out, config.seed), strict=True))
+        sequences: list[TokenSequences] = []
+        for part, texts in parts.items():
+            try:
+                sequences.append(tokenise(texts, model.tokenizer, config.sequence_length))
+            except XtalkError as error:
+                raise XtalkError(f"{part}: {error}") from error
+        train, held_out = sequences
         self._check("the text", "text_hash", train.text_hash)
         return train, held_out
 
