@@ -2,16 +2,19 @@
 
 from xtalk.activations.harvest import CapturingModel, Harvest, SourceIdentity
 from xtalk.activations.scaling import Scaling, measure_scaling
+from xtalk.activations.store import ActivationStore, estimate_bytes
 from xtalk.activations.stream import ActivationBatch, ActivationBatches, ActivationSource, ActivationStream
 
 __all__ = [
     "ActivationBatch",
     "ActivationBatches",
     "ActivationSource",
+    "ActivationStore",
     "ActivationStream",
     "CapturingModel",
     "Harvest",
     "Scaling",
     "SourceIdentity",
+    "estimate_bytes",
     "measure_scaling",
 ]
