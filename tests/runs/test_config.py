@@ -11,7 +11,7 @@ from xtalk.runs.config import PRESETS, changed, differences, preset, run_config
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_valid_and_survive_json(name: str):
     config = preset(name)
-    again = run_config(config.model_dump(mode="json"))
+    again = run_config(config.plain())
     assert again == config
     assert again.fingerprint() == config.fingerprint()
 
@@ -31,6 +31,13 @@ def test_changes_reach_into_mappings_and_nothing_else():
     assert changed(config, seed=0, training={"steps": preset("quick").training.steps}) == preset("quick")
 
 
+def test_each_crosscoder_trains_with_its_penalties_and_the_runs_seed():
+    config = preset("quick", seed=3)
+    sparse = next(spec for spec in config.crosscoders if spec.name == "sparse")
+    training = config.training_of(sparse)
+    assert (training.penalties, training.seed, training.steps) == (sparse.penalties, 3, config.training.steps)
+
+
 def test_local_paths_become_absolute_and_names_stay(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "story.txt").write_text("x")
@@ -47,8 +54,10 @@ def test_local_paths_become_absolute_and_names_stay(tmp_path: Path, monkeypatch)
         ({"crosscoder": {"k": 2000}}, "k is 2000, more than d_sae"),
         ({"held_out": 1.0}, "held_out"),
         ({"hookpoints": ()}, "hookpoints"),
-        ({"training": {"learning_rate": float("nan")}}, "training.learning_rate"),
+        ({"training": {"lr": float("nan")}}, "training.lr"),
         ({"seed": -1}, "seed"),
+        ({"training": {"seed": 1}}, "the seed to the whole run"),
+        ({"harvest": {"skip_positions": 256}}, "leaves nothing of a sequence"),
         (
             {"crosscoders": ({"name": "sparse", "penalties": {"keep_one": 1}},)},
             "no crosscoder named unpenalised",

@@ -20,7 +20,7 @@ def test_harvest_records_model_text_and_scaling(tmp_path: Path):
     assert record["blocks"] == BLOCKS
     assert len(record["hookpoints"]) == 4 * BLOCKS + 1
     assert record["train_tokens"] > 5 * record["held_out_tokens"] > 0
-    assert record["epochs"] == -(-20 * 64 // record["train_tokens"])
+    assert record["epochs"] == -(-folder.config.training.tokens_needed // record["train_tokens"])
     workbench = Workbench(folder, "cpu")
     scaling = workbench.scaling
     norms = [scaling.apply(batch.activations).norm(dim=-1) for batch in workbench.batches()]

@@ -11,8 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from xtalk.crosscoder.config import Architecture
 from xtalk.errors import XtalkError
 from xtalk.interactions.penalties import penalty
+from xtalk.training.config import TrainingConfig
 
 UNPENALISED = "unpenalised"
+_NOT_SHARED = ("penalties", "seed")
 
 
 class Frozen(BaseModel):
@@ -51,20 +53,6 @@ class SizeConfig(Frozen):
         return self
 
 
-class TrainingConfig(Frozen):
-    """How every crosscoder of the run is trained (DESIGN section 5)."""
-
-    steps: int = Field(ge=1)
-    batch_tokens: int = Field(ge=1)
-    learning_rate: float = Field(gt=0)
-    warmup_steps: int = Field(ge=0)
-    penalty_warmup_steps: int = Field(ge=0)
-    aux: float = Field(ge=0)
-    sparsity: float = Field(ge=0)
-    clip: float = Field(gt=0)
-    checkpoint_every: int = Field(ge=1)
-
-
 class CrosscoderSpec(Frozen):
     """A crosscoder to train: its name and the weight of each penalty, none of them zero."""
 
@@ -96,7 +84,8 @@ class RunConfig(Frozen):
 
     model: "embedded", a folder or a hub name. text: "embedded", a file, a folder or a dataset name; reading
     stops after max_characters. held_out: fraction of the documents kept for evaluation. sequence_length:
-    tokens per sequence. hookpoints: their names, or None for the paper's set of 4 x blocks + 1.
+    tokens per sequence. hookpoints: their names, or None for the paper's set of 4 x blocks + 1. training:
+    what all crosscoders share; penalties and seed are the run's own.
     """
 
     model: str = Field(min_length=1)
@@ -125,6 +114,13 @@ class RunConfig(Frozen):
             raise ValueError("harvest.skip_positions leaves nothing of a sequence; choose fewer")
         return self
 
+    @field_validator("training")
+    @classmethod
+    def _shared(cls, training: TrainingConfig) -> TrainingConfig:
+        if training.model_fields_set & set(_NOT_SHARED):
+            raise ValueError("penalties belong to each of crosscoders, and the seed to the whole run")
+        return training
+
     @field_validator("crosscoders")
     @classmethod
     def _with_unpenalised(cls, specs: tuple[CrosscoderSpec, ...]) -> tuple[CrosscoderSpec, ...]:
@@ -136,8 +132,16 @@ class RunConfig(Frozen):
         return specs
 
     def fingerprint(self) -> str:
-        """sha256 of the configuration."""
-        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+        """The sha256 of the configuration."""
+        return hashlib.sha256(json.dumps(self.plain(), sort_keys=True).encode()).hexdigest()
+
+    def plain(self) -> dict[str, Any]:
+        """The configuration as `run_config` takes it, ready for JSON or YAML."""
+        return self.model_dump(mode="json", exclude={"training": set(_NOT_SHARED)})
+
+    def training_of(self, spec: CrosscoderSpec) -> TrainingConfig:
+        """How one of the run's crosscoders is trained."""
+        return self.training.model_copy(update={"penalties": spec.penalties, "seed": self.seed})
 
 
 def run_config(content: Mapping[str, Any]) -> RunConfig:
@@ -163,12 +167,12 @@ def preset(name: str, **changes: Any) -> RunConfig:
 
 def changed(config: RunConfig, **changes: Any) -> RunConfig:
     """A configuration with some keys changed, as in `preset`."""
-    return run_config(_changed(config.model_dump(), changes))
+    return run_config(_changed(config.plain(), changes))
 
 
 def differences(old: RunConfig, new: RunConfig) -> str:
     """In words, where two configurations differ: 'seed was 0, is now 1'; empty if they are equal."""
-    before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
+    before, after = _flat(old.plain()), _flat(new.plain())
     keys = [key for key in before | after if before.get(key) != after.get(key)]
     told = [f"{key} was {_short(before.get(key))}, is now {_short(after.get(key))}" for key in keys[:3]]
     return "; ".join(told) + (f"; and {len(keys) - 3} more" if len(keys) > 3 else "")
@@ -218,13 +222,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "training": {
             "steps": 1500,
             "batch_tokens": 512,
-            "learning_rate": 1e-3,
             "warmup_steps": 100,
-            "penalty_warmup_steps": 300,
-            "aux": 1 / 32,
-            "sparsity": 0.0,
-            "clip": 1.0,
-            "checkpoint_every": 250,
         },
         "crosscoders": (
             {"name": UNPENALISED, "penalties": {}},
@@ -253,12 +251,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "training": {
             "steps": 25_000,
             "batch_tokens": 4096,
-            "learning_rate": 1e-3,
             "warmup_steps": 1000,
-            "penalty_warmup_steps": 5000,
-            "aux": 1 / 32,
-            "sparsity": 0.0,
-            "clip": 1.0,
+            "penalty_warmup": 0.2,
             "checkpoint_every": 1000,
         },
         "crosscoders": (

@@ -190,7 +190,7 @@ class RunFolder:
         return {name: _sha256(self.file(name)) for name in sorted(names)}
 
     def _write_config(self) -> None:
-        record = {"fingerprint": self.config.fingerprint(), "config": self.config.model_dump(mode="json")}
+        record = {"fingerprint": self.config.fingerprint(), "config": self.config.plain()}
         note = "# Made by xtalk. A run folder keeps to one configuration: change nothing here.\n"
         write_text(self.file(CONFIG), note + yaml.safe_dump(record, sort_keys=False))
 

@@ -116,7 +116,7 @@ class Workbench:
         """The training activations from their start; says so where a short text must be read again."""
         config = self.config
         per_epoch = len(self.train_sequences) * (config.sequence_length - config.harvest.skip_positions)
-        needed = config.training.steps * config.training.batch_tokens
+        needed = config.training.tokens_needed
         epochs = -(-needed // per_epoch)
         if epochs > 1:
             logger.warning(
