@@ -1,0 +1,31 @@
+"""What a crosscoder is: its sizes, hookpoints and nonlinearity, in the ecosystem's own keys."""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Architecture = Literal["relu", "topk", "batchtopk", "jumprelu"]
+
+
+class CrosscoderConfig(BaseModel):
+    """Sizes and nonlinearity of a crosscoder over P hookpoints (`hook_names`) of width D (`d_in`).
+
+    d_sae: number of latents L. k: active latents per token (topk), on average (batchtopk), or aimed at by the
+    sparsity loss (relu, jumprelu).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    d_in: int = Field(ge=1)
+    d_sae: int = Field(ge=1)
+    k: int = Field(ge=1)
+    hook_names: tuple[str, ...] = Field(min_length=1)
+    architecture: Architecture = "batchtopk"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.k > self.d_sae:
+            raise ValueError(f"k is {self.k}, more than d_sae {self.d_sae}; choose k at most d_sae")
+        if len(set(self.hook_names)) != len(self.hook_names):
+            raise ValueError(f"hook_names repeats a hookpoint: {', '.join(self.hook_names)}")
+        return self

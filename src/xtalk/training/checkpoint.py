@@ -1,0 +1,103 @@
+"""Checkpoints from which training goes on bit for bit: one safetensors file, its header JSON."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from xtalk.crosscoder.crosscoder import Crosscoder
+from xtalk.errors import XtalkError
+from xtalk.files import replacing
+
+FILE = "checkpoint.safetensors"
+SCHEMA = "xtalk.checkpoint/1"
+
+
+@dataclass
+class TrainingState:
+    """All that changes while a crosscoder trains; the loop draws no random numbers.
+
+    step: steps done. last_fired_L: training tokens seen when each latent last fired. The position in the
+    stream of activations is the stream's own.
+    """
+
+    crosscoder: Crosscoder
+    optimiser: torch.optim.Adam
+    last_fired_L: Tensor
+    step: int = 0
+
+
+def save_checkpoint(
+    folder: Path, state: TrainingState, stream: dict[str, Any], identity: dict[str, Any]
+) -> None:
+    """Write the checkpoint of a folder in place of the one before, which stays until the new one is whole.
+
+    stream: the stream's state; identity: what the training depends on, to be compared on loading; both JSON.
+    """
+    header = json.dumps({"schema": SCHEMA, "step": state.step, "stream": stream, "identity": identity})
+    tensors = {name: tensor.contiguous() for name, tensor in _tensors(state).items()}
+    with replacing(folder / FILE) as partial:
+        save_file(tensors, partial, {"xtalk": header})
+
+
+def load_checkpoint(folder: Path, state: TrainingState, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """Bring `state` to the folder's checkpoint and return the stream's state then; None if there is none.
+
+    Errors: XtalkError for a broken checkpoint or one of another training.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads(file.metadata()["xtalk"])
+            _check_identity(path, header, identity)
+            step, stream = int(header["step"]), dict(header["stream"])
+            _prepare_moments(state.optimiser)
+            for name, tensor in _tensors(state).items():
+                saved = file.get_tensor(name)
+                if saved.shape != tensor.shape or saved.dtype != tensor.dtype:
+                    raise ValueError(f"{name} is {saved.dtype} {tuple(saved.shape)}")
+                tensor.copy_(saved)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise XtalkError(
+            f"the checkpoint {path} cannot be read ({reason}); remove it to train from the start"
+        ) from error
+    state.step = step
+    return stream
+
+
+def _tensors(state: TrainingState) -> dict[str, Tensor]:
+    """The tensors of a state by name, sharing memory with it."""
+    tensors = {name: tensor.detach() for name, tensor in state.crosscoder.named_parameters()}
+    for name, parameter in state.crosscoder.named_parameters():
+        moments = state.optimiser.state.get(parameter, {})
+        tensors |= {f"{name}.{moment}": value for moment, value in moments.items()}
+    return tensors | {"last_fired": state.last_fired_L}
+
+
+def _prepare_moments(optimiser: torch.optim.Adam) -> None:
+    """Adam's state as its first step would make it."""
+    for parameter in optimiser.param_groups[0]["params"]:
+        moments = {"exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
+        optimiser.state[parameter] = {"step": torch.zeros((), device=parameter.device), **moments}
+
+
+def _check_identity(path: Path, header: dict[str, Any], identity: dict[str, Any]) -> None:
+    if header["schema"] != SCHEMA:
+        raise ValueError(f"schema {header['schema']}, not {SCHEMA}")
+    saved = header["identity"]
+    own = json.loads(json.dumps(identity))  # as the header has it: lists for tuples
+    different = [key for key in own | saved if own.get(key) != saved.get(key)]
+    if different:
+        key = different[0]
+        raise XtalkError(
+            f"the checkpoint {path} is of another training: {key} was {saved.get(key)}, now {own.get(key)}; "
+            "go on with its configuration, or remove it to train from the start"
+        )

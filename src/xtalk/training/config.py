@@ -1,0 +1,81 @@
+"""How a crosscoder is trained."""
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from xtalk.errors import XtalkError
+from xtalk.interactions.penalties import penalty
+
+_CALIBRATION_TOKENS = 16384
+
+
+class TrainingConfig(BaseModel):
+    """How a crosscoder is trained (DESIGN section 5).
+
+    lr: Adam's learning rate, warmed up over warmup_steps, constant, and decayed to 0 over the last quarter of
+    the steps. clip: largest gradient norm. penalties: weight by name (zeros are dropped), warmed up linearly
+    over the fraction penalty_warmup of the steps. aux: weight of the auxiliary loss on latents that did not
+    fire for dead_after_tokens. sparsity: weight of the L1 (relu) or L0 (jumprelu) loss. bfloat16: for the
+    crosscoder's own large products; None decides by what is fast on the device. checkpoint_every: steps.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    steps: int = Field(ge=1)
+    batch_tokens: int = Field(ge=1)
+    lr: float = Field(default=1e-3, gt=0)
+    warmup_steps: int = Field(default=200, ge=0)
+    clip: float = Field(default=10.0, gt=0)
+    penalties: dict[str, float] = {}
+    penalty_warmup: float = Field(default=0.1, ge=0, le=1)
+    aux: float = Field(default=1 / 32, ge=0)
+    dead_after_tokens: int = Field(default=100_000, ge=1)
+    sparsity: float = Field(default=0.0, ge=0)
+    bfloat16: bool | None = None
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    checkpoint_every: int = Field(default=250, ge=1)
+
+    @field_validator("penalties")
+    @classmethod
+    def _known_penalties(cls, penalties: dict[str, float]) -> dict[str, float]:
+        for name, weight in penalties.items():
+            try:
+                penalty(name)
+            except XtalkError as error:
+                raise ValueError(str(error)) from error
+            if weight < 0:
+                raise ValueError(f"penalty {name} has weight {weight}; expected 0 or more")
+        return {name: weight for name, weight in sorted(penalties.items()) if weight}
+
+    @property
+    def tokens_needed(self) -> int:
+        """Tokens that training takes from its stream: those of its steps, and those of calibration."""
+        return self.steps * self.batch_tokens + calibration_tokens(self.batch_tokens)
+
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of a step, the first being 0."""
+        warmed = (step + 1) / self.warmup_steps if step < self.warmup_steps else 1.0
+        return self.lr * min(1.0, warmed) * min(1.0, (self.steps - step) / (0.25 * self.steps))
+
+    def penalty_factor(self, step: int) -> float:
+        """What the penalties' weights are multiplied with at a step, the first being 0."""
+        warmup = self.penalty_warmup * self.steps
+        return min(1.0, (step + 1) / warmup) if warmup else 1.0
+
+    def uses_bfloat16(self, device: torch.device) -> bool:
+        """Whether training on a device runs its large products in bfloat16."""
+        if self.bfloat16 is not None:
+            return self.bfloat16
+        return device.type == "cuda" or (device.type == "cpu" and _cpu_is_fast_in_bfloat16())
+
+
+def _cpu_is_fast_in_bfloat16() -> bool:
+    capabilities = getattr(
+        torch.cpu, "get_capabilities", dict[str, bool]
+    )()  # older versions of torch cannot tell
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def calibration_tokens(batch_tokens: int) -> int:
+    """How many tokens calibrate a threshold: at least 16,384, in whole batches."""
+    return -(-_CALIBRATION_TOKENS // batch_tokens) * batch_tokens

@@ -1,0 +1,79 @@
+"""The MLPs under penalty, found among the crosscoder's hookpoints."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from xtalk.activations import Scaling
+from xtalk.errors import XtalkError
+from xtalk.models.mlp import MlpWeights
+from xtalk.training.objective import PenalisedMlp
+
+_MLP_INPUT = re.compile(r"(?:(?P<model>.+)/)?blocks\.(?P<block>\d+)\.ln2")
+
+
+@runtime_checkable
+class HasMlps(Protocol):
+    """What penalties need of a `LanguageModel`."""
+
+    def mlp_weights(self, block: int) -> MlpWeights:
+        """The weights of one block's MLP, in float32."""
+        ...
+
+
+def penalised_mlps(
+    hook_names: Sequence[str],
+    model: HasMlps | Mapping[str, HasMlps],
+    scaling: Scaling,
+    sample: Iterable[Float[Tensor, "B P D"]],
+) -> list[PenalisedMlp]:
+    """Every MLP whose input (ln2) is among the hookpoints.
+
+    model: one model, or several by name, whose hookpoints are then called NAME/blocks.0.ln2. sample: unscaled
+    activations, over which each MLP output's variance is measured. Errors: XtalkError where no hookpoint is
+    an MLP's input.
+    """
+    weights = {p: weights for p, name in enumerate(hook_names) if (weights := _weights(name, model))}
+    if not weights:
+        raise XtalkError(
+            f"penalties need an MLP's input among the hookpoints; there is none in {', '.join(hook_names)}; "
+            "add such as blocks.0.ln2, or leave the penalties out"
+        )
+    device = scaling.factor_P.device
+    weights = {p: mlp.to(device) for p, mlp in weights.items()}
+    variances = _output_variances(weights, sample)
+    return [PenalisedMlp(mlp, p, float(scaling.factor_P[p]), variances[p]) for p, mlp in weights.items()]
+
+
+def _weights(hook_name: str, model: HasMlps | Mapping[str, HasMlps]) -> MlpWeights | None:
+    match = _MLP_INPUT.fullmatch(hook_name)
+    if match is None:
+        return None
+    if isinstance(model, Mapping):
+        if match["model"] not in model:
+            raise XtalkError(f"hookpoint {hook_name} is of none of the models given: {', '.join(model)}")
+        model = model[match["model"]]
+    return model.mlp_weights(int(match["block"]))
+
+
+@torch.no_grad()
+def _output_variances(
+    weights: Mapping[int, MlpWeights], sample: Iterable[Float[Tensor, "B P D"]]
+) -> dict[int, float]:
+    """Mean squared deviation of each MLP's output from its mean, by place of its input in P."""
+    tokens = 0
+    squares = dict.fromkeys(weights, 0.0)
+    totals: dict[int, Tensor] = {
+        p: torch.zeros_like(mlp.b_out, dtype=torch.float64) for p, mlp in weights.items()
+    }
+    for x_BPD in sample:
+        tokens += len(x_BPD)
+        for p, mlp in weights.items():
+            output_BD = mlp(x_BPD[:, p]).double()
+            squares[p] += output_BD.square().sum().item()
+            totals[p] += output_BD.sum(0)
+    return {p: squares[p] / tokens - (totals[p] / tokens).square().sum().item() for p in weights}

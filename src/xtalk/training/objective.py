@@ -1,0 +1,98 @@
+"""The training loss: reconstruction + auxiliary loss + weighted interaction penalties (DESIGN section 4)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from xtalk.codes import Codes
+from xtalk.crosscoder.crosscoder import Crosscoder
+from xtalk.interactions.contributions import MlpContributions
+from xtalk.interactions.penalties import MlpTarget, penalty
+from xtalk.models.mlp import MlpWeights
+from xtalk.training.auxiliary import auxiliary_loss
+
+
+@dataclass(frozen=True)
+class PenalisedMlp:
+    """One MLP under penalty: weights, its input's place in P and scaling factor, its output's variance."""
+
+    weights: MlpWeights
+    hook_index: int
+    scale: float
+    output_variance: float
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The loss of a training step.
+
+    penalties: weight by name, none of them zero. sparsity: weight of the L0 (JumpReLU) or L1 (ReLU) loss that
+    the architectures without a hard K need. aux: weight of the auxiliary loss on dead latents.
+    """
+
+    mlps: Sequence[PenalisedMlp]
+    penalties: Mapping[str, float]
+    aux: float
+    sparsity: float
+    bfloat16: bool
+
+    def __call__(
+        self,
+        crosscoder: Crosscoder,
+        x_BPD: Float[Tensor, "B P D"],
+        dead_L: Int[Tensor, "dead"],
+        penalty_factor: float,
+    ) -> tuple[Float[Tensor, ""], Codes, dict[str, Float[Tensor, ""]]]:
+        """The loss, the batch's codes, and each unweighted part by name; x_BPD in scaled space.
+
+        penalty_factor: the warm-up, from 0 to 1, of every penalty's weight.
+        """
+        with self._autocast(x_BPD):
+            pre_BL = crosscoder.pre_activations(x_BPD)
+            codes, active = crosscoder.encode_for_training(pre_BL)
+            error_BPD = x_BPD - crosscoder.decode(codes)
+            parts = {"recon": error_BPD.square().flatten(1).sum(1).mean()}
+            if self.aux and len(dead_L):
+                parts["aux"] = auxiliary_loss(crosscoder, pre_BL, error_BPD.detach(), dead_L)
+        loss = parts["recon"] + self.aux * parts.get("aux", 0.0)
+        if self.sparsity:
+            parts["sparsity"] = self._sparsity_loss(crosscoder, codes, active)
+            loss = loss + self.sparsity * parts["sparsity"]
+        for name, value in self._penalties(crosscoder, x_BPD, codes).items():
+            parts[name] = value
+            loss = loss + penalty_factor * self.penalties[name] * value
+        return loss, codes, parts
+
+    def _autocast(self, x_BPD: Tensor) -> torch.autocast:
+        """bf16 for the crosscoder's own large products; in penalties the casts cost more than they save."""
+        return torch.autocast(x_BPD.device.type, torch.bfloat16, enabled=self.bfloat16)
+
+    def _sparsity_loss(self, crosscoder: Crosscoder, codes: Codes, active: Tensor) -> Float[Tensor, ""]:
+        if crosscoder.config.architecture == "jumprelu":
+            return (active / crosscoder.config.k - 1).square()
+        norm_L = crosscoder.W_dec.flatten(1).norm(dim=1)
+        return (codes.values * norm_L[codes.latents]).sum(1).mean()
+
+    def _penalties(
+        self, crosscoder: Crosscoder, x_BPD: Float[Tensor, "B P D"], codes: Codes
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Each penalty, mean over MLPs."""
+        totals: dict[str, Tensor] = {}
+        if not self.penalties:
+            return totals
+        hooks = torch.tensor([mlp.hook_index for mlp in self.mlps], device=x_BPD.device)
+        decoders = crosscoder.W_dec.index_select(1, hooks).unbind(1)
+        for mlp, decoder_LD in zip(self.mlps, decoders, strict=True):
+            p = mlp.hook_index
+            contributions = MlpContributions(
+                decoder_LD / mlp.scale, crosscoder.b_dec[p] / mlp.scale, codes, mlp.weights
+            )
+            with torch.no_grad():
+                target = MlpTarget(mlp.weights(x_BPD[:, p] / mlp.scale), mlp.output_variance)
+            for name in self.penalties:
+                value = penalty(name)(contributions, target).float() / len(self.mlps)
+                totals[name] = totals.get(name, torch.zeros_like(value)) + value
+        return totals

@@ -1,0 +1,213 @@
+"""Training a crosscoder, from the first step to calibrated weights in the model's own units."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from xtalk.activations import ActivationBatches, Scaling
+from xtalk.codes import Codes
+from xtalk.crosscoder.config import CrosscoderConfig
+from xtalk.crosscoder.crosscoder import Crosscoder, fold_scaling
+from xtalk.crosscoder.nonlinearities import largest_but
+from xtalk.errors import XtalkError
+from xtalk.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from xtalk.training.config import TrainingConfig, calibration_tokens
+from xtalk.training.mlps import HasMlps, penalised_mlps
+from xtalk.training.objective import Objective, PenalisedMlp
+
+LOG_EVERY = 50  # steps
+
+Log = Callable[[dict[str, float]], object]
+Progress = Callable[[int, int], object]
+
+
+def train_crosscoder(
+    config: CrosscoderConfig,
+    training: TrainingConfig,
+    stream: ActivationBatches,
+    model: HasMlps | Mapping[str, HasMlps],
+    scaling: Scaling,
+    *,
+    checkpoint_folder: Path | None = None,
+    log: Log = lambda record: None,
+    progress: Progress = lambda done, total: None,
+) -> Crosscoder:
+    """Train a crosscoder on a stream; the result is in the model's own units, its threshold calibrated.
+
+    scaling: of these hookpoints, on the device to train on. model: whose MLPs the penalties are about;
+    several by name where hookpoints are called NAME/blocks.0.ln2. Takes `training.tokens_needed` tokens of
+    the stream, the last of them for calibration. Given a checkpoint_folder, goes on from the checkpoint
+    there, bit for bit, and leaves the last one. log is called every 50 steps with the parts of the loss, L0,
+    dead latents and tokens per second; progress with the steps done and their total. Errors: XtalkError for a
+    stream that is too short or of other hookpoints, a loss that is not finite, and a checkpoint that is
+    broken or another training's.
+    """
+    _check(config, training, stream, scaling)
+    objective = _objective(config, training, stream, model, scaling)
+    state = _initial_state(config, training, stream, scaling)
+    identity = _identity(config, training, scaling, objective)
+    if checkpoint_folder and (position := load_checkpoint(checkpoint_folder, state, identity)):
+        stream.load_state_dict(position)
+
+    logged_step, logged_at = state.step, time.perf_counter()
+    while state.step < training.steps:
+        x_BPD = scaling.apply(next(stream).activations)
+        codes, parts = _step(state, objective, training, x_BPD)
+        if state.step % LOG_EVERY == 0 or state.step == training.steps:
+            now = time.perf_counter()
+            rate = (state.step - logged_step) * training.batch_tokens / (now - logged_at)
+            log(_record(state, codes, parts, training) | {"tokens_per_second": rate})
+            logged_step, logged_at = state.step, now
+        if checkpoint_folder and state.step % training.checkpoint_every == 0:
+            save_checkpoint(checkpoint_folder, state, stream.state_dict(), identity)
+        progress(state.step, training.steps)
+
+    if config.architecture == "batchtopk":
+        calibrate_threshold(state.crosscoder, stream, scaling)
+    return fold_scaling(state.crosscoder, scaling.factor_P)
+
+
+def _objective(
+    config: CrosscoderConfig,
+    training: TrainingConfig,
+    stream: ActivationBatches,
+    model: HasMlps | Mapping[str, HasMlps],
+    scaling: Scaling,
+) -> Objective:
+    mlps: list[PenalisedMlp] = []
+    if training.penalties:
+        with _rewound(stream):
+            mlps = penalised_mlps(config.hook_names, model, scaling, _calibration_batches(stream))
+    bfloat16 = training.uses_bfloat16(scaling.factor_P.device)
+    return Objective(mlps, training.penalties, training.aux, training.sparsity, bfloat16)
+
+
+def _initial_state(
+    config: CrosscoderConfig, training: TrainingConfig, stream: ActivationBatches, scaling: Scaling
+) -> TrainingState:
+    device = scaling.factor_P.device
+    crosscoder = Crosscoder(config).to(device)
+    crosscoder.initialise(scaling.apply(scaling.mean_PD), torch.Generator().manual_seed(training.seed))
+    if config.architecture == "jumprelu":  # from k active latents on, the sparsity loss has little left to do
+        with _rewound(stream):
+            calibrate_threshold(crosscoder, stream, scaling)
+    trained = [parameter for parameter in crosscoder.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.Adam(trained, lr=training.lr, fused=True)
+    return TrainingState(crosscoder, optimiser, torch.zeros(config.d_sae, dtype=torch.int64, device=device))
+
+
+def _step(
+    state: TrainingState, objective: Objective, training: TrainingConfig, x_BPD: Float[Tensor, "B P D"]
+) -> tuple[Codes, dict[str, Float[Tensor, ""]]]:
+    """One step of the optimiser; returns the batch's codes and the parts of its loss."""
+    seen = state.step * training.batch_tokens
+    dead_L = (seen - state.last_fired_L > training.dead_after_tokens).nonzero()[:, 0]
+    loss, codes, parts = objective(state.crosscoder, x_BPD, dead_L, training.penalty_factor(state.step))
+    state.optimiser.zero_grad()
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(state.crosscoder.parameters(), training.clip)
+    _check_finite(state.step, parts | {"loss": loss, "gradient": norm})
+    state.optimiser.param_groups[0]["lr"] = training.learning_rate(state.step)
+    state.optimiser.step()
+    state.step += 1
+    state.last_fired_L[codes.latents[codes.values > 0]] = seen + training.batch_tokens
+    return codes, parts
+
+
+@torch.no_grad()
+def calibrate_threshold(crosscoder: Crosscoder, stream: ActivationBatches, scaling: Scaling) -> None:
+    """Set the threshold above which k latents per token are active, over the stream's next 16,384 tokens.
+
+    What BatchTopK does within each batch of training, this does once for all tokens to come.
+    """
+    largest_N, active = torch.empty(0, device=crosscoder.threshold.device), 0
+    for x_BPD in _calibration_batches(stream):
+        active += crosscoder.config.k * len(x_BPD)
+        pre_N = crosscoder.pre_activations(scaling.apply(x_BPD)).flatten()
+        largest_N = torch.cat([largest_N, pre_N[pre_N > 0]])
+        total = crosscoder.config.k * calibration_tokens(stream.batch_tokens) + 1
+        largest_N = largest_N.topk(min(total, len(largest_N)), sorted=False).values
+    crosscoder.threshold.fill_(largest_but(largest_N, active))
+
+
+def _calibration_batches(stream: ActivationBatches) -> Iterator[Float[Tensor, "B P D"]]:
+    """The stream's next activations, unscaled, as many as calibration takes."""
+    for _ in range(calibration_tokens(stream.batch_tokens) // stream.batch_tokens):
+        yield next(stream).activations
+
+
+@contextmanager
+def _rewound(stream: ActivationBatches) -> Iterator[None]:
+    """Leave the stream where it was: what is read inside is not used up."""
+    start = stream.state_dict()
+    yield
+    stream.load_state_dict(start)
+
+
+def _check(
+    config: CrosscoderConfig, training: TrainingConfig, stream: ActivationBatches, scaling: Scaling
+) -> None:
+    given = stream.source.identity.hookpoints, stream.source.d_model
+    if given != (config.hook_names, config.d_in):
+        raise XtalkError(
+            f"the activations are {given[1]} numbers at each of {', '.join(given[0])}; the crosscoder is for "
+            f"{config.d_in} at each of {', '.join(config.hook_names)}; harvest or configure the same"
+        )
+    if scaling.mean_PD.shape != (len(config.hook_names), config.d_in):
+        raise XtalkError(
+            f"the scaling is of {tuple(scaling.mean_PD.shape)} hookpoints and numbers; expected "
+            f"{(len(config.hook_names), config.d_in)}; measure it on the stream"
+        )
+    if stream.batch_tokens != training.batch_tokens:
+        raise XtalkError(
+            f"the stream's batches have {stream.batch_tokens} tokens, training's {training.batch_tokens}; "
+            "make them the same"
+        )
+    left = stream.tokens_available - stream.tokens_seen
+    if left < training.tokens_needed:
+        raise XtalkError(
+            f"the stream has {left} tokens left; {training.steps} steps of {training.batch_tokens} tokens "
+            f"and calibration need {training.tokens_needed}; give more text, fewer steps or more epochs"
+        )
+    if config.architecture in ("relu", "jumprelu") and not training.sparsity:
+        raise XtalkError(
+            f"nothing keeps a {config.architecture} crosscoder sparse; give sparsity a weight above 0"
+        )
+
+
+def _check_finite(step: int, parts: Mapping[str, Float[Tensor, ""]]) -> None:
+    """Errors: XtalkError names the first part that is not finite."""
+    if torch.stack([part.detach() for part in parts.values()]).isfinite().all():
+        return
+    name, value = next((name, float(part)) for name, part in parts.items() if not part.isfinite())
+    raise XtalkError(
+        f"training step {step}: {name} is {value}; expected a finite number; lower the learning rate or the "
+        "penalties' weights, or go on from the last checkpoint in float32"
+    )
+
+
+def _identity(
+    config: CrosscoderConfig, training: TrainingConfig, scaling: Scaling, objective: Objective
+) -> dict[str, Any]:
+    """What the bytes of a training depend on, beside its stream."""
+    own = config.model_dump(mode="json") | training.model_dump(mode="json", exclude={"checkpoint_every"})
+    return own | {"bfloat16": objective.bfloat16, "scaling": scaling.factor_P.tolist()}
+
+
+def _record(
+    state: TrainingState, codes: Codes, parts: Mapping[str, Float[Tensor, ""]], training: TrainingConfig
+) -> dict[str, float]:
+    seen = state.step * training.batch_tokens
+    return {
+        "step": state.step,
+        "tokens": seen,
+        **{name: part.item() for name, part in parts.items()},
+        "l0": float((codes.values.detach() > 0).sum(1).float().mean()),
+        "dead": int((seen - state.last_fired_L > training.dead_after_tokens).sum()),
+    }
