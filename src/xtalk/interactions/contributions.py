@@ -1,0 +1,175 @@
+"""What each latent contributes to each MLP neuron: p_ki = f_i <w_k, d_i>, base c_k, dominant latent.
+
+This is the one definition that measures, penalties and fidelity share (DESIGN section 3; paper section 3).
+For a gated MLP a latent contributes to two pre-activations, gate and value; the dominant latent is then the
+one with the largest first-order effect on the neuron, Lip(phi) |U_k| |g_ki| + |phi(G_k)| |u_ki|, where
+G and U are the sums of base and all contributions.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from xtalk.codes import Codes
+from xtalk.errors import XtalkError
+from xtalk.interactions import kernels
+from xtalk.models.mlp import MlpWeights
+
+_CHUNK_ELEMENTS = 1 << 26  # of a (tokens, K, N) intermediate off the CPU: 256 MB in float32
+
+
+@dataclass(frozen=True)
+class Path:
+    """One linear path from latents to neurons: p_BKN = values_BK * M_LN[latents_BK], and the base c_N."""
+
+    W_DN: Float[Tensor, "D N"]
+    M_LN: Float[Tensor, "L N"]
+    base_N: Float[Tensor, "N"]
+    codes: Codes
+
+    def total(self) -> Float[Tensor, "B N"]:
+        """sum_i p_ki, from the contributions; `MlpContributions.totals` is faster, and rounds otherwise."""
+        return F.embedding_bag(
+            self.codes.latents, self.M_LN, per_sample_weights=self.codes.values, mode="sum"
+        )
+
+    def total_abs(self) -> Float[Tensor, "B N"]:
+        """sum_i |p_ki|."""
+        codes = self.codes
+        return F.embedding_bag(
+            codes.latents, self.M_LN.abs(), per_sample_weights=codes.values.abs(), mode="sum"
+        )
+
+    def at(self, slots_BN: Int[Tensor, "B N"]) -> Float[Tensor, "B N"]:
+        """The contribution of each neuron's given slot; differentiable in M and the code values."""
+        latents_BN = self.codes.latents.gather(1, slots_BN)
+        return self.M_LN.gather(0, latents_BN) * self.codes.values.gather(1, slots_BN)
+
+
+def _path(decoder_LD: Tensor, bias_D: Tensor, codes: Codes, W_DN: Tensor, b_N: Tensor) -> Path:
+    return Path(W_DN, _full(decoder_LD @ W_DN), _full(b_N + bias_D @ W_DN), codes)
+
+
+def _full(tensor: Tensor) -> Tensor:
+    """At least float32: under autocast too."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+class MlpContributions:
+    """The contributions of a batch of codes to the neurons of one MLP.
+
+    decoder_LD: the latents' directions at the MLP's input, in the model's own units; bias_D: b_dec there;
+    codes: B tokens. All is differentiable in decoder, bias and code values; the choice of slots is not.
+    """
+
+    def __init__(
+        self, decoder_LD: Float[Tensor, "L D"], bias_D: Float[Tensor, "D"], codes: Codes, mlp: MlpWeights
+    ) -> None:
+        self.decoder_LD = decoder_LD
+        self.codes = codes
+        self.mlp = mlp
+        self.value = _path(decoder_LD, bias_D, codes, mlp.W_in, mlp.b_in)
+        self.gate: Path | None = None
+        if mlp.W_gate is not None and mlp.b_gate is not None:
+            self.gate = _path(decoder_LD, bias_D, codes, mlp.W_gate, mlp.b_gate)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The value path, and the gate path of a gated MLP."""
+        return (self.value,) if self.gate is None else (self.value, self.gate)
+
+    @cached_property
+    def output_norm_N(self) -> Float[Tensor, "N"]:
+        """||W_out[k]||_2 of each neuron."""
+        return self.mlp.W_out.norm(dim=1)
+
+    @cached_property
+    def dominant_BN(self) -> Int[Tensor, "B N"]:
+        """Slot of the dominant latent i*(k) of each token and neuron."""
+        return self.top_slots(1)[:, 0]
+
+    @cached_property
+    def dominant(self) -> tuple[Float[Tensor, "B N"], ...]:
+        """The dominant latent's contribution on each path, signed."""
+        return tuple(path.at(self.dominant_BN) for path in self.paths)
+
+    @cached_property
+    def totals(self) -> tuple[Float[Tensor, "B N"], ...]:
+        """The sum of all contributions on each path, without the base: the decoded input, weighed."""
+        decoded_BD = self.codes.dense() @ self.decoder_LD
+        return tuple(_full(decoded_BD @ path.W_DN) for path in self.paths)
+
+    def output(self, kept: tuple[Float[Tensor, "B N"], ...]) -> Float[Tensor, "B D"]:
+        """The MLP's output when, on each path, `kept` stands for the sum of contributions."""
+        return self.activations(kept) @ self.mlp.W_out + self.mlp.b_out
+
+    def activations(self, kept: tuple[Float[Tensor, "B N"], ...]) -> Float[Tensor, "B N"]:
+        """The neurons' activations when, on each path, `kept` stands for the sum of contributions."""
+        value_BN = self.value.base_N + kept[0]
+        if self.gate is None:
+            return self.mlp.activation(value_BN)
+        return self.mlp.activation(self.gate.base_N + kept[1]) * value_BN
+
+    def keep(self, m: int) -> tuple[Float[Tensor, "B N"], ...]:
+        """On each path the sum of the m dominant latents' contributions (few-hot), signed."""
+        if m == 1:
+            return self.dominant
+        slots_BmN = self.top_slots(m)
+        kept = [torch.stack([path.at(s) for s in slots_BmN.unbind(1)]).sum(0) for path in self.paths]
+        return tuple(kept)
+
+    @torch.no_grad()
+    def path_weights(self) -> tuple[Float[Tensor, "B N"], ...]:
+        """How much a unit contribution on each path can move the neuron: the weights of the dominance score.
+
+        Ordinary MLP: 1 (up to the constant Lip(phi), which no argmax sees). Gated: |phi(G)| on the value
+        path, Lip(phi) |U| on the gate path.
+        """
+        if self.gate is None:
+            return (torch.ones_like(self.value.base_N).expand(len(self.codes.values), -1),)
+        total_value_BN, total_gate_BN = self.totals
+        phi_BN = self.mlp.activation(self.gate.base_N + total_gate_BN).abs()
+        return phi_BN, self.mlp.activation.lipschitz * (self.value.base_N + total_value_BN).abs()
+
+    @torch.no_grad()
+    def top_slots(self, m: int) -> Int[Tensor, "B m N"]:
+        """Slots of the m latents of largest dominance score per token and neuron, largest first.
+
+        Of equal scores the lower slot comes first. When fewer than m latents are active the remaining ranks
+        name padding slots, whose contribution is 0; there are never more ranks than slots.
+        Errors: XtalkError for m below 1.
+        """
+        if m < 1:
+            raise XtalkError(f"the {m} largest contributions per neuron; expected 1 or more")
+        codes, M_LN = self.codes, self.value.M_LN
+        m = min(m, codes.latents.shape[1])
+        if M_LN.device.type != "cpu":
+            return self._top_slots_chunked(m)
+        if self.gate is None:
+            return kernels.top_slots(M_LN, codes.latents, codes.values, m)
+        value_BN, gate_BN = self.path_weights()
+        return kernels.top_slots_gated(
+            self.gate.M_LN, M_LN, gate_BN, value_BN, codes.latents, codes.values, m
+        )
+
+    def _top_slots_chunked(self, m: int) -> Int[Tensor, "B m N"]:
+        B, K = self.codes.latents.shape
+        step = max(1, _CHUNK_ELEMENTS // (K * self.value.M_LN.shape[1]))
+        weights = self.path_weights()
+        slots: list[Tensor] = []
+        for start in range(0, B, step):
+            codes = self.codes.slice(start, start + step)
+            score_BKN = torch.zeros((), device=codes.values.device)
+            for path, weight_BN in zip(self.paths, weights, strict=True):
+                p_BKN = path.M_LN[codes.latents] * codes.values[:, :, None]
+                score_BKN = score_BKN + p_BKN.abs() * weight_BN[start : start + step, None]
+            ranks: list[Tensor] = []
+            for _ in range(m):  # argmax names the first of equals, topk any
+                ranks.append(score_BKN.argmax(1, keepdim=True))
+                score_BKN.scatter_(1, ranks[-1], -1.0)
+            slots.append(torch.cat(ranks, dim=1))
+        return torch.cat(slots)

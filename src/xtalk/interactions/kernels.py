@@ -1,0 +1,190 @@
+"""The hot loop on CPUs: each neuron's largest contributions, without ever storing all of them.
+
+All contributions of a batch are a (B, K, N) tensor, gigabytes at the paper's size; these loops keep one
+token's scores in cache and read the K active rows of M once. Other devices take the chunked tensor
+formulations in `contributions.py` and `pairs.py`; both are tested against tests/reference.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numba import njit
+from numpy.typing import NDArray
+from torch import Tensor
+
+_Array = NDArray[Any]
+
+
+@njit(cache=True, nogil=True)
+def _top_slot(M_LN: _Array, latents_BK: _Array, values_BK: _Array, slots_BN: _Array) -> None:
+    B, K = latents_BK.shape
+    N = slots_BN.shape[1]
+    for b in range(B):
+        best_N = np.full(N, -1.0, dtype=M_LN.dtype)
+        for k in range(K):
+            value = values_BK[b, k]
+            if value == 0.0 and k > 0:  # padding never beats slot 0
+                continue
+            latent = latents_BK[b, k]
+            for n in range(N):
+                score = abs(value * M_LN[latent, n])
+                if score > best_N[n]:
+                    best_N[n] = score
+                    slots_BN[b, n] = k
+
+
+@njit(cache=True, nogil=True)
+def _rank_slots(score_KN: _Array, slots_mN: _Array) -> None:
+    """Each column's m largest scores, largest first, the lower slot on ties; cleared in `score_KN`."""
+    K, N = score_KN.shape
+    for rank in range(slots_mN.shape[0]):
+        best_N = np.full(N, -1.0, dtype=score_KN.dtype)
+        slot_N = slots_mN[rank]
+        for k in range(K):
+            for n in range(N):
+                if score_KN[k, n] > best_N[n]:
+                    best_N[n] = score_KN[k, n]
+                    slot_N[n] = k
+        for n in range(N):
+            score_KN[slot_N[n], n] = -1.0
+
+
+@njit(cache=True, nogil=True)
+def _top_slots(M_LN: _Array, latents_BK: _Array, values_BK: _Array, slots_BmN: _Array) -> None:
+    B, K = latents_BK.shape
+    N = slots_BmN.shape[2]
+    for b in range(B):
+        score_KN = np.empty((K, N), dtype=M_LN.dtype)
+        for k in range(K):
+            value, latent = values_BK[b, k], latents_BK[b, k]
+            for n in range(N):
+                score_KN[k, n] = abs(value * M_LN[latent, n])
+        _rank_slots(score_KN, slots_BmN[b])
+
+
+@njit(cache=True, nogil=True)
+def _top_slots_gated(
+    gate_LN: _Array,
+    value_LN: _Array,
+    gate_weight_BN: _Array,
+    value_weight_BN: _Array,
+    latents_BK: _Array,
+    values_BK: _Array,
+    slots_BmN: _Array,
+) -> None:
+    B, K = latents_BK.shape
+    N = slots_BmN.shape[2]
+    for b in range(B):
+        score_KN = np.empty((K, N), dtype=value_LN.dtype)
+        for k in range(K):
+            value, latent = abs(values_BK[b, k]), latents_BK[b, k]
+            for n in range(N):
+                gate = abs(gate_LN[latent, n]) * gate_weight_BN[b, n]
+                score_KN[k, n] = value * (gate + abs(value_LN[latent, n]) * value_weight_BN[b, n])
+        _rank_slots(score_KN, slots_BmN[b])
+
+
+@njit(cache=True, nogil=True)
+def _add_pair_blocks(
+    M_LN: _Array,
+    latents_BK: _Array,
+    values_BK: _Array,
+    slots_BN: _Array,
+    weight_BN: _Array,
+    blocks_BKK: _Array,
+) -> None:
+    B, K = latents_BK.shape
+    for b in range(B):
+        for j in range(K):
+            value = abs(values_BK[b, j])
+            if value == 0.0:
+                continue
+            latent = latents_BK[b, j]
+            for n in range(M_LN.shape[1]):
+                blocks_BKK[b, slots_BN[b, n], j] += value * abs(M_LN[latent, n]) * weight_BN[b, n]
+
+
+def _array(tensor: Tensor) -> _Array:
+    return tensor.detach().contiguous().numpy()
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="xtalk-kernel")
+
+
+def _over_tokens(run: Callable[[slice], None], tokens: int) -> None:
+    """Run over equal shares of the tokens, one thread each, as many as torch uses.
+
+    Python threads rather than numba's own: numba's would reset torch's OpenMP thread count behind its back.
+    """
+    threads = min(torch.get_num_threads(), max(1, tokens // 64))
+    if threads == 1:
+        run(slice(0, tokens))
+        return
+    edges = [tokens * i // threads for i in range(threads + 1)]
+    list(_pool(threads).map(run, [slice(a, b) for a, b in pairwise(edges)]))
+
+
+def top_slots(
+    M_LN: Float[Tensor, "L N"], latents_BK: Int[Tensor, "B K"], values_BK: Float[Tensor, "B K"], m: int
+) -> Int[Tensor, "B m N"]:
+    """Slots of the m largest |values * M| per token and neuron, largest first; m at most K. CPU tensors."""
+    slots_BmN = np.zeros((len(latents_BK), m, M_LN.shape[1]), dtype=np.int32)
+    M, latents, values = _array(M_LN), _array(latents_BK), _array(values_BK)
+
+    def run(rows: slice) -> None:
+        if m == 1:
+            _top_slot(M, latents[rows], values[rows], slots_BmN[rows, 0])
+        else:
+            _top_slots(M, latents[rows], values[rows], slots_BmN[rows])
+
+    _over_tokens(run, len(latents))
+    return torch.from_numpy(slots_BmN).long()
+
+
+def top_slots_gated(
+    gate_LN: Float[Tensor, "L N"],
+    value_LN: Float[Tensor, "L N"],
+    gate_weight_BN: Float[Tensor, "B N"],
+    value_weight_BN: Float[Tensor, "B N"],
+    latents_BK: Int[Tensor, "B K"],
+    values_BK: Float[Tensor, "B K"],
+    m: int,
+) -> Int[Tensor, "B m N"]:
+    """As `top_slots`, by the score |values| * (|gate| * gate_weight + |value| * value_weight)."""
+    slots_BmN = np.zeros((len(latents_BK), m, gate_LN.shape[1]), dtype=np.int32)
+    gate, value = _array(gate_LN), _array(value_LN)
+    gate_weight, value_weight = _array(gate_weight_BN), _array(value_weight_BN)
+    latents, values = _array(latents_BK), _array(values_BK)
+
+    def run(rows: slice) -> None:
+        by_token = gate_weight[rows], value_weight[rows], latents[rows], values[rows]
+        _top_slots_gated(gate, value, *by_token, slots_BmN[rows])
+
+    _over_tokens(run, len(slots_BmN))
+    return torch.from_numpy(slots_BmN).long()
+
+
+def add_pair_blocks(
+    M_LN: Float[Tensor, "L N"],
+    latents_BK: Int[Tensor, "B K"],
+    values_BK: Float[Tensor, "B K"],
+    slots_BN: Int[Tensor, "B N"],
+    weight_BN: Float[Tensor, "B N"],
+    blocks_BKK: Float[Tensor, "B K K"],
+) -> None:
+    """Add to blocks[b, i, j] the sum over neurons n with slots[b, n] = i of w |value_j M_jn|. CPU tensors."""
+    M, latents, values = _array(M_LN), _array(latents_BK), _array(values_BK)
+    slots, weight, blocks = _array(slots_BN), _array(weight_BN), blocks_BKK.numpy()
+
+    def run(rows: slice) -> None:
+        _add_pair_blocks(M, latents[rows], values[rows], slots[rows], weight[rows], blocks[rows])
+
+    _over_tokens(run, len(latents_BK))
