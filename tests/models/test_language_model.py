@@ -5,10 +5,22 @@ from functools import cache
 import pytest
 import torch
 from reference.hand_forward import hand_forward
-from reference.tiny_models import BLOCKS, CONTEXT, D_MLP, D_MODEL, KINDS, VOCABULARY, tiny_model, tiny_tokens
+from reference.tiny_models import (
+    BLOCKS,
+    CONTEXT,
+    D_MLP,
+    D_MODEL,
+    KINDS,
+    VOCABULARY,
+    tiny_hf,
+    tiny_model,
+    tiny_tokens,
+)
 
 from xtalk.errors import XtalkError
+from xtalk.models.gpt_neo_sdpa import use_sdpa
 from xtalk.models.hookpoints import SITES, Hookpoint
+from xtalk.models.language_model import LanguageModel
 
 ALL = [Hookpoint(block, site) for block in range(BLOCKS) for site in SITES]
 
@@ -162,6 +174,21 @@ def test_the_model_is_left_as_it_was_even_after_an_error(kind):
     assert_close(model.logits(tiny_tokens()), model_and_truth(kind)[1]["logits"])
 
 
+def test_a_forward_that_someone_else_replaced_is_put_back():
+    model = tiny_model("gpt_neo")
+    mlp = model._blocks[0].mlp
+    theirs = mlp.forward = lambda n: torch.zeros_like(n)
+    model.logits_with_mlp_output(0, torch.ones(2, 7, D_MODEL), tiny_tokens())
+    assert mlp.forward is theirs
+
+
+def test_the_model_is_frozen_in_evaluation_mode():
+    hf = use_sdpa(tiny_hf("gpt_neo")).train()
+    assert hf.config.resid_dropout > 0
+    model = LanguageModel(hf, None, "tiny", "")
+    assert_close(model.logits(tiny_tokens()), model_and_truth("gpt_neo")[1]["logits"])
+
+
 def test_gradients_reach_what_is_spliced_but_no_parameter():
     model = tiny_model("gpt_neo")
     spliced = torch.zeros(2, 7, D_MODEL, requires_grad=True)
@@ -189,6 +216,7 @@ def test_bad_requests_are_refused_in_one_line():
     resid = torch.zeros(2, 7, D_MODEL)
     requests = {
         "context is 19": lambda: model.logits(tiny_tokens(length=CONTEXT + 1)),
+        f"to {VOCABULARY}; the model": lambda: model.logits(torch.full((1, 2), VOCABULARY)),
         f"vocabulary is 0 to {VOCABULARY - 1}": lambda: model.logits(tiny_tokens() + 7),
         "from -1 ": lambda: model.logits(tiny_tokens() - tiny_tokens().min() - 1),
         "blocks 0 to 2": lambda: model.capture(tiny_tokens(), [Hookpoint(3, "ln2")]),

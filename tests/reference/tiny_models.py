@@ -48,7 +48,7 @@ def tiny_config(kind: str):
     if kind == "gpt_neo":
         return GPTNeoConfig(**_COMMON, hidden_size=D_MODEL, intermediate_size=D_MLP, num_layers=BLOCKS,
                             num_heads=3, attention_types=[[["global", "local", "local"], 1]],
-                            window_size=WINDOW)  # fmt: skip
+                            window_size=WINDOW, resid_dropout=0.1)  # fmt: skip
     if kind == "gpt2":
         return GPT2Config(**_COMMON, n_embd=D_MODEL, n_inner=D_MLP, n_layer=BLOCKS, n_head=3)
     if kind in ("gpt_neox", "gpt_neox-sequential"):

@@ -1,6 +1,5 @@
 """The supported architectures: where each keeps its blocks, norms and MLP. A new family is a new row."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,16 +14,13 @@ from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.mlp import MlpWeights
 
 
-def _sequential(config: PretrainedConfig) -> bool:
-    return False
-
-
 @dataclass(frozen=True)
 class Family:
     """One architecture: its name and the paths of its modules; every path but `blocks` is within a block.
 
-    `parallel` tells from the configuration whether attention and MLP read the same residual;
-    `block_returns_tuple` whether a block's forward returns a tuple that the residual stream comes first in.
+    `activation` is the configuration's key for the activation function; `w_gate` is None for ordinary
+    MLPs; `block_returns_tuple` where a block's forward returns a tuple, with the residual stream first;
+    `has_sdpa` where transformers itself has the fused attention.
     """
 
     name: str
@@ -37,7 +33,6 @@ class Family:
     w_out: str
     activation: str = "hidden_act"
     w_gate: str | None = None
-    parallel: Callable[[PretrainedConfig], bool] = _sequential
     block_returns_tuple: bool = False
     has_sdpa: bool = True
 
@@ -83,7 +78,6 @@ FAMILIES: dict[str, Family] = {  # by the `model_type` of config.json
         mlp="mlp",
         w_in="mlp.dense_h_to_4h",
         w_out="mlp.dense_4h_to_h",
-        parallel=lambda config: config.use_parallel_residual,
     ),
     "llama": _llama_like("Llama"),
     "mistral": _llama_like("Mistral"),

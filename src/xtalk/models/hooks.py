@@ -41,9 +41,7 @@ def first_tensor(output: Any) -> Tensor:
 
 
 @contextmanager
-def reading(
-    block: nn.Module, family: Family, parallel: bool, hookpoint: Hookpoint, read: Read
-) -> Generator[None]:
+def reading(block: nn.Module, family: Family, hookpoint: Hookpoint, read: Read) -> Generator[None]:
     """Call `read` with the activations at `hookpoint`, a site of `block`, whenever the block runs."""
     with ExitStack() as stack:
 
@@ -59,19 +57,17 @@ def reading(
 
             stack.callback(module.register_forward_hook(hook).remove)
 
-        norm2 = block.get_submodule(family.norm2)
-        if hookpoint.site == "resid_pre":
-            on_input(block, read)
-        elif hookpoint.site == "ln1":
-            on_output(block.get_submodule(family.norm1), read)
-        elif hookpoint.site == "ln2":
-            on_output(norm2, read)
-        elif hookpoint.site == "resid_post":
-            on_output(block, read)
-        elif not parallel:
-            on_input(norm2, read)
-        else:  # a parallel block never forms resid_mid: add its two parts
-            resid_pre: list[Tensor] = []
-            on_input(block, resid_pre.append)
-            on_output(block.get_submodule(family.attention), lambda out: read(resid_pre.pop() + out))
+        match hookpoint.site:
+            case "resid_pre":
+                on_input(block, read)
+            case "ln1":
+                on_output(block.get_submodule(family.norm1), read)
+            case "resid_mid":  # as a sum, since a block with parallel attention never forms it
+                resid_pre: list[Tensor] = []
+                on_input(block, resid_pre.append)
+                on_output(block.get_submodule(family.attention), lambda out: read(resid_pre.pop() + out))
+            case "ln2":
+                on_output(block.get_submodule(family.norm2), read)
+            case "resid_post":
+                on_output(block, read)
         yield

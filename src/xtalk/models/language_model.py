@@ -52,7 +52,6 @@ class LanguageModel:
         self._family = families.family_of(hf.config.model_type)
         self._blocks = families.blocks_of(hf, self._family)
         self.family: str = self._family.name
-        self.parallel: bool = self._family.parallel(hf.config)
         self.n_blocks: int = len(self._blocks)
         self.d_model: int = hf.config.hidden_size
         self.d_mlp: int = self.mlp_weights(0).W_in.shape[1]
@@ -93,7 +92,7 @@ class LanguageModel:
             for slot, hookpoint in enumerate(hookpoints):
                 block = self._blocks[hookpoint.block]
                 read = out[:, :, slot].copy_
-                stack.enter_context(hooks.reading(block, self._family, self.parallel, hookpoint, read))
+                stack.enter_context(hooks.reading(block, self._family, hookpoint, read))
             self.hf.base_model(input_ids=tokens, use_cache=False)
         return out
 
