@@ -17,7 +17,7 @@ D, N, LENGTH = 12, 20, 32
 
 
 class SparseSource:
-    """Activations that are sums of a few of many random directions, at the paper's hookpoints; made by formula."""
+    """Activations that are sums of a few of many random directions, at the paper's hookpoints."""
 
     def __init__(self, blocks: int = 2, sequences: int = 1200, features: int = 40) -> None:
         self.names = tuple(map(str, paper_hookpoints(blocks)))
