@@ -16,11 +16,13 @@ def auxiliary_loss(
     """Squared error per token of the residual rebuilt from dead latents, those of largest pre-activation.
 
     The pre-activations are taken before the nonlinearity, where dead latents are always 0. Twice as many dead
-    latents as are active otherwise (2k) take part at each token.
+    latents as are active otherwise (2k) take part at each token, their code the height above the lowest of them: a
+    ReLU would leave latents whose pre-activations are negative, the truly dead, without gradient.
     """
     k = min(len(dead_L), 2 * crosscoder.config.k)
     pre_Bd = pre_BL.index_select(1, dead_L)
     values_BK, slots_BK = pre_Bd.topk(k, dim=1, sorted=False)
-    codes_Bd = torch.zeros_like(pre_Bd).scatter(1, slots_BK, values_BK.relu())
+    heights_BK = values_BK - values_BK.detach().amin(1, keepdim=True)
+    codes_Bd = torch.zeros_like(pre_Bd).scatter(1, slots_BK, heights_BK)
     rebuilt_BX = (codes_Bd @ crosscoder.W_dec.index_select(0, dead_L).flatten(1)).float()
     return (error_BPD.flatten(1) - rebuilt_BX).square().sum(1).mean()

@@ -53,7 +53,8 @@ class Objective:
         with self._autocast(x_BPD):
             pre_BL = crosscoder.pre_activations(x_BPD)
             codes, active = crosscoder.encode_for_training(pre_BL)
-            error_BPD = x_BPD - crosscoder.decode(codes)
+            rebuilt_BPD = crosscoder.decode(codes)
+            error_BPD = x_BPD - rebuilt_BPD
             parts = {"recon": error_BPD.square().flatten(1).sum(1).mean()}
             if self.aux and len(dead_L):
                 parts["aux"] = auxiliary_loss(crosscoder, pre_BL, error_BPD.detach(), dead_L)
@@ -61,7 +62,7 @@ class Objective:
         if self.sparsity:
             parts["sparsity"] = self._sparsity_loss(crosscoder, codes, active)
             loss = loss + self.sparsity * parts["sparsity"]
-        for name, value in self._penalties(crosscoder, x_BPD, codes).items():
+        for name, value in self._penalties(crosscoder, x_BPD, codes, rebuilt_BPD).items():
             parts[name] = value
             loss = loss + penalty_factor * self.penalties[name] * value
         return loss, codes, parts
@@ -77,21 +78,27 @@ class Objective:
         return (codes.values * norm_L[codes.latents]).sum(1).mean()
 
     def _penalties(
-        self, crosscoder: Crosscoder, x_BPD: Float[Tensor, "B P D"], codes: Codes
+        self,
+        crosscoder: Crosscoder,
+        x_BPD: Float[Tensor, "B P D"],
+        codes: Codes,
+        rebuilt_BPD: Float[Tensor, "B P D"],
     ) -> dict[str, Float[Tensor, ""]]:
         """Each penalty, mean over MLPs."""
         totals: dict[str, Tensor] = {}
         if not self.penalties:
             return totals
         hooks = torch.tensor([mlp.hook_index for mlp in self.mlps], device=x_BPD.device)
-        decoders = crosscoder.W_dec.index_select(1, hooks).unbind(1)
-        for mlp, decoder_LD in zip(self.mlps, decoders, strict=True):
-            p = mlp.hook_index
-            contributions = MlpContributions(
-                decoder_LD / mlp.scale, crosscoder.b_dec[p] / mlp.scale, codes, mlp.weights
-            )
-            with torch.no_grad():
-                target = MlpTarget(mlp.weights(x_BPD[:, p] / mlp.scale), mlp.output_variance)
+        inputs = [
+            tensor.index_select(tensor.ndim - 2, hooks).unbind(-2)  # once: a gradient of full size per slice is slow
+            for tensor in (crosscoder.W_dec, crosscoder.b_dec, rebuilt_BPD - crosscoder.b_dec)
+        ]
+        for mlp, decoder_LD, bias_D, decoded_BD in zip(self.mlps, *inputs, strict=True):
+            s = mlp.scale
+            contributions = MlpContributions(decoder_LD / s, bias_D / s, codes, mlp.weights, decoded_BD / s)
+            with torch.no_grad(), self._autocast(x_BPD):
+                output_BD = mlp.weights(x_BPD[:, mlp.hook_index] / s).float()
+            target = MlpTarget(output_BD, mlp.output_variance)
             for name in self.penalties:
                 value = penalty(name)(contributions, target).float() / len(self.mlps)
                 totals[name] = totals.get(name, torch.zeros_like(value)) + value

@@ -185,7 +185,7 @@ def _check_finite(step: int, parts: Mapping[str, Float[Tensor, ""]]) -> None:
     """Errors: XtalkError names the first part that is not finite."""
     if torch.stack([part.detach() for part in parts.values()]).isfinite().all():
         return
-    name, value = next((name, float(part)) for name, part in parts.items() if not part.isfinite())
+    name, value = next((name, part.item()) for name, part in parts.items() if not part.isfinite())
     raise XtalkError(
         f"training step {step}: {name} is {value}; expected a finite number; lower the learning rate or the "
         "penalties' weights, or go on from the last checkpoint in float32"

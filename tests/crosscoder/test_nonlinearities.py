@@ -1,0 +1,85 @@
+"""From pre-activations to codes, in training: how many are kept, ties, and where gradients go."""
+
+import pytest
+import torch
+from crosscoder.small import activations, small_crosscoder
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xtalk.crosscoder.nonlinearities import batch_topk, batch_topk_cut, jumprelu, largest_but, topk
+
+
+def pre_activations(tokens: int = 30, latents: int = 20, seed: int = 0) -> torch.Tensor:
+    return torch.randn(tokens, latents, generator=torch.Generator().manual_seed(seed))
+
+
+def test_topk_keeps_the_k_largest_positive():
+    pre_BL = pre_activations()
+    pre_BL[0] = -1
+    pre_BL[0, 3] = 2
+    dense_BL = topk(pre_BL, 5).dense()
+    for pre_L, dense_L in zip(pre_BL, dense_BL, strict=True):
+        kept = [i for i in pre_L.argsort(descending=True)[:5].tolist() if pre_L[i] > 0]
+        assert dense_L.nonzero()[:, 0].tolist() == sorted(kept)
+        assert torch.equal(dense_L[kept], pre_L[kept])
+
+
+def test_batch_topk_keeps_k_per_token_on_average_wherever_they_are_largest():
+    pre_BL = pre_activations()
+    codes = batch_topk(pre_BL, 4)
+    dense_BL = codes.dense()
+    assert int((dense_BL > 0).sum()) == 4 * len(pre_BL)
+    assert len(set((dense_BL > 0).sum(1).tolist())) > 1  # not the same number for each token
+    smallest_kept = dense_BL[dense_BL > 0].min()
+    assert torch.equal(dense_BL, torch.where(pre_BL >= smallest_kept, pre_BL, 0))
+    assert pre_BL[dense_BL == 0].max() < smallest_kept
+
+
+def test_batch_topk_keeps_no_negative_and_leaves_out_ties_at_the_cut():
+    pre_BL = torch.tensor([[3.0, 1.0, -1.0], [2.0, 1.0, -2.0]])
+    assert batch_topk(pre_BL, 1).dense().tolist() == [[3.0, 0.0, 0.0], [2.0, 0.0, 0.0]]
+    pre_BL[0, 0] = 1.0  # three share the second place: one more than would fit
+    assert batch_topk(pre_BL, 1).dense().tolist() == [[0.0, 0.0, 0.0], [2.0, 0.0, 0.0]]
+    assert batch_topk(pre_BL, 3).dense().tolist() == [[1.0, 1.0, 0.0], [2.0, 1.0, 0.0]]
+    assert batch_topk(-pre_BL.abs(), 2).dense().tolist() == [[0.0] * 3] * 2
+
+
+@given(st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=60), st.integers(0, 70))
+def test_largest_but_is_the_sorted_value(values: list[float], kept: int):
+    expected = sorted(values, reverse=True)[kept] if kept < len(values) else 0.0
+    assert float(largest_but(torch.tensor(values), kept)) == expected
+
+
+def test_the_cut_is_what_kthvalue_finds():
+    pre_BL = pre_activations(257, 33)
+    rank = pre_BL.numel() - 7 * 257
+    assert torch.equal(batch_topk_cut(pre_BL, 7), pre_BL.flatten().kthvalue(rank).values)
+
+
+@pytest.mark.parametrize("architecture", ["relu", "topk", "batchtopk"])
+def test_gradient_reaches_exactly_the_active_pre_activations(architecture: str):
+    crosscoder = small_crosscoder(architecture)
+    pre_BL = crosscoder.pre_activations(activations()).detach().requires_grad_()
+    codes, active = crosscoder.encode_for_training(pre_BL)
+    codes.values.square().sum().backward()
+    assert torch.equal(pre_BL.grad != 0, codes.dense() > 0)
+    assert float(active) == pytest.approx(int((codes.values > 0).sum()) / len(pre_BL))
+
+
+def test_jumprelu_gradients_are_those_of_the_paper():
+    """Rajamanoharan et al. 2024; within the kernel the pre-activation stands for the threshold."""
+    pre_BL = pre_activations(400, 3).requires_grad_()
+    threshold_L = torch.tensor([0.05, 0.3, 1.0], requires_grad=True)
+    weight_BL = pre_activations(400, 3, seed=1)
+    codes, active_B = jumprelu(pre_BL, threshold_L)
+    assert torch.equal(codes.dense(), torch.where(pre_BL > threshold_L, pre_BL, 0))
+    assert torch.equal(active_B, (pre_BL > threshold_L).sum(1).float())
+    (codes.dense() * weight_BL).sum().backward()
+    assert torch.equal(pre_BL.grad, torch.where(pre_BL > threshold_L, weight_BL, 0))
+    near_BL = (pre_BL - threshold_L).abs() < 0.025
+    assert (near_BL & (pre_BL < threshold_L)).any()
+    expected_L = -(weight_BL * pre_BL * near_BL).sum(0) / 0.05
+    torch.testing.assert_close(threshold_L.grad, expected_L.detach())
+    threshold_L.grad = None
+    jumprelu(pre_BL, threshold_L)[1].sum().backward()
+    torch.testing.assert_close(threshold_L.grad, -near_BL.sum(0) / 0.05)
