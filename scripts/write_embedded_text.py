@@ -15,7 +15,9 @@ from xtalk.models.language_model import load_model
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", required=True, help="a folder, or 'embedded'")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--documents", type=int, default=5120)
@@ -34,7 +36,9 @@ def main() -> None:
         )  # fmt: skip
         texts += [text.strip() for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
         print(f"{len(texts)} of {args.documents} documents", flush=True)
-    lines = [json.dumps({"text": text, "source": "written by xtalk's embedded model"}) for text in texts if text]
+    lines = [
+        json.dumps({"text": text, "source": "written by xtalk's embedded model"}) for text in texts if text
+    ]
     args.out.write_bytes(lzma.compress(("\n".join(lines[: args.documents]) + "\n").encode(), preset=9))
 
 
