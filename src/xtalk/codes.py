@@ -12,7 +12,8 @@ from torch import Tensor
 class Codes:
     """The active latents of a batch of tokens.
 
-    latents: (B, K) int64, the active latents of each token; values: (B, K), their activations, not negative.
+    latents: (B, K) int64, the active latents of each token, all different; values: (B, K), their activations,
+    not negative.
     A token with fewer than K active latents is padded with value 0 (any latent): such a slot contributes 0.
     """
 

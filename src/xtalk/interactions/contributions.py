@@ -63,13 +63,19 @@ class MlpContributions:
     """The contributions of a batch of codes to the neurons of one MLP.
 
     decoder_LD: the latents' directions at the MLP's input, in the model's own units; bias_D: b_dec there;
-    codes: B tokens. All is differentiable in decoder, bias and code values; the choice of slots is not.
+    codes: B tokens; decoded_BD: sum_i f_i d_i, where the caller has it already. All is differentiable in
+    decoder, bias and code values; the choice of slots is not.
     """
 
     def __init__(
-        self, decoder_LD: Float[Tensor, "L D"], bias_D: Float[Tensor, "D"], codes: Codes, mlp: MlpWeights
+        self,
+        decoder_LD: Float[Tensor, "L D"],
+        bias_D: Float[Tensor, "D"],
+        codes: Codes,
+        mlp: MlpWeights,
+        decoded_BD: Float[Tensor, "B D"] | None = None,
     ) -> None:
-        self.decoder_LD = decoder_LD
+        self._decoder_LD, self._decoded_BD = decoder_LD, decoded_BD
         self.codes = codes
         self.mlp = mlp
         self.value = _path(decoder_LD, bias_D, codes, mlp.W_in, mlp.b_in)
@@ -100,7 +106,7 @@ class MlpContributions:
     @cached_property
     def totals(self) -> tuple[Float[Tensor, "B N"], ...]:
         """The sum of all contributions on each path, without the base: the decoded input, weighed."""
-        decoded_BD = self.codes.dense() @ self.decoder_LD
+        decoded_BD = self.codes.dense() @ self._decoder_LD if self._decoded_BD is None else self._decoded_BD
         return tuple(_full(decoded_BD @ path.W_DN) for path in self.paths)
 
     def output(self, kept: tuple[Float[Tensor, "B N"], ...]) -> Float[Tensor, "B D"]:

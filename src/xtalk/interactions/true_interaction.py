@@ -31,7 +31,8 @@ def mixed_difference(
         all_QN = total_BN[tokens_Q]
         without.append((all_QN, all_QN - p_i_QN, all_QN - p_j_QN, all_QN - p_i_QN - p_j_QN))
     both, no_i, no_j, neither = (mlp.activations(kept) for kept in zip(*without, strict=True))
-    return (both - no_i - no_j + neither) @ mlp.mlp.W_out
+    differences = (both - no_i) - (no_j - neither)  # in this order exactly 0 where p_i or p_j is
+    return differences @ mlp.mlp.W_out
 
 
 @torch.no_grad()

@@ -1,0 +1,113 @@
+from functools import cache
+
+import pytest
+import torch
+from interactions.cases import ACTIVATIONS, B, D, contributions, random_case
+from reference import interaction_loops as loops
+
+from xtalk.errors import XtalkError
+from xtalk.interactions.penalties import PENALTIES, MlpTarget, keep, penalty
+
+every_mlp = pytest.mark.parametrize("gated", [False, True])
+every_activation = pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda phi: phi.name)
+every_penalty = pytest.mark.parametrize("name", PENALTIES)
+VARIANCE = 2.5
+
+
+def true_output(dtype=torch.float64):
+    return torch.randn(B, D, generator=torch.Generator().manual_seed(5)).to(dtype)
+
+
+def differentiable(case):
+    learned = {"decoder_LD", "bias_D", "values_BK"}
+    return case._replace(**{name: getattr(case, name).clone().requires_grad_() for name in learned})
+
+
+def gradients(value, case):
+    """With respect to decoder, bias and code values; zeros where the value does not depend on one."""
+    inputs = [case.decoder_LD, case.bias_D, case.values_BK]
+    found = torch.autograd.grad(value, inputs, retain_graph=True, allow_unused=True)
+    return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
+
+
+@cache
+def reference(activation, gated):
+    case = differentiable(random_case(activation, gated))
+    values = loops.penalties(case, true_output(), VARIANCE)
+    return {name: (value.detach(), gradients(value, case)) for name, value in values.items()}
+
+
+@every_penalty
+@every_mlp
+@every_activation
+def test_value_and_gradient(name, activation, gated):
+    case = differentiable(random_case(activation, gated))
+    value = penalty(name)(contributions(case), MlpTarget(true_output(), VARIANCE))
+    expected_value, expected_gradients = reference(activation, gated)[name]
+    torch.testing.assert_close(value.detach(), expected_value)
+    for found, expected in zip(gradients(value, case), expected_gradients, strict=True):
+        torch.testing.assert_close(found, expected)
+    assert bool(expected_gradients[0].any()) and bool(expected_gradients[2].any())
+
+
+@every_penalty
+@every_mlp
+def test_float32(name, gated):
+    case = differentiable(random_case(ACTIVATIONS[1], gated, dtype=torch.float32))
+    target = MlpTarget(true_output(torch.float32), VARIANCE)
+    value = penalty(name)(contributions(case), target)
+    double = differentiable(
+        case._replace(
+            decoder_LD=case.decoder_LD.detach().double(),
+            bias_D=case.bias_D.detach().double(),
+            values_BK=case.values_BK.detach().double(),
+            mlp=case.mlp.to(dtype=torch.float64),
+        )
+    )
+    expected = penalty(name)(contributions(double), MlpTarget(true_output(), VARIANCE))
+    torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-5)
+    for found, wanted in zip(gradients(value, case), gradients(expected, double), strict=True):
+        torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-4)
+
+
+@every_mlp
+def test_keeping_all_is_the_full_sum(gated):
+    mlp, target = contributions(random_case(ACTIVATIONS[2], gated)), MlpTarget(true_output(), VARIANCE)
+    torch.testing.assert_close(keep(99)(mlp, target), penalty("full_sum")(mlp, target))
+
+
+@every_mlp
+def test_a_perfect_reconstruction_costs_nothing(gated):
+    mlp = contributions(random_case(ACTIVATIONS[3], gated))
+    target = MlpTarget(mlp.output(mlp.totals), VARIANCE)
+    assert float(penalty("full_sum")(mlp, target)) == 0
+
+
+@every_mlp
+def test_relative_does_not_reward_shrinking(gated):
+    """sum_minus_max falls with the contributions' size, relative does not (ordinary MLPs)."""
+    case = random_case(ACTIVATIONS[0], gated=False)
+    shrunk = case._replace(values_BK=case.values_BK / 10)
+    target = MlpTarget(true_output(), VARIANCE)
+
+    def both(name):
+        return [float(penalty(name)(contributions(c), target)) for c in (case, shrunk)]
+
+    large, small = both("sum_minus_max")
+    assert small == pytest.approx(large / 10)
+    large, small = both("relative")
+    assert small == pytest.approx(large)
+
+
+def test_relative_has_a_finite_gradient_where_nothing_contributes():
+    case = random_case(ACTIVATIONS[0], gated=False)
+    case.values_BK.zero_()
+    case = differentiable(case)
+    value = penalty("relative")(contributions(case), MlpTarget(true_output(), VARIANCE))
+    assert value.item() == 0
+    assert all(bool(g.isfinite().all()) for g in gradients(value, case))
+
+
+def test_an_unknown_penalty_is_refused_by_name():
+    with pytest.raises(XtalkError, match="'keep_3'; expected one of sum_minus_max"):
+        penalty("keep_3")
