@@ -104,6 +104,45 @@ def test_order_depends_on_the_seed_and_the_epoch_and_mixes_sequences():
     assert first.sequences.max() > 8
 
 
+def test_sequences_are_grouped_anew_every_epoch():
+    stream = make_stream(batch_tokens=20, buffer_sequences=5, epochs=2)
+    groups = [frozenset(batch.sequences.tolist()) for batch in stream]
+    assert groups[0] | groups[1] == groups[2] | groups[3] == set(range(10))
+    assert not {groups[2], groups[3]} & {groups[0], groups[1]}
+
+
+def test_tokens_are_mixed_anew_in_every_buffer():
+    """Also where one buffer holds the whole text, and a buffer of the next epoch follows its like."""
+    of_one_sequence = [tuple(b.positions.tolist()) for b in make_stream(batch_tokens=4, buffer_sequences=1)]
+    assert len(set(of_one_sequence)) > 3
+    whole = make_stream(batch_tokens=40, buffer_sequences=10, epochs=2)
+    first, second = (batch.tokens.tolist() for batch in whole)
+    assert sorted(first) == sorted(second) == list(range(40))
+    assert first != second
+
+
+def test_goes_on_rightly_after_a_read_that_failed_halfway(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(harvest, "micro_batch", lambda *_: 1)
+
+    class Interrupted(FakeModel):
+        def capture(self, tokens_BS: Any, hookpoints: Any):
+            captured = super().capture(tokens_BS, hookpoints)
+            if self.captures == 5:  # the second sequence of the second buffer
+                raise KeyboardInterrupt
+            return captured
+
+    expected = make_stream()
+    stream = ActivationStream(
+        Interrupted(), numbered_sequences(10, 4), HOOKPOINTS, batch_tokens=7, seed=0, buffer_sequences=3
+    )
+    assert bytes_of(next(stream)) == bytes_of(next(expected))
+    state = stream.state_dict()
+    with pytest.raises(KeyboardInterrupt):
+        next(stream)
+    stream.load_state_dict(state)
+    assert list(map(bytes_of, stream)) == list(map(bytes_of, expected))
+
+
 def test_content_does_not_depend_on_the_micro_batch(monkeypatch: pytest.MonkeyPatch):
     expected = [bytes_of(batch) for batch in make_stream(buffer_sequences=5)]
     for sequences in (1, 2, 3):

@@ -137,7 +137,6 @@ class ActivationBatches:
                     f"{own[key]}; go on with the configuration, model and text that it was saved with"
                 )
         self.tokens_seen = int(state["tokens_seen"])
-        self._buffer = None
 
     @property
     def _epoch_tokens(self) -> int:
@@ -167,7 +166,7 @@ class ActivationBatches:
 
     def _fill(self, number: int, epoch: int, place: int) -> _Buffer:
         """Read the sequences of one buffer, into the memory of the buffer before."""
-        self._buffer = None
+        self._buffer = None  # its memory is written over; a read that fails must not leave it in use
         order_n = np.random.default_rng([self.seed, epoch]).permutation(len(self.source.sequences))
         rows = order_n[place * self.buffer_sequences : (place + 1) * self.buffer_sequences]
         filled = 0
