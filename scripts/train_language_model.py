@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoTokenizer, GPTNeoConfig, GPTNeoForCausalLM
 
-from xtalk.models.gpt_neo_sdpa import use_sdpa
+from xtalk.models.fused import use_fused_kernels
 
 CONTEXT = 256
 
@@ -100,7 +100,7 @@ def main() -> None:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.bos_token_id,
     )
-    model = use_sdpa(GPTNeoForCausalLM(config))
+    model = use_fused_kernels(GPTNeoForCausalLM(config))
     optimizers = make_optimizers(model, args.weight_decay)
     base_lrs = [[g["lr"] for g in o.param_groups] for o in optimizers]
     started, running = time.time(), 0.0

@@ -18,7 +18,7 @@ from reference.tiny_models import (
 )
 
 from xtalk.errors import XtalkError
-from xtalk.models.gpt_neo_sdpa import use_sdpa
+from xtalk.models.fused import use_fused_kernels
 from xtalk.models.hookpoints import SITES, Hookpoint
 from xtalk.models.language_model import LanguageModel
 
@@ -183,7 +183,7 @@ def test_a_forward_that_someone_else_replaced_is_put_back():
 
 
 def test_the_model_is_frozen_in_evaluation_mode():
-    hf = use_sdpa(tiny_hf("gpt_neo")).train()
+    hf = use_fused_kernels(tiny_hf("gpt_neo")).train()
     assert hf.config.resid_dropout > 0
     model = LanguageModel(hf, None, "tiny", "")
     assert_close(model.logits(tiny_tokens()), model_and_truth("gpt_neo")[1]["logits"])

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from xtalk.models.families import FAMILIES
-from xtalk.models.gpt_neo_sdpa import use_sdpa
+from xtalk.models.fused import use_fused_kernels
 from xtalk.models.language_model import LanguageModel
 
 VOCABULARY, CONTEXT, BLOCKS, D_MODEL, D_MLP, WINDOW = 53, 19, 3, 24, 40, 3
@@ -83,7 +83,7 @@ def tiny_hf(kind: str, seed: int = 0):
 
 
 def tiny_model(kind: str, seed: int = 0) -> LanguageModel:
-    return LanguageModel(use_sdpa(tiny_hf(kind, seed)), None, kind, "")
+    return LanguageModel(use_fused_kernels(tiny_hf(kind, seed)), None, kind, "")
 
 
 def tiny_tokens(batch: int = 2, length: int = 7, seed: int = 1) -> torch.Tensor:

@@ -23,7 +23,7 @@ from transformers.utils import logging
 
 from xtalk.errors import XtalkError
 from xtalk.models.families import Family, family_of
-from xtalk.models.gpt_neo_sdpa import use_sdpa
+from xtalk.models.fused import use_fused_kernels
 
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 EMBEDDED_DELTAS = {
@@ -139,7 +139,7 @@ def _load_weights(location: str, family: Family, *, local: bool) -> PreTrainedMo
             f"{len(mismatched)} tensors of {location!r} differ in shape from its config.json, such as "
             f"{mismatched[0][0]!r}; expected weights and configuration of one model; get the files again"
         )
-    return use_sdpa(model)
+    return use_fused_kernels(model)
 
 
 def check_folder(folder: Path) -> None:

@@ -4,11 +4,11 @@ import pytest
 import torch
 from reference.tiny_models import CONTEXT, WINDOW, tiny_hf, tiny_tokens
 
-from xtalk.models.gpt_neo_sdpa import use_sdpa
+from xtalk.models.fused import use_fused_kernels
 
 
 def pair():
-    return tiny_hf("gpt_neo"), use_sdpa(tiny_hf("gpt_neo"))
+    return tiny_hf("gpt_neo"), use_fused_kernels(tiny_hf("gpt_neo"))
 
 
 @pytest.mark.parametrize("length", [1, WINDOW, WINDOW + 1, CONTEXT])
@@ -76,3 +76,11 @@ def test_attention_dropout_acts_in_training_only():
     torch.testing.assert_close(evaluated, pair()[1](tiny_tokens()).logits)
     torch.manual_seed(0)
     assert not torch.allclose(fused.train()(tiny_tokens()).logits, evaluated, atol=1e-2)
+
+
+def test_gelu_new_becomes_one_kernel_with_the_same_values() -> None:
+    eager, fused = tiny_hf("gpt_neo"), use_fused_kernels(tiny_hf("gpt_neo"))
+    h = torch.linspace(-12, 12, 1001)
+    old, new = eager.transformer.h[0].mlp.act, fused.transformer.h[0].mlp.act
+    assert type(old) is not type(new)
+    torch.testing.assert_close(new(h), old(h), rtol=1e-6, atol=2e-6)

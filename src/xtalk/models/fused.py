@@ -1,8 +1,9 @@
-"""Scaled-dot-product attention for GPT-Neo, which transformers ships in eager form only."""
+"""Fused kernels where transformers computes step by step: GPT-Neo's attention, and the tanh form of GELU."""
 
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
+from transformers.activations import NewGELUActivation
 from transformers.models.gpt_neo.modeling_gpt_neo import GPTNeoSelfAttention
 
 
@@ -30,11 +31,20 @@ class _SdpaSelfAttention(GPTNeoSelfAttention):
         return out, None
 
 
-def use_sdpa(model: PreTrainedModel) -> PreTrainedModel:
-    """Switch every GPT-Neo attention in `model` to the fused kernel, in place; other models pass through."""
+class _FusedGelu(NewGELUActivation):
+    """GELU in its tanh form ('gelu_new') as one kernel instead of eight."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.gelu(input, approximate="tanh")
+
+
+def use_fused_kernels(model: PreTrainedModel) -> PreTrainedModel:
+    """Switch GPT-Neo attention and 'gelu_new' in `model` to fused kernels, in place; the rest stays."""
     for module in model.modules():
         if type(module) is GPTNeoSelfAttention:
             module.__class__ = _SdpaSelfAttention
             # transformers then makes boolean masks, and none at all for plain causal attention
             model.config._attn_implementation = "sdpa"  # pyright: ignore[reportPrivateUsage]
+        elif type(module) is NewGELUActivation:
+            module.__class__ = _FusedGelu
     return model
