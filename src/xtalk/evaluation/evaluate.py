@@ -1,0 +1,85 @@
+"""Everything that is measured of a crosscoder on held-out text, in one pass over it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from xtalk.crosscoder.crosscoder import Crosscoder
+from xtalk.data import TokenSequences
+from xtalk.errors import XtalkError
+from xtalk.evaluation.baselines import ModelBaselines
+from xtalk.evaluation.bootstrap import Bootstrap
+from xtalk.evaluation.fidelity import Fidelity, FidelityMeter
+from xtalk.evaluation.interaction import Interaction, InteractionMeter
+from xtalk.evaluation.reconstruction import Reconstruction, ReconstructionMeter
+from xtalk.evaluation.text import Explained, batches
+from xtalk.models.language_model import LanguageModel
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A crosscoder on held-out text; `averaged` are the blocks behind every "mean"."""
+
+    averaged: tuple[int, ...]
+    reconstruction: Reconstruction
+    interaction: tuple[Interaction, ...]
+    fidelity: tuple[Fidelity, ...]
+
+
+@torch.no_grad()
+def evaluate_crosscoder(
+    model: LanguageModel,
+    crosscoder: Crosscoder,
+    factor_P: Float[Tensor, "P"],
+    sequences: TokenSequences,
+    baselines: ModelBaselines,
+    *,
+    resamples: int,
+    seed: int,
+    averaged: Sequence[int] | None = None,
+    micro_batch: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """Reconstruction, interaction and fidelity of a crosscoder on held-out text.
+
+    The crosscoder is in the model's own units, `factor_P` the scaling it was trained under. `averaged`: the
+    blocks that "mean" stands for, by default all explained ones but the model's first. `seed` decides the
+    random schemes and the bootstrap. `progress` hears of sequences done and their number.
+    Errors: XtalkError for baselines of another text, too few documents, or hookpoints that do not serve.
+    """
+    baselines.check_text(sequences)
+    explained = Explained(model, crosscoder)
+    blocks = tuple(averaged) if averaged is not None else _default_average(explained.blocks)
+    if not blocks or not set(blocks) <= set(explained.blocks):
+        raise XtalkError(
+            f"the mean over blocks {list(blocks)}; the crosscoder explains {list(explained.blocks)}"
+        )
+    documents = len(baselines.model_E)
+    bootstrap = Bootstrap(documents, resamples, seed)
+    meters = (
+        ReconstructionMeter(explained, factor_P),
+        InteractionMeter(explained, documents),
+        FidelityMeter(explained, baselines, seed),
+    )
+    done = 0
+    for batch in batches(model, sequences, micro_batch):
+        explained_batch = explained.read(batch)
+        for meter in meters:
+            meter.add(explained_batch)
+        done += len(batch.tokens_mS)
+        progress(done, len(sequences))
+    reconstruction, interaction, fidelity = meters
+    return Evaluation(
+        blocks,
+        reconstruction.result(),
+        interaction.result(bootstrap, blocks),
+        fidelity.result(bootstrap, blocks),
+    )
+
+
+def _default_average(blocks: tuple[int, ...]) -> tuple[int, ...]:
+    """All but block 0, whose MLP reads little more than the token itself."""
+    return tuple(block for block in blocks if block > 0) or blocks

@@ -1,0 +1,112 @@
+"""How well a crosscoder reconstructs activations, and what the model loses by running on that."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from xtalk.evaluation.text import Explained, ExplainedBatch, next_token_loss
+from xtalk.models.hookpoints import Hookpoint
+
+
+@dataclass(frozen=True)
+class Spliced:
+    """The model run on from a reconstructed residual stream.
+
+    ce: cross-entropy, nat per token; kl: KL(model || spliced) of next-token distributions, nat per token.
+    """
+
+    ce: float
+    kl: float
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Reconstruction on a text.
+
+    recon: mean over tokens of the squared error summed over hookpoints, in scaled space, as in the training
+    loss; fvu: squared error over the variance about the text's mean, in scaled space, all hookpoints
+    together, and by hookpoint; l0: active latents per token; dead: latents active on no token; firing_L: the
+    fraction of tokens on which each latent is active; spliced: by hookpoint of the residual stream.
+    """
+
+    tokens: int
+    recon: float
+    fvu: float
+    fvu_by_hookpoint: dict[str, float]
+    l0: float
+    dead: int
+    firing_L: Float[Tensor, "L"]
+    spliced: dict[str, Spliced]
+
+
+class ReconstructionMeter:
+    """Collects reconstruction errors, batch by batch; `factor_P` leads to the scaled space."""
+
+    def __init__(self, explained: Explained, factor_P: Float[Tensor, "P"]) -> None:
+        self._explained = explained
+        crosscoder = explained.crosscoder
+        P, D, L = len(crosscoder.config.hook_names), crosscoder.config.d_in, crosscoder.config.d_sae
+        self._factor_P = factor_P.double().cpu()
+        self._tokens = 0
+        self._predicted = 0
+        self._error_P = torch.zeros(P, dtype=torch.float64)
+        self._square_P = torch.zeros(P, dtype=torch.float64)
+        self._total_PD = torch.zeros(P, D, dtype=torch.float64)
+        self._active_L = torch.zeros(L, dtype=torch.int64)
+        self._spliced = {point: torch.zeros(2, dtype=torch.float64) for point in spliceable(explained)}
+
+    def add(self, batch: ExplainedBatch) -> None:
+        """Add a batch's errors, and run the model on from each reconstructed residual stream."""
+        x_BPD, codes = batch.x_BPD, batch.codes
+        self._tokens += len(x_BPD)
+        self._error_P += (x_BPD - batch.decoded_BPD).square().sum(2).double().sum(0).cpu()
+        self._square_P += x_BPD.square().sum(2).double().sum(0).cpu()
+        self._total_PD += x_BPD.double().sum(0).cpu()
+        active = codes.latents[codes.values > 0]
+        self._active_L += torch.bincount(active, minlength=codes.n_latents).cpu()
+        self._splice(batch)
+
+    def _splice(self, batch: ExplainedBatch) -> None:
+        model, tokens = self._explained.model, batch.batch.tokens_mS
+        model_mTV = model.logits(tokens)[:, :-1].float().log_softmax(-1)
+        self._predicted += model_mTV.shape[0] * model_mTV.shape[1]
+        for point, sums in self._spliced.items():
+            block = point.block if point.site == "resid_post" else point.block - 1
+            x_mSD = batch.by_sequence(batch.decoded_BPD[:, self._explained.index[point]])
+            logits = model.continue_from(block, x_mSD, tokens)
+            ce_mT = next_token_loss(logits, tokens)
+            kl_mTV = model_mTV.exp() * (model_mTV - logits[:, :-1].float().log_softmax(-1))
+            sums += torch.stack([ce_mT.double().sum(), kl_mTV.sum(-1).double().sum()]).cpu()
+
+    def result(self) -> Reconstruction:
+        """The figures of all that was added."""
+        scale_P = self._factor_P.square()
+        error_P = self._error_P * scale_P
+        variance_P = (self._square_P - self._total_PD.square().sum(1) / self._tokens) * scale_P
+        fvu_P = (error_P / variance_P).tolist()
+        firing_L = self._active_L.double() / self._tokens
+        spliced = {
+            str(point): Spliced(*(sums / self._predicted).tolist()) for point, sums in self._spliced.items()
+        }
+        return Reconstruction(
+            tokens=self._tokens,
+            recon=float(error_P.sum() / self._tokens),
+            fvu=float(error_P.sum() / variance_P.sum()),
+            fvu_by_hookpoint=dict(zip(self._explained.crosscoder.config.hook_names, fvu_P, strict=True)),
+            l0=float(firing_L.sum()),
+            dead=int((self._active_L == 0).sum()),
+            firing_L=firing_L.float(),
+            spliced=spliced,
+        )
+
+
+def spliceable(explained: Explained) -> Sequence[Hookpoint]:
+    """The crosscoder's hookpoints between blocks, from which the model can be run on."""
+    return [
+        point
+        for point in explained.hookpoints
+        if point.site == "resid_post" or (point.site == "resid_pre" and point.block > 0)
+    ]
