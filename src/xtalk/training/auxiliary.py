@@ -16,8 +16,8 @@ def auxiliary_loss(
     """Squared error per token of the residual rebuilt from dead latents, those of largest pre-activation.
 
     The pre-activations are taken before the nonlinearity, where dead latents are always 0. Twice as many dead
-    latents as are active otherwise (2k) take part at each token, their code the height above the lowest of them: a
-    ReLU would leave latents whose pre-activations are negative, the truly dead, without gradient.
+    latents as are active otherwise (2k) take part at each token, their code the height above the lowest of
+    them: a ReLU would leave latents whose pre-activations are negative, the truly dead, without gradient.
     """
     k = min(len(dead_L), 2 * crosscoder.config.k)
     pre_Bd = pre_BL.index_select(1, dead_L)
