@@ -31,10 +31,11 @@ def local_config(folder: Path, **changes) -> RunConfig:
         "model": str(model),
         "text": str(text),
         "sequence_length": CONTEXT,
-        "harvest": {"scaling_tokens": 512, "buffer_sequences": 8},
+        "harvest": {"scaling_tokens": 512, "buffer_sequences": 64},
+        "held_out": 0.3,
         "crosscoder": {"d_sae": 32, "k": 4},
         "training": {"steps": 20, "batch_tokens": 64, "checkpoint_every": 5},
-        "evaluation": {"tokens": 200, "resamples": 100},
+        "evaluation": {"tokens": 400, "resamples": 100},
     }
     return changed(preset("quick", **small), **changes)
 

@@ -160,7 +160,10 @@ def test_a_step_is_complete_while_its_files_stay_as_they_were(folder: RunFolder)
     assert folder.is_complete("train", ["in.json"])
     assert RunFolder.open(folder.path).is_complete("train", ["in.json"])
     assert folder.outputs("train") == ["out.json"]
-    assert folder.seconds() == 1.5
+    folder.complete("train/a", ["in.json"], ["out.json"], 1.0)
+    folder.complete("harvest", [], ["out.json"], 0.25)
+    assert folder.seconds(before="evaluate") == 1.25
+    assert folder.seconds(before="train") == 0.25
     assert not folder.is_complete("train", [])
     for name in ("in.json", "out.json"):
         content = folder.read_json(name)

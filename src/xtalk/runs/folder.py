@@ -179,9 +179,12 @@ class RunFolder:
         """The files that a complete step wrote; none if it is not complete."""
         return list(self._steps().get(step, {"outputs": []})["outputs"])
 
-    def seconds(self) -> float:
-        """What the complete steps took, together."""
-        return sum(record["seconds"] for step, record in self._steps().items() if "/" not in step)
+    def seconds(self, before: str) -> float:
+        """What the steps complete before this one took; of a step with parts (STEP/NAME), the parts."""
+        steps = self._steps()
+        done = {step for step in steps if step.partition("/")[0] != before}
+        whole = {step.partition("/")[0] for step in done if "/" in step}
+        return sum(steps[step]["seconds"] for step in done - whole)
 
     def _steps(self) -> dict[str, Any]:
         return self.read_json(STEPS) if self.file(STEPS).exists() else {}

@@ -2,8 +2,8 @@
 
     harvest    reads the text, measures scaling       harvest.json, scaling.safetensors, activations/
     train      a crosscoder per set of penalties      crosscoders/NAME/
-    interact   measures their interactions            interactions/
-    evaluate   fidelity on held-out text              metrics.json, report_data.json
+    interact   pair interactions, strongest latents   interactions/
+    evaluate   fidelity on held-out text              evaluations/, metrics.json, report_data.json
     report     figures and page                       figures/, report.html
 
 A step is complete while its files, and those it was made from, are as they were then; it is not done again.
@@ -16,8 +16,13 @@ from collections.abc import Callable
 from xtalk.activations import measure_scaling
 from xtalk.activations.manifest import MANIFEST
 from xtalk.errors import XtalkError
+from xtalk.evaluation.bootstrap import Bootstrap
+from xtalk.evaluation.text import count_documents
+from xtalk.runs.config import CrosscoderSpec
+from xtalk.runs.crosscoders import interact_one, train_one
 from xtalk.runs.folder import RunFolder
 from xtalk.runs.progress import Report, silent
+from xtalk.runs.results import evaluate_one, write_results
 from xtalk.runs.workbench import HARVEST, SCALING, STORE, Workbench
 
 logger = logging.getLogger("xtalk")
@@ -86,25 +91,63 @@ def _perform(step: str, workbench: Workbench, progress: Report) -> None:
 def _harvest(workbench: Workbench, progress: Report) -> list[str]:
     model, hookpoints = workbench.model, workbench.hookpoints
     train_, held_out = workbench.train_sequences, workbench.held_out_sequences
-    if workbench.config.harvest.store:
+    config, documents = workbench.config, count_documents(held_out)
+    Bootstrap(documents, config.evaluation.resamples, config.seed)  # too few documents: say so now, not later
+    if config.harvest.store:
         workbench.write_store(progress)
     batches = workbench.batches()
-    workbench.save_scaling(measure_scaling(batches, workbench.config.harvest.scaling_tokens))
+    if batches.epochs > 1:
+        needed = config.training.tokens_needed
+        logger.warning("training takes %d tokens: it reads the text %d times", needed, batches.epochs)
+    workbench.save_scaling(measure_scaling(batches, config.harvest.scaling_tokens))
     record = {
         "model": model.name,
         "weights_hash": model.weights_hash,
         "n_params": model.n_params,
         "blocks": model.n_blocks,
         "hookpoints": [str(hookpoint) for hookpoint in hookpoints],
-        "text": workbench.config.text,
+        "text": config.text,
         "text_hash": train_.text_hash,
         "train_tokens": train_.tokens.size,
         "held_out_hash": held_out.text_hash,
         "held_out_tokens": held_out.tokens.size,
+        "held_out_documents": documents,
         "epochs": batches.epochs,
     }
     workbench.folder.write_json(HARVEST, record)
-    return [HARVEST, SCALING, *([f"{STORE}/{MANIFEST}"] if workbench.config.harvest.store else [])]
+    return [HARVEST, SCALING, *([f"{STORE}/{MANIFEST}"] if config.harvest.store else [])]
+
+
+def _train(workbench: Workbench, progress: Report) -> list[str]:
+    return _each("train", workbench, progress, train_one)
+
+
+def _interact(workbench: Workbench, progress: Report) -> list[str]:
+    return _each("interact", workbench, progress, interact_one)
+
+
+def _evaluate(workbench: Workbench, progress: Report) -> list[str]:
+    started = time.monotonic()
+    parts = _each("evaluate", workbench, progress, evaluate_one)
+    return parts + write_results(workbench, started)
+
+
+def _each(
+    step: str,
+    workbench: Workbench,
+    progress: Report,
+    work: Callable[[Workbench, CrosscoderSpec, Report], list[str]],
+) -> list[str]:
+    """Do a step's part for every crosscoder of the run that it is not complete for."""
+    folder, outputs = workbench.folder, list[str]()
+    for spec in workbench.config.crosscoders:
+        part = f"{step}/{spec.name}"
+        inputs = folder.outputs("harvest" if step == "train" else f"train/{spec.name}")
+        if not folder.is_complete(part, inputs):
+            started = time.monotonic()
+            folder.complete(part, inputs, work(workbench, spec, progress), time.monotonic() - started)
+        outputs += folder.outputs(part)
+    return outputs
 
 
 def _report(workbench: Workbench, progress: Report) -> list[str]:
@@ -116,4 +159,10 @@ def _report(workbench: Workbench, progress: Report) -> list[str]:
     return [str(path.relative_to(folder.path)) for path in (page, *figures)]
 
 
-BODIES: dict[str, Body] = {"harvest": _harvest, "report": _report}
+BODIES: dict[str, Body] = {
+    "harvest": _harvest,
+    "train": _train,
+    "interact": _interact,
+    "evaluate": _evaluate,
+    "report": _report,
+}

@@ -1,6 +1,5 @@
 """What the steps of a run share: the model, the text as token sequences, the source of activations."""
 
-import logging
 from functools import cached_property
 from typing import Any
 
@@ -9,8 +8,12 @@ from safetensors.torch import load_file, save_file
 
 from xtalk.activations import ActivationBatches, ActivationSource, Harvest, Scaling
 from xtalk.activations.store import ActivationStore
+from xtalk.crosscoder.crosscoder import Crosscoder
+from xtalk.crosscoder.saving import load_crosscoder
 from xtalk.data import TokenSequences, read_documents, split_documents, tokenise
+from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
+from xtalk.evaluation.baselines import ModelBaselines, mean_mlp_outputs, measure_baselines
 from xtalk.files import replacing
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel, load_model
@@ -21,8 +24,6 @@ HARVEST = "harvest.json"
 SCALING = "scaling.safetensors"
 STORE = "activations"
 PARTS = ("documents to train on", "held-out documents")
-
-logger = logging.getLogger("xtalk")
 
 
 def resolve_device(name: str) -> torch.device:
@@ -72,8 +73,10 @@ class Workbench:
 
     @cached_property
     def held_out_sequences(self) -> TokenSequences:
-        """The documents kept for evaluation, no more of them than `evaluation.tokens` needs."""
-        return self._sequences[1]
+        """The text to evaluate on: of the documents kept for that, what `evaluation.tokens` asks for."""
+        held_out, tokens = self._sequences[1], self.config.evaluation.tokens
+        count = -(-tokens // held_out.length)
+        return token_sequences(held_out.tokens[:count], held_out.documents[:count])
 
     @cached_property
     def source(self) -> ActivationSource:
@@ -113,15 +116,11 @@ class Workbench:
         return Scaling(tensors["factor_P"], tensors["mean_PD"])
 
     def batches(self) -> ActivationBatches:
-        """The training activations from their start; says so where a short text must be read again."""
+        """The training activations from their start; a text too short for all steps is read again."""
         config = self.config
         per_epoch = len(self.train_sequences) * (config.sequence_length - config.harvest.skip_positions)
         needed = config.training.tokens_needed
         epochs = -(-needed // per_epoch)
-        if epochs > 1:
-            logger.warning(
-                "training takes %d tokens and the text has %d: it is read %d times", needed, per_epoch, epochs
-            )
         return ActivationBatches(
             self.source,
             config.training.batch_tokens,
@@ -130,6 +129,16 @@ class Workbench:
             epochs,
             config.harvest.skip_positions,
         )
+
+    @cached_property
+    def baselines(self) -> ModelBaselines:
+        """What fidelity is measured against; the MLPs' mean outputs come from the training text."""
+        mean_output_bD = mean_mlp_outputs(self.model, self.train_sequences, self.config.evaluation.tokens)
+        return measure_baselines(self.model, self.held_out_sequences, mean_output_bD)
+
+    def crosscoder(self, name: str) -> Crosscoder:
+        """A trained crosscoder of the run, on the device."""
+        return load_crosscoder(self.folder.file(f"crosscoders/{name}"), self.device)
 
     def save_scaling(self, scaling: Scaling) -> None:
         """Keep the scaling for later steps."""
