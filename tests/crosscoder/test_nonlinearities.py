@@ -6,7 +6,14 @@ from crosscoder.small import activations, small_crosscoder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xtalk.crosscoder.nonlinearities import batch_topk, batch_topk_cut, jumprelu, largest_but, topk
+from xtalk.crosscoder.nonlinearities import (
+    above_threshold,
+    batch_topk,
+    batch_topk_cut,
+    jumprelu,
+    largest_but,
+    topk,
+)
 
 
 def pre_activations(tokens: int = 30, latents: int = 20, seed: int = 0) -> torch.Tensor:
@@ -42,6 +49,11 @@ def test_batch_topk_keeps_no_negative_and_leaves_out_ties_at_the_cut():
     assert batch_topk(pre_BL, 1).dense().tolist() == [[0.0, 0.0, 0.0], [2.0, 0.0, 0.0]]
     assert batch_topk(pre_BL, 3).dense().tolist() == [[1.0, 1.0, 0.0], [2.0, 1.0, 0.0]]
     assert batch_topk(-pre_BL.abs(), 2).dense().tolist() == [[0.0] * 3] * 2
+
+
+def test_above_threshold_keeps_no_negative_even_under_a_negative_threshold():
+    pre_BL = torch.tensor([[-0.5, 0.5, 2.0]])
+    assert above_threshold(pre_BL, torch.tensor([-1.0, -1.0, 3.0])).dense().tolist() == [[0.0, 0.5, 0.0]]
 
 
 @given(st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=60), st.integers(0, 70))

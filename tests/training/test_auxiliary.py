@@ -10,7 +10,7 @@ from training.tiny_training import SparseSource, batches, crosscoder_config, sca
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.training.auxiliary import auxiliary_loss
 from xtalk.training.objective import Objective
-from xtalk.training.train import TrainingState, _step
+from xtalk.training.train import TrainingState, _dead, _step
 
 DEAD = torch.arange(1, 32, 2)
 
@@ -56,16 +56,30 @@ def test_its_gradient_reaches_encoder_and_decoder_of_dead_latents_and_no_others(
         assert (grad_L[::2] == 0).all(), name
 
 
+def training_state(crosscoder: Crosscoder) -> TrainingState:
+    optimiser = torch.optim.Adam([p for p in crosscoder.parameters() if p.requires_grad], fused=True)
+    return TrainingState(crosscoder, optimiser, torch.zeros(crosscoder.config.d_sae, dtype=torch.int64))
+
+
+def test_latents_are_dead_once_silent_for_so_many_tokens():
+    crosscoder, xs = half_killed()
+    state, training = training_state(crosscoder), training_config(dead_after_tokens=150)
+    objective = Objective([], {}, 0.0, 0.0, False)
+    for x_BPD, expected in zip(xs, ([], [], DEAD.tolist()), strict=False):  # 64, 128, 192 tokens
+        _step(state, objective, training, x_BPD)
+        assert _dead(state, training).tolist() == expected
+    assert state.last_fired_L[::2].min() >= 64
+    assert (state.last_fired_L[DEAD] == 0).all()
+
+
 def dead_after_training(aux: float) -> int:
     crosscoder, xs = half_killed()
-    optimiser = torch.optim.Adam([p for p in crosscoder.parameters() if p.requires_grad], fused=True)
+    state = training_state(crosscoder)
     training = training_config(steps=len(xs), lr=3e-3, aux=aux, dead_after_tokens=640)
-    state = TrainingState(crosscoder, optimiser, torch.zeros(32, dtype=torch.int64))
     objective = Objective([], {}, aux, 0.0, False)
     for x_BPD in xs:
         _step(state, objective, training, x_BPD)
-    seen = state.step * training.batch_tokens
-    return int((seen - state.last_fired_L > training.dead_after_tokens).sum())
+    return len(_dead(state, training))
 
 
 def test_it_revives_dead_latents():

@@ -105,8 +105,8 @@ def test_sparsity_changes_the_gradient(architecture: str):
     else:
         codes, parts = losses[1][1], losses[1][2]
         norm_L = crosscoder.W_dec.flatten(1).norm(dim=1)
-        expected = float((codes.dense() * norm_L).sum(1).mean())
-        assert float(parts["sparsity"]) == pytest.approx(expected, rel=1e-5)
+        expected = (codes.dense() * norm_L).sum(1).mean().item()
+        assert parts["sparsity"].item() == pytest.approx(expected, rel=1e-5)
         assert (after["W_enc"] - before["W_enc"]).abs().max() > 1e-6
 
 

@@ -1,6 +1,7 @@
 """Trainings small enough for tests: a source of activations with sparse features, and MLPs over it."""
 
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 import torch
@@ -25,18 +26,21 @@ class SparseSource:
         tokens = np.arange(sequences * LENGTH, dtype=np.int32).reshape(sequences, LENGTH)
         self.sequences = token_sequences(tokens, np.zeros_like(tokens))
         self.d_model = D
-        generator = torch.Generator().manual_seed(7)
-        self._directions = torch.randn(features, len(self.names), D, generator=generator)
-        self._offset = torch.randn(len(self.names), D, generator=generator)
-        self._scale = torch.linspace(0.5, 3.0, len(self.names))[:, None]
+        self._activations = _activations(len(self.names), sequences, features)
 
     def read(self, rows: np.ndarray) -> Iterator[torch.Tensor]:
-        for row in rows:
-            generator = torch.Generator().manual_seed(int(row))
-            codes = torch.rand(LENGTH, len(self._directions), generator=generator)
-            active = torch.rand(codes.shape, generator=generator) < 3 / len(self._directions)
-            x = torch.einsum("sf,fpd->spd", codes * active, self._directions) + self._offset
-            yield (x * self._scale)[None]
+        yield self._activations[torch.from_numpy(rows)]
+
+
+@cache
+def _activations(hookpoints: int, sequences: int, features: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(7)
+    directions = torch.randn(features, hookpoints, D, generator=generator)
+    offset = torch.randn(hookpoints, D, generator=generator)
+    codes = torch.rand(sequences, LENGTH, features, generator=generator)
+    active = torch.rand(codes.shape, generator=generator) < 3 / features
+    x = torch.einsum("nsf,fpd->nspd", codes * active, directions) + offset
+    return x * torch.linspace(0.5, 3.0, hookpoints)[:, None]
 
 
 class RandomMlps:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from xtalk.activations import ActivationBatches, Scaling
@@ -106,8 +106,7 @@ def _step(
     state: TrainingState, objective: Objective, training: TrainingConfig, x_BPD: Float[Tensor, "B P D"]
 ) -> tuple[Codes, dict[str, Float[Tensor, ""]]]:
     """One step of the optimiser; returns the batch's codes and the parts of its loss."""
-    seen = state.step * training.batch_tokens
-    dead_L = (seen - state.last_fired_L > training.dead_after_tokens).nonzero()[:, 0]
+    dead_L = _dead(state, training)
     loss, codes, parts = objective(state.crosscoder, x_BPD, dead_L, training.penalty_factor(state.step))
     state.optimiser.zero_grad()
     loss.backward()
@@ -116,8 +115,14 @@ def _step(
     state.optimiser.param_groups[0]["lr"] = training.learning_rate(state.step)
     state.optimiser.step()
     state.step += 1
-    state.last_fired_L[codes.latents[codes.values > 0]] = seen + training.batch_tokens
+    state.last_fired_L[codes.latents[codes.values > 0]] = state.step * training.batch_tokens
     return codes, parts
+
+
+def _dead(state: TrainingState, training: TrainingConfig) -> Int[Tensor, "dead"]:
+    """The latents that did not fire for dead_after_tokens."""
+    silent_L = state.step * training.batch_tokens - state.last_fired_L
+    return (silent_L > training.dead_after_tokens).nonzero()[:, 0]
 
 
 @torch.no_grad()
@@ -203,11 +208,10 @@ def _identity(
 def _record(
     state: TrainingState, codes: Codes, parts: Mapping[str, Float[Tensor, ""]], training: TrainingConfig
 ) -> dict[str, float]:
-    seen = state.step * training.batch_tokens
     return {
         "step": state.step,
-        "tokens": seen,
+        "tokens": state.step * training.batch_tokens,
         **{name: part.item() for name, part in parts.items()},
         "l0": float((codes.values.detach() > 0).sum(1).float().mean()),
-        "dead": int((seen - state.last_fired_L > training.dead_after_tokens).sum()),
+        "dead": len(_dead(state, training)),
     }
