@@ -110,6 +110,16 @@ def test_float32_agrees_with_float64(gated):
     assert torch.equal(contributions(single).top_slots(K), contributions(double).top_slots(K))
 
 
+@pytest.mark.parametrize("m", [1, 2])
+def test_near_ties_in_float64(m):
+    """The second slot is larger than the first rounded to float32, and smaller than it is."""
+    one = torch.ones(1, 1).double()
+    mlp = module.MlpWeights(one, one[0], one, one[0], ACTIVATIONS[0])
+    codes = Codes(torch.tensor([[0, 1]]), torch.tensor([[1 + 2e-12, 1 + 1e-12]], dtype=torch.float64), 2)
+    found = module.MlpContributions(one.expand(2, 1), one[0], codes, mlp)
+    assert found.top_slots(m).flatten().tolist() == [0, 1][:m]
+
+
 @every_mlp
 @every_activation
 def test_output_of_all_contributions_is_the_mlp_at_the_decoded_input(activation, gated):

@@ -2,11 +2,13 @@ from functools import cache
 
 import pytest
 import torch
-from interactions.cases import ACTIVATIONS, B, D, contributions, random_case
+from interactions.cases import ACTIVATIONS, B, D, contributions, random_case, random_mlp
 from reference import interaction_loops as loops
 
 from xtalk.errors import XtalkError
+from xtalk.interactions import sum_minus_max
 from xtalk.interactions.penalties import PENALTIES, MlpTarget, keep, penalty
+from xtalk.models.activation_functions import GELU
 
 every_mlp = pytest.mark.parametrize("gated", [False, True])
 every_activation = pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda phi: phi.name)
@@ -48,6 +50,36 @@ def test_value_and_gradient(name, activation, gated):
     for found, expected in zip(gradients(value, case), expected_gradients, strict=True):
         torch.testing.assert_close(found, expected)
     assert bool(expected_gradients[0].any()) and bool(expected_gradients[2].any())
+
+
+@pytest.mark.parametrize("name", ["sum_minus_max", "out_norm"])
+@every_mlp
+def test_tensor_formulation_for_other_devices(name, gated, monkeypatch):
+    monkeypatch.setattr(sum_minus_max.kernels, "others", sum_minus_max._others_by_tensors)
+    monkeypatch.setattr(sum_minus_max.kernels, "others_gradient", sum_minus_max._gradient_by_tensors)
+    case = differentiable(random_case(GELU, gated))
+    value = penalty(name)(contributions(case), MlpTarget(true_output(), VARIANCE))
+    expected_value, expected_gradients = reference(GELU, gated)[name]
+    torch.testing.assert_close(value.detach(), expected_value)
+    for found, expected in zip(gradients(value, case), expected_gradients, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_threads_share_tokens_and_neurons(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    mlp = random_mlp(GELU, False, generator, n=203)
+    case = random_case(GELU, False)._replace(mlp=mlp)
+    case = case._replace(latents_BK=case.latents_BK.repeat(50, 1), values_BK=case.values_BK.repeat(50, 1))
+
+    def found():
+        leaf = differentiable(case)
+        value = penalty("out_norm")(contributions(leaf), MlpTarget(true_output(), VARIANCE))
+        return value.detach(), *gradients(value, leaf)
+
+    alone = found()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    for expected, shared in zip(alone, found(), strict=True):
+        torch.testing.assert_close(shared, expected)
 
 
 @every_penalty

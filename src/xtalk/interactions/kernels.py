@@ -110,6 +110,47 @@ def _add_pair_blocks(
                 blocks_BKK[b, slots_BN[b, n], j] += value * abs(M_LN[latent, n]) * weight_BN[b, n]
 
 
+@njit(cache=True, nogil=True, fastmath={"reassoc"})  # lets the sum use vectors
+def _row_sums(M_LN: _Array, weight_N: _Array, sums_L: _Array) -> None:
+    for latent in range(M_LN.shape[0]):
+        total = weight_N[0] * 0
+        for n in range(M_LN.shape[1]):
+            total += abs(M_LN[latent, n]) * weight_N[n]
+        sums_L[latent] = total
+
+
+@njit(cache=True, nogil=True)
+def _subtract_dominated(
+    M_LN: _Array, latents_BK: _Array, slots_BN: _Array, weight_N: _Array, sums_BK: _Array
+) -> None:
+    for b in range(slots_BN.shape[0]):
+        for n in range(slots_BN.shape[1]):
+            slot = slots_BN[b, n]
+            sums_BK[b, slot] -= abs(M_LN[latents_BK[b, slot], n]) * weight_N[n]
+
+
+@njit(cache=True, nogil=True)
+def _others_gradient(
+    M_LN: _Array,
+    latents_BK: _Array,
+    size_BK: _Array,
+    slots_BN: _Array,
+    weight_N: _Array,
+    active_L: _Array,
+    start: int,
+    stop: int,
+    gradient_LN: _Array,
+) -> None:
+    for latent in range(M_LN.shape[0]):
+        for n in range(start, stop):
+            gradient_LN[latent, n] = np.sign(M_LN[latent, n]) * weight_N[n] * active_L[latent]
+    for b in range(slots_BN.shape[0]):
+        for n in range(start, stop):
+            slot = slots_BN[b, n]
+            latent = latents_BK[b, slot]
+            gradient_LN[latent, n] -= np.sign(M_LN[latent, n]) * weight_N[n] * size_BK[b, slot]
+
+
 def _array(tensor: Tensor) -> _Array:
     return tensor.detach().contiguous().numpy()
 
@@ -119,16 +160,16 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="xtalk-kernel")
 
 
-def _over_tokens(run: Callable[[slice], None], tokens: int) -> None:
-    """Run over equal shares of the tokens, one thread each, as many as torch uses.
+def _in_threads(run: Callable[[slice], None], size: int) -> None:
+    """Run over equal shares of `size` tokens or neurons, one thread each, as many as torch uses.
 
     Python threads rather than numba's own: numba's would reset torch's OpenMP thread count behind its back.
     """
-    threads = min(torch.get_num_threads(), max(1, tokens // 64))
+    threads = min(torch.get_num_threads(), max(1, size // 64))
     if threads == 1:
-        run(slice(0, tokens))
+        run(slice(0, size))
         return
-    edges = [tokens * i // threads for i in range(threads + 1)]
+    edges = [size * i // threads for i in range(threads + 1)]
     list(_pool(threads).map(run, [slice(a, b) for a, b in pairwise(edges)]))
 
 
@@ -145,7 +186,7 @@ def top_slots(
         else:
             _top_slots(M, latents[rows], values[rows], slots_BmN[rows])
 
-    _over_tokens(run, len(latents))
+    _in_threads(run, len(latents))
     return torch.from_numpy(slots_BmN).long()
 
 
@@ -168,7 +209,7 @@ def top_slots_gated(
         by_token = gate_weight[rows], value_weight[rows], latents[rows], values[rows]
         _top_slots_gated(gate, value, *by_token, slots_BmN[rows])
 
-    _over_tokens(run, len(slots_BmN))
+    _in_threads(run, len(slots_BmN))
     return torch.from_numpy(slots_BmN).long()
 
 
@@ -187,4 +228,46 @@ def add_pair_blocks(
     def run(rows: slice) -> None:
         _add_pair_blocks(M, latents[rows], values[rows], slots[rows], weight[rows], blocks[rows])
 
-    _over_tokens(run, len(latents_BK))
+    _in_threads(run, len(latents_BK))
+
+
+def others(
+    M_LN: Float[Tensor, "L N"],
+    latents_BK: Int[Tensor, "B K"],
+    slots_BN: Int[Tensor, "B N"],
+    weight_N: Float[Tensor, "N"],
+) -> Float[Tensor, "B K"]:
+    """The sum of weight |M| of each slot over the neurons that slots_BN does not give it. CPU tensors."""
+    M, latents, slots, weight = _array(M_LN), _array(latents_BK), _array(slots_BN), _array(weight_N)
+    sums_L = np.empty(len(M), dtype=M.dtype)
+
+    def sum_rows(rows: slice) -> None:
+        _row_sums(M[rows], weight, sums_L[rows])
+
+    _in_threads(sum_rows, len(M))
+    sums_BK = sums_L.astype(np.float64)[latents]  # float64: many small differences follow
+
+    def subtract(rows: slice) -> None:
+        _subtract_dominated(M, latents[rows], slots[rows], weight, sums_BK[rows])
+
+    _in_threads(subtract, len(latents))
+    return torch.from_numpy(sums_BK).to(M_LN.dtype)
+
+
+def others_gradient(
+    M_LN: Float[Tensor, "L N"],
+    latents_BK: Int[Tensor, "B K"],
+    size_BK: Float[Tensor, "B K"],
+    slots_BN: Int[Tensor, "B N"],
+    weight_N: Float[Tensor, "N"],
+    active_L: Float[Tensor, "L"],
+) -> Float[Tensor, "L N"]:
+    """sign(M_in) weight_n (active_i - the sizes of latent i at tokens where it has neuron n). CPU tensors."""
+    M, latents, size, slots = _array(M_LN), _array(latents_BK), _array(size_BK), _array(slots_BN)
+    weight, active, gradient_LN = _array(weight_N), _array(active_L), np.empty_like(M)
+
+    def run(columns: slice) -> None:  # two threads with tokens of their own would write to the same latents
+        _others_gradient(M, latents, size, slots, weight, active, columns.start, columns.stop, gradient_LN)
+
+    _in_threads(run, M.shape[1])
+    return torch.from_numpy(gradient_LN)

@@ -15,6 +15,7 @@ from torch import Tensor
 from xtalk.errors import XtalkError
 from xtalk.interactions.contributions import MlpContributions
 from xtalk.interactions.measures import dominant_share
+from xtalk.interactions.sum_minus_max import sum_minus_max_on_path
 
 
 @dataclass(frozen=True)
@@ -29,21 +30,18 @@ Penalty = Callable[[MlpContributions, MlpTarget], Float[Tensor, ""]]
 
 
 def _weighted_sum_minus_max(mlp: MlpContributions, weight_N: Float[Tensor, "N"]) -> Float[Tensor, ""]:
-    """Mean over tokens and neurons of weight_k (sum_i |p_ki| - max_i |p_ki|), summed over paths.
-
-    sum_k weight_k sum_i |p_ki| = sum_i |f_i| r_i with r_i = sum_k weight_k |M_ik|: no (B, N) tensor here.
-    """
+    """Mean over tokens and neurons of weight_k (sum_i |p_ki| - max_i |p_ki|), summed over paths."""
     codes = mlp.codes
-    total = torch.zeros((), device=weight_N.device)
-    for path, dominant_BN in zip(mlp.paths, mlp.dominant, strict=True):
-        r_L = path.M_LN.abs() @ weight_N
-        total = total + (codes.values.abs() * r_L[codes.latents]).sum() - (dominant_BN.abs() * weight_N).sum()
-    return total / (len(codes.values) * len(weight_N))
+    by_path = [
+        sum_minus_max_on_path(path.M_LN, codes.values, codes.latents, mlp.dominant_BN, weight_N)
+        for path in mlp.paths
+    ]
+    return torch.stack(by_path).sum() / (len(codes.values) * len(weight_N))
 
 
 def sum_minus_max(mlp: MlpContributions, target: MlpTarget) -> Float[Tensor, ""]:
     """The paper's penalty: mean over tokens and neurons of sum_i |p_ki| - max_i |p_ki| (paper section 4)."""
-    return _weighted_sum_minus_max(mlp, torch.ones_like(mlp.output_norm_N))
+    return _weighted_sum_minus_max(mlp, torch.ones_like(mlp.value.base_N))
 
 
 def out_norm(mlp: MlpContributions, target: MlpTarget) -> Float[Tensor, ""]:
