@@ -1,0 +1,117 @@
+"""A crosscoder's training step, without penalties, against a straightforward dense one in float32.
+
+python benchmarks/step.py [--wide] [--pairs 5] [--threads 2] [--small]
+
+At the paper's size: B 256, P 17, D 768, L 1536, K 20; --wide: L 16384 (some 10 GB). Both are BatchTopK with
+Adam and a clipped gradient norm; the learning rate is 0, so that both stay at the same weights, where `value`
+is the float32 loss. The floor is the encoder's products, forward and backward, in xtalk's dtype, and the
+optimiser.
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from paired import compare, report, work
+from torch import Tensor
+
+from xtalk.crosscoder.config import CrosscoderConfig
+from xtalk.crosscoder.crosscoder import Crosscoder
+from xtalk.training.config import TrainingConfig
+from xtalk.training.objective import Objective
+
+NO_DEAD = torch.empty(0, dtype=torch.int64)
+BFLOAT16 = TrainingConfig(steps=1, batch_tokens=1).uses_bfloat16(torch.device("cpu"))
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A crosscoder, its optimiser, and a batch of activations in scaled space."""
+
+    crosscoder: Crosscoder
+    optimiser: torch.optim.Adam
+    x_BPD: Tensor
+
+
+def draw(B: int, P: int, D: int, L: int, K: int, fused: bool) -> Inputs:
+    """Random inputs, the same in each process."""
+    generator = torch.Generator().manual_seed(0)
+    names = tuple(f"blocks.{p}.resid_pre" for p in range(P))
+    crosscoder = Crosscoder(CrosscoderConfig(d_in=D, d_sae=L, k=K, hook_names=names))
+    crosscoder.initialise(torch.zeros(P, D), generator)
+    parameters = [parameter for parameter in crosscoder.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.Adam(parameters, lr=0.0, fused=fused or None)
+    return Inputs(crosscoder, optimiser, torch.randn(B, P, D, generator=generator))
+
+
+def objective(inputs: Inputs, bfloat16: bool) -> Tensor:
+    """The reconstruction loss as xtalk computes it."""
+    return Objective([], {}, 0.0, 0.0, bfloat16)(inputs.crosscoder, inputs.x_BPD, NO_DEAD, 1.0)[0]
+
+
+def dense(inputs: Inputs) -> Tensor:
+    """The reconstruction loss from dense codes."""
+    crosscoder, x_BPD = inputs.crosscoder, inputs.x_BPD
+    pre_BL = torch.einsum("bpd,pdl->bl", x_BPD, crosscoder.W_enc) + crosscoder.b_enc
+    kept = pre_BL.relu().flatten().topk(crosscoder.config.k * len(x_BPD))
+    codes_BL = torch.zeros_like(pre_BL.flatten()).scatter(0, kept.indices, kept.values).view_as(pre_BL)
+    rebuilt_BPD = torch.einsum("bl,lpd->bpd", codes_BL, crosscoder.W_dec) + crosscoder.b_dec
+    return (x_BPD - rebuilt_BPD).square().sum((1, 2)).mean()
+
+
+def step(inputs: Inputs, loss: Callable[[Inputs], Tensor]) -> None:
+    """A training step with the given loss."""
+    inputs.optimiser.zero_grad()
+    loss(inputs).backward()
+    torch.nn.utils.clip_grad_norm_(inputs.crosscoder.parameters(), 10.0)
+    inputs.optimiser.step()
+
+
+def floor(inputs: Inputs) -> None:
+    """The encoder's products and the optimiser alone."""
+    dtype = torch.bfloat16 if BFLOAT16 else torch.float32
+    W_enc, x_BX = inputs.crosscoder.W_enc, inputs.x_BPD.flatten(1).to(dtype)
+    with torch.no_grad():
+        pre_BL = x_BX @ W_enc.flatten(0, 1).to(dtype)
+        gradient = (x_BX.T @ pre_BL).view_as(W_enc).float()
+    for parameter in inputs.optimiser.param_groups[0]["params"]:
+        parameter.grad = gradient.view_as(parameter) if parameter.numel() == W_enc.numel() else None
+    inputs.optimiser.step()
+
+
+VARIANTS: dict[str, Callable[[Inputs], None]] = {
+    "xtalk": lambda inputs: step(inputs, lambda i: objective(i, BFLOAT16)),
+    "dense": lambda inputs: step(inputs, dense),
+    "floor": floor,
+}
+
+
+def main() -> None:
+    """Read the options; run one variant where asked to, else all of them in pairs."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--wide", action="store_true", help="L 16384 instead of the paper's 1536")
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--small", action="store_true", help="tiny sizes, to see that it runs")
+    parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.variant:
+        run = VARIANTS[options.variant]
+        paper = (256, 17, 768, 16384 if options.wide else 1536, 20)
+        fused = options.variant != "dense"
+        inputs = draw(*((64, 5, 24, 96, 5) if options.small else paper), fused)
+        tiny = draw(8, 2, 3, 16, 2, fused)
+        reference = dense if options.variant == "dense" else lambda i: objective(i, False)
+        work(lambda: run(tiny), lambda: run(inputs), lambda _: reference(inputs).item())
+    else:
+        report(
+            [compare("step.wide" if options.wide else "step.paper", "xtalk", "dense", "floor", options.pairs)]
+        )
+
+
+if __name__ == "__main__":
+    main()
