@@ -91,7 +91,7 @@ def test_reconstruction_is_the_squared_error_summed_over_hookpoints():
     loss, codes, parts = Objective([], {}, 0.0, 0.0, False)(crosscoder, x_BPD, NO_DEAD, 1.0)
     error_BPD = x_BPD - crosscoder.decode(codes)
     expected = sum(float(error_PD.square().sum()) for error_PD in error_BPD) / len(x_BPD)
-    assert float(loss) == float(parts["recon"]) == pytest.approx(expected, rel=1e-5)
+    assert loss.item() == parts["recon"].item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("architecture", ["relu", "jumprelu"])

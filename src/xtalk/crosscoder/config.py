@@ -11,7 +11,7 @@ class CrosscoderConfig(BaseModel):
     """Sizes and nonlinearity of a crosscoder over P hookpoints (`hook_names`) of width D (`d_in`).
 
     d_sae: number of latents L. k: active latents per token (topk), on average (batchtopk), or aimed at by the
-    sparsity loss (relu, jumprelu).
+    sparsity loss (jumprelu); relu's L1 loss aims at no number.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
