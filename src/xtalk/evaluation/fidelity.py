@@ -31,12 +31,6 @@ ResidMid = Literal["model", "crosscoder"]
 Baseline = Literal["mean", "zero"]
 Blocks = int | Literal["mean"]
 
-SCHEMES_BY_RESID_MID: dict[ResidMid, tuple[str, ...]] = {
-    "model": tuple(SCHEMES),
-    "crosscoder": ("full", "keep_2", "keep_1", "drop_largest", "keep_random"),
-}
-"""The schemes evaluated by default: controls of the choice only where nothing else blurs them."""
-
 
 @dataclass(frozen=True)
 class Fidelity:
@@ -60,22 +54,14 @@ class FidelityMeter:
     The crosscoder's resid_mid is left out at blocks where it has none.
     """
 
-    def __init__(
-        self,
-        explained: Explained,
-        baselines: ModelBaselines,
-        seed: int,
-        schemes: Mapping[ResidMid, Sequence[str]] = SCHEMES_BY_RESID_MID,
-    ) -> None:
+    def __init__(self, explained: Explained, baselines: ModelBaselines, seed: int) -> None:
         self._explained = explained
         self._baselines = baselines
-        self._schemes = schemes
-        self._names = [name for name in SCHEMES if any(name in chosen for chosen in schemes.values())]
         self._sums = DocumentSums(len(baselines.model_E))
         self._generators = {
             (block, name): scheme_generator(seed, block, name)
             for block in explained.blocks
-            for name in self._names
+            for name in SCHEMES
         }
 
     def add(self, batch: ExplainedBatch) -> None:
@@ -86,8 +72,8 @@ class FidelityMeter:
             mean_D = self._baselines.mean_output_bD[block]
             self._sums.add((true_BD - mean_D).square().sum(1), batch.documents_B, "variance", block)
             mids = self._resid_mids(batch, block)
-            for name in self._names:
-                kept = SCHEMES[name](contributions, self._generators[block, name])
+            for name, scheme in SCHEMES.items():
+                kept = scheme(contributions, self._generators[block, name])
                 rebuilt_BD = contributions.output(kept)
                 error_B = (rebuilt_BD - true_BD).square().sum(1)
                 self._sums.add(error_B, batch.documents_B, "error", block, name)
@@ -112,12 +98,11 @@ class FidelityMeter:
     ) -> None:
         tokens = batch.batch.tokens_mS
         for resid_mid, mid_BD in mids.items():
-            if name == "zero" or name in self._schemes[resid_mid]:
-                post_mSD = batch.by_sequence(mid_BD + mlp_out_BD)
-                loss_mT = next_token_loss(
-                    self._explained.model.continue_from(block, post_mSD, tokens), tokens
-                )
-                self._sums.add(loss_mT, batch.batch.predicted_documents, "ce", block, resid_mid, name)
+            logits_mSV = self._explained.model.continue_from(
+                block, batch.by_sequence(mid_BD + mlp_out_BD), tokens
+            )
+            loss_mT = next_token_loss(logits_mSV, tokens)
+            self._sums.add(loss_mT, batch.batch.predicted_documents, "ce", block, resid_mid, name)
 
     def result(self, bootstrap: Bootstrap, averaged: Sequence[int]) -> tuple[Fidelity, ...]:
         """Fidelity by block, and its mean over the blocks `averaged`, each with the same resamples.
@@ -145,7 +130,7 @@ class FidelityMeter:
         nmse: dict[str, Interval] = {}
         ce: dict[str, float] = {}
         predicted = self._baselines.predicted_E.sum()
-        for name in self._schemes[resid_mid]:
+        for name in SCHEMES:
             phi[name] = interval(
                 mean_over([self._phi(b, resid_mid, baseline, name, bootstrap) for b in blocks])
             )
