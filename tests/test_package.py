@@ -1,6 +1,7 @@
 """The package as a whole."""
 
 from importlib.metadata import version
+from pathlib import Path
 
 import xtalk
 
@@ -12,3 +13,8 @@ def test_version_is_that_of_the_installed_distribution():
 def test_everything_public_can_be_reached():
     for name in xtalk.__all__:
         assert getattr(xtalk, name) is not None
+
+
+def test_every_folder_with_modules_is_a_package():
+    folders = {file.parent for file in Path(xtalk.__file__).parent.rglob("*.py")}
+    assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []
