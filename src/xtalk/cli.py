@@ -70,6 +70,13 @@ Text = Annotated[
         "[default: the preset's]",
     ),
 ]
+HeldOutText = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|FOLDER|DATASET",
+        help="A text of its own to evaluate on.  [default: a part of --text, by document]",
+    ),
+]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of everything random.  [default: the preset's]")]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")]
 
@@ -88,6 +95,7 @@ def run(
     preset: Preset = None,
     model: Model = None,
     text: Text = None,
+    held_out_text: HeldOutText = None,
     out: OutOfPreset = None,
     seed: Seed = None,
     device: Device = "auto",
@@ -105,7 +113,7 @@ def run(
     - `xtalk run --preset paper --device cuda`
     """
     with one_line_errors():
-        folder = _folder(out, preset, model, text, seed)
+        folder = _folder(out, preset, model=model, text=text, held_out_text=held_out_text, seed=seed)
         _perform("run", folder, device)
         typer.echo(f"report: {folder.path / 'report.html'}")
 
@@ -115,6 +123,7 @@ def harvest(
     preset: Preset = None,
     model: Model = None,
     text: Text = None,
+    held_out_text: HeldOutText = None,
     out: OutOfPreset = None,
     seed: Seed = None,
     device: Device = "auto",
@@ -126,7 +135,11 @@ def harvest(
     Example: `xtalk harvest --out runs/mine --model ./my-model --text stories.jsonl`
     """
     with one_line_errors():
-        _perform("harvest", _folder(out, preset, model, text, seed), device)
+        _perform(
+            "harvest",
+            _folder(out, preset, model=model, text=text, held_out_text=held_out_text, seed=seed),
+            device,
+        )
 
 
 @app.command()
@@ -205,17 +218,14 @@ def _say(message: str) -> None:
     typer.echo(f"xtalk: {' '.join(message.split())}", err=True)
 
 
-def _folder(
-    out: Path | None, preset: str | None, model: str | None, text: str | None, seed: int | None
-) -> "RunFolder":
+def _folder(out: Path | None, preset: str | None, **options: Any) -> "RunFolder":
     """The folder to run in: made anew, or one that agrees with the options that were given."""
     from xtalk.runs import config
     from xtalk.runs.folder import CONFIG, RunFolder
 
     name = preset or DEFAULT_PRESET
     path = out or Path("runs") / name
-    given: dict[str, Any] = {"model": model, "text": text, "seed": seed}
-    given = {key: value for key, value in given.items() if value is not None}
+    given = {key: value for key, value in options.items() if value is not None}
     if preset is None and (path / CONFIG).exists():
         wanted = config.changed(RunFolder.open(path).config, **given)
     else:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xtalk.data import read_documents, split_documents
+from xtalk.data import read_documents, split_documents, without
 from xtalk.errors import XtalkError
 
 
@@ -155,3 +155,8 @@ def test_split_depends_on_the_seed():
 def test_split_refuses_a_fraction_out_of_range(held_out: float):
     with pytest.raises(XtalkError, match="held-out fraction"):
         split_documents(["a", "b"], held_out, 0)
+
+
+def test_without_leaves_no_held_out_document_and_no_duplicate():
+    docs = ["a b", "c", "a  b", "d", "c\n", "e"]
+    assert without(docs, ["c ", "f"]) == ["a b", "d", "e"]

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 from reference.tiny_models import BLOCKS, CONTEXT, D_MODEL, save_tiny
-from runs.local_run import local_folder, write_text
+from runs.local_run import local_config, local_folder, write_text
 from safetensors.torch import load_file, save_file
 
+from xtalk.data import read_documents, tokenise, without
 from xtalk.errors import XtalkError
 from xtalk.runs import steps
 from xtalk.runs.workbench import Workbench
@@ -26,6 +27,24 @@ def test_harvest_records_model_text_and_scaling(tmp_path: Path):
     norms = [scaling.apply(batch.activations).norm(dim=-1) for batch in workbench.batches()]
     mean_norm = torch.cat(norms).mean(0)
     torch.testing.assert_close(mean_norm, torch.full_like(mean_norm, D_MODEL**0.5), rtol=0.1, atol=0)
+
+
+def test_a_held_out_text_of_its_own_is_evaluated_and_never_trained_on(tmp_path: Path):
+    own = tmp_path / "own.jsonl"
+    write_text(own, documents=40, seed=1)
+    config = local_config(tmp_path)
+    text = Path(config.text)
+    text.write_text(text.read_text() + "\n" + "\n".join(own.read_text().splitlines()[:9]))
+    workbench = Workbench(local_folder(tmp_path, held_out_text=str(own)), "cpu")
+    plain = tokenise(read_documents(own), workbench.model.tokenizer, CONTEXT)
+    held_out = workbench.held_out_sequences
+    assert (held_out.tokens == plain.tokens[: len(held_out)]).all()
+    without_own = without(read_documents(text), read_documents(own))
+    assert len(without_own) == 60
+    assert (
+        workbench.train_sequences.text_hash
+        == tokenise(without_own, workbench.model.tokenizer, CONTEXT).text_hash
+    )
 
 
 def test_harvest_is_the_same_each_time(tmp_path: Path):

@@ -83,6 +83,6 @@ def dead_after_training(aux: float) -> int:
 
 
 def test_it_revives_dead_latents():
-    without, with_aux = dead_after_training(0.0), dead_after_training(1 / 32)
+    without, with_aux = dead_after_training(0.0), dead_after_training(1.0)
     assert without == 16
     assert with_aux <= 8

@@ -72,6 +72,15 @@ def split_documents(docs: list[str], held_out: float, seed: int) -> tuple[list[s
     return train, [text for digest, text in by_hash.items() if digest in chosen]
 
 
+def without(docs: list[str], held_out: list[str]) -> list[str]:
+    """The distinct documents of `docs` that are not among `held_out`, equal up to white space, in order."""
+    kept_out = {_hash(text, 0) for text in held_out}
+    by_hash: dict[bytes, str] = {}
+    for text in docs:
+        by_hash.setdefault(_hash(text, 0), text)
+    return [text for digest, text in by_hash.items() if digest not in kept_out]
+
+
 def _hash(text: str, seed: int) -> bytes:
     words = " ".join(text.split())
     return hashlib.sha256(f"{seed}\n{words}".encode()).digest()

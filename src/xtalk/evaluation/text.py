@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from xtalk.codes import Codes
 from xtalk.crosscoder.crosscoder import Crosscoder
@@ -57,9 +58,9 @@ def next_token_loss(
     logits_mSV: Float[Tensor, "m S V"], tokens_mS: Int[Tensor, "m S"]
 ) -> Float[Tensor, "m T"]:
     """Cross-entropy of every token but a sequence's first, given those before it; nat, float32."""
-    logits_mTV = logits_mSV[:, :-1].float()
-    target_mT = logits_mTV.gather(2, tokens_mS[:, 1:, None])[:, :, 0]
-    return logits_mTV.logsumexp(2) - target_mT  # cross_entropy would write all the log-probabilities
+    targets_mS = tokens_mS.roll(-1, dims=1)  # the last column, which has no target, is cut off below
+    loss_B = F.cross_entropy(logits_mSV.float().flatten(0, 1), targets_mS.flatten(), reduction="none")
+    return loss_B.view(tokens_mS.shape)[:, :-1]
 
 
 class DocumentSums:

@@ -83,8 +83,9 @@ class RunConfig(Frozen):
     """A whole run. Where it computes (the device) is no part of it.
 
     model: "embedded", a folder or a hub name. text: "embedded", a file, a folder or a dataset name; reading
-    stops after max_characters. held_out: fraction of the documents kept for evaluation. sequence_length:
-    tokens per sequence. hookpoints: their names, or None for the paper's set of 4 x blocks + 1. training:
+    stops after max_characters. held_out: fraction of its documents kept for evaluation; or held_out_text, a
+    text of its own for that. sequence_length: tokens per sequence. hookpoints: their names, or None for the
+    paper's set of 4 x blocks + 1. training:
     what all crosscoders share; penalties and seed are the run's own.
     """
 
@@ -92,6 +93,7 @@ class RunConfig(Frozen):
     text: str = Field(min_length=1)
     max_characters: int = Field(ge=1)
     held_out: float = Field(gt=0, lt=1)
+    held_out_text: str | None = Field(default=None, min_length=1)
     sequence_length: int = Field(ge=2)
     hookpoints: tuple[str, ...] | None = Field(min_length=1)
     seed: int = Field(ge=0, lt=2**32)
@@ -101,12 +103,14 @@ class RunConfig(Frozen):
     crosscoders: tuple[CrosscoderSpec, ...]
     evaluation: EvaluationConfig
 
-    @field_validator("model", "text")
+    @field_validator("model", "text", "held_out_text")
     @classmethod
-    def _absolute(cls, source: str) -> str:
+    def _absolute(cls, source: str | None) -> str | None:
         """Local paths become absolute, so that the run goes on from any working directory."""
+        if source is None or source.startswith("embedded"):
+            return source
         path = Path(source).expanduser()
-        return str(path.resolve()) if path.exists() and not source.startswith("embedded") else source
+        return str(path.resolve()) if path.exists() else source
 
     @model_validator(mode="after")
     def _positions_left(self) -> Self:

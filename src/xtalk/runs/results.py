@@ -157,10 +157,12 @@ def _headline(parts: list[dict[str, Any]]) -> str:
 
 def _provenance(workbench: Workbench, baselines: ModelBaselines, averaged: list[int]) -> dict[str, Any]:
     config, held_out = workbench.config, workbench.held_out_sequences
-    text = EMBEDDED_TEXT if config.text == "embedded" else config.text
+    text = config.held_out_text or config.text
+    text = EMBEDDED_TEXT if text == "embedded" else text
+    separate = "a text of its own" if config.held_out_text else "held out by document"
     resamples = config.evaluation.resamples
     return {
-        "text": f"{text}, held out by document",
+        "text": f"{text}, {separate}",
         "text_hash": held_out.text_hash,
         "held_out": True,
         "tokens": held_out.tokens.size,

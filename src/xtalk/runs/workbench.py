@@ -10,7 +10,7 @@ from xtalk.activations import ActivationBatches, ActivationSource, Harvest, Scal
 from xtalk.activations.store import ActivationStore
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.crosscoder.saving import load_crosscoder
-from xtalk.data import TokenSequences, read_documents, split_documents, tokenise
+from xtalk.data import TokenSequences, read_documents, split_documents, tokenise, without
 from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
 from xtalk.evaluation.baselines import ModelBaselines, mean_mlp_outputs, measure_baselines
@@ -158,7 +158,12 @@ class Workbench:
                 "choose a shorter sequence_length"
             )
         documents = read_documents(config.text, config.max_characters)
-        parts = dict(zip(PARTS, split_documents(documents, config.held_out, config.seed), strict=True))
+        if config.held_out_text is None:
+            split = split_documents(documents, config.held_out, config.seed)
+        else:
+            held_out_documents = read_documents(config.held_out_text, config.max_characters)
+            split = without(documents, held_out_documents), held_out_documents
+        parts = dict(zip(PARTS, split, strict=True))
         sequences: list[TokenSequences] = []
         for part, texts in parts.items():
             try:

@@ -15,8 +15,9 @@ class TrainingConfig(BaseModel):
     lr: Adam's learning rate, warmed up over warmup_steps, constant, and decayed to 0 over the last quarter of
     the steps. clip: largest gradient norm. penalties: weight by name (zeros are dropped), warmed up linearly
     over the fraction penalty_warmup of the steps. aux: weight of the auxiliary loss on latents that did not
-    fire for dead_after_tokens. sparsity: weight of the L1 (relu) or L0 (jumprelu) loss. bfloat16: for the
-    crosscoder's own large products; None decides by what is fast on the device. checkpoint_every: steps.
+    fire for dead_after_tokens; its gradient reaches them alone. sparsity: weight of the L1 (relu) or L0
+    (jumprelu) loss. bfloat16: for the crosscoder's own large products; None decides by what is fast on the
+    device. checkpoint_every: steps.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -28,7 +29,7 @@ class TrainingConfig(BaseModel):
     clip: float = Field(default=10.0, gt=0)
     penalties: dict[str, float] = {}
     penalty_warmup: float = Field(default=0.1, ge=0, le=1)
-    aux: float = Field(default=1 / 32, ge=0)
+    aux: float = Field(default=1.0, ge=0)
     dead_after_tokens: int = Field(default=100_000, ge=1)
     sparsity: float = Field(default=0.0, ge=0)
     bfloat16: bool | None = None
