@@ -31,7 +31,7 @@ def local_config(folder: Path, **changes) -> RunConfig:
         "model": str(model),
         "text": str(text),
         "sequence_length": CONTEXT,
-        "harvest": {"scaling_tokens": 512, "buffer_sequences": 64},
+        "harvest": {"scaling_tokens": 512, "buffer_sequences": 64, "loss_metric_tokens": 64},
         "held_out": 0.3,
         "crosscoder": {"d_sae": 32, "k": 4},
         "training": {"steps": 20, "batch_tokens": 64, "checkpoint_every": 5},

@@ -30,6 +30,8 @@ class HarvestConfig(Frozen):
     buffer_sequences: sequences whose tokens are shuffled together. skip_positions: first tokens of every
     sequence that are left out (in GPT-2 and Llama they are so large that they would rule any squared error).
     store: write the activations to disk once, rather than compute them again for each crosscoder.
+    loss_metric_tokens: tokens over which is measured what errors of each MLP's output cost the model's loss,
+    for the penalties that count such errors; 0: they count plain squared errors.
     """
 
     dtype: Literal["float32", "bfloat16"]
@@ -37,6 +39,7 @@ class HarvestConfig(Frozen):
     buffer_sequences: int = Field(ge=1)
     skip_positions: int = Field(ge=0)
     store: bool
+    loss_metric_tokens: int = Field(ge=0)
 
 
 class SizeConfig(Frozen):
@@ -221,6 +224,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "buffer_sequences": 64,
             "skip_positions": 0,
             "store": False,
+            "loss_metric_tokens": 8192,
         },
         "crosscoder": {"d_sae": 1024, "k": 32, "architecture": "batchtopk"},
         "training": {
@@ -250,6 +254,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "buffer_sequences": 512,
             "skip_positions": 0,
             "store": False,
+            "loss_metric_tokens": 0,
         },
         "crosscoder": {"d_sae": 1536, "k": 20, "architecture": "batchtopk"},
         "training": {

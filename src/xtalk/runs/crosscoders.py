@@ -41,7 +41,7 @@ def train_one(workbench: Workbench, spec: CrosscoderSpec, progress: Report) -> l
         crosscoder_config,
         training,
         stream,
-        model,
+        workbench.penalised,
         workbench.scaling,
         checkpoint_folder=checkpoints,
         log=lambda record: folder.log("train", crosscoder=spec.name, **record),

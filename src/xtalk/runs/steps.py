@@ -23,7 +23,7 @@ from xtalk.runs.crosscoders import interact_one, train_one
 from xtalk.runs.folder import RunFolder
 from xtalk.runs.progress import Report, silent
 from xtalk.runs.results import evaluate_one, write_results
-from xtalk.runs.workbench import HARVEST, SCALING, STORE, Workbench
+from xtalk.runs.workbench import HARVEST, LOSS_METRIC, SCALING, STORE, Workbench
 
 logger = logging.getLogger("xtalk")
 
@@ -100,6 +100,10 @@ def _harvest(workbench: Workbench, progress: Report) -> list[str]:
         needed = config.training.tokens_needed
         logger.warning("training takes %d tokens: it reads the text %d times", needed, batches.epochs)
     workbench.save_scaling(measure_scaling(batches, config.harvest.scaling_tokens))
+    outputs = [HARVEST, SCALING, *([f"{STORE}/{MANIFEST}"] if config.harvest.store else [])]
+    if config.harvest.loss_metric_tokens:
+        workbench.write_loss_metric()
+        outputs.append(LOSS_METRIC)
     record = {
         "model": model.name,
         "weights_hash": model.weights_hash,
@@ -115,7 +119,7 @@ def _harvest(workbench: Workbench, progress: Report) -> list[str]:
         "epochs": batches.epochs,
     }
     workbench.folder.write_json(HARVEST, record)
-    return [HARVEST, SCALING, *([f"{STORE}/{MANIFEST}"] if config.harvest.store else [])]
+    return outputs
 
 
 def _train(workbench: Workbench, progress: Report) -> list[str]:

@@ -19,9 +19,12 @@ from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel, load_model
 from xtalk.runs.folder import RunFolder
 from xtalk.runs.progress import Report
+from xtalk.training.loss_metric import LossMetric, measure_loss_metric
+from xtalk.training.mlps import HasMlps
 
 HARVEST = "harvest.json"
 SCALING = "scaling.safetensors"
+LOSS_METRIC = "loss_metric.safetensors"
 STORE = "activations"
 PARTS = ("documents to train on", "held-out documents")
 
@@ -139,6 +142,21 @@ class Workbench:
     def crosscoder(self, name: str) -> Crosscoder:
         """A trained crosscoder of the run, on the device."""
         return load_crosscoder(self.folder.file(f"crosscoders/{name}"), self.device)
+
+    @property
+    def penalised(self) -> HasMlps:
+        """What penalties see of the model: its MLPs, their outputs in the loss metric if the run has one."""
+        if not self.config.harvest.loss_metric_tokens:
+            return self.model
+        tensors = load_file(self.folder.file(LOSS_METRIC))
+        return LossMetric(self.model, {int(block): R_DD for block, R_DD in tensors.items()})
+
+    def write_loss_metric(self) -> None:
+        """Measure the metric of the loss on the training text, and keep it for later steps."""
+        tokens = self.config.harvest.loss_metric_tokens
+        factors = measure_loss_metric(self.model, self.train_sequences, tokens, self.config.seed)
+        with replacing(self.folder.file(LOSS_METRIC)) as partial:
+            save_file({str(block): R_DD.cpu().contiguous() for block, R_DD in factors.items()}, partial)
 
     def save_scaling(self, scaling: Scaling) -> None:
         """Keep the scaling for later steps."""

@@ -1,0 +1,78 @@
+"""Errors of an MLP's output in units of what they cost the model's loss.
+
+Penalties that rebuild an MLP's output count its squared error. Most directions of the output hardly matter to
+what the model predicts, a few matter much; the Fisher information says which: to second order an error e at
+one token costs e^T F e / 2, with F the mean of g g^T over the gradients g of the loss with respect to the output,
+labels drawn from the model itself.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from xtalk.data import TokenSequences
+from xtalk.models.hookpoints import Hookpoint
+from xtalk.models.language_model import LanguageModel
+from xtalk.models.mlp import MlpWeights
+
+PLAIN = 0.3
+"""Weight of the plain squared error beside the Fisher information, which a sample measures only roughly."""
+
+
+class LossMetric:
+    """A model's MLPs, their outputs turned and stretched so that squared length is cost in the loss.
+
+    Stands in for the model where penalties ask for `mlp_weights`: with factor R of a block, R R^T = metric,
+    W_out becomes W_out R and b_out becomes b_out R.
+    """
+
+    def __init__(self, model: LanguageModel, factors: Mapping[int, Float[Tensor, "D D"]]) -> None:
+        self._model = model
+        self._factors = factors
+
+    def mlp_weights(self, block: int) -> MlpWeights:
+        """The MLP of a block, its output in the metric."""
+        weights, R_DD = self._model.mlp_weights(block), self._factors[block]
+        return replace(weights, W_out=weights.W_out @ R_DD, b_out=weights.b_out @ R_DD)
+
+
+def measure_loss_metric(
+    model: LanguageModel, sequences: TokenSequences, tokens: int, seed: int
+) -> dict[int, Float[Tensor, "D D"]]:
+    """The factor R of each block, from the first `tokens` tokens; R R^T = PLAIN I / v + (1 - PLAIN) F / w.
+
+    v and w are the output's variance and its mean squared deviation in F, so that either part counts the MLP
+    replaced by its mean output as 1. Costs a forward and a backward pass of the blocks above, for each block.
+    """
+    generator = torch.Generator(model.device).manual_seed(seed)
+    rows = torch.from_numpy(sequences.tokens[: -(-tokens // sequences.length)]).to(model.device)
+    factors: dict[int, Tensor] = {}
+    for block in range(model.n_blocks):
+        read = (Hookpoint(block, "resid_mid"), Hookpoint(block, "ln2"))
+        weights = model.mlp_weights(block).to(model.device)
+        outputs: list[Tensor] = []
+        gradients: list[Tensor] = []
+        for some in rows.split(8):
+            mid_BSD, n_BSD = model.capture(some, read).float().unbind(2)
+            output_BSD = weights(n_BSD).requires_grad_()
+            logits = model.continue_from(block, mid_BSD + output_BSD, some).float().flatten(0, 1)
+            labels = torch.multinomial(logits.detach().softmax(1), 1, generator=generator)[:, 0]
+            loss = F.cross_entropy(logits, labels, reduction="sum")
+            gradients.append(torch.autograd.grad(loss, output_BSD)[0].flatten(0, 1))
+            outputs.append(output_BSD.detach().flatten(0, 1))
+        factors[block] = _factor(torch.cat(outputs).double(), torch.cat(gradients).double())
+    return factors
+
+
+def _factor(output_BD: Float[Tensor, "B D"], gradient_BD: Float[Tensor, "B D"]) -> Float[Tensor, "D D"]:
+    deviation_BD = output_BD - output_BD.mean(0)
+    variance = deviation_BD.square().sum(1).mean()
+    fisher_DD = gradient_BD.T @ gradient_BD / len(gradient_BD)
+    cost = ((deviation_BD @ fisher_DD) * deviation_BD).sum(1).mean()
+    identity_DD = torch.eye(len(fisher_DD), dtype=fisher_DD.dtype, device=fisher_DD.device)
+    metric_DD = PLAIN * identity_DD / variance + (1 - PLAIN) * fisher_DD / cost
+    return torch.linalg.cholesky(metric_DD).float()

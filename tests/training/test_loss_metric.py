@@ -1,0 +1,76 @@
+"""The metric in which errors of an MLP's output count what they cost the loss."""
+
+import pytest
+import torch
+from reference.tiny_models import BLOCKS, D_MODEL, tiny_model, tiny_tokens
+from torch.nn import functional as F
+
+from xtalk.data import token_sequences
+from xtalk.models.hookpoints import Hookpoint
+from xtalk.training.loss_metric import PLAIN, LossMetric, measure_loss_metric
+
+
+def sequences(count: int = 12):
+    tokens = torch.cat([tiny_tokens(seed=seed) for seed in range(count)])[:count].numpy().astype("int32")
+    return token_sequences(tokens, tokens * 0)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model("gpt_neo")
+
+
+@pytest.fixture(scope="module")
+def metrics(model):
+    texts = sequences()
+    return {b: R @ R.T for b, R in measure_loss_metric(model, texts, texts.tokens.size, seed=0).items()}
+
+
+def outputs_of(model, block):
+    tokens = torch.from_numpy(sequences().tokens).long()
+    n_BD = model.capture(tokens, (Hookpoint(block, "ln2"),)).flatten(0, 2)
+    return model.mlp_weights(block)(n_BD)
+
+
+def test_the_mean_output_costs_1_at_every_block(model, metrics):
+    assert set(metrics) == set(range(BLOCKS))
+    for block, metric_DD in metrics.items():
+        deviation_BD = outputs_of(model, block) - outputs_of(model, block).mean(0)
+        cost = ((deviation_BD @ metric_DD) * deviation_BD).sum(1).mean()
+        assert cost.item() == pytest.approx(1, rel=1e-3)
+
+
+def test_a_direction_that_the_final_norm_removes_costs_only_its_plain_error(model, metrics):
+    last = BLOCKS - 1
+    ones_D = torch.ones(D_MODEL)
+    output_BD = outputs_of(model, last)
+    variance = (output_BD - output_BD.mean(0)).square().sum(1).mean()
+    cost = ones_D @ metrics[last] @ ones_D
+    assert cost.item() == pytest.approx(PLAIN * D_MODEL / variance.item(), rel=1e-3)
+
+
+def test_it_ranks_errors_by_the_loss_they_cause(model, metrics):
+    """KL after small errors along each eigenvector of the metric, against the metric's own prediction."""
+    block, tokens = 1, torch.from_numpy(sequences().tokens).long()
+    mid_BSD, n_BSD = model.capture(tokens, (Hookpoint(block, "resid_mid"), Hookpoint(block, "ln2"))).unbind(2)
+    output_BSD = model.mlp_weights(block)(n_BSD)
+    before = model.continue_from(block, mid_BSD + output_BSD, tokens).log_softmax(-1)
+    costs, directions_DD = torch.linalg.eigh(metrics[block])
+    kl = []
+    for direction_D in directions_DD.T:
+        size = 0.02 * output_BSD.norm(dim=-1).mean()
+        moved = model.continue_from(block, mid_BSD + output_BSD + size * direction_D, tokens).log_softmax(-1)
+        kl.append(F.kl_div(moved, before, log_target=True, reduction="sum"))
+    ranks = torch.stack([costs.argsort().argsort(), torch.stack(kl).argsort().argsort()]).float()
+    assert torch.corrcoef(ranks)[0, 1] > 0.6
+
+
+def test_mlps_put_out_in_the_metric_and_the_seed_decides(model):
+    texts = sequences()
+    factors = measure_loss_metric(model, texts, 64, seed=3)
+    again, other = (measure_loss_metric(model, texts, 64, seed=seed) for seed in (3, 4))
+    assert all(torch.equal(factors[b], again[b]) for b in factors)
+    assert not torch.equal(factors[0], other[0])
+    n_BD = torch.randn(5, D_MODEL, generator=torch.Generator().manual_seed(0))
+    turned_BD = LossMetric(model, factors).mlp_weights(1)(n_BD)
+    torch.testing.assert_close(turned_BD, model.mlp_weights(1)(n_BD) @ factors[1], rtol=1e-4, atol=1e-5)
