@@ -1,9 +1,9 @@
 """Errors of an MLP's output in units of what they cost the model's loss.
 
-Penalties that rebuild an MLP's output count its squared error. Most directions of the output hardly matter to
-what the model predicts, a few matter much; the Fisher information says which: to second order an error e at
-one token costs e^T F e / 2, with F the mean of g g^T over the gradients g of the loss with respect to the output,
-labels drawn from the model itself.
+Penalties that rebuild an MLP's output count its squared error. Most directions of the output hardly matter
+to what the model predicts, a few matter much; the Fisher information says which: to second order an error e
+at one token costs e^T F e / 2, with F the mean of g g^T over gradients g of the loss with respect to the
+output, labels drawn from the model itself.
 """
 
 from collections.abc import Mapping
