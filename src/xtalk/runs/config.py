@@ -227,15 +227,11 @@ PRESETS: dict[str, dict[str, Any]] = {
             "loss_metric_tokens": 8192,
         },
         "crosscoder": {"d_sae": 1024, "k": 32, "architecture": "batchtopk"},
-        "training": {
-            "steps": 1500,
-            "batch_tokens": 512,
-            "warmup_steps": 100,
-        },
+        "training": {"steps": 1000, "batch_tokens": 512, "lr": 2e-3, "warmup_steps": 100},
         "crosscoders": (
             {"name": UNPENALISED, "penalties": {}},
             {"name": "paper-300", "penalties": {"sum_minus_max": 300.0}},
-            {"name": "sparse", "penalties": {"sum_minus_max": 300.0, "keep_one": 2.0, "full_sum": 2.0}},
+            {"name": "sparse", "penalties": {"sum_minus_max": 100.0, "keep_one": 16.0, "full_sum": 16.0}},
         ),
         "evaluation": {"tokens": 16_384, "resamples": 1000},
     },
