@@ -1,5 +1,7 @@
 """A whole evaluation: its parts agree with direct calls, and nothing depends on how the text is batched."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -25,6 +27,11 @@ def evaluated(kind="gpt_neo", sequences=TEXT, **changes):
     settings = {"resamples": 40, "seed": 0} | changes
     factor_P = torch.full((len(model.hookpoints()),), 0.7)
     return evaluate_crosscoder(model, crosscoder, factor_P, sequences, baselines, **settings)
+
+
+@cache
+def usual(kind="gpt_neo"):
+    return evaluated(kind)
 
 
 def flat(value, path="") -> dict[str, float]:
@@ -65,7 +72,7 @@ def test_a_tokens_code_does_not_depend_on_its_batch():
 @torch.no_grad()
 def test_interaction_is_the_mean_of_the_measures(kind):
     model = tiny_model(kind)
-    rows = {row.block: row for row in evaluated(kind).interaction}
+    rows = {row.block: row for row in usual(kind).interaction}
     explained = Explained(model, random_crosscoder(model))
     (whole,) = map(explained.read, batches(model, TEXT, 100))
     shares = []
@@ -89,7 +96,7 @@ def test_documents_are_resampled_and_not_sequences():
     """The same sequences seen as documents of other sizes give the same values and other intervals."""
     documents = (np.arange(TEXT.tokens.size) // 9).reshape(TEXT.tokens.shape).astype(np.int32)
     assert len(np.unique(documents)) >= 8
-    one = evaluated()
+    one = usual()
     other = evaluated(sequences=token_sequences(TEXT.tokens, documents))
     for row, same in zip(one.fidelity, other.fidelity, strict=True):
         for scheme, phi in row.phi.items():
@@ -98,7 +105,7 @@ def test_documents_are_resampled_and_not_sequences():
 
 
 def test_the_seed_decides_random_schemes_and_resamples_and_nothing_else():
-    one, again, other = evaluated(), evaluated(), evaluated(seed=1)
+    one, again, other = usual(), evaluated(), evaluated(seed=1)
     assert flat(one) == flat(again)
     for row, changed in zip(one.fidelity, other.fidelity, strict=True):
         assert changed.phi["keep_1"].value == row.phi["keep_1"].value

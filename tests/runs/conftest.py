@@ -5,7 +5,7 @@ import pytest
 from xtalk.training import config
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def _short_calibration():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(config, "_CALIBRATION_TOKENS", 512)

@@ -90,7 +90,7 @@ def test_reconstruction_is_the_squared_error_summed_over_hookpoints():
     crosscoder, x_BPD, _ = problem(2)
     loss, codes, parts = Objective([], {}, 0.0, 0.0, False)(crosscoder, x_BPD, NO_DEAD, 1.0)
     error_BPD = x_BPD - crosscoder.decode(codes)
-    expected = sum(float(error_PD.square().sum()) for error_PD in error_BPD) / len(x_BPD)
+    expected = sum(error_PD.square().sum().item() for error_PD in error_BPD) / len(x_BPD)
     assert loss.item() == parts["recon"].item() == pytest.approx(expected, rel=1e-5)
 
 
