@@ -21,13 +21,17 @@ def random_mlp(activation, gated, generator, d=D, n=N, dtype=torch.float64) -> M
 
 
 def random_case(activation, gated, seed=0, dtype=torch.float64) -> Case:
-    """Token 1 has two padded slots, one of them naming an active latent; token 2 has no active latent."""
+    """Token 1 has two padded slots, one of them naming an active latent; token 2 has no active latent.
+
+    One activation is negative: no nonlinearity here makes such codes, and every formula holds for them.
+    """
     generator = torch.Generator().manual_seed(seed)
     latents = torch.stack([torch.randperm(L, generator=generator)[:K] for _ in range(B)])
     new = next(latent for latent in range(L) if latent not in latents[0])
     latents[3] = torch.cat([latents[0, [1, 0, 4, 2]], torch.tensor([new])])  # pairs that occur again
     latents[1, 3] = latents[1, 0]
     values = 0.2 + torch.rand(B, K, generator=generator, dtype=dtype)
+    values[0, 1] *= -1
     values[1, 3:] = 0
     values[2] = 0
     decoder = torch.randn(L, D, generator=generator, dtype=dtype)

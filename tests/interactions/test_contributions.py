@@ -159,6 +159,21 @@ def test_latents_dominate_their_own_neurons():
     assert found.dominant[0].tolist() == [[2.0, 4.0, 1.0, 3.0]]
 
 
+def test_codes_of_another_decoder_are_refused():
+    case = random_case(ACTIVATIONS[0], False)
+    codes = Codes(case.latents_BK, case.values_BK, 12)
+    with pytest.raises(XtalkError, match="codes of 12 latents; expected the decoder's 9"):
+        module.MlpContributions(case.decoder_LD, case.bias_D, codes, case.mlp)
+
+
+@pytest.mark.parametrize("latent", [-1, 9])
+def test_a_latent_out_of_range_is_refused(latent):
+    case = random_case(ACTIVATIONS[0], False)
+    case.latents_BK[1, 2] = latent
+    with pytest.raises(XtalkError, match="expected 0 to 8"):
+        contributions(case).top_slots(1)
+
+
 def test_fewer_than_one_largest_contribution_is_refused():
     with pytest.raises(XtalkError, match="0 largest"):
         contributions(random_case(ACTIVATIONS[0], False)).keep(0)

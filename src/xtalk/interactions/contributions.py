@@ -64,7 +64,8 @@ class MlpContributions:
 
     decoder_LD: the latents' directions at the MLP's input, in the model's own units; bias_D: b_dec there;
     codes: B tokens; decoded_BD: sum_i f_i d_i, where the caller has it already. All is differentiable in
-    decoder, bias and code values; the choice of slots is not.
+    decoder, bias and code values; the choice of slots is not. Errors: XtalkError where codes and decoder
+    differ in their number of latents.
     """
 
     def __init__(
@@ -75,6 +76,8 @@ class MlpContributions:
         mlp: MlpWeights,
         decoded_BD: Float[Tensor, "B D"] | None = None,
     ) -> None:
+        if codes.n_latents != len(decoder_LD):
+            raise XtalkError(f"codes of {codes.n_latents} latents; expected the decoder's {len(decoder_LD)}")
         self._decoder_LD, self._decoded_BD = decoder_LD, decoded_BD
         self.codes = codes
         self.mlp = mlp

@@ -18,6 +18,8 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xtalk.errors import XtalkError
+
 _Array = NDArray[Any]
 
 
@@ -173,12 +175,20 @@ def _in_threads(run: Callable[[slice], None], size: int) -> None:
     list(_pool(threads).map(run, [slice(a, b) for a, b in pairwise(edges)]))
 
 
+def _latents(latents_BK: Tensor, n_latents: int) -> _Array:
+    """The latents as an array, none out of range: the loops would read past the end of M."""
+    latents = _array(latents_BK)
+    if latents.size and not 0 <= latents.min() <= latents.max() < n_latents:
+        raise XtalkError(f"latents from {latents.min()} to {latents.max()}; expected 0 to {n_latents - 1}")
+    return latents
+
+
 def top_slots(
     M_LN: Float[Tensor, "L N"], latents_BK: Int[Tensor, "B K"], values_BK: Float[Tensor, "B K"], m: int
 ) -> Int[Tensor, "B m N"]:
     """Slots of the m largest |values * M| per token and neuron, largest first; m at most K. CPU tensors."""
     slots_BmN = np.zeros((len(latents_BK), m, M_LN.shape[1]), dtype=np.int32)
-    M, latents, values = _array(M_LN), _array(latents_BK), _array(values_BK)
+    M, latents, values = _array(M_LN), _latents(latents_BK, len(M_LN)), _array(values_BK)
 
     def run(rows: slice) -> None:
         if m == 1:
@@ -203,7 +213,7 @@ def top_slots_gated(
     slots_BmN = np.zeros((len(latents_BK), m, gate_LN.shape[1]), dtype=np.int32)
     gate, value = _array(gate_LN), _array(value_LN)
     gate_weight, value_weight = _array(gate_weight_BN), _array(value_weight_BN)
-    latents, values = _array(latents_BK), _array(values_BK)
+    latents, values = _latents(latents_BK, len(gate_LN)), _array(values_BK)
 
     def run(rows: slice) -> None:
         by_token = gate_weight[rows], value_weight[rows], latents[rows], values[rows]
