@@ -78,7 +78,9 @@ def test_a_stored_harvest_gives_the_same_batches(tmp_path: Path):
     pairs = zip(Workbench(streamed, "cpu").batches(), Workbench(stored, "cpu").batches(), strict=True)
     for one, other in pairs:
         assert torch.equal(one.tokens, other.tokens)
-        assert torch.equal(one.activations, other.activations)
+        torch.testing.assert_close(
+            one.activations, other.activations, rtol=1e-5, atol=1e-6
+        )  # other micro-batches
 
 
 def test_short_text_is_read_again_and_said_so(tmp_path: Path, caplog):
