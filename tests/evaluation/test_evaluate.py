@@ -132,3 +132,15 @@ def test_what_does_not_fit_is_refused():
     baselines = measure_baselines(model, few, torch.zeros(3, model.d_model))
     with pytest.raises(XtalkError, match="has 1 documents"):
         evaluate_crosscoder(model, crosscoder, factor_P, few, baselines, **arguments)
+
+
+@torch.no_grad()
+def test_tokens_without_a_residual_are_left_out_of_the_tightness(monkeypatch):
+    def of_every_third_token(p):
+        ratios_B = torch.full((len(p.codes.values),), torch.inf)
+        ratios_B[::3] = 5.0
+        return ratios_B
+
+    monkeypatch.setattr("xtalk.evaluation.interaction.tightness", of_every_third_token)
+    for row in evaluated().interaction:
+        assert row.tightness == (() if row.block == "mean" else (5,) * 5)
