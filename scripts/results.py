@@ -40,7 +40,8 @@ def study(args: argparse.Namespace, seed: int) -> xtalk.RunConfig:
         held_out_text=args.held_out_text,
         crosscoder={"d_sae": args.latents},
         training={"steps": args.steps},
-        crosscoders=[{"name": name, "penalties": weights} for name, weights in PENALTIES.items()],
+        evaluation={"tokens": args.evaluation_tokens},
+        crosscoders=[{"name": name, "penalties": PENALTIES[name]} for name in args.crosscoders],
     )
 
 
@@ -81,7 +82,7 @@ def page(args: argparse.Namespace, runs: list[dict[str, dict[str, float]]], conf
     tokens = config.training.steps * config.training.batch_tokens
     weights = "\n".join(
         f"- **{name}**: " + (", ".join(f"{key} {weight:g}" for key, weight in given.items()) or "none")
-        for name, given in PENALTIES.items()
+        for name, given in ((name, PENALTIES[name]) for name in args.crosscoders)
     )
     by_model = {"full": "full/model", **{s: f"{s}/model" for s in SCHEMES[1:5]}}
     controls = {s: f"{s}/model" for s in SCHEMES[5:]}
@@ -133,6 +134,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--latents", type=int, default=1024)
+    parser.add_argument("--evaluation-tokens", type=int, default=32_768)
+    parser.add_argument("--crosscoders", nargs="+", choices=list(PENALTIES), default=list(PENALTIES))
     parser.add_argument("--out", type=Path, default=Path("runs/results"))
     parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
     args = parser.parse_args()
@@ -145,7 +148,7 @@ def main() -> None:
         runs.append(rows_of(folder.path))
     args.page.parent.mkdir(parents=True, exist_ok=True)
     args.page.write_text(page(args, runs, study(args, args.seeds[0])))
-    print(f"{args.page}: {len(runs)} seeds, {len(PENALTIES)} crosscoders each")
+    print(f"{args.page}: {len(runs)} seeds, {len(args.crosscoders)} crosscoders each")
 
 
 if __name__ == "__main__":
