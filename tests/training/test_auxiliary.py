@@ -34,7 +34,7 @@ def test_it_is_the_error_rebuilt_from_the_best_dead_latents():
     total = 0.0
     for pre_L, error_PD in zip(pre_BL.detach(), error_BPD, strict=True):
         chosen = sorted(DEAD.tolist(), key=lambda i: -pre_L[i])[: 2 * crosscoder.config.k]
-        codes = {i: float(pre_L[i]) if pre_L[i] > 0 else 0.01 * float(pre_L[i]) for i in chosen}
+        codes = {i: float(pre_L[i]) if pre_L[i] > 0 else 0.1 * float(pre_L[i]) for i in chosen}
         rebuilt_PD = sum(code * crosscoder.W_dec[i].detach() for i, code in codes.items())
         total += float((error_PD - rebuilt_PD).square().sum())
     loss = auxiliary_loss(crosscoder, pre_BL, error_BPD, DEAD)

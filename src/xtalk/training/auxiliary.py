@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from xtalk.crosscoder.crosscoder import Crosscoder
 
-_LEAK = 0.01
+_LEAK = 0.1
 
 
 def auxiliary_loss(
