@@ -22,10 +22,11 @@ PENALTIES: dict[str, dict[str, float]] = {
     "paper-30": {"sum_minus_max": 30.0},
     "paper-300": {"sum_minus_max": 300.0},
     "paper-3000": {"sum_minus_max": 3000.0},
-    "keep-one": {"keep_one": 4.0},
-    "keep-one+full": {"keep_one": 4.0, "full_sum": 4.0},
-    "sparse": {"sum_minus_max": 300.0, "keep_one": 4.0, "full_sum": 4.0},
-    "sparse-1000": {"sum_minus_max": 1000.0, "keep_one": 4.0, "full_sum": 4.0},
+    "keep-one": {"keep_one": 32.0},
+    "keep-one+full": {"keep_one": 32.0, "full_sum": 16.0},
+    "sparse": {"sum_minus_max": 30.0, "keep_one": 32.0, "full_sum": 16.0},
+    "sparse-300": {"sum_minus_max": 300.0, "keep_one": 32.0, "full_sum": 32.0},
+    "sparse-1000": {"sum_minus_max": 1000.0, "keep_one": 32.0, "full_sum": 32.0},
 }
 SCHEMES = ("full", "keep_1", "keep_2", "keep_4", "keep_8", "keep_random", "keep_most_active", "shrink")
 
@@ -132,9 +133,9 @@ def main() -> None:
     parser.add_argument("--held-out-text", default=None, help="default: a part of --text, by document")
     parser.add_argument("--label", default="the embedded text", help="the text, in words, for the page")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--latents", type=int, default=1024)
-    parser.add_argument("--evaluation-tokens", type=int, default=32_768)
+    parser.add_argument("--evaluation-tokens", type=int, default=8192)
     parser.add_argument("--crosscoders", nargs="+", choices=list(PENALTIES), default=list(PENALTIES))
     parser.add_argument("--out", type=Path, default=Path("runs/results"))
     parser.add_argument("--page", type=Path, default=Path("docs/results.md"))

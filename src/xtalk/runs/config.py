@@ -226,14 +226,14 @@ PRESETS: dict[str, dict[str, Any]] = {
             "store": False,
             "loss_metric_tokens": 8192,
         },
-        "crosscoder": {"d_sae": 1024, "k": 32, "architecture": "batchtopk"},
+        "crosscoder": {"d_sae": 1024, "k": 48, "architecture": "batchtopk"},
         "training": {"steps": 1000, "batch_tokens": 512, "lr": 2e-3, "warmup_steps": 100},
         "crosscoders": (
             {"name": UNPENALISED, "penalties": {}},
             {"name": "paper-300", "penalties": {"sum_minus_max": 300.0}},
-            {"name": "sparse", "penalties": {"sum_minus_max": 100.0, "keep_one": 16.0, "full_sum": 16.0}},
+            {"name": "sparse", "penalties": {"sum_minus_max": 30.0, "keep_one": 32.0, "full_sum": 16.0}},
         ),
-        "evaluation": {"tokens": 16_384, "resamples": 1000},
+        "evaluation": {"tokens": 8192, "resamples": 1000},
     },
     # arXiv 2606.09940: TinyStories-Instruct-33M, 17 hookpoints, the penalty's weight from 0 to 10,000.
     "paper": {
