@@ -19,7 +19,8 @@ from xtalk.runs.config import preset
 from xtalk.runs.folder import RunFolder
 
 SLOW_HARVEST = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell's children ignore it
 from xtalk.runs import steps
 def harvest(workbench, progress):
     print("begun", flush=True)
