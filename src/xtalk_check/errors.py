@@ -1,0 +1,9 @@
+"""The two ways in which a check fails."""
+
+
+class Rejected(Exception):
+    """The certificate proves nothing, or less than it claims; the message says why. Exit code 1."""
+
+
+class NotACertificate(Exception):
+    """What was given cannot be read as a certificate or a specification at all. Exit code 2."""

@@ -1,0 +1,74 @@
+"""The network of the product-space theorems: a sum of embeddings, one MLP, an unembedding.
+
+For tokens t_1 ... t_n, rows of `embed`:
+    x = sum_p embed[t_p],   y = w_out^T phi(w_in^T x + b_in) + b_out  (+ x where there is a residual path),
+    logits = unembed^T y + b_unembed.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from flint import arb, arb_mat
+
+from xtalk_check.activations import Activation, activation
+from xtalk_check.reading import Fields, Weights
+from xtalk_check.work import Work, rows
+
+
+@dataclass(frozen=True)
+class Network:
+    """The same network with every product of weights multiplied out.
+
+    h_k = b_hidden[k] + sum_p hidden[t_p][k];
+    logit_c = b_logit[c] + sum_p direct[t_p][c] + sum_k out[c][k] phi(h_k).
+    """
+
+    phi: Activation
+    embed: arb_mat  # V x D
+    w_in: arb_mat  # D x N
+    unembed: arb_mat | None  # D x C, the direct path, where there is one
+    hidden: list[list[arb]]  # V x N
+    direct: list[list[arb]] | None  # V x C
+    b_hidden: list[arb]  # N
+    out: list[list[arb]]  # C x N
+    b_logit: list[arb]  # C
+
+    @classmethod
+    def load(cls, task: Fields, weights: Weights, tokens: int, classes: int, work: Work) -> "Network":
+        """Read the network with that many tokens and classes. Cost: (V + C) D N + V D C + D C."""
+        phi = activation(task.choice("activation", "relu", "gelu", "gelu_tanh"))
+        residual = task.flag("residual")
+        embed = weights.matrix("embed", tokens, None)
+        w_in = weights.matrix("w_in", embed.ncols(), None)
+        w_out = weights.matrix("w_out", w_in.ncols(), embed.ncols())
+        unembed = weights.matrix("unembed", embed.ncols(), classes)
+        b_out = arb_mat(1, embed.ncols(), weights.vector("b_out", embed.ncols()))
+        b_logit = work.product(b_out, unembed) + arb_mat(1, classes, weights.vector("b_unembed", classes))
+        return cls(
+            phi=phi,
+            embed=embed,
+            w_in=w_in,
+            unembed=unembed if residual else None,
+            hidden=rows(work.product(embed, w_in)),
+            direct=rows(work.product(embed, unembed)) if residual else None,
+            b_hidden=weights.vector("b_in", w_in.ncols()),
+            out=rows(work.product(w_out, unembed).transpose()),
+            b_logit=b_logit.entries(),
+        )
+
+    @property
+    def classes(self) -> int:
+        """The number of answers C."""
+        return len(self.b_logit)
+
+    @cached_property
+    def _differences(self) -> dict[int, arb_mat]:
+        return {}
+
+    def differences(self, answer: int) -> arb_mat:
+        """Row j holds out[answer] - out[j] (C x N)."""
+        if answer not in self._differences:
+            right = self.out[answer]
+            flat = [a - b for wrong in self.out for a, b in zip(right, wrong, strict=True)]
+            self._differences[answer] = arb_mat(self.classes, len(right), flat)
+        return self._differences[answer]

@@ -1,0 +1,206 @@
+"""T3: how many sequences of a product space are answered right, from features and their interactions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flint import arb, arb_mat
+
+from xtalk_check.activations import Activation
+from xtalk_check.codebook import Codebook
+from xtalk_check.counting import Scored, successes
+from xtalk_check.network import Network
+from xtalk_check.reading import Fields, Weights
+from xtalk_check.tasks import Cell, Slot, Task
+from xtalk_check.winning import Winning, settle
+from xtalk_check.work import Work, floor, hull, rows
+
+BITS = 32  # of the scores, after the binary point
+
+
+def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: Work) -> dict[str, int]:
+    """Count sequences on which the network's answer is right, cell by cell.
+
+    Postcondition: at least `certified` of the `total` sequences that have an answer are answered right.
+    Complexity: for each cell with F columns in its slots, F N (C + 5) multiply-adds and (F + 3) N
+    evaluations, however many tokens stand behind the columns. Proof: docs/proofs.md, theorem T3.
+    """
+    question = Task.read(task)
+    network = Network.load(task, weights, len(question.classes), question.answers, work)
+    winning = Winning.read(task, network, weights, question.n, work)
+    codebooks = [Codebook.read(advice, name, network, work) for name in ("anchor", "rest")]
+    columns = len(codebooks[1].boxes)
+    blocks = advice.integers("rest_blocks", 0, columns - 1, columns)
+    coarse = BITS - advice.integer("bits", 0, 20)
+    certified = 0
+    for cell in question.cells(codebooks[0].assignment, codebooks[1].assignment, blocks):
+        bounds = _bounds(cell, codebooks, network, winning, work)
+        certified += cell.arrangements * _right(cell, bounds, winning, coarse, work)
+    return settle(claim, certified, question.total)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A lower bound on the margin over a wrong answer: base + the sum of the scores of the tokens' columns.
+
+    `scores` has a list for each slot. All in units of 2^-BITS; the margin is less the slack of `Winning`.
+    """
+
+    wrong: int
+    base: int
+    scores: list[list[int]]
+
+
+def _bounds(
+    cell: Cell, codebooks: Sequence[Codebook], network: Network, winning: Winning, work: Work
+) -> list[Bound]:
+    """Bound the margin over each wrong answer on every filling of a cell.
+
+    Proof: docs/proofs.md, lemma "cell". Complexity: that of `prove`.
+    """
+    right = cell.answer
+    parts = [_Part.of(slot, codebooks[slot.codebook]) for slot in cell.slots]
+    table = [
+        _neuron(network.phi, bias, [part.neurons[k] for part in parts], work)
+        for k, bias in enumerate(network.b_hidden)
+    ]
+    bounds: list[Bound] = []
+    for wrong, margin in enumerate(rows(work.product(network.differences(right), arb_mat(table)))):
+        if wrong == right:
+            continue
+        terms = iter(margin)
+        base = next(terms) + network.b_logit[right] - network.b_logit[wrong] - winning.slack
+        scores = [
+            [floor(next(terms) + logit[right] - logit[wrong], BITS) for logit in part.direct]
+            for part in parts
+        ]
+        bounds.append(Bound(wrong, floor(base, BITS), scores))
+    return bounds
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A slot at one neuron: each column's deviation from the slot's centre, and the box around it."""
+
+    copies: int
+    centre: arb
+    deviations: list[arb]
+    boxes: list[arb]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A slot: its pre-activations for each neuron, and its direct logits for each column."""
+
+    neurons: list[_Column]
+    direct: list[list[arb]]
+
+    @classmethod
+    def of(cls, slot: Slot, codebook: Codebook) -> "_Part":
+        """Centre a slot on the mean of its columns, or exactly on its only column."""
+        neurons: list[_Column] = []
+        for values, boxes in zip(
+            zip(*(codebook.centres[i] for i in slot.columns), strict=True),
+            zip(*(codebook.boxes[i] for i in slot.columns), strict=True),
+            strict=True,
+        ):
+            if len(values) == 1:
+                neurons.append(_Column(slot.copies, values[0], [arb(0)], [*boxes]))
+            else:
+                centre = (sum(values, arb(0)) / len(values)).mid()
+                deviations = [value - centre for value in values]
+                neurons.append(_Column(slot.copies, centre, deviations, [*boxes]))
+        return cls(neurons, [codebook.direct[i] for i in slot.columns])
+
+
+def _neuron(phi: Activation, bias: arb, slots: Sequence[_Column], work: Work) -> list[arb]:
+    """Enclose a neuron's value by a sum: phi at the centre, then a term for each column of each slot.
+
+    Postcondition: whatever column fills each position, and wherever in its box, phi(h) is in the first entry
+    plus the positions' terms. Proof: docs/proofs.md, lemmas "interaction", "tangent" and "residual".
+    """
+    centre = bias + sum((slot.centre * slot.copies for slot in slots), arb(0))
+    reach = centre
+    for slot in slots:
+        reach += (hull([arb(0), *slot.deviations]) + hull([arb(0), *slot.boxes])) * slot.copies
+    slope, curvature = phi.ranges(reach)
+    here, tangent = phi.value(centre), phi.slope(centre)
+    work.evaluations += 3
+    free = sum(slot.copies for slot in slots if len(slot.deviations) > 1)
+    moved = [(g, slot.copies) for slot in slots for g in slot.deviations]
+    low = high = [_step(phi, here, centre, g, work) for g, _ in moved]
+    if free > 1:
+        shares = [_share(g, slope, curvature) * (free - 1) for g, _ in moved]
+        line = [tangent * g for g, _ in moved]
+        low, high = (
+            [step - share for step, share in zip(low, shares, strict=True)],
+            [step + share for step, share in zip(low, shares, strict=True)],
+        )
+        ahead = sum((n * (a - b) for (_, n), a, b in zip(moved, line, low, strict=True)), arb(0))
+        above = sum((n * (a - b) for (_, n), a, b in zip(moved, high, line, strict=True)), arb(0))
+        if (curvature is None or curvature >= 0) and ahead > 0:
+            low = line
+        elif curvature is not None and curvature <= 0 and above > 0:
+            high = line
+    boxes = [box for slot in slots for box in slot.boxes]
+    work.multiply_adds += 5 * len(boxes)
+    return [here] + [a.union(b) + slope * box for a, b, box in zip(low, high, boxes, strict=True)]
+
+
+def _step(phi: Activation, here: arb, centre: arb, deviation: arb, work: Work) -> arb:
+    """phi(centre + deviation) - here, where `here` is phi(centre)."""
+    if deviation.is_zero():
+        return deviation
+    return work.evaluate(phi.value, [centre + deviation])[0] - here
+
+
+def _share(deviation: arb, slope: arb, curvature: arb | None) -> arb:
+    """Half of min(a |g|, B g^2), a the width of the range of phi', B the largest |phi''|.
+
+    One position's share of its interaction with one other. Proof: docs/proofs.md, lemma "sharing".
+    """
+    size = abs(deviation)
+    share = (slope.upper() - slope.lower()) * size
+    if curvature is not None:
+        share = share.min(abs(curvature).upper() * size * size)
+    return share / 2
+
+
+def _right(cell: Cell, bounds: Sequence[Bound], winning: Winning, coarse: int, work: Work) -> int:
+    """A lower bound on the number of fillings of a cell that are answered right.
+
+    Wrong answers whose margin is won even by the worst filling drop out. Of the others, either the failures
+    against each are added up, or the fillings are counted that win by the tokens' least scores against all.
+    Proof: docs/proofs.md, lemma "counting".
+    """
+
+    def worst(bound: Bound) -> int:
+        return bound.base + sum(
+            slot.copies * min(scores) for slot, scores in zip(cell.slots, bound.scores, strict=True)
+        )
+
+    def scored(scores: Sequence[Sequence[int]]) -> list[Scored]:
+        return [
+            Scored([s >> coarse for s in of_slot], slot.tokens, slot.copies)
+            for slot, of_slot in zip(cell.slots, scores, strict=True)
+        ]
+
+    doubtful = [bound for bound in bounds if worst(bound) < winning.least(cell.answer, bound.wrong)]
+    if not doubtful:
+        return cell.fillings
+    failures, positions = 0, sum(slot.copies for slot in cell.slots)
+    for bound in doubtful:
+        least = winning.least(cell.answer, bound.wrong) - (bound.base >> coarse)
+        failures += cell.fillings - successes(scored(bound.scores), least, work)
+    if len(doubtful) == 1:
+        return cell.fillings - failures
+    shared = [
+        [
+            min(column)
+            for column in zip(
+                *([s + bound.base // positions for s in bound.scores[i]] for bound in doubtful), strict=True
+            )
+        ]
+        for i in range(len(cell.slots))
+    ]
+    least = max(winning.least(cell.answer, bound.wrong) for bound in doubtful)
+    return max(cell.fillings - failures, successes(scored(shared), least, work))
