@@ -10,6 +10,7 @@ over those first tokens.
 
 import argparse
 
+import numpy as np
 import torch
 from paired import compare, report, work
 from penalty import Inputs, draw
@@ -17,15 +18,18 @@ from penalty import Inputs, draw
 from xtalk.interactions.contributions import MlpContributions
 from xtalk.interactions.pairs import PairInteractions
 
+DOCUMENT = 200  # tokens
 
-def fast(inputs: Inputs, tokens: slice) -> torch.Tensor:
-    """The sums over those tokens as xtalk computes them."""
-    pairs = PairInteractions(inputs.codes.n_latents)
+
+def fast(inputs: Inputs, tokens: slice) -> np.ndarray:
+    """The sums over those tokens as xtalk computes them, of every pair that occurs."""
+    pairs = PairInteractions(inputs.codes.n_latents, ("mlp",))
     bias_D = torch.zeros(inputs.decoders[0].shape[1])
     for start in range(tokens.start, tokens.stop, 2048):
         codes = inputs.codes.slice(start, min(start + 2048, tokens.stop))
-        pairs.add(MlpContributions(inputs.decoders[0], bias_D, codes, inputs.mlps[0]))
-    return pairs.sums_LL
+        mlp = MlpContributions(inputs.decoders[0], bias_D, codes, inputs.mlps[0])
+        pairs.add({"mlp": mlp}, np.arange(start, start + len(codes.latents)) // DOCUMENT)
+    return pairs.result().sums_EP
 
 
 def dense(inputs: Inputs, tokens: slice) -> torch.Tensor:
@@ -68,7 +72,7 @@ def main() -> None:
         work(
             lambda: fast(tiny, slice(0, 256)),
             lambda: fast(inputs, every),
-            lambda _: float(fast(inputs, first).norm()),
+            lambda _: float(np.linalg.norm(fast(inputs, first))),
         )
 
 

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from interactions.cases import ACTIVATIONS, B, L, contributions, random_case, random_mlp, tied_case
@@ -6,17 +7,39 @@ from reference import interaction_loops as loops
 import xtalk.interactions.pairs as module
 from xtalk.errors import XtalkError
 from xtalk.interactions.measures import interaction
-from xtalk.interactions.pairs import PairInteractions, sum_over_blocks
+from xtalk.interactions.pair_matrix import PairMatrix, combine
+from xtalk.interactions.pairs import PairInteractions
 
 every_mlp = pytest.mark.parametrize("gated", [False, True])
 every_activation = pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda phi: phi.name)
 
 
-def measured(*cases) -> PairInteractions:
-    pairs = PairInteractions(L)
-    for case in cases:
-        pairs.add(contributions(case))
+def accumulated(*cases, documents=None) -> PairInteractions:
+    pairs = PairInteractions(L, ("mlp",))
+    for number, case in enumerate(cases):
+        tokens = len(case.values_BK)
+        pairs.add(
+            {"mlp": contributions(case)}, np.full(tokens, number) if documents is None else documents[number]
+        )
     return pairs
+
+
+def measured(*cases, documents=None, top=None) -> PairMatrix:
+    return accumulated(*cases, documents=documents).result(top)
+
+
+def dense(matrix) -> torch.Tensor:
+    return torch.from_numpy(matrix.toarray())
+
+
+def repeated(case, times):
+    return case._replace(
+        latents_BK=case.latents_BK.repeat(times, 1), values_BK=case.values_BK.repeat(times, 1)
+    )
+
+
+def same_tokens_other_mlp(case, seed=9):
+    return case._replace(mlp=random_mlp(ACTIVATIONS[1], False, torch.Generator().manual_seed(seed)))
 
 
 @pytest.mark.parametrize(
@@ -29,15 +52,20 @@ def test_matrix_of_two_batches(make, activation, gated):
     second = make(activation, gated, seed=1)._replace(decoder_LD=first.decoder_LD, mlp=first.mlp)
     pairs = measured(first, second)
     sums, together, total = (a + b for a, b in zip(*map(loops.pair_sums, (first, second)), strict=True))
-    torch.testing.assert_close(pairs.sums_LL, sums)
-    assert torch.equal(pairs.co_active_LL, together)
-    assert torch.equal(pairs.active_L, together.diagonal())
+    assert np.array_equal(pairs.active_L, together.diagonal())
+    together.fill_diagonal_(0)
+    assert torch.equal(dense(pairs.co_active()).int(), together)
     assert pairs.tokens == 2 * B
-    torch.testing.assert_close(pairs.matrix("none"), sums / (2 * B))
-    torch.testing.assert_close(pairs.matrix("relative"), sums / total)
+    assert pairs.documents == 2
+    torch.testing.assert_close(dense(pairs.interactions()), sums / (2 * B))
+    torch.testing.assert_close(dense(pairs.interactions("mlp", "relative")), sums / total)
     where = together > 0
-    torch.testing.assert_close(pairs.matrix("co_occurrence")[where], sums[where] / together[where])
-    assert not pairs.matrix("co_occurrence")[~where].any()
+    per_occurrence = dense(pairs.interactions(normaliser="co_occurrence"))
+    torch.testing.assert_close(per_occurrence[where], sums[where] / together[where])
+    assert not per_occurrence[~where].any()
+    torch.testing.assert_close(dense(pairs.interactions(symmetric=True)), (sums + sums.T) / (4 * B))
+    np.testing.assert_allclose(pairs.row_totals(), sums.sum(1) / (2 * B))
+    np.testing.assert_allclose(pairs.column_totals(), sums.sum(0) / (2 * B))
 
 
 def test_the_cases_repeat_pairs_across_tokens():
@@ -49,10 +77,9 @@ def test_the_cases_repeat_pairs_across_tokens():
 @every_mlp
 def test_many_tokens_with_the_same_pairs_add_up(gated):
     case = random_case(ACTIVATIONS[1], gated)
-    many = case._replace(latents_BK=case.latents_BK.repeat(50, 1), values_BK=case.values_BK.repeat(50, 1))
-    once, often = measured(case), measured(many)
-    torch.testing.assert_close(often.sums_LL, 50 * once.sums_LL)
-    assert torch.equal(often.co_active_LL, 50 * once.co_active_LL)
+    once, often = measured(case), measured(repeated(case, 50))
+    np.testing.assert_allclose(often.sums_EP, 50 * once.sums_EP)
+    assert np.array_equal(often.together_E, 50 * once.together_E)
 
 
 @every_mlp
@@ -60,24 +87,96 @@ def test_many_tokens_with_the_same_pairs_add_up(gated):
 def test_all_pairs_add_up_to_the_mean_interaction(activation, gated):
     case = random_case(activation, gated)
     pairs = measured(case)
-    torch.testing.assert_close(pairs.matrix().sum(), interaction(contributions(case)).mean())
-    assert not pairs.matrix().diagonal().any()
-    assert 0 < float(pairs.matrix("relative").sum()) < 1
+    expected = float(interaction(contributions(case)).mean())
+    assert pairs.total() == pytest.approx(expected)
+    assert pairs.interactions().sum() == pytest.approx(expected)
+    assert not pairs.interactions().diagonal().any()
+    assert 0 < pairs.interactions(normaliser="relative").sum() < 1
+    assert pairs.kept() == pytest.approx(1)
+
+
+def case_of_documents():
+    """Five documents of 11 to 71 tokens, cut into three batches inside documents, and their numbers."""
+    case = repeated(random_case(ACTIVATIONS[2], gated=False), 40)
+    generator = torch.Generator().manual_seed(5)
+    order = torch.randperm(160, generator=generator)
+    scale = 0.5 + torch.rand(160, 1, generator=generator)
+    case = case._replace(latents_BK=case.latents_BK[order], values_BK=case.values_BK[order] * scale)
+    documents = np.repeat([4, 7, 9, 11, 12], [30, 11, 71, 21, 27])
+    cuts = (slice(0, 7), slice(7, 50), slice(50, None))
+    return case, documents, cuts
+
+
+def brute_force_errors(sums_of_token, documents):
+    numbers = sorted(set(documents.tolist()))
+    s = torch.stack([sums_of_token[documents == number].sum(0) for number in numbers])
+    n = torch.tensor([float((documents == number).sum()) for number in numbers])[:, None, None]
+    mean = s.sum(0) / n.sum()
+    E = len(numbers)
+    return (E / (E - 1) * (s - mean * n).square().sum(0)).sqrt() / n.sum()
+
+
+def sums_by_token(case) -> torch.Tensor:
+    by_token = []
+    for b in case.tokens:
+        alone = case._replace(latents_BK=case.latents_BK[b : b + 1], values_BK=case.values_BK[b : b + 1])
+        by_token.append(dense(measured(alone).interactions()))
+    return torch.stack(by_token)
+
+
+@pytest.mark.parametrize("waiting", [200, 1 << 23])
+def test_standard_errors_over_documents_in_any_batches(waiting, monkeypatch):
+    monkeypatch.setattr(module, "_WAITING_PAIRS", waiting)
+    case, documents, cuts = case_of_documents()
+    parts = {"a": case, "b": same_tokens_other_mlp(case)}
+    by_token = {name: sums_by_token(part) for name, part in parts.items()}
+    pairs = PairInteractions(L, ("a", "b"))
+    for cut in cuts:
+        cut_parts = {
+            name: c._replace(latents_BK=c.latents_BK[cut], values_BK=c.values_BK[cut])
+            for name, c in parts.items()
+        }
+        pairs.add({name: contributions(c) for name, c in cut_parts.items()}, documents[cut])
+    matrix = pairs.result()
+    assert matrix.documents == 5
+    for part, expected in {**by_token, "sum": by_token["a"] + by_token["b"]}.items():
+        torch.testing.assert_close(dense(matrix.interactions(part)), expected.mean(0))
+        errors = brute_force_errors(expected, documents)
+        torch.testing.assert_close(dense(matrix.standard_errors(part)), errors, rtol=1e-4, atol=1e-5)
+    relative = dense(matrix.standard_errors("a", "relative")) / dense(matrix.standard_errors("a"))
+    listed = dense(matrix.standard_errors("a")) > 0
+    scale = dense(matrix.interactions("a", "relative")) / dense(matrix.interactions("a"))
+    torch.testing.assert_close(relative[listed], scale[listed])
+
+
+def test_one_document_has_no_standard_errors():
+    matrix = measured(random_case(ACTIVATIONS[1], gated=False))
+    assert np.isnan(matrix.standard_errors().data).all()
+
+
+def test_a_document_longer_than_may_wait_is_complete_all_the_same(monkeypatch):
+    monkeypatch.setattr(module, "_WAITING_PAIRS", 1)
+    case = random_case(ACTIVATIONS[1], gated=False)
+    matrix = measured(*[case] * 5, documents=np.zeros((5, B), int))
+    torch.testing.assert_close(dense(matrix.interactions()), dense(measured(case).interactions()))
 
 
 @every_mlp
 def test_chunks_threads_and_batches_change_nothing(gated, monkeypatch):
-    case = random_case(ACTIVATIONS[2], gated)
-    case = case._replace(latents_BK=case.latents_BK.repeat(60, 1), values_BK=case.values_BK.repeat(60, 1))
+    case = repeated(random_case(ACTIVATIONS[2], gated), 60)
     whole = measured(case)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    assert torch.equal(measured(case).sums_LL, whole.sums_LL)
+    assert np.array_equal(measured(case).sums_EP, whole.sums_EP)
     monkeypatch.setattr(module, "_CHUNK_ELEMENTS", 1100)
+    monkeypatch.setattr(module, "_ROW_CELLS", 2 * L)
     chunked = measured(case)
-    torch.testing.assert_close(chunked.sums_LL, whole.sums_LL)
-    assert torch.equal(chunked.co_active_LL, whole.co_active_LL)
+    np.testing.assert_allclose(chunked.sums_EP, whole.sums_EP)
+    assert np.array_equal(chunked.together_E, whole.together_E)
     cut = [case._replace(latents_BK=case.latents_BK[s], values_BK=case.values_BK[s]) for s in CUTS]
-    torch.testing.assert_close(measured(*cut).matrix("relative"), whole.matrix("relative"))
+    many = measured(*cut)
+    torch.testing.assert_close(
+        dense(many.interactions(normaliser="relative")), dense(whole.interactions(normaliser="relative"))
+    )
 
 
 CUTS = (slice(0, 7), slice(7, 150), slice(150, None))
@@ -92,39 +191,82 @@ def test_tensor_formulation_for_other_devices(gated, monkeypatch):
         args[-1].add_(module._pair_blocks_by_matmul(*args[:-1]))
 
     monkeypatch.setattr(module.kernels, "add_pair_blocks", by_matmul)
-    torch.testing.assert_close(measured(case).sums_LL, expected.sums_LL)
+    np.testing.assert_allclose(measured(case).sums_EP, expected.sums_EP)
 
 
-def test_blocks_add_up():
+def test_parts_add_up():
     case = random_case(ACTIVATIONS[1], gated=False)
-    other = case._replace(mlp=random_mlp(ACTIVATIONS[1], False, torch.Generator().manual_seed(9)))
-    blocks = measured(case), measured(other)
-    both = sum_over_blocks(blocks)
-    torch.testing.assert_close(both.matrix(), blocks[0].matrix() + blocks[1].matrix())
-    assert both.tokens == B
-    assert torch.equal(both.co_active_LL, blocks[0].co_active_LL)
-    total = blocks[0].total + blocks[1].total
-    torch.testing.assert_close(both.matrix("relative"), (blocks[0].sums_LL + blocks[1].sums_LL) / total)
-    assert float(blocks[0].sums_LL.sum()) < float(both.sums_LL.sum())  # its summands are untouched
+    other = same_tokens_other_mlp(case)
+    pairs = PairInteractions(L, ("blocks.0", "blocks.1"))
+    documents = np.array([0, 0, 1, 1])
+    pairs.add({"blocks.1": contributions(other), "blocks.0": contributions(case)}, documents)
+    both = pairs.result()
+    blocks = {"blocks.0": measured(case), "blocks.1": measured(other)}
+    for part, alone in blocks.items():
+        torch.testing.assert_close(dense(both.interactions(part)), dense(alone.interactions()))
+    summed = sum(dense(alone.interactions()) for alone in blocks.values())
+    torch.testing.assert_close(dense(both.interactions()), summed)
+    total = sum(float(alone.totals_P[0]) for alone in blocks.values())
+    torch.testing.assert_close(dense(both.interactions("sum", "relative")), summed * B / total)
+    combined = dense(combine(blocks))
+    expected = sum(dense(alone.interactions("sum", "relative")) for alone in blocks.values())
+    torch.testing.assert_close(combined, expected)
 
 
-def test_blocks_at_different_tokens_do_not_add_up():
-    first, second = (measured(random_case(ACTIVATIONS[1], gated=False, seed=seed)) for seed in (0, 1))
-    with pytest.raises(XtalkError, match="different tokens"):
-        sum_over_blocks([first, second])
+def test_top_pairs_keep_exact_totals():
+    case = repeated(random_case(ACTIVATIONS[1], gated=False), 3)
+    every, top = measured(case), measured(case, top=2)
+    matrix, listed = every.interactions().toarray(), top.interactions().toarray()
+    rows, columns = (np.sort(matrix, axis=axis) for axis in (1, 0))
+    expected = (matrix > 0) & ((matrix >= rows[:, [-2]]) | (matrix >= columns[[-2]]))
+    assert np.array_equal(listed > 0, expected)
+    assert 0 < expected.sum() < (matrix > 0).sum()
+    np.testing.assert_array_equal(listed[expected], matrix[expected])
+    np.testing.assert_allclose(top.row_totals(), matrix.sum(1))
+    np.testing.assert_allclose(top.column_totals(), matrix.sum(0))
+    assert top.kept() == pytest.approx(listed.sum() / matrix.sum())
+    assert top.interactions(normaliser="relative").sum() == pytest.approx(
+        listed.sum() / matrix.sum() * every.interactions(normaliser="relative").sum()
+    )
 
 
 def test_codes_of_another_crosscoder_are_refused():
-    with pytest.raises(XtalkError, match=f"codes of {L} latents; expected 5"):
-        PairInteractions(5).add(contributions(random_case(ACTIVATIONS[1], gated=False)))
+    with pytest.raises(XtalkError, match="expected 0 to 4"):
+        PairInteractions(5, ("mlp",)).add(
+            {"mlp": contributions(random_case(ACTIVATIONS[1], False))}, np.zeros(B, int)
+        )
+
+
+def test_other_parts_are_refused():
+    with pytest.raises(XtalkError, match="expected the parts"):
+        PairInteractions(L, ("a", "b")).add(
+            {"a": contributions(random_case(ACTIVATIONS[1], False))}, np.zeros(B, int)
+        )
 
 
 def test_no_tokens_have_no_mean():
     with pytest.raises(XtalkError, match="no tokens"):
-        PairInteractions(3).matrix()
+        PairInteractions(3, ("mlp",)).result()
 
 
-def test_tokens_without_active_latents_have_a_relative_matrix_of_zeros():
+def test_unknown_parts_are_named():
+    matrix = measured(random_case(ACTIVATIONS[1], gated=False))
+    with pytest.raises(XtalkError, match="no part 'other'"):
+        matrix.interactions("other")
+
+
+def test_tokens_without_active_latents_have_an_empty_matrix():
     case = random_case(ACTIVATIONS[1], gated=False)
     case.values_BK.zero_()
-    assert not measured(case).matrix("relative").any()
+    matrix = measured(case)
+    assert matrix.interactions(normaliser="relative").nnz == 0
+    assert matrix.kept() == 1
+
+
+def test_sites_of_different_crosscoders_do_not_combine():
+    matrix = measured(random_case(ACTIVATIONS[1], gated=False))
+    other = PairInteractions(5, ("mlp",))
+    case = random_case(ACTIVATIONS[1], gated=False)
+    other.add({"mlp": contributions(case._replace(latents_BK=case.latents_BK % 5))}, np.zeros(B, int))
+    with pytest.raises(XtalkError, match="not of one crosscoder"):
+        combine({"mlp": matrix, "qk": other.result()})

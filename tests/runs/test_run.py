@@ -4,13 +4,15 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from reference.tiny_models import BLOCKS
 from runs.local_run import local_folder
-from safetensors.torch import load_file
 
 from xtalk.crosscoder.saving import read_provenance
 from xtalk.errors import XtalkError
+from xtalk.interactions.pair_matrix import PairMatrix
 from xtalk.runs import steps
 from xtalk.runs.config import preset
 from xtalk.runs.folder import RunFolder
@@ -61,10 +63,16 @@ def test_metrics_have_the_promised_keys(finished: RunFolder):
 
 
 def test_interactions_add_up_and_name_the_strongest(finished: RunFolder):
-    tensors = load_file(finished.file("interactions/sparse.safetensors"))
+    weights = finished.read_json("crosscoders/sparse/cfg.json")["sae_weights_sha256"]
+    matrix = PairMatrix.load(finished.file("interactions/sparse.mlp.safetensors"), weights)
     record = finished.read_json("interactions/sparse.json")
-    summed = sum(tensors[f"blocks.{block}"] for block in range(BLOCKS))
-    shares = (summed.sum(0) + summed.sum(1)) / (2 * summed.sum())
+    blocks = [matrix.interactions(f"blocks.{block}").toarray() for block in range(BLOCKS)]
+    np.testing.assert_allclose(matrix.interactions().toarray(), sum(blocks))
+    rows, columns = (sum(b.sum(axis) for b in blocks) for axis in (1, 0))
+    assert matrix.kept() == pytest.approx(rows.sum() / matrix.total())
+    assert (matrix.row_totals() >= rows * (1 - 1e-9)).all()
+    assert (matrix.column_totals() >= columns * (1 - 1e-9)).all()
+    shares = torch.from_numpy(matrix.row_totals() + matrix.column_totals()) / (2 * matrix.total())
     assert sum(shares.tolist()) == pytest.approx(1)
     strongest = shares.topk(len(record["features"]))
     assert [f["latent"] for f in record["features"]] == strongest.indices.tolist()

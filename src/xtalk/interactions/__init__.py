@@ -2,7 +2,8 @@
 
 from xtalk.interactions.contributions import MlpContributions
 from xtalk.interactions.measures import dominant_share, few_hot_shares, interaction, sound_bound
-from xtalk.interactions.pairs import Normaliser, PairInteractions, sum_over_blocks
+from xtalk.interactions.pair_matrix import Normaliser, PairMatrix, combine
+from xtalk.interactions.pairs import PairGroups, PairInteractions
 from xtalk.interactions.penalties import PENALTIES, MlpTarget, Penalty, penalty
 from xtalk.interactions.true_interaction import dominant_residual, mixed_difference, tightness
 
@@ -11,8 +12,11 @@ __all__ = [
     "MlpContributions",
     "MlpTarget",
     "Normaliser",
+    "PairGroups",
     "PairInteractions",
+    "PairMatrix",
     "Penalty",
+    "combine",
     "dominant_residual",
     "dominant_share",
     "few_hot_shares",
@@ -20,6 +24,5 @@ __all__ = [
     "mixed_difference",
     "penalty",
     "sound_bound",
-    "sum_over_blocks",
     "tightness",
 ]

@@ -158,7 +158,8 @@ def _array(tensor: Tensor) -> _Array:
 
 
 @cache
-def _pool(threads: int) -> ThreadPoolExecutor:
+def pool(threads: int) -> ThreadPoolExecutor:
+    """The threads that kernels run in, made once."""
     return ThreadPoolExecutor(threads, thread_name_prefix="xtalk-kernel")
 
 
@@ -172,7 +173,7 @@ def _in_threads(run: Callable[[slice], None], size: int) -> None:
         run(slice(0, size))
         return
     edges = [size * i // threads for i in range(threads + 1)]
-    list(_pool(threads).map(run, [slice(a, b) for a, b in pairwise(edges)]))
+    list(pool(threads).map(run, [slice(a, b) for a, b in pairwise(edges)]))
 
 
 def _latents(latents_BK: Tensor, n_latents: int) -> _Array:

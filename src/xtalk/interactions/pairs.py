@@ -1,103 +1,172 @@
-"""The pair interactions I(i, j) of an MLP: how much latent j adds where i dominates (DESIGN section 3)."""
+"""The pair interactions I(i, j) of MLPs: how much latent j adds where i dominates (docs/method.md).
 
-from collections.abc import Sequence
-from typing import Literal, get_args
+Only pairs of latents that were active together take memory: 4 + 4 + 8 P + 8 P + 4 bytes each for P parts
+(blocks), so that dictionaries of many latents fit.
+"""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from xtalk.errors import XtalkError
 from xtalk.interactions import kernels
 from xtalk.interactions.contributions import MlpContributions
 from xtalk.interactions.measures import interaction_weights
+from xtalk.interactions.pair_matrix import PairMatrix, matrix_of
+from xtalk.interactions.pair_rows import Events, Rows, events_of, joined
 
-Normaliser = Literal["none", "co_occurrence", "relative"]
+_CHUNK_ELEMENTS = 1 << 24  # of a (P, groups, K, K) or (tokens, K, N) intermediate: 128 MB
+_WAITING_PAIRS = 1 << 23  # values that wait before they are added to the rows
+_ROW_CELLS = 1 << 22  # pairs that a set of rows has at most
 
-_CHUNK_ELEMENTS = 1 << 25  # of a (tokens, K, N) or (tokens, K, K) intermediate: at most 256 MB
+
+@dataclass(frozen=True)
+class PairGroups:
+    """Groups of latents, such as the active ones of each of B tokens, with a value for every ordered pair.
+
+    rows, columns: the latents of either side, padded; which of them are active; values: for each of P
+    parts; tokens: the token that each group counts for, never falling.
+    """
+
+    rows_BK: Int[Tensor, "B K"]
+    row_active_BK: Bool[Tensor, "B K"]
+    columns_BJ: Int[Tensor, "B J"]
+    column_active_BJ: Bool[Tensor, "B J"]
+    values_PBKJ: Float[Tensor, "P B K J"]
+    tokens_B: Int[Tensor, "B"]
 
 
 class PairInteractions:
-    """The interaction of every ordered pair of latents at one MLP, summed over tokens; 12 L^2 bytes.
+    """The interaction of every ordered pair of latents, summed over the tokens of a text, exactly.
 
-    For a token, I(i, j) = sum over neurons k with i*(k) = i of ||W_out[k]|| |p_kj|, j != i; for a gated MLP,
-    of what `interaction` charges for j. Over all pairs that adds up to the token's interaction T. Sums are
-    float64 and do not depend on the number of threads.
-
-    sums_LL: I(i, j), row i the dominant latent; co_active_LL: tokens at which i and j are both active, on the
-    diagonal those at which i is; total: what sums_LL would add up to with the dominant contributions too.
+    parts: what is measured apart at the same tokens, such as the blocks. For an MLP and a token, I(i, j) =
+    sum over neurons k with i*(k) = i of ||W_out[k]|| |p_kj|, j != i; for a gated MLP, of what `interaction`
+    charges for j. Over all pairs that adds up to the token's interaction T. Sums are float64 and do not
+    depend on the number of threads.
     """
 
-    def __init__(self, n_latents: int) -> None:
-        self.sums_LL = torch.zeros(n_latents, n_latents, dtype=torch.float64)
-        self.co_active_LL = torch.zeros(n_latents, n_latents, dtype=torch.int32)
-        self.total = 0.0
-        self.tokens = 0
+    def __init__(self, n_latents: int, parts: Sequence[str]) -> None:
+        self.n_latents, self.parts = n_latents, tuple(parts)
+        size = max(1, min(_ROW_CELLS // n_latents, -(-n_latents // 16)))
+        self._rows = [
+            Rows.empty(first, min(size, n_latents - first), len(self.parts))
+            for first in range(0, n_latents, size)
+        ]
+        self._totals_P = np.zeros(len(self.parts))
+        self._active_L = np.zeros(n_latents, np.int64)
+        self._waiting: list[Events] = []
+        self._documents_B = np.empty(0, np.int64)  # of the tokens that wait
+        self._tokens, self._documents, self._squared_lengths = 0, 0, 0.0
 
     @torch.no_grad()
-    def add(self, mlp: MlpContributions) -> None:
-        """Add a batch of tokens. Errors: XtalkError if its codes have another number of latents."""
-        L, (B, K) = len(self.sums_LL), mlp.codes.latents.shape
-        if mlp.codes.n_latents != L:
-            raise XtalkError(f"codes of {mlp.codes.n_latents} latents; expected {L}, as in the first batch")
-        weights = interaction_weights(mlp)
-        step = max(1, _CHUNK_ELEMENTS // (K * max(K, len(mlp.output_norm_N))))
+    def add(self, mlps: Mapping[str, MlpContributions], documents_B: Int[np.ndarray, "B"]) -> None:
+        """Add a batch of tokens: the contributions at each part, and the number of every token's document.
+
+        A document's tokens come one after another; it may go on in the next batch. Errors: XtalkError if
+        parts or the number of latents differ from what was announced.
+        """
+        if set(mlps) != set(self.parts):
+            raise XtalkError(f"contributions to {sorted(mlps)}; expected the parts {sorted(self.parts)}")
+        by_part = [mlps[part] for part in self.parts]
+        codes, weights = by_part[0].codes, [interaction_weights(mlp) for mlp in by_part]
+        (B, K), P = codes.latents.shape, len(by_part)
+        step = max(1, _CHUNK_ELEMENTS // (K * max(P * K, len(by_part[0].output_norm_N))))
         for start in range(0, B, step):
             chunk = slice(start, start + step)
-            blocks_BKK = _pair_blocks(mlp, weights, chunk)
-            self.total += float(blocks_BKK.sum())
-            blocks_BKK.diagonal(dim1=1, dim2=2).zero_()
-            latents_BK = mlp.codes.latents[chunk].cpu()
-            active_BK = mlp.codes.values[chunk].cpu() != 0
-            cells = (latents_BK[:, :, None] * L + latents_BK[:, None]).flatten()
-            together = (active_BK[:, :, None] & active_BK[:, None]).flatten()
-            # index_add sums the writes of a repeated cell, which `sums[i, j] += x` would lose
-            self.sums_LL.view(-1).index_add_(0, cells, blocks_BKK.flatten())
-            self.co_active_LL.view(-1).index_add_(0, cells, together.int())
-        self.tokens += B
+            values = [_pair_blocks(mlp, w, chunk) for mlp, w in zip(by_part, weights, strict=True)]
+            latents_BK, active_BK = codes.latents[chunk].cpu(), codes.values[chunk].cpu() != 0
+            tokens_B = torch.arange(len(latents_BK))
+            groups = PairGroups(latents_BK, active_BK, latents_BK, active_BK, torch.stack(values), tokens_B)
+            self.add_groups(groups, latents_BK, active_BK, documents_B[chunk])
 
-    @property
-    def active_L(self) -> Int[Tensor, "L"]:
-        """At how many tokens each latent is active."""
-        return self.co_active_LL.diagonal().clone()
+    def add_groups(
+        self,
+        groups: PairGroups,
+        latents_BK: Int[Tensor, "B K"],
+        active_BK: Bool[Tensor, "B K"],
+        documents_B: Int[np.ndarray, "B"],
+    ) -> None:
+        """Add the pairs of a batch of tokens, of whose latents some are active; documents as in `add`.
 
-    def matrix(self, normaliser: Normaliser = "none") -> Float[Tensor, "L L"]:
-        """I(i, j), row i the dominant latent, as float64 on the CPU.
-
-        none: mean over tokens; the matrix sums to the mean T. co_occurrence: mean over the tokens at which
-        both are active, 0 where there are none. relative: over the mean of sum_k ||W_out[k]|| sum_i |p_ki|,
-        so that the matrix sums to at most 1: the part of all contributions that is not dominant.
-        Errors: XtalkError for an unknown normaliser, and before any token was added.
+        Pairs of a latent with itself count for the total alone.
         """
-        if self.tokens == 0:
+        latents, active = latents_BK.numpy(), active_BK.numpy()
+        used = latents[active]
+        if used.size and not 0 <= used.min() <= used.max() < self.n_latents:
+            raise XtalkError(
+                f"latents from {used.min()} to {used.max()}; expected 0 to {self.n_latents - 1}, as announced"
+            )
+        values_PBKK = groups.values_PBKJ.numpy()
+        events = events_of(
+            groups.rows_BK.numpy(),
+            groups.row_active_BK.numpy(),
+            groups.columns_BJ.numpy(),
+            groups.column_active_BJ.numpy(),
+            values_PBKK,
+            np.asarray(documents_B, np.int64)[groups.tokens_B.numpy()],
+        )
+        self._active_L += np.bincount(used, minlength=self.n_latents)
+        self._totals_P += values_PBKK.sum((1, 2, 3))
+        self._tokens += len(documents_B)
+        self._waiting.append(events)
+        self._documents_B = np.concatenate([self._documents_B, documents_B])
+        held = sum(len(rows.column) for rows in self._rows)
+        if sum(e.values.size for e in self._waiting) > max(_WAITING_PAIRS, held * len(self.parts) // 4):
+            self._flush(everything=False)
+
+    def result(self, top: int | None = None) -> PairMatrix:
+        """The pair interactions so far; with `top`, of every row and column only the `top` largest pairs.
+
+        Largest by the sum over parts. Totals are those of all pairs. Errors: XtalkError before any token.
+        """
+        if self._tokens == 0:
             raise XtalkError("pair interactions of no tokens; add a batch first")
-        if normaliser == "none":
-            return self.sums_LL / self.tokens
-        if normaliser == "co_occurrence":
-            return self.sums_LL / self.co_active_LL.clamp(min=1)
-        if normaliser == "relative":
-            return self.sums_LL / self.total if self.total else self.sums_LL.clone()
-        raise XtalkError(
-            f"unknown normaliser {normaliser!r}; expected one of {', '.join(get_args(Normaliser))}"
+        self._flush(everything=True)
+        return matrix_of(
+            self._rows,
+            self.n_latents,
+            self.parts,
+            tokens=self._tokens,
+            documents=self._documents,
+            squared_lengths=self._squared_lengths,
+            active_L=self._active_L,
+            totals_P=self._totals_P,
+            top=top,
         )
 
+    def _flush(self, everything: bool) -> None:
+        """Add what waits to the rows; without `everything`, not the last document, which may go on."""
+        if not self._waiting:
+            return
+        events, documents_B, kept = joined(self._waiting), self._documents_B, None
+        last = documents_B[-1]
+        if not everything and documents_B[0] != last:  # one longer than all that may wait counts as several
+            events, kept = events.split(int((events.document != last).sum()))
+            documents_B = documents_B[documents_B != last]
+        numbers_E, lengths_E = np.unique(documents_B, return_counts=True)
+        document = np.searchsorted(numbers_E, events.document)
+        events = replace(events, values=np.ascontiguousarray(events.values), document=document)
+        self._add(events, lengths_E.astype(np.float64))
+        self._documents += len(lengths_E)
+        self._squared_lengths += float((lengths_E.astype(np.float64) ** 2).sum())
+        self._waiting = [] if kept is None else [kept]
+        self._documents_B = self._documents_B[len(documents_B) :]
 
-def sum_over_blocks(blocks: Sequence[PairInteractions]) -> PairInteractions:
-    """The pair interactions of several blocks at the same tokens, added up.
+    def _add(self, events: Events, lengths_E: Float[np.ndarray, "E"]) -> None:
+        order = np.argsort(events.row, kind="stable")
+        row_start = np.concatenate([[0], np.cumsum(np.bincount(events.row, minlength=self.n_latents))])
 
-    Errors: XtalkError if they come from different tokens.
-    """
-    summed = PairInteractions(len(blocks[0].sums_LL))
-    summed.tokens, summed.co_active_LL = blocks[0].tokens, blocks[0].co_active_LL.clone()
-    for block in blocks:
-        if block.tokens != summed.tokens or not torch.equal(block.co_active_LL, summed.co_active_LL):
-            raise XtalkError(
-                f"blocks measured at different tokens ({block.tokens} and {summed.tokens}); "
-                "expected the same codes for every block"
-            )
-        summed.sums_LL += block.sums_LL
-        summed.total += block.total
-    return summed
+        def add(rows: Rows) -> Rows:
+            return rows.add(events, order, row_start, lengths_E, self.n_latents)
+
+        threads = torch.get_num_threads()
+        run = map if threads == 1 else kernels.pool(threads).map
+        for index, rows in enumerate(run(add, self._rows)):
+            self._rows[index] = rows
 
 
 def _pair_blocks(mlp: MlpContributions, weights: Sequence[Tensor], chunk: slice) -> Float[Tensor, "B K K"]:

@@ -2,21 +2,21 @@
 
 import json
 import shutil
+from dataclasses import replace
 from functools import partial
 from statistics import median
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import save_file
 from torch import Tensor
 
 from xtalk.crosscoder.config import CrosscoderConfig
 from xtalk.crosscoder.saving import CFG, WEIGHTS, Provenance, save_crosscoder
 from xtalk.evaluation.features import Feature, describe_features
 from xtalk.evaluation.text import Explained, batches
-from xtalk.files import replacing
-from xtalk.interactions.pairs import PairInteractions, sum_over_blocks
+from xtalk.interactions.pair_matrix import PairMatrix
+from xtalk.interactions.pairs import PairInteractions
 from xtalk.runs.config import CrosscoderSpec
 from xtalk.runs.folder import LOG
 from xtalk.runs.progress import Report
@@ -24,6 +24,7 @@ from xtalk.runs.workbench import Workbench
 from xtalk.training.train import train_crosscoder
 
 STRONGEST = 24  # latents that a report shows
+LISTED = 128  # partners of each latent that the matrix on disk lists
 
 
 def train_one(workbench: Workbench, spec: CrosscoderSpec, progress: Report) -> list[str]:
@@ -68,54 +69,53 @@ def train_one(workbench: Workbench, spec: CrosscoderSpec, progress: Report) -> l
 def interact_one(workbench: Workbench, spec: CrosscoderSpec, progress: Report) -> list[str]:
     """Measure the pair interactions of a crosscoder on held-out text; returns the names of the files.
 
-    The .safetensors holds I(i, j) by block, row i the dominant latent, mean over tokens, and the number of
-    tokens at which i and j are both active. The .json describes the strongest latents, as a report shows
-    them.
+    The .safetensors holds the `PairMatrix` of the MLPs, by block, each latent's LISTED strongest
+    partners. The .json describes the strongest latents, as a report shows them.
     """
     folder, crosscoder = workbench.folder, workbench.crosscoder(spec.name)
     explained = Explained(workbench.model, crosscoder)
-    pairs = {block: PairInteractions(crosscoder.config.d_sae) for block in explained.blocks}
+    parts = {block: f"blocks.{block}" for block in explained.blocks}
+    pairs = PairInteractions(crosscoder.config.d_sae, list(parts.values()))
     sequences = workbench.held_out_sequences
     done = 0
     for batch in batches(workbench.model, sequences):
         with torch.no_grad():
-            contributions = explained.read(batch).contributions
-        for block, measured in pairs.items():
-            measured.add(contributions[block])
+            read = explained.read(batch)
+        pairs.add({parts[block]: mlp for block, mlp in read.contributions.items()}, read.documents_B)
         done += len(batch.tokens_mS)
         progress(f"interact {spec.name}", done, len(sequences))
-    summed = sum_over_blocks(list(pairs.values()))
-    tensors = {f"blocks.{block}": measured.matrix().float() for block, measured in pairs.items()}
-    names = [f"interactions/{spec.name}.safetensors", f"interactions/{spec.name}.json"]
-    with replacing(folder.file(names[0])) as partial_file:
-        save_file(tensors | {"co_active": summed.co_active_LL}, partial_file, {"tokens": str(summed.tokens)})
-    involvement_L = _involvement(summed.sums_LL)
+    source = folder.read_json(f"crosscoders/{spec.name}/{CFG}")["sae_weights_sha256"]
+    matrix = replace(pairs.result(LISTED), source=source)
+    names = [f"interactions/{spec.name}.mlp.safetensors", f"interactions/{spec.name}.json"]
+    matrix.save(folder.file(names[0]))
+    involvement_L = _involvement(matrix)
     strongest = involvement_L.topk(min(STRONGEST, len(involvement_L))).indices
     features = describe_features(workbench.model, crosscoder, sequences, strongest.tolist())
-    folder.write_json(names[1], _strongest_record(spec.name, features, summed, involvement_L))
+    folder.write_json(names[1], _strongest_record(spec.name, features, matrix, involvement_L))
     return names
 
 
-def _involvement(sums_LL: Float[Tensor, "L L"]) -> Float[Tensor, "L"]:
+def _involvement(matrix: PairMatrix) -> Float[Tensor, "L"]:
     """Each latent's part of all interaction, half of every pair's to either side; adds up to 1, or 0."""
-    return (sums_LL.sum(0) + sums_LL.sum(1)) / (2 * sums_LL.sum()).clamp(min=torch.finfo(sums_LL.dtype).tiny)
+    by_latent = torch.from_numpy(matrix.row_totals() + matrix.column_totals())
+    return by_latent / (2 * matrix.total() or 1.0)
 
 
 def _strongest_record(
-    name: str, features: tuple[Feature, ...], summed: PairInteractions, involvement_L: Float[Tensor, "L"]
+    name: str, features: tuple[Feature, ...], matrix: PairMatrix, involvement_L: Float[Tensor, "L"]
 ) -> dict[str, Any]:
     latents = [feature.latent for feature in features]
     tokens = [feature.top_tokens[0][0] if feature.top_tokens else "" for feature in features]
-    matrix = {
+    shown = {
         "crosscoder": name,
         "block": "sum",
         "normaliser": "relative",
         "latents": latents,
         "labels": [f"{latent} {token}" for latent, token in zip(latents, tokens, strict=True)],
-        "values": summed.matrix("relative")[latents][:, latents].tolist(),
+        "values": matrix.interactions("sum", "relative")[latents][:, latents].toarray().tolist(),
     }
     return {
-        "matrix": matrix,
+        "matrix": shown,
         "features": [_feature(name, f, float(involvement_L[f.latent])) for f in features],
     }
 

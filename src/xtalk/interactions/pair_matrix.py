@@ -1,0 +1,309 @@
+"""The pair interactions of a text as sparse matrices: by part, summed, normalised, with standard errors."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from scipy.sparse import csc_array, csr_array
+
+from xtalk.errors import XtalkError
+from xtalk.files import replacing
+from xtalk.interactions.pair_rows import Rows
+
+Normaliser = Literal["none", "co_occurrence", "relative"]
+SUM = "sum"
+FORMAT = "xtalk.pairs/1"
+_ARRAYS = {
+    "start": torch.int64,
+    "column": torch.int32,
+    "together": torch.int32,
+    "sums": torch.float64,
+    "errors": torch.float32,
+    "active": torch.int64,
+    "totals": torch.float64,
+    "row_sums": torch.float64,
+    "column_sums": torch.float64,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class PairMatrix:
+    """I(i, j) of the listed pairs, row i the dominant latent, and exact totals over all pairs.
+
+    parts: what was measured apart, such as the blocks; "sum" stands for their sum. start, column: the pairs
+    (E of them), rows of which are `column[start[i]:start[i + 1]]`; together: how often both were active;
+    sums: over the tokens; errors: standard errors of the mean over tokens, last of the sum over parts;
+    active: tokens at which each latent is active; totals: over all pairs, those of a latent with itself (at
+    an MLP, the dominant contributions) too; row_sums, column_sums: over all pairs, listed or not. source:
+    the hash of the weights that it was measured of, or "".
+    """
+
+    n_latents: int
+    parts: tuple[str, ...]
+    tokens: int
+    documents: int
+    start_L: Int[np.ndarray, "L1"]
+    column_E: Int[np.ndarray, "E"]
+    together_E: Int[np.ndarray, "E"]
+    sums_EP: Float[np.ndarray, "E P"]
+    errors_EQ: Float[np.ndarray, "E Q"]
+    active_L: Int[np.ndarray, "L"]
+    totals_P: Float[np.ndarray, "P"]
+    row_sums_LP: Float[np.ndarray, "L P"]
+    column_sums_LP: Float[np.ndarray, "L P"]
+    source: str = ""
+
+    def interactions(
+        self, part: str = SUM, normaliser: Normaliser = "none", *, symmetric: bool = False
+    ) -> csr_array:
+        """I(i, j) of the listed pairs, row i the dominant latent; `symmetric`: (I + I^T) / 2.
+
+        none: mean over tokens; over all pairs that adds up to the mean T. co_occurrence: mean over the times
+        that both are active. relative: over the mean of sum_k ||W_out[k]|| sum_i |p_ki|, so that all pairs
+        add up to at most 1: the part of all contributions that is not dominant. Errors: XtalkError for an
+        unknown part or normaliser.
+        """
+        values_E = self._of(self.sums_EP, part) / self._divisor(part, normaliser)
+        matrix = self._csr(values_E)
+        return csr_array((matrix + matrix.T) / 2) if symmetric else matrix
+
+    def standard_errors(self, part: str = SUM, normaliser: Normaliser = "none") -> csr_array:
+        """The standard errors of `interactions`, documents drawn; the normaliser counts as known.
+
+        Of the ratio of sums over documents, sum_e s_e over sum_e n_e tokens: the root of
+        E/(E-1) sum_e (s_e - R n_e)^2, over the tokens. NaN for a single document.
+        """
+        column = len(self.parts) if part == SUM else self._index(part)
+        scale = self.tokens / self._divisor(part, normaliser)
+        return self._csr(self.errors_EQ[:, column].astype(np.float64) * scale)
+
+    def co_active(self) -> csr_array:
+        """How often both latents of each listed pair were active together."""
+        return self._csr(self.together_E.astype(np.int64))
+
+    def row_totals(self, part: str = SUM) -> Float[np.ndarray, "L"]:
+        """What each latent's row adds up to over all pairs, listed or not; mean over tokens."""
+        return self._of(self.row_sums_LP, part) / self.tokens
+
+    def column_totals(self, part: str = SUM) -> Float[np.ndarray, "L"]:
+        """What each latent's column adds up to over all pairs, listed or not; mean over tokens."""
+        return self._of(self.column_sums_LP, part) / self.tokens
+
+    def total(self, part: str = SUM) -> float:
+        """The interaction of all pairs, mean over tokens: at an MLP, the mean T."""
+        return float(self.row_totals(part).sum())
+
+    def kept(self, part: str = SUM) -> float:
+        """The part of all interaction that the listed pairs hold; 1 where there is none."""
+        everything = float(self._of(self.row_sums_LP, part).sum())
+        return float(self._of(self.sums_EP, part).sum()) / everything if everything else 1.0
+
+    def save(self, path: Path) -> None:
+        """Write the matrix to a safetensors file."""
+        arrays = (
+            *(self.start_L, self.column_E, self.together_E, self.sums_EP, self.errors_EQ),
+            *(self.active_L, self.totals_P, self.row_sums_LP, self.column_sums_LP),
+        )
+        tensors = {
+            name: torch.from_numpy(np.ascontiguousarray(array))
+            for name, array in zip(_ARRAYS, arrays, strict=True)
+        }
+        record = {
+            "format": FORMAT,
+            "parts": json.dumps(self.parts),
+            "tokens": str(self.tokens),
+            "documents": str(self.documents),
+            "source": self.source,
+        }
+        with replacing(path) as partial:
+            save_file(tensors, partial, record)
+
+    @staticmethod
+    def load(path: Path, source: str | None = None) -> "PairMatrix":
+        """Read what `save` wrote. Errors: XtalkError for anything else, or if not measured of `source`."""
+        tensors, record = _read(path)
+        _check(path, tensors, len(json.loads(record["parts"])))
+        matrix = PairMatrix(
+            len(tensors["active"]),
+            tuple(json.loads(record["parts"])),
+            int(record["tokens"]),
+            int(record["documents"]),
+            *(tensors[name].numpy() for name in _ARRAYS),
+            source=record["source"],
+        )
+        if source is not None and matrix.source != source:
+            raise XtalkError(
+                f"{path} was measured of other weights ({matrix.source[:12] or 'unnamed'}, not "
+                f"{source[:12]}); measure the interactions of this crosscoder"
+            )
+        return matrix
+
+    def _index(self, part: str) -> int:
+        if part not in self.parts:
+            raise XtalkError(f"no part {part!r} in the pair matrix; it has {SUM}, {', '.join(self.parts)}")
+        return self.parts.index(part)
+
+    def _of(self, array_XP: np.ndarray, part: str) -> Any:
+        return array_XP.sum(-1) if part == SUM else array_XP[..., self._index(part)]
+
+    def _divisor(self, part: str, normaliser: Normaliser) -> Any:
+        if normaliser == "none":
+            return self.tokens
+        if normaliser == "co_occurrence":
+            return self.together_E
+        if normaliser == "relative":
+            return float(self._of(self.totals_P, part)) or 1.0
+        raise XtalkError(
+            f"unknown normaliser {normaliser!r}; expected one of {', '.join(get_args(Normaliser))}"
+        )
+
+    def _csr(self, values_E: np.ndarray) -> csr_array:
+        shape = (self.n_latents, self.n_latents)
+        return csr_array((values_E, self.column_E, self.start_L), shape=shape)
+
+
+def combine(matrices: Mapping[str, PairMatrix], *, symmetric: bool = False) -> csr_array:
+    """The sum over sites (MLPs, attention, norms) of their relative matrices: their units differ.
+
+    Errors: XtalkError for none, or for matrices of different crosscoders.
+    """
+    if len({(matrix.n_latents, matrix.source) for matrix in matrices.values()}) != 1:
+        raise XtalkError(
+            f"pair matrices of {len(matrices)} sites that are not of one crosscoder; expected one or more "
+            "that were measured of the same weights"
+        )
+    added = [m.interactions(SUM, "relative", symmetric=symmetric) for m in matrices.values()]
+    total = added[0]
+    for other in added[1:]:
+        total = total + other
+    return csr_array(total)
+
+
+def matrix_of(
+    rows: Sequence[Rows],
+    n_latents: int,
+    parts: tuple[str, ...],
+    *,
+    tokens: int,
+    documents: int,
+    squared_lengths: float,
+    active_L: Int[np.ndarray, "L"],
+    totals_P: Float[np.ndarray, "P"],
+    top: int | None,
+) -> PairMatrix:
+    """The matrix of accumulated rows (see `PairInteractions.result`); squared_lengths: of the documents."""
+    row_sums_LP, column_sums_LP = np.zeros((2, n_latents, len(parts)))
+    counts: list[np.ndarray] = []
+    kept: list[tuple[np.ndarray, ...]] = []
+    for some, keep_E in zip(rows, _largest(rows, n_latents, top), strict=True):
+        R = len(some.start) - 1
+        row = np.repeat(np.arange(R), np.diff(some.start))
+        counts.append(np.bincount(row[keep_E], minlength=R))
+        row_sums_LP[some.first : some.first + R] = _sums(row, some.sums, R)
+        column_sums_LP += _sums(some.column, some.sums, n_latents)
+        sums_EP, moments = some.sums[keep_E], (some.squares[keep_E], some.cross[keep_E])
+        errors_EQ = _standard_errors(sums_EP, *moments, tokens, documents, squared_lengths)
+        kept.append((some.column[keep_E], some.together[keep_E], sums_EP, errors_EQ))
+    column_E, together_E, sums_EP, errors_EQ = (np.concatenate(arrays) for arrays in zip(*kept, strict=True))
+    start_L = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
+    listed = (start_L, column_E, together_E, sums_EP, errors_EQ)
+    sums = (active_L.copy(), totals_P.copy(), row_sums_LP, column_sums_LP)
+    return PairMatrix(n_latents, parts, tokens, documents, *listed, *sums)
+
+
+def _sums(index_E: np.ndarray, values_EP: np.ndarray, size: int) -> np.ndarray:
+    """The values of each index, added up."""
+    return np.stack([np.bincount(index_E, values_E, size) for values_E in values_EP.T], axis=1)
+
+
+def _standard_errors(
+    sums_EP: np.ndarray,
+    squares_EQ: np.ndarray,
+    cross_EP: np.ndarray,
+    tokens: int,
+    documents: int,
+    squared: float,
+) -> np.ndarray:
+    """Of sums over documents per token, by part and of the sum over parts."""
+    if documents < 2:
+        return np.full(squares_EQ.shape, np.nan, np.float32)
+    with_sum = [
+        np.concatenate([a, a.sum(1, keepdims=True)], axis=1) for a in (sums_EP, cross_EP.astype(float))
+    ]
+    mean_EQ, cross_EQ = with_sum[0] / tokens, with_sum[1]
+    variance_EQ = squares_EQ - 2 * mean_EQ * cross_EQ + mean_EQ**2 * squared
+    factor = documents / (documents - 1)
+    return (np.sqrt(factor * variance_EQ.clip(min=0)) / tokens).astype(np.float32)
+
+
+def _largest(rows: Sequence[Rows], n_latents: int, top: int | None) -> Iterator[np.ndarray]:
+    """For each set of rows, which pairs are above 0 and among the `top` largest of their row or column."""
+    if top is None:
+        yield from (np.ones(len(some.column), dtype=bool) for some in rows)
+        return
+    start_L = np.concatenate([[0], *(np.diff(some.start) for some in rows)]).cumsum()
+    column_E = np.concatenate([some.column for some in rows])
+    value_E = np.concatenate([some.sums.sum(1) for some in rows])
+    shape = (n_latents, n_latents)
+    by_column = csc_array(csr_array((value_E, column_E, start_L), shape=shape))
+    row_least_L = _least(start_L, value_E, top)
+    column_least_L = _least(by_column.indptr, by_column.data, top)
+    least_E = np.minimum(np.repeat(row_least_L, np.diff(start_L)), column_least_L[column_E])
+    keep_E = (value_E > 0) & (value_E >= least_E)
+    ends = np.cumsum([len(some.column) for some in rows])
+    yield from np.split(keep_E, ends[:-1])
+
+
+def _least(start_L: np.ndarray, value_E: np.ndarray, top: int) -> np.ndarray:
+    """The `top`-largest value of every row, or 0 where there are no more than that."""
+    least_L = np.zeros(len(start_L) - 1)
+    for i in np.flatnonzero(np.diff(start_L) > top):
+        least_L[i] = np.partition(value_E[start_L[i] : start_L[i + 1]], -top)[-top]
+    return least_L
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            record: dict[str, str] = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in list(file.keys())}
+    except FileNotFoundError:
+        raise XtalkError(f"no pair matrix {path}; measure it with xtalk interact") from None
+    except (OSError, SafetensorError) as error:
+        raise XtalkError(f"{path} cannot be read: {error}; measure it again with xtalk interact") from error
+    if record.get("format") != FORMAT or {n: t.dtype for n, t in tensors.items()} != _ARRAYS:
+        raise XtalkError(f"{path} is no pair matrix ({FORMAT}); measure it again with xtalk interact")
+    return tensors, record
+
+
+def _check(path: Path, tensors: Mapping[str, torch.Tensor], P: int) -> None:
+    """Refuse arrays that do not fit together or hold no numbers."""
+    L, E = len(tensors["active"]), len(tensors["column"])
+    shapes = {
+        "start": (L + 1,),
+        "together": (E,),
+        "sums": (E, P),
+        "errors": (E, P + 1),
+        "totals": (P,),
+        "row_sums": (L, P),
+        "column_sums": (L, P),
+    }
+    start, column = tensors["start"], tensors["column"]
+    if not (
+        all(tuple(tensors[name].shape) == shape for name, shape in shapes.items())
+        and start[0] == 0
+        and start[-1] == E
+        and bool((start.diff() >= 0).all())
+        and bool(((column >= 0) & (column < L)).all())
+    ):
+        raise XtalkError(f"{path} is damaged: its arrays do not fit together; measure it again")
+    for name in ("sums", "totals", "row_sums", "column_sums"):
+        if not bool(tensors[name].isfinite().all()):
+            raise XtalkError(f"{path} holds NaN or infinite interactions; measure it again")
