@@ -1,6 +1,7 @@
 """Streams of activations: harvested from a model or read from a store, and their scaling."""
 
 from xtalk.activations.harvest import CapturingModel, Harvest, SourceIdentity
+from xtalk.activations.joined import JoinedHarvest
 from xtalk.activations.scaling import Scaling, measure_scaling
 from xtalk.activations.store import ActivationStore, estimate_bytes
 from xtalk.activations.stream import ActivationBatch, ActivationBatches, ActivationSource, ActivationStream
@@ -13,6 +14,7 @@ __all__ = [
     "ActivationStream",
     "CapturingModel",
     "Harvest",
+    "JoinedHarvest",
     "Scaling",
     "SourceIdentity",
     "estimate_bytes",

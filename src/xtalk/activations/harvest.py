@@ -61,15 +61,15 @@ class Harvest:
         self.d_model = model.d_model
         self._model = model
         self._hookpoints = tuple(hookpoints)
-        self._micro_batch = micro_batch(sequences.length, len(names), model.d_model, model.device)
+        self.micro_batch = micro_batch(sequences.length, len(names), model.d_model, model.device)
 
     def read(self, rows: Int[np.ndarray, "n"]) -> Iterator[Float[Tensor, "m S P D"]]:
         """Activations of the sequences `rows`, in that order, in parts; the model's dtype and device.
 
         Raises XtalkError where the model gives NaN or infinity.
         """
-        for first in range(0, len(rows), self._micro_batch):
-            tokens_nS = self.sequences.tokens[rows[first : first + self._micro_batch]]
+        for first in range(0, len(rows), self.micro_batch):
+            tokens_nS = self.sequences.tokens[rows[first : first + self.micro_batch]]
             tokens = torch.from_numpy(tokens_nS).to(self._model.device, torch.int64)
             captured_mSPD = self._model.capture(tokens, self._hookpoints)
             check_finite(captured_mSPD, self.identity.hookpoints)
