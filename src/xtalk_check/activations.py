@@ -21,7 +21,10 @@ Number = TypeVar("Number", arb, arb_series)
 
 
 class Ranges(NamedTuple):
-    """Over an interval, phi' lies in `slope` and phi'' in `curvature` (None: it may hold a kink)."""
+    """Over an interval: phi' lies in `slope`, and phi'' in `curvature`.
+
+    None: the interval may hold a kink, and phi is convex.
+    """
 
     slope: arb
     curvature: arb | None
@@ -61,7 +64,7 @@ class Relu:
         return arb(1) if x > 0 else arb(0) if x < 0 else arb(0).union(arb(1))
 
     def ranges(self, x: arb) -> Ranges:
-        """The slope as above; no curvature where the ball may hold the kink, and otherwise 0."""
+        """The slope as above; linear unless the ball may hold the kink."""
         return Ranges(self.slope(x), arb(0) if x > 0 or x < 0 else None)
 
 

@@ -3,84 +3,62 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flint import arb, arb_mat
+from flint import arb
 
 from xtalk_check.errors import Rejected
 from xtalk_check.network import Network
 from xtalk_check.reading import Fields
-from xtalk_check.work import Work, hull, rows
-
-STRENGTH = 1 << 40  # largest feature entry and strength, in units of 2^-bits
+from xtalk_check.work import hull
 
 
 @dataclass(frozen=True)
 class Codebook:
-    """A partition of the tokens into columns.
+    """A partition of the tokens into columns, and of the columns into blocks.
 
     For each token t of column i and each neuron k, hidden[t][k] is in centres[i][k] + boxes[i][k], and
-    direct[t][c] is in direct[i][c] for each class c. `boxes` is zero where columns are single tokens.
+    direct[t][c] is in direct[i][c] for each class c. Boxes of single tokens are exactly 0.
     """
 
-    assignment: Sequence[int]
+    columns: Sequence[int]  # of each token
+    blocks: Sequence[int]  # of each column
     centres: list[list[arb]]
     boxes: list[list[arb]]
     direct: list[list[arb]]
 
-    @classmethod
-    def read(cls, advice: Fields, name: str, network: Network, work: Work) -> "Codebook":
-        """Read a codebook of the certificate; null makes every token a column of its own.
+    def block(self, token: int) -> int:
+        """The block of a token."""
+        return self.blocks[self.columns[token]]
 
-        Otherwise the certificate holds the column of each token, features (vectors in the space of the
-        embeddings) and for each column a code: its centre is the sum of strength x feature over its pairs.
-        Where there are no features, the centre is the middle of the box. Any advice is sound: the box is
-        computed here, from all tokens. Cost: features x D N, codes x features x N.
+    @classmethod
+    def read(cls, advice: Fields, network: Network) -> "Codebook":
+        """Read a partition, any of which is sound: centres and boxes are computed here, from all tokens.
+
+        Cost: V (N + C) unions of balls, none where every token is a column of its own (null).
         """
         tokens = len(network.hidden)
-        zeros = [arb(0)] * len(network.b_hidden)
-        direct = network.direct or [[arb(0)] * network.classes] * tokens
-        if advice.null(name):
-            return cls(range(tokens), network.hidden, [zeros] * tokens, direct)
-        given = advice.fields(name)
-        assignment = given.integers("assignment", 0, tokens - 1, tokens)
-        members: list[list[int]] = [[] for _ in range(max(assignment) + 1)]
-        for token, column in enumerate(assignment):
+        identity = advice.null("columns")
+        columns = range(tokens) if identity else advice.integers("columns", 0, tokens - 1, tokens)
+        members: list[list[int]] = [[] for _ in range(max(columns) + 1)]
+        for token, column in enumerate(columns):
             members[column].append(token)
         if not all(members):
-            raise Rejected(f"the codebook {name} has a column without tokens")
-        centres = _centres(given, len(members), network, work)
-        given.done()
-        boxes: list[list[arb]] = []
-        for i, own in enumerate(members):
-            box = [hull(values) for values in zip(*(network.hidden[token] for token in own), strict=True)]
-            if len(centres) == i:
-                centres.append([ball.mid() for ball in box])
-            boxes.append([ball - centre for ball, centre in zip(box, centres[i], strict=True)])
-        hulls = [
-            [hull(values) for values in zip(*(direct[token] for token in own), strict=True)]
-            for own in members
+            raise Rejected("a codebook has a column without tokens")
+        blocks = advice.integers("blocks", 0, len(members) - 1, len(members))
+        hidden = [_hulls([network.hidden[token] for token in own]) for own in members]
+        direct = network.direct or [[arb(0)] * network.classes] * tokens
+        centres = [
+            row if len(own) == 1 else [ball.mid() for ball in row]
+            for own, row in zip(members, hidden, strict=True)
         ]
-        return cls(assignment, centres, boxes, hulls)
+        boxes = [
+            [arb(0) if ball is centre else ball - centre for ball, centre in zip(row, middle, strict=True)]
+            for row, middle in zip(hidden, centres, strict=True)
+        ]
+        return cls(
+            columns, blocks, centres, boxes, [_hulls([direct[token] for token in own]) for own in members]
+        )
 
 
-def _centres(given: Fields, columns: int, network: Network, work: Work) -> list[list[arb]]:
-    """The columns' centres as the certificate decodes them, or none."""
-    size = network.embed.ncols()
-    features = given.table("features", -STRENGTH, STRENGTH, size)
-    codes = given.table("codes", -STRENGTH, STRENGTH)
-    scale = arb(2) ** -given.integer("bits", 0, 60)
-    if not features and not codes:
-        return []
-    if len(codes) != columns:
-        raise Rejected(f"{len(codes)} codes for {columns} columns")
-    weight = arb_mat(columns, len(features))
-    for column, code in enumerate(codes):
-        if len(code) % 2:
-            raise Rejected(f"a code has {len(code)} entries, which are no pairs")
-        for feature, strength in zip(code[::2], code[1::2], strict=True):
-            if not 0 <= feature < len(features):
-                raise Rejected(f"a code has the feature {feature}; there are {len(features)}")
-            weight[column, feature] += strength * scale
-    dictionary = work.product(
-        arb_mat(len(features), size, [v * scale for f in features for v in f]), network.w_in
-    )
-    return rows(work.product(weight, dictionary))
+def _hulls(vectors: list[list[arb]]) -> list[arb]:
+    """Entry by entry, a ball around the entries of all vectors."""
+    return vectors[0] if len(vectors) == 1 else [hull(entries) for entries in zip(*vectors, strict=True)]

@@ -38,7 +38,7 @@ def successes(slots: Iterable[Scored], least: int, work: Work) -> int:
         for score, tokens in zip(slot.scores, slot.tokens, strict=True):
             coefficients[min(score - lowest, max(needed, 0))] += tokens
         for _ in range(slot.copies):
-            work.multiply_adds += len(ways) * len(coefficients)
+            work.multiply_adds += len(ways) * len(slot.scores)
             ways = ways * fmpz_poly(coefficients)
     return sum(int(ways[i]) for i in range(max(needed, 0), len(ways)))
 

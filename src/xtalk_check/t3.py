@@ -15,6 +15,7 @@ from xtalk_check.winning import Winning, settle
 from xtalk_check.work import Work, floor, hull, rows
 
 BITS = 32  # of the scores, after the binary point
+SMALL = arb(2) ** -6  # of the widest slot: no slot's weight is less
 
 
 def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: Work) -> dict[str, int]:
@@ -27,12 +28,10 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
     question = Task.read(task)
     network = Network.load(task, weights, len(question.classes), question.answers, work)
     winning = Winning.read(task, network, weights, question.n, work)
-    codebooks = [Codebook.read(advice, name, network, work) for name in ("anchor", "rest")]
-    columns = len(codebooks[1].boxes)
-    blocks = advice.integers("rest_blocks", 0, columns - 1, columns)
+    codebooks = [Codebook.read(advice.fields(name), network) for name in ("anchor", "rest")]
     coarse = BITS - advice.integer("bits", 0, 20)
     certified = 0
-    for cell in question.cells(codebooks[0].assignment, codebooks[1].assignment, blocks):
+    for cell in question.cells(*codebooks):
         bounds = _bounds(cell, codebooks, network, winning, work)
         certified += cell.arrangements * _right(cell, bounds, winning, coarse, work)
     return settle(claim, certified, question.total)
@@ -51,7 +50,7 @@ class Bound:
 
 
 def _bounds(
-    cell: Cell, codebooks: Sequence[Codebook], network: Network, winning: Winning, work: Work
+    cell: Cell, codebooks: list[Codebook], network: Network, winning: Winning, work: Work
 ) -> list[Bound]:
     """Bound the margin over each wrong answer on every filling of a cell.
 
@@ -103,66 +102,78 @@ class _Part:
             zip(*(codebook.boxes[i] for i in slot.columns), strict=True),
             strict=True,
         ):
-            if len(values) == 1:
-                neurons.append(_Column(slot.copies, values[0], [arb(0)], [*boxes]))
-            else:
-                centre = (sum(values, arb(0)) / len(values)).mid()
-                deviations = [value - centre for value in values]
-                neurons.append(_Column(slot.copies, centre, deviations, [*boxes]))
+            centre = values[0] if len(values) == 1 else (sum(values, arb(0)) / len(values)).mid()
+            deviations = [arb(0) if value is centre else value - centre for value in values]
+            neurons.append(_Column(slot.copies, centre, deviations, list(boxes)))
         return cls(neurons, [codebook.direct[i] for i in slot.columns])
 
 
-def _neuron(phi: Activation, bias: arb, slots: Sequence[_Column], work: Work) -> list[arb]:
+def _neuron(phi: Activation, bias: arb, slots: list[_Column], work: Work) -> list[arb]:
     """Enclose a neuron's value by a sum: phi at the centre, then a term for each column of each slot.
 
     Postcondition: whatever column fills each position, and wherever in its box, phi(h) is in the first entry
-    plus the positions' terms. Proof: docs/proofs.md, lemmas "interaction", "tangent" and "residual".
+    plus the positions' terms. Proof: docs/proofs.md, lemmas "chord", "tangent" and "residual".
     """
     centre = bias + sum((slot.centre * slot.copies for slot in slots), arb(0))
-    reach = centre
-    for slot in slots:
-        reach += (hull([arb(0), *slot.deviations]) + hull([arb(0), *slot.boxes])) * slot.copies
-    slope, curvature = phi.ranges(reach)
-    here, tangent = phi.value(centre), phi.slope(centre)
-    work.evaluations += 3
-    free = sum(slot.copies for slot in slots if len(slot.deviations) > 1)
-    moved = [(g, slot.copies) for slot in slots for g in slot.deviations]
-    low = high = [_step(phi, here, centre, g, work) for g, _ in moved]
-    if free > 1:
-        shares = [_share(g, slope, curvature) * (free - 1) for g, _ in moved]
-        line = [tangent * g for g, _ in moved]
-        low, high = (
-            [step - share for step, share in zip(low, shares, strict=True)],
-            [step + share for step, share in zip(low, shares, strict=True)],
-        )
-        ahead = sum((n * (a - b) for (_, n), a, b in zip(moved, line, low, strict=True)), arb(0))
-        above = sum((n * (a - b) for (_, n), a, b in zip(moved, high, line, strict=True)), arb(0))
-        if (curvature is None or curvature >= 0) and ahead > 0:
-            low = line
-        elif curvature is not None and curvature <= 0 and above > 0:
-            high = line
+    here = phi.value(centre)
+    terms = _steps(phi, centre, here, slots, work)
+    work.evaluations += 1
     boxes = [box for slot in slots for box in slot.boxes]
-    work.multiply_adds += 5 * len(boxes)
-    return [here] + [a.union(b) + slope * box for a, b, box in zip(low, high, boxes, strict=True)]
+    if not all(box.is_zero() for box in boxes):
+        reach = centre
+        for slot in slots:
+            reach += (hull([arb(0), *slot.deviations]) + hull([arb(0), *slot.boxes])) * slot.copies
+        slope = phi.ranges(reach).slope
+        work.evaluations += 1
+        work.multiply_adds += len(boxes)
+        terms = [term + slope * box for term, box in zip(terms, boxes, strict=True)]
+    return [here, *terms]
 
 
-def _step(phi: Activation, here: arb, centre: arb, deviation: arb, work: Work) -> arb:
-    """phi(centre + deviation) - here, where `here` is phi(centre)."""
-    if deviation.is_zero():
-        return deviation
-    return work.evaluate(phi.value, [centre + deviation])[0] - here
+def _steps(phi: Activation, centre: arb, here: arb, slots: list[_Column], work: Work) -> list[arb]:
+    """Enclose phi(centre + sum of deviations) - phi(centre) by a sum of one term for each position.
 
-
-def _share(deviation: arb, slope: arb, curvature: arb | None) -> arb:
-    """Half of min(a |g|, B g^2), a the width of the range of phi', B the largest |phi''|.
-
-    One position's share of its interaction with one other. Proof: docs/proofs.md, lemma "sharing".
+    One free position: exact. Several: between tangents and chords, where each position has a weight lambda and
+    the weights sum to 1. For either end the better is taken, in the sum over all columns.
     """
-    size = abs(deviation)
-    share = (slope.upper() - slope.lower()) * size
-    if curvature is not None:
-        share = share.min(abs(curvature).upper() * size * size)
-    return share / 2
+    free = [slot for slot in slots if len(slot.deviations) > 1]
+    if sum(slot.copies for slot in free) <= 1:
+        return [
+            arb(0) if g.is_zero() else work.evaluate(phi.value, [centre + g])[0] - here
+            for slot in slots
+            for g in slot.deviations
+        ]
+    widths = [hull([arb(0), *slot.deviations]).rad() for slot in slots]
+    least = (hull(widths).upper() + SMALL) * SMALL
+    weights = [
+        w + least if len(slot.deviations) > 1 else arb(0) for slot, w in zip(slots, widths, strict=True)
+    ]
+    total = sum((w * slot.copies for slot, w in zip(slots, weights, strict=True)), arb(0))
+    moved = [
+        (g, w / total, slot.copies) for slot, w in zip(slots, weights, strict=True) for g in slot.deviations
+    ]
+    ahead = [arb(0) if g.is_zero() else g / weight for g, weight, _ in moved]
+    curvature, slope = phi.ranges(centre + hull([arb(0), *ahead])).curvature, phi.slope(centre)
+    work.evaluations += 2
+    work.multiply_adds += 6 * len(moved)
+    values = work.evaluate(phi.value, [centre + g for g in ahead])
+    tangents = [slope * g for g, _, _ in moved]
+    chords = [(value - here) * weight for value, (_, weight, _) in zip(values, moved, strict=True)]
+    bends = [g * further / 2 for (g, _, _), further in zip(moved, ahead, strict=True)]
+
+    def shifted(terms: list[arb], bound: arb) -> list[arb]:
+        return [term + bound * bend for term, bend in zip(terms, bends, strict=True)]
+
+    def total_of(terms: list[arb]) -> float:
+        return float(sum((term * copies for term, (_, _, copies) in zip(terms, moved, strict=True)), arb(0)))
+
+    if curvature is None:
+        low, high = tangents, chords
+    else:
+        concave, convex = (-curvature).upper().max(arb(0)), curvature.upper().max(arb(0))
+        low = max(shifted(tangents, -concave), shifted(chords, -convex), key=total_of)
+        high = min(shifted(chords, concave), shifted(tangents, convex), key=total_of)
+    return [a.union(b) for a, b in zip(low, high, strict=True)]
 
 
 def _right(cell: Cell, bounds: Sequence[Bound], winning: Winning, coarse: int, work: Work) -> int:

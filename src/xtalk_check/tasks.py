@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import combinations_with_replacement, product
 from math import comb, factorial, prod
 
+from xtalk_check.codebook import Codebook
 from xtalk_check.errors import Rejected
 from xtalk_check.reading import Fields
 
@@ -18,12 +19,13 @@ LARGEST = 1 << 20  # vocabulary, classes
 
 @dataclass(frozen=True)
 class Slot:
-    """`copies` positions, each filled with a token of one of the columns of a codebook.
+    """`copies` positions, each filled with a token of one of the columns of a block of a codebook.
 
     `tokens` says how many tokens of each column are allowed here.
     """
 
     codebook: int  # 0: anchors, 1: the rest
+    block: int
     columns: tuple[int, ...]
     tokens: tuple[int, ...]
     copies: int
@@ -105,56 +107,56 @@ class Task:
         for tokens in combinations_with_replacement(range(len(self.classes)), self.n):
             yield tokens, _arrangements(Counter(tokens).values())
 
-    def cells(self, anchors: Sequence[int], rest: Sequence[int], blocks: Sequence[int]) -> Iterator[Cell]:
-        """Disjoint cells of sequences with an answer; all such sequences, if majority columns are classes.
+    def cells(self, anchor: Codebook, rest: Codebook) -> Iterator[Cell]:
+        """Disjoint cells of sequences with an answer: all of them, if for majority each class is one block.
 
-        anchors, rest: the column of each token in either codebook; blocks: the block of each rest column.
-        Refuses anchor columns whose tokens are of several classes, and modular addition.
+        Refuses anchor blocks (for modular addition, blocks of the rest) whose tokens are of several classes.
         """
-        members: dict[int, list[int]] = {}
-        for token, anchor in enumerate(anchors):
-            members.setdefault(anchor, []).append(token)
-        if any(len({self.classes[token] for token in tokens}) > 1 for tokens in members.values()):
-            raise Rejected("an anchor column has tokens of several classes")
-        if self.name == "modular_addition":
-            raise Rejected("no token decides the answer of modular addition: T3 has no cells for it")
+        pure = rest if self.name == "modular_addition" else anchor
+        of_block: dict[int, int] = {}
+        for token, answer in enumerate(self.classes):
+            if of_block.setdefault(pure.block(token), answer) != answer:
+                raise Rejected(f"block {pure.block(token)} has tokens of several classes")
         if self.name == "lookup":
-            yield from self._lookup_cells(anchors, rest, blocks)
-            return
-        for anchor, own in members.items():
-            answer = self.classes[own[0]]
-            free = _Blocks(
-                (t for t in range(len(anchors)) if self._below(t, answer, anchor, anchors)), rest, blocks
-            )
+            yield from self._lookup_cells(anchor, rest)
+        elif self.name == "modular_addition":
+            free = _Slots(1, range(len(self.classes)), rest)
+            for slots, arrangements in free.multisets(self.n):
+                answer = sum(of_block[slot.block] * slot.copies for slot in slots) % self.answers
+                yield Cell(answer, slots, arrangements)
+        else:
+            yield from self._anchored_cells(anchor, rest, of_block)
+
+    def _anchored_cells(self, anchor: Codebook, rest: Codebook, of_block: dict[int, int]) -> Iterator[Cell]:
+        """Some copies of an anchor block, which decide the answer; beside them tokens that leave it to them.
+
+        For max and min, these come after the anchor block in the order of classes, then of blocks.
+        """
+        sign = -1 if self.name == "min" else 1
+        order = [(sign * self.classes[t], anchor.block(t)) for t in range(len(self.classes))]
+        for block, answer in of_block.items():
+            own = _Slots(0, (t for t in range(len(order)) if anchor.block(t) == block), anchor)
+            if self.name == "majority":
+                others = (t for t, other in enumerate(self.classes) if other != answer)
+            else:
+                others = (t for t, place in enumerate(order) if place < (sign * answer, block))
+            free = _Slots(1, others, rest)
             for copies in range(self.n // 2 + 1 if self.name == "majority" else 1, self.n + 1):
-                first = Slot(0, (anchor,), (len(own),), copies)
-                for chosen in combinations_with_replacement(free.blocks, self.n - copies):
-                    counts = Counter(chosen)
-                    yield Cell(
-                        answer,
-                        (first, *(free.slot(block, copies_) for block, copies_ in counts.items())),
-                        _arrangements([copies, *counts.values()]),
-                    )
+                for slots, arrangements in free.multisets(self.n - copies):
+                    yield Cell(answer, (own.slot(block, copies), *slots), arrangements * comb(self.n, copies))
 
-    def _below(self, token: int, answer: int, anchor: int, anchors: Sequence[int]) -> bool:
-        """Whether the token may stand beside the anchor: it leaves the answer to it, and comes second."""
-        if self.name == "majority":
-            return self.classes[token] != answer
-        sign = 1 if self.name == "max" else -1
-        return (sign * self.classes[token], anchors[token]) < (sign * answer, anchor)
-
-    def _lookup_cells(
-        self, anchors: Sequence[int], rest: Sequence[int], blocks: Sequence[int]
-    ) -> Iterator[Cell]:
+    def _lookup_cells(self, anchor: Codebook, rest: Codebook) -> Iterator[Cell]:
+        """A query, a block of values of its key, and a block of values of each other key."""
         groups = self._groups()
         for query, own in enumerate(groups):
-            others = [_Blocks(group, rest, blocks) for group in groups if group is not own]
-            for anchor, tokens in Counter(anchors[token] for token in own).items():
-                fixed = Slot(0, (anchors[query],), (1,), 1), Slot(0, (anchor,), (tokens,), 1)
-                answer = next(self.classes[token] for token in own if anchors[token] == anchor)
+            first = _Slots(0, [query], anchor).slot(anchor.block(query), 1)
+            others = [_Slots(1, group, rest) for group in groups if group is not own]
+            asked = _Slots(0, own, anchor)
+            for block in asked.blocks:
+                answer = next(self.classes[token] for token in own if anchor.block(token) == block)
                 for chosen in product(*(other.blocks for other in others)):
-                    free = (other.slot(block, 1) for other, block in zip(others, chosen, strict=True))
-                    yield Cell(answer, (*fixed, *free), 1)
+                    free = (other.slot(block_, 1) for other, block_ in zip(others, chosen, strict=True))
+                    yield Cell(answer, (first, asked.slot(block, 1), *free), 1)
 
     def _groups(self) -> list[range]:
         """The values of each key."""
@@ -163,20 +165,28 @@ class Task:
         return [range(keys + key * size, keys + (key + 1) * size) for key in range(keys)]
 
 
-class _Blocks:
-    """Some tokens, by the blocks of their columns."""
+class _Slots:
+    """Some tokens, by the blocks of their columns: what a slot may be filled with."""
 
-    def __init__(self, tokens: Iterable[int], columns: Sequence[int], blocks: Sequence[int]) -> None:
+    def __init__(self, codebook: int, tokens: Iterable[int], partition: Codebook) -> None:
+        self._codebook = codebook
         self._columns: dict[int, Counter[int]] = {}
         for token in tokens:
-            self._columns.setdefault(blocks[columns[token]], Counter())[columns[token]] += 1
+            self._columns.setdefault(partition.block(token), Counter())[partition.columns[token]] += 1
 
     @property
     def blocks(self) -> list[int]:
         return list(self._columns)
 
     def slot(self, block: int, copies: int) -> Slot:
-        return Slot(1, tuple(self._columns[block]), tuple(self._columns[block].values()), copies)
+        columns = self._columns[block]
+        return Slot(self._codebook, block, tuple(columns), tuple(columns.values()), copies)
+
+    def multisets(self, positions: int) -> Iterator[tuple[tuple[Slot, ...], int]]:
+        """Every choice of blocks for that many positions, and its number of orders."""
+        for chosen in combinations_with_replacement(self.blocks, positions):
+            counts = Counter(chosen)
+            yield tuple(self.slot(*item) for item in counts.items()), _arrangements(counts.values())
 
 
 def _arrangements(copies: Iterable[int]) -> int:

@@ -49,16 +49,18 @@ def spec(theorem: str = "T3", **task) -> dict:
     return {"format": "xtalk.spec/1", "theorem": theorem, "weights": None, "task": defaults | task}
 
 
+def codebook(blocks, columns=None) -> dict:
+    return {"columns": columns, "blocks": list(blocks)}
+
+
 def certificate(weights: bytes, theorem: str = "T3", certified: int = 0, total: int = 64, **advice) -> dict:
-    defaults = (
-        {"anchor": None, "rest": None, "rest_blocks": [0, 0, 0, 0], "bits": 6} if theorem == "T3" else {}
-    )
+    product_space = {"anchor": codebook(range(4)), "rest": codebook([0] * 4), "bits": 6}
     return {
         "format": "xtalk.certificate/1",
         "theorem": theorem,
         "weights": hashlib.sha256(weights).hexdigest(),
         "claim": {"certified": certified, "total": total},
-        "advice": defaults | advice,
+        "advice": (product_space if theorem == "T3" else {}) | advice,
     }
 
 
