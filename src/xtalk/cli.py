@@ -185,6 +185,22 @@ def report(out: Out) -> None:
     _step("report", out, "cpu")
 
 
+@app.command(
+    add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
+)
+def check(context: typer.Context) -> None:
+    """Check a certificate: `xtalk check CERTIFICATE --spec SPEC --weights FILE [--json]`.
+
+    The checker is a package of its own, `xtalk_check`, that shares no code with xtalk. Exit code 0: the claim
+    is proven of these weights, for the task of the specification. 1: rejected. 2: not a certificate.
+
+    Example: `xtalk check max4.json --spec max4.spec.json --weights max4.weights`
+    """
+    from xtalk_check.main import main as check_files
+
+    raise typer.Exit(check_files(context.args))
+
+
 def main() -> None:
     """The entry point of the `xtalk` command."""
     app(prog_name="xtalk")

@@ -133,47 +133,39 @@ def _neuron(phi: Activation, bias: arb, slots: list[_Column], work: Work) -> lis
 def _steps(phi: Activation, centre: arb, here: arb, slots: list[_Column], work: Work) -> list[arb]:
     """Enclose phi(centre + sum of deviations) - phi(centre) by a sum of one term for each position.
 
-    One free position: exact. Several: between tangents and chords, where each position has a weight lambda and
-    the weights sum to 1. For either end the better is taken, in the sum over all columns.
+    One free position: exact. Several: between tangent and chord, where each position has a weight, and the
+    weights sum to 1. Proof: docs/proofs.md, lemmas "tangent" and "chord".
     """
-    free = [slot for slot in slots if len(slot.deviations) > 1]
-    if sum(slot.copies for slot in free) <= 1:
+    free = [len(slot.deviations) > 1 for slot in slots]
+    if sum(slot.copies for slot, moves in zip(slots, free, strict=True) if moves) <= 1:
         return [
-            arb(0) if g.is_zero() else work.evaluate(phi.value, [centre + g])[0] - here
-            for slot in slots
+            work.evaluate(phi.value, [centre + g])[0] - here if moves else g
+            for slot, moves in zip(slots, free, strict=True)
             for g in slot.deviations
         ]
     widths = [hull([arb(0), *slot.deviations]).rad() for slot in slots]
     least = (hull(widths).upper() + SMALL) * SMALL
-    weights = [
-        w + least if len(slot.deviations) > 1 else arb(0) for slot, w in zip(slots, widths, strict=True)
-    ]
+    weights = [w + least if moves else arb(0) for w, moves in zip(widths, free, strict=True)]
     total = sum((w * slot.copies for slot, w in zip(slots, weights, strict=True)), arb(0))
-    moved = [
-        (g, w / total, slot.copies) for slot, w in zip(slots, weights, strict=True) for g in slot.deviations
-    ]
-    ahead = [arb(0) if g.is_zero() else g / weight for g, weight, _ in moved]
+    moved = [(g, w / total) for slot, w in zip(slots, weights, strict=True) for g in slot.deviations]
+    ahead = [g / weight if weight > 0 else g for g, weight in moved]
     curvature, slope = phi.ranges(centre + hull([arb(0), *ahead])).curvature, phi.slope(centre)
-    work.evaluations += 2
-    work.multiply_adds += 6 * len(moved)
     values = work.evaluate(phi.value, [centre + g for g in ahead])
-    tangents = [slope * g for g, _, _ in moved]
-    chords = [(value - here) * weight for value, (_, weight, _) in zip(values, moved, strict=True)]
-    bends = [g * further / 2 for (g, _, _), further in zip(moved, ahead, strict=True)]
-
-    def shifted(terms: list[arb], bound: arb) -> list[arb]:
-        return [term + bound * bend for term, bend in zip(terms, bends, strict=True)]
-
-    def total_of(terms: list[arb]) -> float:
-        return float(sum((term * copies for term, (_, _, copies) in zip(terms, moved, strict=True)), arb(0)))
-
-    if curvature is None:
-        low, high = tangents, chords
-    else:
-        concave, convex = (-curvature).upper().max(arb(0)), curvature.upper().max(arb(0))
-        low = max(shifted(tangents, -concave), shifted(chords, -convex), key=total_of)
-        high = min(shifted(chords, concave), shifted(tangents, convex), key=total_of)
-    return [a.union(b) for a, b in zip(low, high, strict=True)]
+    tangents = [slope * g for g, _ in moved]
+    chords = [(value - here) * weight for value, (_, weight) in zip(values, moved, strict=True)]
+    work.evaluations += 2
+    work.multiply_adds += 2 * len(moved)
+    if curvature is None or curvature >= 0:
+        return [a.union(b) for a, b in zip(tangents, chords, strict=True)]
+    work.multiply_adds += 3 * len(moved)
+    bends = [g * further / 2 for (g, _), further in zip(moved, ahead, strict=True)]
+    concave, convex = (-curvature).upper(), curvature.upper().max(arb(0))
+    if convex < concave:
+        tangents, chords, concave = chords, tangents, convex
+    return [
+        (a - concave * bend).union(b + concave * bend)
+        for a, b, bend in zip(tangents, chords, bends, strict=True)
+    ]
 
 
 def _right(cell: Cell, bounds: Sequence[Bound], winning: Winning, coarse: int, work: Work) -> int:
