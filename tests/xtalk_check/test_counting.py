@@ -1,0 +1,54 @@
+"""Counting fillings by their sum of scores, against enumeration."""
+
+from itertools import product
+from math import prod
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xtalk_check.counting import Scored, successes
+from xtalk_check.errors import Rejected
+from xtalk_check.work import Work
+
+slots_ = st.lists(
+    st.tuples(
+        st.lists(st.tuples(st.integers(-20, 20), st.integers(1, 4)), min_size=1, max_size=4),
+        st.integers(1, 2),
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+def enumerated(slots, least: int) -> int:
+    positions = [columns for columns, copies in slots for _ in range(copies)]
+    return sum(
+        prod(tokens for _, tokens in filling)
+        for filling in product(*positions)
+        if sum(score for score, _ in filling) >= least
+    )
+
+
+@given(slots_, st.integers(-60, 60))
+def test_counts_are_those_of_enumeration(slots, least):
+    scored = [Scored([s for s, _ in c], [t for _, t in c], copies) for c, copies in slots]
+    assert successes(scored, least, Work()) == enumerated(slots, least)
+
+
+def test_counts_on_the_edge():
+    slots = [Scored([0, 3], [2, 5], 2), Scored([-1], [1], 1)]
+    assert [successes(slots, least, Work()) for least in (-2, -1, 0, 2, 3, 5, 6)] == [
+        49,
+        49,
+        45,
+        45,
+        25,
+        25,
+        0,
+    ]
+
+
+def test_scores_of_too_wide_a_range_are_refused():
+    with pytest.raises(Rejected, match="choose fewer bits"):
+        successes([Scored([0, 1 << 17], [1, 1], 2)], 1 << 17, Work())

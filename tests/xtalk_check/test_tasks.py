@@ -1,0 +1,94 @@
+"""Tasks: answers, totals, and cells that neither overlap nor leave anything out."""
+
+from collections import Counter
+from itertools import permutations, product
+
+import pytest
+from reference.product_space import right_answer, sequences
+
+from xtalk_check.codebook import Codebook
+from xtalk_check.errors import Rejected
+from xtalk_check.reading import Fields
+from xtalk_check.tasks import Task
+
+CASES = [
+    ({"name": "max", "n": 3, "answers": 3, "classes": [0, 1, 2, 1, 2]}, [0, 1, 2, 1, 3], [0, 0, 1, 1, 0]),
+    ({"name": "min", "n": 3, "answers": 3, "classes": [0, 1, 2, 1, 0]}, [0, 1, 2, 3, 0], [0, 1, 1, 2, 0]),
+    (
+        {"name": "majority", "n": 4, "answers": 3, "classes": [0, 1, 2, 1, 2]},
+        [0, 1, 2, 1, 2],
+        [0, 1, 0, 1, 0],
+    ),
+    ({"name": "lookup", "n": 3, "answers": 3, "classes": [0, 0, 0, 1, 2, 1, 0, 2]}, list(range(8)), [0] * 8),
+    ({"name": "modular_addition", "n": 3, "answers": 3, "classes": [0, 1, 2, 1]}, [0] * 4, [0, 1, 2, 1]),
+]
+
+
+def partition(blocks: list[int], columns: list[int] | None = None) -> Codebook:
+    return Codebook(columns or list(range(len(blocks))), blocks, [], [], [])
+
+
+def read(task: dict) -> Task:
+    return Task.read(Fields(dict(task), "task"))
+
+
+def members(task: Task, cell, books):
+    """The fillings of a cell."""
+    positions = []
+    for slot in cell.slots:
+        columns = books[slot.codebook].columns
+        positions += [[t for t in range(len(task.classes)) if columns[t] in slot.columns]] * slot.copies
+    return product(*positions)
+
+
+def test_answers_and_totals():
+    for task, _, _ in CASES:
+        read_ = read(task)
+        space = list(sequences(task))
+        assert read_.total == len(space)
+        assert all(read_.answer(tokens) == right_answer(task, tokens) for tokens in space)
+        ways = Counter()
+        for tokens, orders in read_.sequences():
+            ways[read_.answer(tokens)] += orders
+        assert sum(n for answer, n in ways.items() if answer is not None) == len(space)
+
+
+def test_cells_partition_the_space():
+    """Cells as sets of sequences: each sequence in one cell, with that cell's answer."""
+    for task, anchor, rest in CASES:
+        read_, books = read(task), (partition(anchor), partition(rest))
+        cells = list(read_.cells(*books))
+        assert sum(cell.fillings * cell.arrangements for cell in cells) == read_.total, task["name"]
+        covered: Counter[tuple[int, ...]] = Counter()
+        for cell in cells:
+            here = set()
+            for tokens in members(read_, cell, books):
+                here.update([tuple(sorted(tokens))] if task["name"] == "lookup" else permutations(tokens))
+            assert len(here) == cell.fillings * cell.arrangements
+            assert all(right_answer(task, tokens) == cell.answer for tokens in here)
+            covered.update(here)
+        assert covered == Counter(sequences(task)), task["name"]
+
+
+def test_columns_count_only_the_tokens_that_are_allowed():
+    task = read({"name": "max", "n": 2, "answers": 3, "classes": [0, 1, 2]})
+    cells = list(task.cells(partition([0, 1, 2]), partition([0], [0, 0, 0])))
+    assert [(c.answer, [s.tokens for s in c.slots], c.arrangements) for c in cells] == [
+        (0, [(1,)], 1),
+        (1, [(1,), (1,)], 2),
+        (1, [(1,)], 1),
+        (2, [(1,), (2,)], 2),
+        (2, [(1,)], 1),
+    ]
+
+
+def test_blocks_of_several_classes_are_refused():
+    for task, anchor, rest in CASES:
+        anchor, rest = [0] * len(anchor), [0] * len(rest)
+        with pytest.raises(Rejected, match="several classes"):
+            list(read(task).cells(partition(anchor), partition(rest)))
+
+
+def test_lookups_need_queries_and_groups():
+    with pytest.raises(Rejected, match="queries and values"):
+        read({"name": "lookup", "n": 3, "answers": 2, "classes": [0, 0, 1]})
