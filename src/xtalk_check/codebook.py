@@ -44,6 +44,7 @@ class Codebook:
         if not all(members):
             raise Rejected("a codebook has a column without tokens")
         blocks = advice.integers("blocks", 0, len(members) - 1, len(members))
+        advice.done()
         hidden = [_hulls([network.hidden[token] for token in own]) for own in members]
         direct = network.direct or [[arb(0)] * network.classes] * tokens
         centres = [

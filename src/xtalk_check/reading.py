@@ -214,6 +214,8 @@ def parse_weights(content: bytes) -> Weights:
         if name <= last:
             raise Rejected(f"the weights have {name} after {last}; names increase")
         shape: tuple[int, ...] = struct.unpack(f"<{(axes := take(1)[0])}I", take(4 * axes))
+        if 0 in shape:
+            raise Rejected(f"the weights' {name} is empty")
         values = array("f", take(4 * math.prod(shape)))
         if sys.byteorder == "big":
             values.byteswap()

@@ -176,9 +176,11 @@ class _Slots:
 
     @property
     def blocks(self) -> list[int]:
+        """The blocks of these tokens."""
         return list(self._columns)
 
     def slot(self, block: int, copies: int) -> Slot:
+        """A slot filled from one of them."""
         columns = self._columns[block]
         return Slot(self._codebook, block, tuple(columns), tuple(columns.values()), copies)
 

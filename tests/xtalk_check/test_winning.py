@@ -1,0 +1,126 @@
+"""Ties, rounding and claims."""
+
+import numpy as np
+import pytest
+from flint import arb, ctx
+from reference.product_space import certificate, codebook, container, encoded, random_network, solver, spec
+
+from xtalk_check import check
+from xtalk_check.errors import Rejected
+from xtalk_check.network import Network
+from xtalk_check.reading import Fields, parse_weights
+from xtalk_check.winning import Winning, rounding_error, settle
+from xtalk_check.work import PRECISION, Work
+
+
+def loaded(tensors, kind: str, residual: bool):
+    weights = parse_weights(container(tensors))
+    fields = Fields({"activation": kind, "residual": residual}, "task")
+    tokens, classes = tensors["embed"][0][0], tensors["b_unembed"][0][0]
+    return Network.load(fields, weights, tokens, classes, Work()), weights
+
+
+def float32_logits(tensors, tokens, residual: bool, dtype) -> np.ndarray:
+    """The deployed chain with ReLU, every operation rounded to dtype."""
+    w = {name: np.array(values, dtype).reshape(shape) for name, (shape, values) in tensors.items()}
+    x = np.zeros(w["embed"].shape[1], dtype)
+    for t in tokens:
+        x = x + w["embed"][t]
+    y = np.maximum(x @ w["w_in"] + w["b_in"], dtype(0)) @ w["w_out"] + w["b_out"]
+    return (y + x if residual else y) @ w["unembed"] + w["b_unembed"]
+
+
+def test_rounding_stays_within_its_bound():
+    """In float32, on many inputs."""
+    rng = np.random.default_rng(0)
+    with ctx.workprec(PRECISION):
+        for seed in range(6):
+            tensors = random_network(seed, 8, 16, 24, 5)
+            tensors = {
+                name: (shape, [float(np.float32(v * 1.1)) for v in values])
+                for name, (shape, values) in tensors.items()
+            }
+            network, weights = loaded(tensors, "relu", seed % 2 == 0)
+            bound = float(rounding_error(network, weights, 4, Work()))
+            seen = 0.0
+            for _ in range(200):
+                tokens = rng.integers(0, 8, 4)
+                exact = float32_logits(tensors, tokens, seed % 2 == 0, np.float64)
+                seen = max(
+                    seen,
+                    float(np.abs(float32_logits(tensors, tokens, seed % 2 == 0, np.float32) - exact).max()),
+                )
+            assert 0 < seen <= bound
+
+
+def test_rounding_bound_by_hand():
+    """One number all the way: x = n e, h = x, y = h, logit = y; each stage adds its own rounding."""
+    ones = {
+        name: (shape, [1.0] * size)
+        for name, (shape, size) in {
+            "embed": ((1, 1), 1),
+            "w_in": ((1, 1), 1),
+            "w_out": ((1, 1), 1),
+            "unembed": ((1, 1), 1),
+        }.items()
+    } | {name: ((1,), [0.0]) for name in ("b_in", "b_out", "b_unembed")}
+    unit = 2.0**-24
+    with ctx.workprec(PRECISION):
+        network, weights = loaded(ones, "relu", False)
+        found = float(rounding_error(network, weights, 4, Work()))
+        # x: 4 units, h: 2, phi: 2^-20 is 16, y: N + 2 is 3, logit: 2; all of numbers of size 4
+        assert found == pytest.approx(4 * unit * (4 + 2 + 16 + 3 + 2), rel=1e-4)
+        network, weights = loaded(ones, "relu", True)
+        found = float(rounding_error(network, weights, 4, Work()))
+        # the residual stream adds x's own error and 3 units more of it, and the logit is twice as large
+        assert found == pytest.approx(4 * unit * (4 + 2 + 16 + 3 + 4 + 3 + 2 * 2), rel=1e-4)
+
+
+def test_float32_asks_for_a_margin():
+    weights = container(solver(4))
+    given = encoded(certificate(weights, "T3", 64, rest=codebook(range(4))))
+    real = check(given, encoded(spec()), weights)
+    rounded = check(given, encoded(spec(arithmetic="float32")), weights)
+    assert real.proven["certified"] == rounded.proven["certified"] == 64
+    close = solver(4)
+    close["b_unembed"] = ((4,), [0.0, 0.0, 1.0 - 2.0**-22, 0.0])  # 2 beats 3 by all but a hair
+    weights = container(close)
+    given = encoded(certificate(weights, "T3", 0, rest=codebook(range(4))))
+    real = check(given, encoded(spec()), weights)
+    rounded = check(given, encoded(spec(arithmetic="float32")), weights)
+    assert rounded.proven["certified"] < real.proven["certified"] == 64
+
+
+def test_ties_lose_or_go_to_the_lowest():
+    """A network of equal logits: nothing is right, or what the lowest index gets."""
+    zero = {name: (shape, [0.0] * len(values)) for name, (shape, values) in solver(4).items()}
+    weights = container(zero)
+    for theorem in ("T3", "brute_force"):
+        given = encoded(certificate(weights, theorem, 0))
+        lost = check(given, encoded(spec(theorem)), weights)
+        lowest = check(given, encoded(spec(theorem, ties="lowest")), weights)
+        assert lost.proven["certified"] == 0
+        assert lowest.proven["certified"] == 1  # only 0, 0, 0 has the answer 0
+
+
+def test_claims_must_follow():
+    for claimed, total in ((5, 9), (0, 9)):
+        assert settle(Fields({"certified": claimed, "total": total}, "claim"), 5, 9) == {
+            "certified": 5,
+            "total": 9,
+        }
+    for claimed, total, reason in (
+        (6, 9, "6 sequences are answered right; 5"),
+        (5, 10, "about 10"),
+        (5, 8, "about 8"),
+    ):
+        with pytest.raises(Rejected, match=reason):
+            settle(Fields({"certified": claimed, "total": total}, "claim"), 5, 9)
+
+
+def test_slack_is_twice_the_error():
+    with ctx.workprec(PRECISION):
+        network, weights = loaded(solver(4), "relu", False)
+        fields = Fields({"ties": "lose", "arithmetic": "float32"}, "task")
+        slack = Winning.read(fields, network, weights, 3, Work()).slack
+        assert slack >= 2 * rounding_error(network, weights, 3, Work()).lower() > arb(0)
