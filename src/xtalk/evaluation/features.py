@@ -1,12 +1,13 @@
 """What latents stand for: the tokens they fire on, and the contexts in which they are most active."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy.sparse import csc_array, csr_array
 from transformers import PreTrainedTokenizerBase
 
 from xtalk.crosscoder.crosscoder import Crosscoder
@@ -14,6 +15,8 @@ from xtalk.data import TokenSequences
 from xtalk.errors import XtalkError
 from xtalk.evaluation.text import Explained, batches
 from xtalk.models.language_model import LanguageModel
+
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def describe_features(
 ) -> tuple[Feature, ...]:
     """Describe some latents by the text; contexts of `window` tokens around the peak, without overlaps.
 
-    The crosscoder is in the model's own units. Memory: 4 bytes per token for each of these latents.
+    The crosscoder is in the model's own units. Memory: 12 bytes per token and active latent.
     Errors: XtalkError for a latent that the crosscoder lacks, or a model without a tokenizer.
     """
     if model.tokenizer is None:
@@ -62,13 +65,66 @@ def describe_features(
         )
     if strangers := [i for i in latents if not 0 <= i < crosscoder.config.d_sae]:
         raise XtalkError(f"no latent {strangers[0]}; the crosscoder has 0 to {crosscoder.config.d_sae - 1}")
-    explained = Explained(model, crosscoder)
-    chosen = torch.tensor(list(latents), device=crosscoder.W_dec.device)
-    parts = [explained.read(batch).codes.dense()[:, chosen].cpu() for batch in batches(model, sequences)]
-    activation_BF = torch.cat(parts).numpy()
+    codes_BL = sparse_codes(model, crosscoder, sequences)
+    return describe_codes(
+        codes_BL,
+        sequences,
+        model.tokenizer,
+        latents,
+        top_tokens=top_tokens,
+        contexts=contexts,
+        window=window,
+    )
+
+
+@torch.no_grad()
+def sparse_codes(
+    model: LanguageModel, crosscoder: Crosscoder, sequences: TokenSequences, progress: Progress | None = None
+) -> csr_array:
+    """The codes of every token of a text, in order: (tokens, latents), sparse, without stored zeros.
+
+    progress(done, total) is called after every micro-batch, in sequences.
+    """
+    explained, done = Explained(model, crosscoder), 0
+    rows: list[np.ndarray] = []
+    columns: list[np.ndarray] = []
+    values: list[np.ndarray] = []
+    for batch in batches(model, sequences):
+        codes = explained.read(batch).codes
+        row_n, slot_n = codes.values.nonzero(as_tuple=True)
+        rows.append(row_n.cpu().numpy() + done * sequences.length)
+        columns.append(codes.latents[row_n, slot_n].cpu().numpy())
+        values.append(codes.values[row_n, slot_n].float().cpu().numpy())
+        done += len(batch.tokens_mS)
+        if progress is not None:
+            progress(done, len(sequences))
+    entries = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
+    return csr_array(entries, shape=(sequences.tokens.size, crosscoder.config.d_sae))
+
+
+def describe_codes(
+    codes_BL: csr_array,
+    sequences: TokenSequences,
+    tokenizer: PreTrainedTokenizerBase,
+    latents: Sequence[int],
+    *,
+    top_tokens: int = 8,
+    contexts: int = 5,
+    window: int = 16,
+) -> tuple[Feature, ...]:
+    """Describe some latents by the codes of a text, as `describe_features` does."""
+    by_latent = csc_array(codes_BL)
     return tuple(
-        _describe(latent, activation_BF[:, f], sequences, model.tokenizer, top_tokens, contexts, window)
-        for f, latent in enumerate(latents)
+        _describe(
+            latent,
+            by_latent[:, [latent]].toarray().ravel(),
+            sequences,
+            tokenizer,
+            top_tokens,
+            contexts,
+            window,
+        )
+        for latent in latents
     )
 
 
@@ -102,8 +158,9 @@ def _spans(
     documents_B = sequences.documents.ravel()
     taken_B = np.zeros(len(activation_B), dtype=bool)
     spans: list[tuple[int, int, int]] = []
-    for peak in np.argsort(-activation_B, kind="stable").tolist():
-        if len(spans) == contexts or activation_B[peak] <= 0:
+    active = np.flatnonzero(activation_B > 0)
+    for peak in active[np.argsort(-activation_B[active], kind="stable")].tolist():
+        if len(spans) == contexts:
             break
         low, high = peak // S * S, (peak // S + 1) * S
         start = max(low, peak - window // 2)

@@ -1,0 +1,112 @@
+"""How well measures of pairs rank what interventions on them do: Spearman correlations with intervals."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import rankdata
+
+from xtalk.evaluation.bootstrap import Interval, interval
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What interventions on Q pairs did, summed over their occurrences in each of E documents; how many."""
+
+    sums_QE: Float[np.ndarray, "Q E"]
+    counts_QE: Float[np.ndarray, "Q E"]
+
+    @property
+    def mean_Q(self) -> Float[np.ndarray, "Q"]:
+        """The mean effect per occurrence of each pair."""
+        return self.sums_QE.sum(1) / self.counts_QE.sum(1)
+
+    def resampled(self, resamples: int, generator: np.random.Generator) -> Float[np.ndarray, "R Q"]:
+        """The mean effects with documents drawn anew; a pair of none of those drawn keeps its own."""
+        documents = self.sums_QE.shape[1]
+        weights_RE = generator.multinomial(documents, np.full(documents, 1 / documents), resamples).astype(
+            float
+        )
+        counts_RQ = weights_RE @ self.counts_QE.T
+        means_RQ = weights_RE @ self.sums_QE.T / np.maximum(counts_RQ, 1)
+        return np.where(counts_RQ > 0, means_RQ, self.mean_Q)
+
+
+@dataclass(frozen=True)
+class Correlated:
+    """Rank correlations of measures with an effect, all with the same resamples.
+
+    By measure: pairs_R, the text's first, then with pairs drawn anew; documents_R, likewise with documents;
+    partial_R: as pairs_R, of what ranks leave that those of the control predict (partial correlations).
+    """
+
+    pairs_R: dict[str, Float[np.ndarray, "R1"]]
+    documents_R: dict[str, Float[np.ndarray, "R1"]]
+    partial_R: dict[str, Float[np.ndarray, "R1"]]
+
+    def over_pairs(self, measure: str) -> Interval:
+        """The correlation, with its interval over pairs."""
+        return interval(self.pairs_R[measure])
+
+    def over_documents(self, measure: str) -> Interval:
+        """The correlation, with its interval over documents."""
+        return interval(self.documents_R[measure])
+
+    def beyond_control(self, measure: str) -> Interval:
+        """The partial correlation, given the control, with its interval over pairs; 0 for the control."""
+        return interval(self.partial_R[measure])
+
+    def lead(self, measure: str, baselines: tuple[str, ...]) -> Interval:
+        """By how much a measure's correlation exceeds the best of the baselines, interval over pairs."""
+        best_R = np.max([np.abs(self.pairs_R[baseline]) for baseline in baselines], axis=0)
+        return interval(self.pairs_R[measure] - best_R)
+
+
+def spearman(x_RQ: Float[np.ndarray, "R Q"], y_RQ: Float[np.ndarray, "#R Q"]) -> Float[np.ndarray, "R"]:
+    """Spearman's rank correlation along the last axis, ties at their mean rank; 0 where all are tied."""
+    ranks = [rankdata(values, axis=-1) for values in (x_RQ, y_RQ)]
+    x, y = (rank - rank.mean(-1, keepdims=True) for rank in ranks)
+    scale = np.sqrt((x**2).sum(-1) * (y**2).sum(-1))
+    return (x * y).sum(-1) / np.where(scale > 0, scale, 1.0)
+
+
+def rank_correlations(
+    measures: Mapping[str, Float[np.ndarray, "Q"]],
+    effects: Effects,
+    weight_Q: Float[np.ndarray, "Q"],
+    control: str,
+    resamples: int,
+    seed: int,
+) -> Correlated:
+    """The rank correlation of each measure with the mean effect times a weight per pair.
+
+    control: the measure that partial correlations are given.
+    """
+    generator = np.random.default_rng(seed)
+    effect_Q, pairs = effects.mean_Q * weight_Q, len(weight_Q)
+    drawn_RQ = np.vstack([np.arange(pairs), generator.integers(pairs, size=(resamples, pairs))])
+    again_RQ = np.vstack([effect_Q, effects.resampled(resamples, generator) * weight_Q])
+    drawn_effect_RQ, drawn_control_RQ = effect_Q[drawn_RQ], measures[control][drawn_RQ]
+    by_control_R = spearman(drawn_effect_RQ, drawn_control_RQ)
+    pairs_R, documents_R, partial_R = (dict[str, np.ndarray]() for _ in range(3))
+    for name, measure_Q in measures.items():
+        drawn_measure_RQ = measure_Q[drawn_RQ]
+        pairs_R[name] = spearman(drawn_measure_RQ, drawn_effect_RQ)
+        documents_R[name] = spearman(again_RQ, measure_Q[None])
+        alike_R = spearman(drawn_measure_RQ, drawn_control_RQ)
+        left_R = np.sqrt(((1 - alike_R**2) * (1 - by_control_R**2)).clip(min=0))
+        partial_R[name] = np.where(left_R > 1e-9, pairs_R[name] - alike_R * by_control_R, 0) / left_R.clip(
+            1e-9
+        )
+    return Correlated(pairs_R, documents_R, partial_R)
+
+
+def mean_correlated(blocks: list[Correlated]) -> Correlated:
+    """The mean over blocks, resample by resample."""
+
+    def mean(of: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        return {name: np.mean([block[name] for block in of], axis=0) for name in of[0]}
+
+    of = ([b.pairs_R for b in blocks], [b.documents_R for b in blocks], [b.partial_R for b in blocks])
+    return Correlated(*map(mean, of))

@@ -1,0 +1,109 @@
+"""Interventions against runs of the whole model, and measures that are known to be right."""
+
+import numpy as np
+import pytest
+import torch
+from evaluation.held_out import exact_crosscoder, held_out, random_crosscoder
+from reference.tiny_models import tiny_model
+from torch.nn import functional as F
+
+import xtalk.evaluation.interventions as interventions
+import xtalk.evaluation.validation as module
+from xtalk.data.tokens import token_sequences
+from xtalk.errors import XtalkError
+from xtalk.evaluation.interventions import loss_effects, mixed, removed
+from xtalk.evaluation.validation import MEASURES, ValidationConfig, validate_interactions
+from xtalk.models.hookpoints import Hookpoint
+
+CONFIG = ValidationConfig(pairs=20, loss_pairs=4, occurrences=1000, loss_occurrences=3, resamples=50)
+
+
+@pytest.mark.parametrize("kind", ["gpt_neo", "llama"])
+@pytest.mark.parametrize("logits", [1 << 25, 1])
+def test_loss_effects_are_those_of_the_whole_model(kind, logits, monkeypatch):
+    monkeypatch.setattr(interventions, "_LOGITS", logits)
+    monkeypatch.setattr(interventions, "WINDOW", 3)
+    model, block = tiny_model(kind), 1
+    tokens = torch.from_numpy(held_out(4, 9).tokens).long()
+    mid, n = model.capture(tokens, [Hookpoint(block, "resid_mid"), Hookpoint(block, "ln2")]).unbind(2)
+    mlp = model.mlp_weights(block)
+    generator = torch.Generator().manual_seed(0)
+    token_Z = torch.tensor([0, 17, 12, 30, 31])  # one at the end of its sequence, two in one sequence
+    first, second = 0.5 * torch.randn(2, len(token_Z), model.d_model, generator=generator)
+    out_4ZD = removed(mlp, n.flatten(0, 1)[token_Z], first, second)
+    found = loss_effects(model, block, mid + mlp(n), tokens, token_Z, out_4ZD)
+    for z, place in enumerate(token_Z.tolist()):
+        row, position = divmod(place, 9)
+        losses = []
+        for taken in (0 * first[z], first[z], second[z], first[z] + second[z]):
+            changed = n.clone()
+            changed[row, position] -= taken
+            logits_SV = model.logits_with_mlp_output(block, mlp(changed), tokens)[row]
+            window = slice(position, min(position + 3, 8))
+            targets = tokens[row, window.start + 1 : window.stop + 1]
+            losses.append(
+                float(F.cross_entropy(logits_SV[window], targets, reduction="sum")) if len(targets) else 0
+            )
+        assert float(found[z]) == pytest.approx(losses[0] - losses[1] - losses[2] + losses[3], abs=2e-5)
+    assert found.abs().max() > 1e-3
+    assert found[1] == 0
+
+
+def test_mixed_effects_of_a_linear_map_are_nothing():
+    base, a, b = torch.randn(3, 5, generator=torch.Generator().manual_seed(0)).double()
+    torch.testing.assert_close(
+        mixed(torch.stack([base, base - a, base - b, base - a - b])), torch.zeros(5).double()
+    )
+    product = torch.stack([base**2, (base - a) ** 2, (base - b) ** 2, (base - a - b) ** 2])
+    torch.testing.assert_close(mixed(product), 2 * a * b)
+
+
+def twice():
+    """The same sequences in both halves, as other documents."""
+    half = held_out(6, 9)
+    documents = np.concatenate([half.documents, half.documents + 1000])
+    return token_sequences(np.concatenate([half.tokens, half.tokens]), documents)
+
+
+@pytest.fixture
+def few_occurrences(monkeypatch):
+    monkeypatch.setattr(module, "FEWEST", 3)
+    monkeypatch.setattr(module, "FEWEST_PAIRS", 5)
+
+
+def test_an_exact_crosscoder_and_the_same_text_predict_interventions_exactly(few_occurrences):
+    model = tiny_model("gpt_neo")
+    rows = validate_interactions(model, exact_crosscoder(model), twice(), CONFIG, seed=0)
+    by_key = {(r.block, r.measure, r.effect, r.weighting): r for r in rows}
+    assert len(by_key) == len(rows) == (model.n_blocks + 1) * len(MEASURES) * 2 * 2
+    for block in (*range(model.n_blocks), "mean"):
+        for weighting in ("occurrence", "text"):
+            exact = by_key[block, "true_interaction", "output", weighting]
+            assert exact.rho.value == pytest.approx(1, abs=2e-3)
+            assert by_key[block, "interaction", "output", weighting].rho.value < 0.999
+            assert exact.pairs == (20 if block != "mean" else 20 * model.n_blocks)
+        counts = by_key[block, "co_activation_count", "output", "text"]
+        assert counts.rho.low <= counts.rho.value <= counts.rho.high
+        best = max(abs(by_key[block, m, "output", "text"].rho.value) for m in module.BASELINES)
+        if block != "mean":
+            assert by_key[block, "decoder", "output", "text"].lead.value == pytest.approx(
+                by_key[block, "decoder", "output", "text"].rho.value - best
+            )
+
+
+def test_the_same_seed_gives_the_same_figures_and_another_other_pairs(few_occurrences):
+    model = tiny_model("gpt_neo")
+    crosscoder = random_crosscoder(model)
+    first, again, other = (
+        validate_interactions(model, crosscoder, twice(), CONFIG, seed=s) for s in (0, 0, 1)
+    )
+    assert first == again
+    assert first != other
+
+
+def test_too_little_text_is_said():
+    model = tiny_model("gpt_neo")
+    with pytest.raises(XtalkError, match="expected 20 or more"):
+        validate_interactions(model, random_crosscoder(model), held_out(4, 9), CONFIG, seed=0)
+    with pytest.raises(XtalkError, match="one sequence"):
+        validate_interactions(model, random_crosscoder(model), held_out(1, 9), CONFIG, seed=0)
