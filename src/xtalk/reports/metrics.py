@@ -54,12 +54,16 @@ class CrosscoderMetrics(Lenient):
 
 
 class Clusters(Lenient):
-    """Clusters of features; accuracies are [value, low, high] or []."""
+    """Clusters of features; accuracies are [value, low, high] or []; unjudged: why there are none."""
 
     method: str
     count: int
     judged: int
+    crosscoder: str = ""
+    unjudged: str | None = None
     accuracy: dict[str, list[float]] = {}
+    accuracy_matched: dict[str, list[float]] = {}
+    stability: dict[str, list[float]] = {}
     planted_ami: dict[str, float | list[float]] = {}
 
 
@@ -74,7 +78,8 @@ class Dormant(Lenient):
     """Dormant neurons and what wakes them."""
 
     neurons: int
-    woken_by_trigger: int
+    woken_by_trigger: int | None
+    woken_in_control: int | None = None
     associated_clusters: int
 
 

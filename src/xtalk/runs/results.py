@@ -9,7 +9,9 @@ from xtalk.evaluation.evaluate import Evaluation, evaluate_crosscoder
 from xtalk.evaluation.fidelity import Fidelity
 from xtalk.evaluation.interaction import TIGHTNESS_QUANTILES, Interaction
 from xtalk.reports import ReportData
+from xtalk.runs.clusters import CLUSTERS
 from xtalk.runs.config import UNPENALISED, CrosscoderSpec
+from xtalk.runs.dormant import DORMANT
 from xtalk.runs.progress import Report
 from xtalk.runs.workbench import Workbench
 
@@ -66,6 +68,8 @@ def write_results(workbench: Workbench, started: float) -> list[str]:
             "ce_mlp_mean_ablated": [baselines.ce_mean(block) for block in range(model.n_blocks)],
         },
         "crosscoders": [part["metrics"] for part in parts],
+        "clusters": _clusters(folder.read_json(CLUSTERS)),
+        "dormant": _dormant(folder.read_json(DORMANT)),
     }
     data = {
         "schema": "xtalk.report/1",
@@ -81,6 +85,23 @@ def write_results(workbench: Workbench, started: float) -> list[str]:
     folder.write_json(REPORT_DATA, ReportData.model_validate(data).model_dump(mode="json"))
     folder.write_json(METRICS, metrics)
     return [METRICS, REPORT_DATA]
+
+
+def _clusters(record: dict[str, Any]) -> dict[str, Any]:
+    """The clusters of metrics.json; accuracy_matched: distractors as co-active as the held-out member."""
+    accuracy = record["accuracy"]
+    keys = ("crosscoder", "method", "normaliser", "converged", "count", "judged", "unjudged", "stability")
+    return {
+        **{key: record[key] for key in keys},
+        "accuracy": accuracy.get("any", {}),
+        "accuracy_matched": accuracy.get("coactivation", {}),
+    }
+
+
+def _dormant(record: dict[str, Any]) -> dict[str, Any]:
+    """The dormant neurons of metrics.json."""
+    keys = "model control trigger neurons woken_by_trigger woken_in_control associated_clusters rare_latents"
+    return {key: record[key] for key in keys.split()}
 
 
 def _part(spec: CrosscoderSpec) -> str:

@@ -3,8 +3,10 @@
     harvest    reads the text, measures scaling       harvest.json, scaling.safetensors, activations/
     train      a crosscoder per set of penalties      crosscoders/NAME/
     interact   pair interactions, strongest latents   interactions/
+    cluster    clusters of features, judged           clusters.json, cluster_map.json
+    dormant    dormant neurons and what wakes them    dormant.json
     evaluate   fidelity on held-out text              evaluations/, metrics.json, report_data.json
-    report     figures and page                       figures/, report.html
+    report     figures and pages                      figures/, report.html, clusters.html
 
 A step is complete while its files, and those it was made from, are as they were then; it is not done again.
 """
@@ -12,14 +14,17 @@ A step is complete while its files, and those it was made from, are as they were
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 from xtalk.activations import measure_scaling
 from xtalk.activations.manifest import MANIFEST
 from xtalk.errors import XtalkError
 from xtalk.evaluation.bootstrap import Bootstrap
 from xtalk.evaluation.text import count_documents
+from xtalk.runs.clusters import choose_clustering, cluster_run
 from xtalk.runs.config import CrosscoderSpec
 from xtalk.runs.crosscoders import interact_one, train_one
+from xtalk.runs.dormant import choose_dormant, dormant_run
 from xtalk.runs.folder import RunFolder
 from xtalk.runs.progress import Report, silent
 from xtalk.runs.results import evaluate_one, write_results
@@ -54,6 +59,20 @@ def interact(folder: RunFolder, *, device: str = "auto", progress: Report = sile
     _step("interact", folder, device, progress)
 
 
+def cluster(folder: RunFolder, *, device: str = "auto", progress: Report = silent, **settings: Any) -> None:
+    """Cluster the features of a crosscoder by interaction; settings: those of `ClusterSettings` to change."""
+    with folder.locked():
+        choose_clustering(folder, settings)
+        _perform("cluster", Workbench(folder, device), progress)
+
+
+def dormant(folder: RunFolder, *, device: str = "auto", progress: Report = silent, **settings: Any) -> None:
+    """Find dormant neurons and what wakes them; settings: those of `DormantSettings` to change."""
+    with folder.locked():
+        choose_dormant(folder, settings)
+        _perform("dormant", Workbench(folder, device), progress)
+
+
 def evaluate(folder: RunFolder, *, device: str = "auto", progress: Report = silent) -> None:
     """Evaluate each crosscoder on held-out text and write metrics.json and report_data.json."""
     _step("evaluate", folder, device, progress)
@@ -75,7 +94,8 @@ def _perform(step: str, workbench: Workbench, progress: Report) -> None:
         if earlier == step:
             break
         if not folder.is_complete(earlier, inputs):
-            raise XtalkError(f"{step} comes after {earlier}; first run `xtalk {earlier} --out {folder.path}`")
+            command = COMMANDS.get(earlier, earlier)
+            raise XtalkError(f"{step} comes after {earlier}; first run `xtalk {command} --out {folder.path}`")
         inputs = folder.outputs(earlier)
     if folder.is_complete(step, inputs):
         logger.info("%s: complete already", step)
@@ -167,6 +187,11 @@ BODIES: dict[str, Body] = {
     "harvest": _harvest,
     "train": _train,
     "interact": _interact,
+    "cluster": cluster_run,
+    "dormant": dormant_run,
     "evaluate": _evaluate,
     "report": _report,
 }
+
+COMMANDS = {"dormant": "detect dormant"}
+"""Steps whose command has another name."""

@@ -74,10 +74,19 @@ class Workbench:
         """The text to train on."""
         return self._sequences[0]
 
+    @property
+    def all_held_out_sequences(self) -> TokenSequences:
+        """The text of all documents kept for evaluation; `held_out_sequences` are its first."""
+        return self._sequences[1]
+
     @cached_property
     def held_out_sequences(self) -> TokenSequences:
         """The text to evaluate on: of the documents kept for that, what `evaluation.tokens` asks for."""
-        held_out, tokens = self._sequences[1], self.config.evaluation.tokens
+        return self.held_out_text(self.config.evaluation.tokens)
+
+    def held_out_text(self, tokens: int) -> TokenSequences:
+        """The first sequences of the documents kept for evaluation, so many tokens, or all there are."""
+        held_out = self._sequences[1]
         count = -(-tokens // held_out.length)
         return token_sequences(held_out.tokens[:count], held_out.documents[:count])
 

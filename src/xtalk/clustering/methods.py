@@ -1,0 +1,143 @@
+"""Clusters from a similarity, by four methods of well-kept libraries."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import networkx as nx
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float, Int
+from sklearn.cluster import HDBSCAN, AffinityPropagation, SpectralClustering
+from sklearn.exceptions import ConvergenceWarning
+
+from xtalk.clustering.similarity import Similarity
+from xtalk.clustering.sparse import entries
+from xtalk.errors import XtalkError
+
+MOST_DENSE = 6000  # latents for the methods that hold every pair: some GB in all
+LATENTS_PER_CLUSTER = 8  # of spectral clustering, which must be told how many clusters there are
+NEIGHBOURS = 10  # of each latent in the graph of the communities
+RESOLUTION = 5.0  # of the communities: at 1 most hold more latents than a reader can take in
+ITERATIONS = 400
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """Which cluster each latent is in, -1 for none, the largest cluster 0; and whether the method settled."""
+
+    labels_L: Int[np.ndarray, "L"]
+    converged: bool
+
+    @property
+    def count(self) -> int:
+        """The number of clusters."""
+        return int(self.labels_L.max()) + 1
+
+    def members(self, cluster: int) -> Int[np.ndarray, "m"]:
+        """The latents of a cluster, ascending."""
+        return np.flatnonzero(self.labels_L == cluster)
+
+
+Labels = Int[np.ndarray, "F"]
+Method = Callable[[sp.csr_array, int], tuple[Labels, bool]]
+
+
+def find_clusters(similarity: Similarity, method: str, n_latents: int, seed: int) -> Clustering:
+    """The clusters of a similarity; latents that it leaves out, and clusters of one, are in none.
+
+    Errors: XtalkError for an unknown method, too many latents for it, or where all latents are one cluster.
+    """
+    if method not in METHODS:
+        raise XtalkError(f"no clustering method {method!r}; expected one of {', '.join(METHODS)}")
+    F = len(similarity.latents_F)
+    if method != "louvain" and F > MOST_DENSE:
+        raise XtalkError(
+            f"{F} latents for {method}, which holds every pair of them; expected at most {MOST_DENSE}; "
+            "use the method louvain"
+        )
+    labels_F, converged = METHODS[method](similarity.values_FF, seed)
+    labels_L = np.full(n_latents, -1)
+    labels_L[similarity.latents_F] = _by_size(labels_F)
+    clustering = Clustering(labels_L, converged)
+    if clustering.count == 0 or (labels_L[similarity.latents_F] == 0).all():
+        found = f"all {F} latents in one cluster" if clustering.count else f"no cluster among {F} latents"
+        raise XtalkError(f"{method} finds {found}; choose another method or normaliser")
+    return clustering
+
+
+def _by_size(labels_F: Labels) -> Labels:
+    """Clusters numbered by size, largest first; those of one latent, and outliers, become -1."""
+    names, place_F, sizes = np.unique(labels_F, return_inverse=True, return_counts=True)
+    order = np.argsort(-sizes, kind="stable")
+    kept = [place for place in order.tolist() if names[place] >= 0 and sizes[place] > 1]
+    number = np.full(len(names), -1)
+    number[kept] = np.arange(len(kept))
+    return number[place_F]
+
+
+def _affinity_propagation(values_FF: sp.csr_array, seed: int) -> tuple[Labels, bool]:
+    """The paper's method; the similarity is given as such, and the preference is its median."""
+    model = AffinityPropagation(
+        affinity="precomputed", damping=0.8, max_iter=ITERATIONS, random_state=seed, copy=False
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        labels_F = model.fit(values_FF.toarray()).labels_
+    return labels_F, model.n_iter_ < ITERATIONS and bool((labels_F >= 0).all())
+
+
+def _hdbscan(values_FF: sp.csr_array, seed: int) -> tuple[Labels, bool]:
+    distance_FF = _distance(values_FF)
+    return HDBSCAN(
+        min_cluster_size=3,
+        metric="precomputed",
+        copy=False,  # pyright: ignore[reportArgumentType]: its stub is wrong
+    ).fit_predict(distance_FF), True
+
+
+def _distance(values_FF: sp.csr_array) -> Float[np.ndarray, "F F"]:
+    """1 for unrelated latents; 0 for the most similar pair, and on the diagonal."""
+    distance_FF = 1 - values_FF.toarray() / values_FF.max()
+    np.fill_diagonal(distance_FF, 0)
+    return distance_FF
+
+
+def _spectral(values_FF: sp.csr_array, seed: int) -> tuple[Labels, bool]:
+    affinity_FF = values_FF.toarray()
+    clusters = max(2, len(affinity_FF) // LATENTS_PER_CLUSTER)
+    model = SpectralClustering(
+        clusters, affinity="precomputed", assign_labels="cluster_qr", random_state=seed
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a graph in several pieces, which is no error here
+        return model.fit_predict(affinity_FF), True
+
+
+def _louvain(values_FF: sp.csr_array, seed: int) -> tuple[Labels, bool]:
+    graph = nx.from_scipy_sparse_array(_nearest(values_FF))
+    communities = nx.community.louvain_communities(graph, resolution=RESOLUTION, seed=seed)
+    labels_F = np.zeros(len(graph), dtype=np.int64)
+    for number, members in enumerate(communities):
+        labels_F[list(members)] = number
+    return labels_F, True
+
+
+def _nearest(values_FF: sp.csr_array) -> sp.csr_array:
+    """The pairs of which one is among the ten most similar of the other."""
+    pairs = entries(values_FF)
+    order = np.lexsort((-pairs.values, pairs.rows))
+    rows = pairs.rows[order]
+    nearest = order[np.arange(len(rows)) - np.searchsorted(rows, rows) < NEIGHBOURS]
+    listed = (pairs.values[nearest], (pairs.rows[nearest], pairs.columns[nearest]))
+    kept = sp.csr_array(listed, shape=pairs.shape)
+    return sp.csr_array(kept.maximum(kept.T))
+
+
+METHODS: dict[str, Method] = {
+    "affinity-propagation": _affinity_propagation,
+    "hdbscan": _hdbscan,
+    "spectral": _spectral,
+    "louvain": _louvain,
+}
+"""Each takes a similarity and a seed, and returns labels, below 0 for none, and whether it settled."""

@@ -1,0 +1,84 @@
+"""Interaction clusters beside what they must beat: the same method, the same judges, other similarities."""
+
+from collections.abc import Mapping, Sequence
+from typing import get_args
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float
+
+from xtalk.clustering.methods import Clustering, find_clusters
+from xtalk.clustering.protocol import (
+    Distractors,
+    Judge,
+    Judged,
+    Triple,
+    bootstrap_mean,
+    judge_clusters,
+    make_trials,
+    matched_random,
+)
+from xtalk.clustering.similarity import (
+    Similarity,
+    activation_similarity,
+    coactivation_similarity,
+    decoder_similarity,
+)
+
+INTERACTION = "interaction"
+
+
+def baseline_similarities(
+    interaction: Similarity, codes_BL: sp.csr_array, decoder_LX: Float[np.ndarray, "L X"]
+) -> dict[str, Similarity]:
+    """What interaction must beat, between the same latents, from the codes of the same text.
+
+    coactivation: cosine of when they are active; activation: cosine of how strongly they are, which is
+    co-activation that knows strengths; decoder: cosine of directions.
+    """
+    latents_F = interaction.latents_F
+    return {
+        "coactivation": coactivation_similarity(codes_BL, latents_F),
+        "activation": activation_similarity(codes_BL, latents_F),
+        "decoder": decoder_similarity(decoder_LX, latents_F),
+    }
+
+
+def cluster_all(
+    similarities: Mapping[str, Similarity], method: str, n_latents: int, seed: int
+) -> dict[str, Clustering]:
+    """The clusters of each similarity by one method, and interaction's sizes filled at random."""
+    found = {
+        name: find_clusters(similarity, method, n_latents, seed) for name, similarity in similarities.items()
+    }
+    return {**found, "random": matched_random(found[INTERACTION], seed)}
+
+
+def judge_all(
+    clusterings: Mapping[str, Clustering],
+    judge: Judge,
+    eligible: np.ndarray,
+    rates_L: Float[np.ndarray, "L"],
+    coactivation: Similarity,
+    seed: int,
+) -> dict[Distractors, dict[str, Judged]]:
+    """What the judge makes of each clustering, with each kind of distractors."""
+    judged: dict[Distractors, dict[str, Judged]] = {}
+    for distractors in get_args(Distractors):
+        judged[distractors] = {}
+        for name, clustering in clusterings.items():
+            trials = make_trials(
+                clustering,
+                eligible,
+                seed=seed,
+                distractors=distractors,
+                rates_L=rates_L,
+                coactivation=coactivation,
+            )
+            judged[distractors][name] = judge_clusters(trials, judge)
+    return judged
+
+
+def pooled_accuracy(judged: Sequence[Judged], seed: int) -> Triple:
+    """Mean accuracy over the clusters of several clusterings, such as those of several training seeds."""
+    return bootstrap_mean(np.concatenate([one.accuracy_C for one in judged]), seed)
