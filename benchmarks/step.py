@@ -39,7 +39,7 @@ def draw(B: int, P: int, D: int, L: int, K: int, fused: bool) -> Inputs:
     generator = torch.Generator().manual_seed(0)
     names = tuple(f"blocks.{p}.resid_pre" for p in range(P))
     crosscoder = Crosscoder(CrosscoderConfig(d_in=D, d_sae=L, k=K, hook_names=names))
-    crosscoder.initialise(torch.zeros(P, D), generator)
+    crosscoder.initialise(torch.zeros(P, D), torch.randn(L, P, D, generator=generator))
     parameters = [parameter for parameter in crosscoder.parameters() if parameter.requires_grad]
     optimiser = torch.optim.Adam(parameters, lr=0.0, fused=fused or None)
     return Inputs(crosscoder, optimiser, torch.randn(B, P, D, generator=generator))

@@ -20,7 +20,8 @@ def half_killed(k: int = 4) -> tuple[Crosscoder, list[torch.Tensor]]:
     source = SparseSource(sequences=600)
     scaling = scaling_of(source)
     crosscoder = Crosscoder(crosscoder_config(source, k=k))
-    crosscoder.initialise(scaling.apply(scaling.mean_PD), torch.Generator().manual_seed(0))
+    directions = torch.randn(crosscoder.W_dec.shape, generator=torch.Generator().manual_seed(0))
+    crosscoder.initialise(scaling.apply(scaling.mean_PD), directions)
     with torch.no_grad():
         crosscoder.W_enc[:, :, 1::2] *= 0.1
         crosscoder.b_enc[1::2] -= 4

@@ -23,7 +23,8 @@ def problem(blocks: int, architecture: str = "batchtopk"):
     scaling = scaling_of(source)
     config = crosscoder_config(source, architecture=architecture)
     crosscoder = Crosscoder(config)
-    crosscoder.initialise(scaling.apply(scaling.mean_PD), torch.Generator().manual_seed(0))
+    directions = torch.randn(crosscoder.W_dec.shape, generator=torch.Generator().manual_seed(0))
+    crosscoder.initialise(scaling.apply(scaling.mean_PD), directions)
     stream = batches(source)
     x_BPD = scaling.apply(next(stream).activations)
     sample = [next(stream).activations for _ in range(8)]

@@ -18,7 +18,7 @@ def decoder_gradient(penalties, gated, bfloat16=False):
     generator = torch.Generator().manual_seed(0)
     names = tuple(f"blocks.{block}.ln2" for block in range(BLOCKS))
     crosscoder = Crosscoder(CrosscoderConfig(d_in=D, d_sae=L, k=3, hook_names=names, architecture="topk"))
-    crosscoder.initialise(torch.zeros(BLOCKS, D), generator)
+    crosscoder.initialise(torch.zeros(BLOCKS, D), torch.randn(L, BLOCKS, D, generator=generator))
     mlps = [
         PenalisedMlp(random_mlp(GELU, gated, generator, D, N, torch.float32), block, 1.5, 2.0)
         for block in range(BLOCKS)

@@ -218,15 +218,15 @@ def test_results_are_in_the_models_own_units():
 
 
 def test_a_loss_that_is_not_finite_stops_training(tmp_path: Path):
-    class BreaksInTheThirdBuffer(SparseSource):
+    class BreaksInTheThirdBufferOfTraining(SparseSource):
         buffers = 0
 
         def read(self, rows):
             self.buffers += 1
             for x in super().read(rows):
-                yield x * (float("nan") if self.buffers == 3 else 1)
+                yield x * (float("nan") if self.buffers == 32 + 3 else 1)
 
-    source = BreaksInTheThirdBuffer()
+    source = BreaksInTheThirdBufferOfTraining()  # 32 are read for the start
     with pytest.raises(
         XtalkError, match=r"training step 16: recon is nan; expected a finite number"
     ) as caught:

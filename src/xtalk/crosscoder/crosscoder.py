@@ -29,12 +29,10 @@ class Crosscoder(nn.Module):
         self.threshold = nn.Parameter(torch.zeros(L), requires_grad=config.architecture == "jumprelu")
 
     @torch.no_grad()
-    def initialise(self, mean_PD: Float[Tensor, "P D"], generator: torch.Generator) -> None:
-        """Random decoder directions of unit norm, the encoder their transpose; centred on the mean."""
-        W_dec = torch.randn(self.W_dec.shape, generator=generator).to(self.W_dec)
-        W_dec /= W_dec.flatten(1).norm(dim=1)[:, None, None]
-        self.W_dec.copy_(W_dec)
-        self.W_enc.copy_(W_dec.permute(1, 2, 0))
+    def initialise(self, mean_PD: Float[Tensor, "P D"], direction_LPD: Float[Tensor, "L P D"]) -> None:
+        """Decoder directions as given, brought to unit norm, the encoder their transpose; centred on the mean."""
+        self.W_dec.copy_(direction_LPD / direction_LPD.flatten(1).norm(dim=1).clamp(min=1e-9)[:, None, None])
+        self.W_enc.copy_(self.W_dec.permute(1, 2, 0))
         self.b_dec.copy_(mean_PD)
         self.b_enc.copy_(-torch.einsum("pd,pdl->l", self.b_dec, self.W_enc))
         if self.config.architecture == "jumprelu":

@@ -10,8 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from xtalk.crosscoder.config import Architecture
 from xtalk.errors import XtalkError
-from xtalk.interactions.penalties import penalty
-from xtalk.training.config import TrainingConfig
+from xtalk.training.config import TrainingConfig, check_penalty
 
 UNPENALISED = "unpenalised"
 _NOT_SHARED = ("penalties", "seed")
@@ -66,10 +65,7 @@ class CrosscoderSpec(Frozen):
     @classmethod
     def _known_and_positive(cls, penalties: dict[str, float]) -> dict[str, float]:
         for name, weight in penalties.items():
-            try:
-                penalty(name)
-            except XtalkError as error:
-                raise ValueError(str(error)) from error
+            check_penalty(name)
             if weight <= 0:
                 raise ValueError(f"penalty {name} has weight {weight}; expected more than 0, or leave it out")
         return penalties

@@ -3,8 +3,8 @@
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from xtalk.errors import XtalkError
-from xtalk.interactions.penalties import penalty
+from xtalk.interactions.penalties import PENALTIES
+from xtalk.training.spliced import SPLICES
 
 _CALIBRATION_TOKENS = 16384
 
@@ -40,10 +40,7 @@ class TrainingConfig(BaseModel):
     @classmethod
     def _known_penalties(cls, penalties: dict[str, float]) -> dict[str, float]:
         for name, weight in penalties.items():
-            try:
-                penalty(name)
-            except XtalkError as error:
-                raise ValueError(str(error)) from error
+            check_penalty(name)
             if weight < 0:
                 raise ValueError(f"penalty {name} has weight {weight}; expected 0 or more")
         return {name: weight for name, weight in sorted(penalties.items()) if weight}
@@ -68,6 +65,13 @@ class TrainingConfig(BaseModel):
         if self.bfloat16 is not None:
             return self.bfloat16
         return device.type == "cuda" or (device.type == "cpu" and _cpu_is_fast_in_bfloat16())
+
+
+def check_penalty(name: str) -> None:
+    """Errors: ValueError for a penalty that does not exist, with those that do."""
+    known = (*PENALTIES, *SPLICES)
+    if name not in known:
+        raise ValueError(f"unknown penalty {name!r}; expected one of {', '.join(known)}")
 
 
 def _cpu_is_fast_in_bfloat16() -> bool:

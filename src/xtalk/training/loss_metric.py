@@ -31,12 +31,12 @@ class LossMetric:
     """
 
     def __init__(self, model: LanguageModel, factors: Mapping[int, Float[Tensor, "D D"]]) -> None:
-        self._model = model
+        self.model = model
         self._factors = factors
 
     def mlp_weights(self, block: int) -> MlpWeights:
         """The MLP of a block, its output in the metric."""
-        weights, R_DD = self._model.mlp_weights(block), self._factors[block]
+        weights, R_DD = self.model.mlp_weights(block), self._factors[block]
         return replace(weights, W_out=weights.W_out @ R_DD, b_out=weights.b_out @ R_DD)
 
 

@@ -2,16 +2,19 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from xtalk.activations import Scaling
 from xtalk.errors import XtalkError
 from xtalk.models.mlp import MlpWeights
+from xtalk.training.loss_metric import LossMetric
 from xtalk.training.objective import PenalisedMlp
+from xtalk.training.spliced import SPLICES, SplicingModel, spliced_mlp
 
 _MLP_INPUT = re.compile(r"(?:(?P<model>.+)/)?blocks\.(?P<block>\d+)\.ln2")
 
@@ -49,15 +52,55 @@ def penalised_mlps(
     return [PenalisedMlp(mlp, p, float(scaling.factor_P[p]), variances[p]) for p, mlp in weights.items()]
 
 
+def spliced_mlps(
+    mlps: Sequence[PenalisedMlp],
+    hook_names: Sequence[str],
+    model: HasMlps | Mapping[str, HasMlps],
+    scaling: Scaling,
+    sample: Sequence[Int[Tensor, "m S"]],
+    names: Iterable[str],
+) -> list[PenalisedMlp]:
+    """The MLPs made ready for penalties, by name, that run the model on with their outputs.
+
+    sample: token sequences, on which is measured what ablating each MLP costs. Errors: XtalkError where a
+    penalty takes resid_mid from the crosscoder and that has none, or the model cannot be run on.
+    """
+    takes_mid = [name for name in names if name in SPLICES and SPLICES[name].crosscoder_resid_mid]
+    ready: list[PenalisedMlp] = []
+    for mlp in mlps:
+        name = hook_names[mlp.hook_index]
+        mid = name.removesuffix("ln2") + "resid_mid"
+        resid_mid = None
+        if mid in hook_names:
+            p = hook_names.index(mid)
+            resid_mid = p, float(scaling.factor_P[p])
+        elif takes_mid:
+            raise XtalkError(f"the penalty {takes_mid[0]} needs the hookpoint {mid}; add it, or leave it out")
+        owner, block = _owner(name, model)
+        if isinstance(owner, LossMetric):
+            owner = owner.model
+        if not isinstance(owner, SplicingModel):
+            raise XtalkError(f"the penalties {', '.join(SPLICES)} run the model on; give a LanguageModel")
+        ready.append(replace(mlp, spliced=spliced_mlp(owner, block, sample), resid_mid=resid_mid))
+    return ready
+
+
 def _weights(hook_name: str, model: HasMlps | Mapping[str, HasMlps]) -> MlpWeights | None:
-    match = _MLP_INPUT.fullmatch(hook_name)
-    if match is None:
+    if _MLP_INPUT.fullmatch(hook_name) is None:
         return None
+    owner, block = _owner(hook_name, model)
+    return owner.mlp_weights(block)
+
+
+def _owner(hook_name: str, model: HasMlps | Mapping[str, HasMlps]) -> tuple[HasMlps, int]:
+    """The model and the block that an MLP input's hookpoint is of."""
+    match = _MLP_INPUT.fullmatch(hook_name)
+    assert match is not None
     if isinstance(model, Mapping):
         if match["model"] not in model:
             raise XtalkError(f"hookpoint {hook_name} is of none of the models given: {', '.join(model)}")
         model = model[match["model"]]
-    return model.mlp_weights(int(match["block"]))
+    return model, int(match["block"])
 
 
 @torch.no_grad()

@@ -13,16 +13,23 @@ from xtalk.interactions.contributions import MlpContributions
 from xtalk.interactions.penalties import MlpTarget, penalty
 from xtalk.models.mlp import MlpWeights
 from xtalk.training.auxiliary import auxiliary_loss
+from xtalk.training.spliced import SPLICES, Places, SplicedMlp
 
 
 @dataclass(frozen=True)
 class PenalisedMlp:
-    """One MLP under penalty: weights, its input's place in P and scaling factor, its output's variance."""
+    """One MLP under penalty: weights, its input's place in P and scaling factor, its output's variance.
+
+    spliced: the same MLP in its model, for penalties that run that on; resid_mid: place and scaling factor of
+    what its output is added to, where the crosscoder has that.
+    """
 
     weights: MlpWeights
     hook_index: int
     scale: float
     output_variance: float
+    spliced: SplicedMlp | None = None
+    resid_mid: tuple[int, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -45,10 +52,13 @@ class Objective:
         x_BPD: Float[Tensor, "B P D"],
         dead_L: Int[Tensor, "dead"],
         penalty_factor: float,
+        places: Places | None = None,
+        turn: int = 0,
     ) -> tuple[Float[Tensor, ""], Codes, dict[str, Float[Tensor, ""]]]:
         """The loss, the batch's codes, and each unweighted part by name; x_BPD in scaled space.
 
-        penalty_factor: the warm-up, from 0 to 1, of every penalty's weight.
+        penalty_factor: the warm-up, from 0 to 1, of every penalty's weight. places: of the batch's tokens,
+        which penalties that splice need; they take the MLPs in turn, one at each step, and turn counts steps.
         """
         with self._autocast(x_BPD):
             pre_BL = crosscoder.pre_activations(x_BPD)
@@ -62,7 +72,7 @@ class Objective:
         if self.sparsity:
             parts["sparsity"] = self._sparsity_loss(crosscoder, codes, active)
             loss = loss + self.sparsity * parts["sparsity"]
-        for name, value in self._penalties(crosscoder, x_BPD, codes, rebuilt_BPD).items():
+        for name, value in self._penalties(crosscoder, x_BPD, codes, rebuilt_BPD, places, turn).items():
             parts[name] = value
             loss = loss + penalty_factor * self.penalties[name] * value
         return loss, codes, parts
@@ -77,31 +87,77 @@ class Objective:
         norm_L = crosscoder.W_dec.flatten(1).norm(dim=1)
         return (codes.values * norm_L[codes.latents]).sum(1).mean()
 
+    @property
+    def splices(self) -> bool:
+        """Whether a penalty runs the model on."""
+        return any(name in SPLICES for name in self.penalties)
+
     def _penalties(
         self,
         crosscoder: Crosscoder,
         x_BPD: Float[Tensor, "B P D"],
         codes: Codes,
         rebuilt_BPD: Float[Tensor, "B P D"],
+        places: Places | None,
+        turn: int,
     ) -> dict[str, Float[Tensor, ""]]:
-        """Each penalty, mean over MLPs."""
+        """Each penalty: the mean over MLPs, or for those that splice that of the MLP whose turn it is."""
         totals: dict[str, Tensor] = {}
         if not self.penalties:
             return totals
-        hooks = torch.tensor([mlp.hook_index for mlp in self.mlps], device=x_BPD.device)
+        local = [name for name in self.penalties if name not in SPLICES]
+        spliced = self.mlps[turn % len(self.mlps)] if self.splices else None
+        mlps = self.mlps if local else [mlp for mlp in self.mlps if mlp is spliced]
+        hooks = torch.tensor([mlp.hook_index for mlp in mlps], device=x_BPD.device)
         inputs = [
             tensor.index_select(tensor.ndim - 2, hooks).unbind(
                 -2
             )  # once: a gradient of full size per slice is slow
             for tensor in (crosscoder.W_dec, crosscoder.b_dec, rebuilt_BPD - crosscoder.b_dec)
         ]
-        for mlp, decoder_LD, bias_D, decoded_BD in zip(self.mlps, *inputs, strict=True):
+        for mlp, decoder_LD, bias_D, decoded_BD in zip(mlps, *inputs, strict=True):
             s = mlp.scale
             contributions = MlpContributions(decoder_LD / s, bias_D / s, codes, mlp.weights, decoded_BD / s)
-            with torch.no_grad(), self._autocast(x_BPD):
-                output_BD = mlp.weights(x_BPD[:, mlp.hook_index] / s).float()
-            target = MlpTarget(output_BD, mlp.output_variance)
-            for name in self.penalties:
-                value = penalty(name)(contributions, target).float() / len(self.mlps)
-                totals[name] = totals.get(name, torch.zeros_like(value)) + value
+            for name, value in self._local(mlp, contributions, x_BPD, local).items():
+                totals[name] = totals.get(name, torch.zeros_like(value)) + value / len(self.mlps)
+            if mlp is spliced and places is not None:
+                totals |= self._splice(mlp, contributions, rebuilt_BPD, places)
         return totals
+
+    def _local(
+        self,
+        mlp: PenalisedMlp,
+        contributions: MlpContributions,
+        x_BPD: Float[Tensor, "B P D"],
+        names: Sequence[str],
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Each penalty that stays at its MLP."""
+        if not names:
+            return {}
+        with torch.no_grad(), self._autocast(x_BPD):
+            output_BD = mlp.weights(x_BPD[:, mlp.hook_index] / mlp.scale).float()
+        target = MlpTarget(output_BD, mlp.output_variance)
+        return {name: penalty(name)(contributions, target).float() for name in names}
+
+    def _splice(
+        self,
+        mlp: PenalisedMlp,
+        contributions: MlpContributions,
+        rebuilt_BPD: Float[Tensor, "B P D"],
+        places: Places,
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Each penalty that splices, at one MLP."""
+        assert mlp.spliced is not None
+        weights, outputs, resid_mids = mlp.spliced.weights, dict[str, Tensor](), dict[str, Tensor]()
+        for name in self.penalties:
+            if name not in SPLICES:
+                continue
+            splice = SPLICES[name]
+            kept = contributions.totals if splice.keep is None else contributions.keep(splice.keep)
+            outputs[name] = contributions.activations(kept) @ weights.W_out + weights.b_out
+            if splice.crosscoder_resid_mid:
+                assert mlp.resid_mid is not None
+                p, scale = mlp.resid_mid
+                resid_mids[name] = rebuilt_BPD[:, p] / scale
+        with self._autocast(rebuilt_BPD):
+            return mlp.spliced.divergences(places, outputs, resid_mids)

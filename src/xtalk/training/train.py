@@ -18,10 +18,13 @@ from xtalk.crosscoder.nonlinearities import largest_but
 from xtalk.errors import XtalkError
 from xtalk.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from xtalk.training.config import TrainingConfig, calibration_tokens
-from xtalk.training.mlps import HasMlps, penalised_mlps
+from xtalk.training.mlps import HasMlps, penalised_mlps, spliced_mlps
 from xtalk.training.objective import Objective, PenalisedMlp
+from xtalk.training.spliced import SPLICES, Places, places_of
 
 LOG_EVERY = 50  # steps
+_START_NOISE = 1.0  # of a decoder direction at the start, for each part that it has of a token
+_SPLICE_SAMPLE = 32  # sequences, on which ablating an MLP is measured
 
 Log = Callable[[dict[str, float]], object]
 Progress = Callable[[int, int], object]
@@ -57,8 +60,9 @@ def train_crosscoder(
 
     logged_step, logged_at = state.step, time.perf_counter()
     while state.step < training.steps:
-        x_BPD = scaling.apply(next(stream).activations)
-        codes, parts = _step(state, objective, training, x_BPD)
+        batch = next(stream)
+        places = places_of(batch, stream.source.sequences) if objective.splices else None
+        codes, parts = _step(state, objective, training, scaling.apply(batch.activations), places)
         if state.step % LOG_EVERY == 0 or state.step == training.steps:
             now = time.perf_counter()
             rate = (state.step - logged_step) * training.batch_tokens / (now - logged_at)
@@ -84,6 +88,10 @@ def _objective(
     if training.penalties:
         with _rewound(stream):
             mlps = penalised_mlps(config.hook_names, model, scaling, _calibration_batches(stream))
+    if any(name in SPLICES for name in training.penalties):
+        tokens_nS = torch.from_numpy(stream.source.sequences.tokens[:_SPLICE_SAMPLE].astype("int64"))
+        sample = tokens_nS.to(scaling.factor_P.device).split(8)
+        mlps = spliced_mlps(mlps, config.hook_names, model, scaling, sample, training.penalties)
     bfloat16 = training.uses_bfloat16(scaling.factor_P.device)
     return Objective(mlps, training.penalties, training.aux, training.sparsity, bfloat16)
 
@@ -93,7 +101,9 @@ def _initial_state(
 ) -> TrainingState:
     device = scaling.factor_P.device
     crosscoder = Crosscoder(config).to(device)
-    crosscoder.initialise(scaling.apply(scaling.mean_PD), torch.Generator().manual_seed(training.seed))
+    with _rewound(stream):
+        direction_LPD = _deviations(config.d_sae, stream, scaling, training.seed)
+    crosscoder.initialise(scaling.apply(scaling.mean_PD), direction_LPD)
     if config.architecture == "jumprelu":  # from k active latents on, the sparsity loss has little left to do
         with _rewound(stream):
             calibrate_threshold(crosscoder, stream, scaling)
@@ -102,12 +112,31 @@ def _initial_state(
     return TrainingState(crosscoder, optimiser, torch.zeros(config.d_sae, dtype=torch.int64, device=device))
 
 
+def _deviations(count: int, stream: ActivationBatches, scaling: Scaling, seed: int) -> Float[Tensor, "L P D"]:
+    """How random tokens deviate from the mean: directions that the data has, so that few latents start dead.
+
+    With a little noise, for text has tokens (such as its first) that are the same many times.
+    """
+    x_TPD = torch.cat([scaling.apply(x_BPD) for x_BPD in _calibration_batches(stream)])
+    generator = torch.Generator().manual_seed(seed)
+    chosen_L = torch.randint(len(x_TPD), (count,), generator=generator).to(x_TPD.device)
+    direction_LPD = x_TPD[chosen_L] - scaling.apply(scaling.mean_PD)
+    noise_LPD = torch.randn(direction_LPD.shape, generator=generator).to(direction_LPD)
+    size_L11 = direction_LPD.square().mean((1, 2), keepdim=True).sqrt()
+    return direction_LPD + _START_NOISE * size_L11 * noise_LPD
+
+
 def _step(
-    state: TrainingState, objective: Objective, training: TrainingConfig, x_BPD: Float[Tensor, "B P D"]
+    state: TrainingState,
+    objective: Objective,
+    training: TrainingConfig,
+    x_BPD: Float[Tensor, "B P D"],
+    places: Places | None = None,
 ) -> tuple[Codes, dict[str, Float[Tensor, ""]]]:
     """One step of the optimiser; returns the batch's codes and the parts of its loss."""
     dead_L = _dead(state, training)
-    loss, codes, parts = objective(state.crosscoder, x_BPD, dead_L, training.penalty_factor(state.step))
+    factor = training.penalty_factor(state.step)
+    loss, codes, parts = objective(state.crosscoder, x_BPD, dead_L, factor, places, state.step)
     state.optimiser.zero_grad()
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(state.crosscoder.parameters(), training.clip)

@@ -1,0 +1,225 @@
+"""Penalties that run the model on with a rebuilt MLP output, against a forward of the whole model."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from reference.tiny_models import BLOCKS, D_MODEL, tiny_model, tiny_tokens
+
+from xtalk.activations import ActivationBatches, Harvest, measure_scaling
+from xtalk.activations.stream import ActivationBatch
+from xtalk.crosscoder.config import CrosscoderConfig
+from xtalk.crosscoder.crosscoder import Crosscoder
+from xtalk.data.tokens import token_sequences
+from xtalk.errors import XtalkError
+from xtalk.interactions.contributions import MlpContributions
+from xtalk.models.hookpoints import Hookpoint, paper_hookpoints
+from xtalk.training.config import TrainingConfig
+from xtalk.training.loss_metric import LossMetric
+from xtalk.training.mlps import penalised_mlps, spliced_mlps
+from xtalk.training.objective import Objective
+from xtalk.training.spliced import SPLICES, SplicedMlp, places_of, spliced_mlp
+from xtalk.training.train import train_crosscoder
+
+LENGTH = 7
+SEQUENCES = token_sequences(tiny_tokens(40, LENGTH).numpy().astype("int32"), np.zeros((40, LENGTH), "int32"))
+NO_DEAD = torch.empty(0, dtype=torch.int64)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model("gpt_neo")
+
+
+def some_tokens(count: int = 11) -> ActivationBatch:
+    """Tokens here and there in three sequences, in no order."""
+    generator = torch.Generator().manual_seed(3)
+    chosen = torch.randperm(3 * LENGTH, generator=generator)[:count]
+    numbers = torch.tensor([4, 9, 2])[chosen // LENGTH]
+    tokens = torch.from_numpy(SEQUENCES.tokens)[numbers, chosen % LENGTH].long()
+    return ActivationBatch(torch.zeros(count, 1, 1), tokens, numbers, chosen % LENGTH)
+
+
+def reference_divergence(model, batch: ActivationBatch, block: int, output_BD, mid_BD=None):
+    """Mean KL in nat, token by token, the model run as a whole with its MLP's output replaced."""
+    numbers = sorted(set(batch.sequences.tolist()))
+    tokens = torch.from_numpy(SEQUENCES.tokens[numbers]).long()
+    mid_mSD, n_mSD = model.capture(tokens, (Hookpoint(block, "resid_mid"), Hookpoint(block, "ln2"))).unbind(2)
+    outputs = list(model.mlp_weights(block)(n_mSD).flatten(0, 1))
+    for b, (number, position) in enumerate(
+        zip(batch.sequences.tolist(), batch.positions.tolist(), strict=True)
+    ):
+        row = numbers.index(number)
+        moved = 0 if mid_BD is None else mid_BD[b] - mid_mSD[row, position]
+        outputs[row * LENGTH + position] = output_BD[b] + moved  # the block adds the model's own resid_mid
+    spliced = model.logits_with_mlp_output(block, torch.stack(outputs).view(mid_mSD.shape), tokens)
+    before = model.logits(tokens)
+    total = 0.0
+    for p_V, q_V in zip(before.flatten(0, 1).detach(), spliced.flatten(0, 1), strict=True):
+        p_V, q_V = p_V.double().softmax(0), q_V.double().softmax(0)
+        total = total + (p_V * (p_V.log() - q_V.log())).sum()
+    return total / tokens.numel()
+
+
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_divergence_and_gradient_equal_those_of_the_whole_model(model, block: int):
+    batch = some_tokens()
+    generator = torch.Generator().manual_seed(block)
+    mlp = SplicedMlp(model, block, model.mlp_weights(block), ablated=0.25)
+    output_BD, other_BD, mid_BD = torch.randn(3, 11, D_MODEL, generator=generator).requires_grad_().unbind(0)
+    found = mlp.divergences(
+        places_of(batch, SEQUENCES), {"a": output_BD, "b": other_BD, "c": output_BD}, {"c": mid_BD}
+    )
+    slow = {
+        "a": reference_divergence(model, batch, block, output_BD),
+        "b": reference_divergence(model, batch, block, other_BD),
+        "c": reference_divergence(model, batch, block, output_BD, mid_BD),
+    }
+    for name, kl in slow.items():
+        expected = kl * D_MODEL / 0.25
+        torch.testing.assert_close(found[name].double(), expected, rtol=1e-4, atol=0)
+        variables = (output_BD, mid_BD) if name == "c" else (other_BD if name == "b" else output_BD,)
+        fast = torch.autograd.grad(found[name], variables, retain_graph=True)
+        for got, want in zip(fast, torch.autograd.grad(expected, variables, retain_graph=True), strict=True):
+            torch.testing.assert_close(got, want.float(), rtol=1e-3, atol=1e-6)
+
+
+def test_the_true_output_costs_nothing_and_the_mean_output_d(model):
+    sample = torch.from_numpy(SEQUENCES.tokens[:12]).long()
+    mlp = spliced_mlp(model, 1, sample.split(4))
+    batch = next(ActivationBatches(Harvest(model, SEQUENCES, [Hookpoint(1, "ln2")]), 21, 0, 3))
+    output_BD = model.mlp_weights(1)(batch.activations[:, 0])
+    places = places_of(batch, SEQUENCES)
+    assert mlp.divergences(places, {"true": output_BD}, {})["true"].item() == pytest.approx(0, abs=1e-4)
+    numbers = np.arange(12).repeat(LENGTH)
+    positions = np.tile(np.arange(LENGTH), 12)
+    everywhere = ActivationBatch(
+        torch.zeros(len(numbers), 1, 1),
+        sample.flatten(),
+        torch.from_numpy(numbers),
+        torch.from_numpy(positions),
+    )
+    n_BD = model.capture(sample, (Hookpoint(1, "ln2"),)).flatten(0, 2)
+    mean_BD = model.mlp_weights(1)(n_BD).mean(0).expand(len(numbers), -1)
+    cost = mlp.divergences(places_of(everywhere, SEQUENCES), {"mean": mean_BD}, {})["mean"]
+    assert cost.item() == pytest.approx(D_MODEL, rel=1e-3)
+
+
+def problem(model, penalties: dict[str, float], hook_names=None):
+    """An objective, a crosscoder, a batch in scaled space and its places."""
+    hookpoints = [model.hookpoint(name) for name in hook_names] if hook_names else paper_hookpoints(BLOCKS)
+    stream = ActivationBatches(Harvest(model, SEQUENCES, hookpoints), 2 * LENGTH, 0, 2)
+    scaling = measure_scaling(stream, 100)
+    names = stream.source.identity.hookpoints
+    crosscoder = Crosscoder(CrosscoderConfig(d_in=D_MODEL, d_sae=29, k=5, hook_names=names))
+    generator = torch.Generator().manual_seed(0)
+    crosscoder.initialise(
+        scaling.apply(scaling.mean_PD), torch.randn(crosscoder.W_dec.shape, generator=generator)
+    )
+    batch = next(stream)
+    metric = LossMetric(model, {block: 2 * torch.eye(D_MODEL) for block in range(BLOCKS)})
+    mlps = penalised_mlps(names, metric, scaling, [batch.activations])
+    sample = torch.from_numpy(SEQUENCES.tokens[:6]).long().split(3)
+    mlps = spliced_mlps(mlps, names, metric, scaling, sample, penalties)
+    objective = Objective(mlps, penalties, aux=0.0, sparsity=0.0, bfloat16=False)
+    return objective, crosscoder, scaling.apply(batch.activations), batch
+
+
+@pytest.mark.parametrize("turn", [0, 1, 2, 4])
+@pytest.mark.parametrize("name", SPLICES)
+def test_its_value_at_the_mlp_whose_turn_it_is(model, name: str, turn: int):
+    """In the model's own output space, though the local penalties count in a metric."""
+    objective, crosscoder, x_BPD, batch = problem(model, {name: 2.0})
+    places = places_of(batch, SEQUENCES)
+    loss, codes, parts = objective(crosscoder, x_BPD, NO_DEAD, 0.5, places, turn)
+    block = turn % BLOCKS
+    mlp = objective.mlps[block]
+    p, s = mlp.hook_index, mlp.scale
+    plain = MlpContributions(
+        crosscoder.W_dec[:, p] / s, crosscoder.b_dec[p] / s, codes, model.mlp_weights(block)
+    )
+    kept = plain.totals if "full" in name else plain.keep(1)
+    mid_BD = None
+    if name.endswith("_resid"):
+        mid_p = crosscoder.hook_index(f"blocks.{block}.resid_mid")
+        factor = (x_BPD[:, mid_p] / batch.activations[:, mid_p]).mean()
+        mid_BD = crosscoder.decode(codes)[:, mid_p] / factor
+    kl = reference_divergence(model, batch, block, plain.output(kept), mid_BD)
+    assert mlp.spliced is not None
+    torch.testing.assert_close(parts[name].double(), kl * D_MODEL / mlp.spliced.ablated, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(loss, parts["recon"] + 0.5 * 2.0 * parts[name])
+
+
+@pytest.mark.parametrize("name", SPLICES)
+def test_moving_a_coefficient_off_zero_moves_the_gradient_of_the_block_in_turn(model, name: str):
+    for turn in range(BLOCKS):
+        moved: dict[str, Any] = {}
+        for weight in (0.0, 1.0):
+            objective, crosscoder, x_BPD, batch = problem(model, {"keep_one": 1.0, name: weight or 1e-12})
+            loss, _, _ = objective(crosscoder, x_BPD, NO_DEAD, 1.0, places_of(batch, SEQUENCES), turn)
+            loss.backward()
+            moved[str(weight)] = crosscoder.W_dec.grad
+        change_P = (moved["1.0"] - moved["0.0"]).abs().amax(dim=(0, 2))
+        names = crosscoder.config.hook_names
+        expected = {f"blocks.{turn}.ln2"} | ({f"blocks.{turn}.resid_mid"} if "_resid" in name else set())
+        assert {n for n, change in zip(names, change_P, strict=True) if change > 1e-4} == expected
+
+
+def test_training_with_it_lowers_it_and_resumes_bit_for_bit(model, tmp_path):
+    def train(steps: int, penalties: dict[str, float], folder=None, stop: int | None = None):
+        stream = ActivationBatches(
+            Harvest(model, sequences, paper_hookpoints(BLOCKS)), 4 * LENGTH, 0, 4, epochs=3
+        )
+        log: list[dict[str, float]] = []
+        config = CrosscoderConfig(
+            d_in=D_MODEL, d_sae=31, k=6, hook_names=stream.source.identity.hookpoints, architecture="topk"
+        )
+        training = TrainingConfig(
+            steps=steps,
+            batch_tokens=4 * LENGTH,
+            lr=3e-3,
+            warmup_steps=5,
+            penalties=penalties,
+            penalty_warmup=0.0,
+            bfloat16=False,
+            checkpoint_every=7,
+        )
+
+        def progress(done: int, total: int) -> None:
+            if done == stop:
+                raise KeyboardInterrupt
+
+        trained = train_crosscoder(
+            config, training, stream, model, measure_scaling(stream, 200), checkpoint_folder=folder,
+            log=log.append, progress=progress,
+        )  # fmt: skip
+        return trained, log[-1]
+
+    tokens = tiny_tokens(900, LENGTH, seed=5).numpy().astype("int32")
+    sequences = token_sequences(tokens, tokens * 0)
+    penalties = {"keep_one_kl": 8.0, "full_sum_kl": 4.0}
+    whole, last = train(60, penalties, tmp_path / "a")
+    _, without = train(60, dict.fromkeys(penalties, 1e-09), tmp_path / "c")
+    assert last["keep_one_kl"] < 0.7 * without["keep_one_kl"]
+    with pytest.raises(KeyboardInterrupt):
+        train(60, penalties, tmp_path / "b", stop=24)
+    resumed, _ = train(60, penalties, tmp_path / "b")
+    assert torch.equal(whole.W_dec, resumed.W_dec)
+
+
+def test_what_it_needs_is_asked_for(model):
+    with pytest.raises(XtalkError, match=r"keep_one_kl_resid needs the hookpoint blocks\.0\.resid_mid"):
+        problem(model, {"keep_one_kl_resid": 1.0}, ["blocks.0.ln2"])
+
+    class OnlyMlps:
+        def mlp_weights(self, block: int):
+            return model.mlp_weights(block)
+
+    objective, *_ = problem(model, {"keep_one_kl": 1.0})
+    names = tuple(map(str, paper_hookpoints(BLOCKS)))
+    scaling = measure_scaling(ActivationBatches(Harvest(model, SEQUENCES, paper_hookpoints(BLOCKS)), 14, 0))
+    bare = [replace(mlp, spliced=None) for mlp in objective.mlps]
+    with pytest.raises(XtalkError, match=r"keep_one_kl.* run the model on; give a LanguageModel"):
+        spliced_mlps(bare, names, OnlyMlps(), scaling, [], ["keep_one_kl"])
