@@ -1,10 +1,10 @@
 """T1: on how many inputs of a given data set the answer is right, from codes in the certificate.
 
 The network reads an input z, a row of the tensor data.inputs:
-    x = embed^T z + b_embed,   h = w_in^T x + b_in,   y = w_out^T phi(h) + b_out  (+ x where there is a residual
-    path),   logits = unembed^T y + b_unembed,
-and the certificate explains x as base + sum_i s_i f_i, with features f_i, codes s_i of its own for every input,
-and a residual e that is left. So h_k = c_k + sum_i s_i g_ik + w_k.e, where c = w_in^T base + b_in, g = w_in^T f.
+    x = embed^T z + b_embed,   y = w_out^T phi(w_in^T x + b_in) + b_out  (+ x where there is a residual path),
+    logits = unembed^T y + b_unembed.
+The certificate explains x as base + sum_i s_i f_i + e: features f_i, codes s_i of every input's own, and the
+residual e that is left. Neuron k sees c_k + sum_i s_i g_ik + w_k.e; c = w_in^T base + b_in, g = w_in^T f.
 """
 
 import sys
@@ -31,11 +31,9 @@ Row = list[arb]
 def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: Work) -> dict[str, int]:
     """Count the inputs on which the label's logit is certainly ahead of every other; ties lose.
 
-    Preconditions: the verifier's specification has the labels of the data and the hash of its values. Where the
-    claim is about a population, the inputs were drawn independently from it after the network was fixed.
-    Postcondition: at least `certified` of the `total` inputs are answered right; with a population, see
-    population.py. Complexity: that of the form which the certificate chooses, below. Proof: docs/proofs.md,
-    theorem T1.
+    Precondition: the specification has the labels of the data and the hash of its values. Postcondition: at
+    least `certified` of the `total` inputs are answered right; about their population see population.py.
+    Complexity: that of the form which the certificate chooses, below. Proof: docs/proofs.md, theorem T1.
     """
     network = Network.load(task, weights, work)
     form = FORMS[advice.choice("form", *FORMS)]
@@ -90,8 +88,7 @@ class Network:
             w_in=w_in,
             b_in=arb_mat(1, w_in.ncols(), weights.vector("b_in", w_in.ncols())),
             out=work.product(w_out, unembed),
-            direct=work.product(y, unembed)
-            + _repeated(total, weights.vector("b_unembed", unembed.ncols())),
+            direct=work.product(y, unembed) + _repeated(total, weights.vector("b_unembed", unembed.ncols())),
         )
 
     @cached_property
@@ -105,16 +102,22 @@ class Network:
             spreads.append(top - low)
         return spreads
 
-    def differences(self, label: int) -> arb_mat:
-        """|out[:, label] - out|, the weights of the neurons in the margins of a label (N x C)."""
-        return arb_mat([[abs(row[label] - weight) for weight in row] for row in rows(self.out)])
+    @cached_property
+    def differences(self) -> list[arb_mat]:
+        """For each label |out[:, label] - out|, the weights of the neurons in its margins (N x C)."""
+        out = rows(self.out)
+        return [
+            arb_mat([[abs(row[label] - weight) for weight in row] for row in out])
+            for label in range(self.out.ncols())
+        ]
 
 
 def exactly(network: Network, advice: Fields, work: Work) -> list[Row]:
     """The margins, by running the network: brute force. Cost: T N (D + C), T N evaluations."""
     h = work.product(network.x, network.w_in) + _repeated(len(network.labels), network.b_in.entries())
     active = arb_mat(h.nrows(), h.ncols(), work.evaluate(network.phi.value, h.entries()))
-    return _margins(network, network.direct + work.product(active, network.out))
+    logits = rows(network.direct + work.product(active, network.out))
+    return [_margins(logit, label, arb(0)) for logit, label in zip(logits, network.labels, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -123,81 +126,160 @@ class Explanation:
 
     contributions: arb_mat  # L x N: g, what a unit of each feature adds to each neuron
     base: Row  # N: c
-    codes: list[list[tuple[int, arb]]]  # for each input, features and strengths
+    codes: list[list[tuple[int, int]]]  # for each input, pairs of a feature and its strength / unit
+    unit: arb
     residuals: arb_mat  # T x D: e
 
     @classmethod
     def read(cls, network: Network, advice: Fields, work: Work) -> "Explanation":
-        """Read features, base and codes. Cost: (L + 1) D N, and D for each code."""
+        """Read base, features and codes. Cost: (L + 1) D N, and D for each entry of a code."""
         unit, size = arb(2) ** -advice.integer("bits", 0, 40), network.w_in.nrows()
         base = [unit * entry for entry in advice.integers("base", -LIMIT, LIMIT, size)]
         features = [[unit * entry for entry in row] for row in advice.table("features", -LIMIT, LIMIT, size)]
-        codes: list[list[tuple[int, arb]]] = []
+        flat = advice.table("codes", -LIMIT, LIMIT)
         residuals = rows(network.x - _repeated(len(network.labels), base))
-        for t, code in enumerate(advice.table("codes", -LIMIT, LIMIT)):
-            if t >= len(residuals) or len(code) % 2 or not all(0 <= i < len(features) for i in code[::2]):
+        if len(flat) != len(residuals) or not features:
+            raise Rejected(
+                f"{len(flat)} codes of {len(features)} features are given for {len(residuals)} inputs"
+            )
+        codes: list[list[tuple[int, int]]] = []
+        for t, entries in enumerate(flat):
+            if len(entries) % 2 or not all(0 <= i < len(features) for i in entries[::2]):
                 raise Rejected(f"the code of input {t} is not pairs of a feature and its strength")
-            codes.append([(i, unit * s) for i, s in zip(code[::2], code[1::2], strict=True)])
+            codes.append(list(zip(entries[::2], entries[1::2], strict=True)))
             for i, strength in codes[t]:
-                residuals[t] = [e - strength * f for e, f in zip(residuals[t], features[i], strict=True)]
+                scale = unit * strength
+                residuals[t] = [e - scale * f for e, f in zip(residuals[t], features[i], strict=True)]
                 work.multiply_adds += size
-        if len(codes) < len(residuals) or not features:
-            raise Rejected(f"there are {len(codes)} codes and {len(features)} features for {len(residuals)} inputs")
         return cls(
             contributions=work.product(arb_mat(features), network.w_in),
             base=(work.product(arb_mat([base]), network.w_in) + network.b_in).entries(),
             codes=codes,
+            unit=unit,
             residuals=arb_mat(residuals),
         )
 
 
 @dataclass(frozen=True)
 class Residuals:
-    """What the residuals do: to first order exactly, and their size for the rest."""
+    """What the residuals do to the logits, to first order at the base, and their size for the rest."""
 
     linear: arb_mat  # T x C: sum_k out_kc phi'(c_k) w_k.e
-    sizes: Row  # T: upper bounds of sqrt(sum_k spread_k (w_k.e)^2)
+    sizes: Row  # T: sqrt(sum_k spread_k (w_k.e)^2)
 
     @classmethod
     def of(cls, network: Network, explanation: Explanation, work: Work) -> "Residuals":
-        """Cost: D N (C + D + 2) and N evaluations once; T D (C + D + 1)."""
-        w_in, hidden = rows(network.w_in), len(explanation.base)
+        """Cost: D N (C + D + 2) and N evaluations; then T D (C + D + 1)."""
+        w_in = rows(network.w_in)
         slopes = work.evaluate(network.phi.slope, explanation.base)
-        sloped = arb_mat([[w * slope for w, slope in zip(row, slopes, strict=True)] for row in w_in])
-        spread = arb_mat([[w * s for w, s in zip(row, network.spread, strict=True)] for row in w_in])
-        square = work.product(spread, network.w_in.transpose())
+        jacobian = work.product(_scaled(w_in, slopes, work), network.out)
+        square = work.product(_scaled(w_in, network.spread, work), network.w_in.transpose())
         e = explanation.residuals
-        sizes: Row = []
-        for row, image in zip(rows(e), rows(work.product(e, square)), strict=True):
-            sizes.append(_root(sum((a * b for a, b in zip(row, image, strict=True)), arb(0))))
-        work.multiply_adds += (2 * hidden + len(sizes)) * len(w_in)
-        return cls(work.product(e, work.product(sloped, network.out)), sizes)
+        images = rows(work.product(e, square))
+        work.multiply_adds += len(images) * len(w_in)
+        sizes = [_root(_dot(row, image)) for row, image in zip(rows(e), images, strict=True)]
+        return cls(work.product(e, jacobian), sizes)
 
 
 def from_tables(network: Network, advice: Fields, work: Work) -> list[Row]:
-    """Margins from a table of single features and a table of pairs: no neuron is looked at for an input.
+    """Margins from a table of single features and a table of pairs; no neuron is looked at for an input.
 
-    Cost: for each feature with each of its strengths N evaluations and N (C + 1) multiply-adds; (L + 1) L N for
-    the pairs; then K (K + 1) / 2 + K C for an input with K codes, beside its residual's.
-    Proof: docs/proofs.md, T1, "tables".
+    Single effects are tabulated at whole multiples of each feature's step, and interpolated between them.
+    Cost: N evaluations and N (C + 1) multiply-adds for each entry of that table, (L + 1) L N for the pairs;
+    then K (K / 2 + 2 C + 4) for an input with K codes, beside its residual's. Proof: T1, "tables".
     """
     explanation = Explanation.read(network, advice, work)
+    steps = advice.integers("steps", 1, LIMIT, explanation.contributions.nrows())
     residuals = Residuals.of(network, explanation, work)
-    singles, logits = _singles(network, explanation, work)
-    contributions = rows(explanation.contributions)
-    weighted = [[abs(g) * s for g, s in zip(row, network.spread, strict=True)] for row in contributions]
-    magnitudes = arb_mat([[abs(g) for g in row] for row in contributions])
-    work.multiply_adds += len(weighted) * len(network.spread)
-    pairs = rows(work.product(arb_mat(weighted), magnitudes.transpose()))
+    magnitudes = arb_mat([[abs(g) for g in row] for row in rows(explanation.contributions)])
+    pairs = rows(work.product(_scaled(rows(magnitudes), network.spread, work), magnitudes.transpose()))
     alone = [_root(pairs[i][i]) for i in range(len(pairs))]
-    curvature = _curvature(network.phi)
+    resting, singles = _single_effects(network, explanation, steps, work)
+    logits = network.direct + residuals.linear + _repeated(len(network.labels), resting)
+    curvature, unit = _curvature(network.phi), explanation.unit
     bounds: list[Row] = []
-    for t, code in enumerate(explanation.codes):
-        logit = logits + residuals.linear_row(t)
-        crosstalk, size = residuals.sizes[t] ** 2 / 2, residuals.sizes[t]
+    for t, (code, logit) in enumerate(zip(explanation.codes, rows(logits), strict=True)):
+        size = residuals.sizes[t]
+        crosstalk = size**2 / 2
         for place, (i, strength) in enumerate(code):
-            ...
+            others = sum((abs(unit * other) * pairs[i][j] for j, other in code[:place]), alone[i] * size)
+            node, beyond = divmod(strength, steps[i])
+            share = arb(beyond) / steps[i]
+            crosstalk += abs(unit * strength) * others
+            crosstalk += pairs[i][i] * share * (1 - share) * (unit * steps[i]) ** 2 / 2
+            low, high = singles[i, node], singles[i, node + (beyond > 0)]
+            logit = [a + b + share * (c - b) for a, b, c in zip(logit, low, high, strict=True)]
+            work.multiply_adds += place + 4 + 2 * len(logit)
+        bounds.append(_margins(logit, network.labels[t], curvature * crosstalk))
     return bounds
+
+
+def _single_effects(
+    network: Network, explanation: Explanation, steps: list[int], work: Work
+) -> tuple[Row, dict[tuple[int, int], Row]]:
+    """The logits of the base, and what each feature adds to them when alone, at the multiples of its step."""
+    base, contributions = explanation.base, rows(explanation.contributions)
+    nodes = {
+        (i, node)
+        for code in explanation.codes
+        for i, strength in code
+        for node in (strength // steps[i], -(-strength // steps[i]))
+    }
+    active = [work.evaluate(network.phi.value, base)]
+    for i, node in sorted(nodes):
+        scale = explanation.unit * (node * steps[i])
+        h = [c + scale * g for c, g in zip(base, contributions[i], strict=True)]
+        values = work.evaluate(network.phi.value, h)
+        active.append([value - rest for value, rest in zip(values, active[0], strict=True)])
+        work.multiply_adds += len(base)
+    resting, *effects = rows(work.product(arb_mat(active), network.out))
+    return resting, dict(zip(sorted(nodes), effects, strict=True))
+
+
+def from_dominant(network: Network, advice: Fields, work: Work) -> list[Row]:
+    """Margins from the `kept` largest contributions of each neuron; the others are charged as interaction.
+
+    Cost: for an input with K codes N (K + 2 C + 3) multiply-adds and N evaluations, beside its residual's.
+    Proof: docs/proofs.md, T1, "dominant".
+    """
+    kept = advice.integer("kept", 1, 1 << 20)
+    explanation = Explanation.read(network, advice, work)
+    residuals = Residuals.of(network, explanation, work)
+    contributions, hidden = rows(explanation.contributions), len(explanation.base)
+    slope, curvature = network.phi.ranges(EVERYWHERE).slope.abs_upper(), _curvature(network.phi)
+    anchors: list[Row] = []
+    charges: list[arb] = []
+    rests: list[Row] = []
+    for code, size in zip(explanation.codes, residuals.sizes, strict=True):
+        shares = [[explanation.unit * s * g for g in contributions[i]] for i, s in code]
+        by_size = [sorted(neuron, key=abs, reverse=True) for neuron in zip(*shares, strict=True)]
+        by_size = by_size or [[]] * hidden  # no code, no contributions
+        anchors.append([sum(p[:kept], c) for p, c in zip(by_size, explanation.base, strict=True)])
+        rests.append([abs(sum(p[kept:], arb(0))) for p in by_size])
+        whole = [sum(p, arb(0)) for p in by_size]
+        spanned = _root(sum((s * p * p for s, p in zip(network.spread, whole, strict=True)), arb(0)))
+        charges.append(curvature * (spanned * size + size**2 / 2))
+        work.multiply_adds += hidden * (len(code) + 2)
+    active = [work.evaluate(network.phi.value, anchor) for anchor in anchors]
+    logits = rows(network.direct + residuals.linear + work.product(arb_mat(active), network.out))
+    bounds: list[Row] = []
+    for t, (logit, label) in enumerate(zip(logits, network.labels, strict=True)):
+        lost = work.product(arb_mat([rests[t]]), network.differences[label]).entries()
+        margins = _margins(logit, label, charges[t])
+        bounds.append([margin - slope * loss for margin, loss in zip(margins, lost, strict=True)])
+    return bounds
+
+
+FORMS: dict[str, Callable[[Network, Fields, Work], list[Row]]] = {
+    "exact": exactly,
+    "dominant": from_dominant,
+    "tables": from_tables,
+}
+
+
+def _margins(logits: Row, label: int, charge: arb) -> Row:
+    """By how much the label's logit is ahead of each, after a charge."""
+    return [logits[label] - other - charge for other in logits]
 
 
 def _curvature(phi: Activation) -> arb:
@@ -208,14 +290,21 @@ def _curvature(phi: Activation) -> arb:
     return curvature.abs_upper()
 
 
+def _scaled(matrix: list[Row], scales: Row, work: Work) -> arb_mat:
+    """The matrix with each column multiplied by its scale."""
+    work.multiply_adds += len(matrix) * len(scales)
+    return arb_mat([[entry * scale for entry, scale in zip(row, scales, strict=True)] for row in matrix])
+
+
+def _dot(left: Row, right: Row) -> arb:
+    return sum((a * b for a, b in zip(left, right, strict=True)), arb(0))
+
+
 def _root(square: arb) -> arb:
-    """The root of a number that is known not to be negative."""
-    return square.max(arb(0)).sqrt()
+    """An upper bound of the root of a number that is not negative."""
+    return square.upper().max(arb(0)).sqrt()
 
 
 def _repeated(count: int, row: Row) -> arb_mat:
     """A matrix of `count` equal rows."""
     return arb_mat(count, len(row), row * count)
-
-
-FORMS: dict[str, Callable[[Network, Fields, Work], list[Row]]] = {}

@@ -1,0 +1,381 @@
+"""Change one line of the checker at a time, and see the test that is named beside it fail.
+
+`python scripts/mutants.py` applies each mutant to a copy of src/xtalk_check, imports the copy, and runs the
+named test against it; the same tests must pass on the copy as it is. Exit code 1 if a mutant survives.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from hypothesis import Phase, settings
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "xtalk_check"
+CLOPPER = "population_accuracy_is_clopper_and_pearsons"
+DATA = "claims_and_data_are_those_of_the_specification"
+DOMINANT = "what_is_not_dominant_is_charged_what_it_can_cost"
+PAIRS = "pairs_are_charged_what_they_can_cost"
+RESIDUALS = "residuals_are_charged_what_they_can_cost"
+SECONDS = 30  # for one test; a mutant that runs for longer counts as caught
+
+
+ACTIVATIONS = [
+    ("return x.max(arb(0))", "return x", "values_and_slopes"),
+    ("arb(0) if x < 0 else arb(0).union(arb(1))", "arb(0)", "relu_at_its_kink"),
+    ("arb(0) if x > 0 or x < 0 else None", "arb(0)", "relu_at_its_kink"),
+    (".erf() + 1) * arb(0.5)", ".erf() + 1) * arb(0.25)", "values_and_slopes"),
+    ("arb(44715) / 1000000", "arb(44714) / 1000000", "values_and_slopes"),
+    ("((u * -2).exp() + 1)", "((u * 2).exp() + 1)", "values_and_slopes"),
+    ("tail + 1])", "tail])", "tails"),
+    (
+        "[tail, *(_evaluate(bend, CELL) for bend in curvatures), tail]",
+        "[tail] * (len(slopes) + 2)",
+        "global_constants",
+    ),
+    (
+        "arb(0, arb(1) / (2 * PIECES))",
+        "arb(0, arb(1) / (4 * PIECES))",
+        "ranges_over_one_piece_reach_its_ends",
+    ),
+    ("[i * coefficient for i", "[coefficient for i", "global_constants"),
+    ("[over_piece[TERMS - 1]]", "[at_centre[TERMS - 1]]", "remainders_hold_over_their_piece"),
+    (
+        "arb(2 * piece + 1) / (2 * PIECES)",
+        "arb(2 * piece + 2) / (2 * PIECES)",
+        "ranges_over_one_piece_reach_its_ends",
+    ),
+    ("return int(piece) + 1", "return int(piece)", "ranges_hold_every_derivative_and_are_tight"),
+    (
+        "_row(x.lower()), _row(x.upper())",
+        "_row(x.mid()), _row(x.mid())",
+        "ranges_hold_every_derivative_and_are_tight",
+    ),
+    ("other = last + 1 - (1 << level)", "other = first", "ranges_hold_every_derivative_and_are_tight"),
+    ("if piece is None:", "if piece is None and end > 0:", "what_is_not_finite_is_refused"),
+]
+WORK = [
+    ("scaled = ball.lower()", "scaled = ball.mid()", "floors_are_below_the_ball"),
+    ("scaled = ball.lower()", "scaled = ball.upper()", "floors_are_below_the_ball"),
+    ("scaled.lower().floor()", "scaled.lower().ceil()", "floors_are_below_the_ball"),
+    ("if integer is None:", "if integer is None and ball < 0:", "floors_are_below_the_ball"),
+    ("union = union.union(ball)", "union = ball", "hulls_hold_all_balls"),
+    ("least = least.min(ball)", "least = ball", "hulls_hold_all_balls"),
+    ("left.nrows() * left.ncols() * right.ncols()", "right.ncols()", "length_is_counted_where_work_is_done"),
+    ("self.evaluations += len(values)", "self.evaluations += 1", "length_is_counted_where_work_is_done"),
+]
+WINNING = [
+    ("else 2 * rounding_error", "else rounding_error", "slack_is_twice_the_error"),
+    ('== "real"', '!= "none"', "float32_asks_for_a_margin"),
+    ("wrong < answer", "wrong > answer", "ties_lose_or_go_to_the_lowest"),
+    ('self.ties == "lose" or ', "", "ties_lose_or_go_to_the_lowest"),
+    ("(exact + carried) * _gamma(terms)", "(exact + carried) * 0", "rounding_bound_by_hand"),
+    ("return exact, carried + ", "return exact, carried * 0 + ", "rounding_bound_by_hand"),
+    ("h_error * slope + ", "", "rounding_bound_by_hand"),
+    (" + reached * ACTIVATION_ERROR", "", "rounding_bound_by_hand"),
+    ("ACTIVATION_ERROR = arb(2) ** -20", "ACTIVATION_ERROR = arb(2) ** -21", "rounding_bound_by_hand"),
+    ("UNIT = arb(2) ** -24", "UNIT = arb(2) ** -25", "rounding_bound_by_hand"),
+    ("y_error = y_error + x_error + ", "y_error = y_error + ", "rounding_bound_by_hand"),
+    (" + (x + x_error) * _gamma(hidden + 2)", "", "rounding_bound_by_hand"),
+    ("x_error = x * _gamma(n)", "x_error = x * _gamma(1)", "rounding_bound_by_hand"),
+    ("y = y + x\n", "y = y\n", "rounding_bound_by_hand"),
+    (
+        "largest = [a.max(abs(network.embed[token, d]))",
+        "largest = [a",
+        "rounding_is_that_of_the_largest_token",
+    ),
+    ("if claimed > certified:", "if claimed > certified + 1:", "claims_must_follow"),
+    ("if claimed_total != total:", "if claimed_total > total:", "claims_must_follow"),
+]
+COUNTING = [
+    ("s + best >= least", "s + best > least", "counts_on_the_edge"),
+    ("needed = least - sum", "needed = least - 1 - sum", "counts_on_the_edge"),
+    ("+= tokens\n", "+= 1\n", "counts_on_the_edge"),
+    ("for _ in range(slot.copies):", "for _ in range(1):", "counts_on_the_edge"),
+    ("range(max(needed, 0), len(ways))", "range(max(needed - 1, 0), len(ways))", "counts_on_the_edge"),
+    ("if needed > WIDEST:", "if needed > 2 * WIDEST:", "scores_of_too_wide_a_range_are_refused"),
+]
+TASKS = [
+    ("arrangements * comb(self.n, copies)", "arrangements", "cells_partition_the_space"),
+    ("place < (sign * answer, block)", "place <= (sign * answer, block)", "cells_partition_the_space"),
+    ("if other != answer)", "if other >= 0)", "cells_partition_the_space"),
+    ("range(self.n // 2 + 1 if", "range(self.n // 2 if", "cells_partition_the_space"),
+    (
+        "for copies in range(self.n // 2 + 1, self.n + 1)",
+        "for copies in range(self.n // 2, self.n + 1)",
+        "answers_and_totals",
+    ),
+    ("sum(slot.tokens) ** slot.copies", "sum(slot.tokens)", "cells_partition_the_space"),
+    ('-1 if self.name == "min" else 1', "1", "cells_partition_the_space"),
+    ("% self.answers\n                yield", "\n                yield", "cells_partition_the_space"),
+    (
+        "self._columns.setdefault(partition.block(token)",
+        "self._columns.setdefault(0",
+        "columns_count_only_the_tokens_that_are_allowed",
+    ),
+    ("factorial(sum(numbers)) // ", "factorial(sum(numbers)) * ", "answers_and_totals"),
+    (
+        "if of_block.setdefault(pure.block(token), answer) != answer:",
+        "if answer < 0:",
+        "blocks_of_several_classes_are_refused",
+    ),
+    ("return classes[1 + tokens[0]]", "return classes[1]", "answers_and_totals"),
+    ("2 * copies > self.n", "2 * copies >= self.n", "answers_and_totals"),
+    ("for group in groups if group is not own]", "for group in groups]", "cells_partition_the_space"),
+]
+T3 = [
+    (" - winning.slack", "", "float32_asks_for_a_margin"),
+    ("+ network.b_logit[right] - network.b_logit[wrong]", "", "margins_are_bounded_below"),
+    ("+ logit[right] - logit[wrong]", "", "margins_are_bounded_below"),
+    ("(value - here) * weight", "(value - here) * weight * weight", "neurons_lie_between_the_ends"),
+    ("[g / weight if weight > 0 else g for", "[g for", "neurons_lie_between_the_ends"),
+    ("tangents = [slope * g for", "tangents = [slope * g * 2 for", "neurons_lie_between_the_ends"),
+    ("tangents = [slope * g for", "tangents = [-slope * g for", "neurons_lie_between_the_ends"),
+    ("g * further / 2", "g * further / 4", "where_phi_bends_both_ways"),
+    ("(a - concave * bend)", "a", "where_phi_bends_both_ways"),
+    ("(b + concave * bend)", "(b)", "where_phi_bends_both_ways"),
+    ("(a - concave * bend)", "(a + concave * bend)", "where_phi_bends_both_ways"),
+    ("(b + concave * bend)", "(b - concave * bend)", "where_phi_bends_both_ways"),
+    ("chords, tangents, convex\n", "tangents, chords, convex\n", "where_phi_bends_both_ways"),
+    ("(-curvature).upper()", "(-curvature).upper() / 2", "where_phi_bends_both_ways"),
+    ("curvature.upper().max", "curvature.lower().max", "where_phi_bends_both_ways"),
+    (
+        "curvature is None or curvature >= 0",
+        "curvature is None or curvature.upper() >= 0",
+        "where_phi_bends_both_ways",
+    ),
+    ("phi.ranges(centre + hull([arb(0), *ahead]))", "phi.ranges(centre)", "where_phi_bends_both_ways"),
+    ("term + slope * box", "term", "neurons_lie_between_the_ends"),
+    ("slope = phi.ranges(reach).slope", "slope = phi.slope(centre)", "neurons_lie_between_the_ends"),
+    (" + hull([arb(0), *slot.boxes])", "", "slopes_are_those_within_reach"),
+    ("hull([arb(0), *slot.deviations]) + hull", "hull", "slopes_are_those_within_reach"),
+    ("*slot.boxes])) * slot.copies", "*slot.boxes]))", "slopes_are_those_within_reach"),
+    ("if moves) <= 1:", "if moves) <= 2:", "neurons_lie_between_the_ends"),
+    ("total = sum((w * slot.copies for", "total = sum((w for", "neurons_lie_between_the_ends"),
+    ("(slot.centre * slot.copies for slot", "(slot.centre for slot", "neurons_lie_between_the_ends"),
+    ("slot.copies * min(scores)", "slot.copies * max(scores)", "no_more_is_proven_than_is_true"),
+    ("slot.copies * min(scores)", "min(scores)", "ties_between_sums_of_scores"),
+    (
+        "failures += cell.fillings",
+        "failures = cell.fillings",
+        "fillings_are_counted_with_scores_rounded_down",
+    ),
+    ("[s >> coarse for", "[-(-s >> coarse) for", "fillings_are_counted_with_scores_rounded_down"),
+    (
+        "- (bound.base >> coarse)",
+        "- -(-bound.base >> coarse)",
+        "fillings_are_counted_with_scores_rounded_down",
+    ),
+    (
+        "s + bound.base // positions",
+        "s - -bound.base // positions",
+        "fillings_are_counted_with_scores_rounded_down",
+    ),
+    ("min(column)\n", "max(column)\n", "fillings_are_counted_with_scores_rounded_down"),
+    (
+        "bounds.append(Bound(wrong, floor(base, BITS), scores))",
+        "bounds = [Bound(wrong, floor(base, BITS), scores)]",
+        "no_more_is_proven_than_is_true",
+    ),
+]
+T1 = [
+    ("wrong == label or margin > 0", "wrong == label or margin >= 0", "the_label_must_be_strictly_ahead"),
+    ("if claimed > certified:", "if claimed > certified + 1:", DATA),
+    ("0, total) != total:", "0, total) > total:", DATA),
+    (' != task.digest("data"):', ' == task.digest("data") * 2:', DATA),
+    ("(x if residual else x * 0)", "(x if not residual else x * 0)", "exact_margins_are_the_networks"),
+    ("top - low)", "top)", "margins_are_bounded_below_whatever_the_advice"),
+    ("e - scale * f for", "e + scale * f for", "full_codes_of_one_feature_are_exact"),
+    (
+        "network.w_in) + network.b_in).entries()",
+        "network.w_in)).entries()",
+        "full_codes_of_one_feature_are_exact",
+    ),
+    ("sizes = [_root(_dot(row, image))", "sizes = [arb(0)", "residuals_are_charged_what_they_can_cost"),
+    ("slopes = work.evaluate(network.phi.slope", "slopes = work.evaluate(network.phi.value", RESIDUALS),
+    ("crosstalk = size**2 / 2\n", "crosstalk = size**2 / 4\n", "residuals_are_charged_what_they_can_cost"),
+    ("crosstalk = size**2 / 2\n", "crosstalk = size**2\n", "residuals_are_charged_what_they_can_cost"),
+    (", alone[i] * size)", ", arb(0))", "residuals_beside_features_are_charged_what_they_can_cost"),
+    ("abs(unit * other) * pairs[i][j] for", "abs(unit * other) * pairs[i][j] / 2 for", PAIRS),
+    ("in code[:place])", "in code[place:])", PAIRS),
+    (
+        "in code[:place])",
+        "in code[max(place - 1, 0) : place])",
+        "many_pairs_and_neurons_are_charged_together",
+    ),
+    ("crosstalk += abs(unit * strength) * others", "crosstalk -= abs(unit * strength) * others", PAIRS),
+    ("* share * (1 - share) *", "* 0 *", "interpolation_is_charged_what_it_can_cost"),
+    ("(unit * steps[i]) ** 2 / 2", "(unit * steps[i]) ** 2 / 4", "interpolation_is_charged_what_it_can_cost"),
+    ("a + b + share * (c - b)", "a + c", "interpolation_is_charged_what_it_can_cost"),
+    ("network.labels[t], curvature * crosstalk", "network.labels[t], crosstalk * 0", PAIRS),
+    ("value - rest for value, rest", "value for value, rest", "full_codes_of_one_feature_are_exact"),
+    ("rests.append([abs(sum(p[kept:]", "rests.append([0 * abs(sum(p[kept:]", DOMINANT),
+    (
+        "(spanned * size + size**2 / 2)",
+        "(size**2 / 2)",
+        "residuals_beside_features_are_charged_what_they_can_cost",
+    ),
+    ("margin - slope * loss", "margin + slope * loss", DOMINANT),
+    (".slope.abs_upper()", ".slope.mid()", DOMINANT),
+    ("return curvature.abs_upper()", "return curvature.abs_upper() / 2", PAIRS),
+    ("logits[label] - other - charge", "logits[label] - other + charge", PAIRS),
+    ("return square.upper().max(arb(0)).sqrt()", "return square.max(arb(0))", RESIDUALS),
+]
+POPULATION = [
+    ("range(right, total + 1)", "range(right + 1, total + 1)", CLOPPER),
+    ("comb(total, k) *", "1 *", CLOPPER),
+    ("<= risk * MILLION**total", "<= 2 * risk * MILLION**total", CLOPPER),
+    ("wrong = MILLION - accuracy", "wrong = MILLION", CLOPPER),
+]
+NETWORK = [
+    (
+        "b_logit=b_logit.entries()",
+        'b_logit=weights.vector("b_unembed", classes)',
+        "brute_force_counts_what_is_right",
+    ),
+    (
+        'b_hidden=weights.vector("b_in", w_in.ncols())',
+        "b_hidden=[arb(0)] * w_in.ncols()",
+        "brute_force_counts_what_is_right",
+    ),
+    ("unembed=unembed if residual else None", "unembed=None", "rounding_bound_by_hand"),
+    ("[a - b for wrong in self.out", "[b - a for wrong in self.out", "margins_are_bounded_below"),
+    (
+        "direct=rows(work.product(embed, unembed))",
+        "direct=rows(work.product(embed, unembed) * 2)",
+        "brute_force_counts_what_is_right",
+    ),
+]
+CODEBOOK = [
+    ("else ball - centre", "else arb(0)", "margins_are_bounded_below"),
+    ("hull(entries) for entries", "entries[0] for entries", "margins_are_bounded_below"),
+    ("if not all(members):", "if not members:", "codebooks_are_partitions"),
+    ("        advice.done()\n", "", "codebooks_are_partitions"),
+]
+BRUTE_FORCE = [
+    ("margin > 0 if winning.least", "margin >= 0 if winning.least", "ties_lose_or_go_to_the_lowest"),
+    ("certified += orders", "certified += 1", "brute_force_counts_what_is_right"),
+    (" - winning.slack for other", " for other", "float32_asks_for_a_margin"),
+    ("if answer is not None and _wins", "if _wins", "brute_force_counts_what_is_right"),
+    ("work.multiply_adds += len(tokens) * len(h)", "", "the_length_of_brute_force"),
+]
+READING = [
+    ("if len(set(keys)) < len(keys):", "if not keys:", "json_that_is_refused"),
+    ("parse_float=refuse,", "", "json_that_is_refused"),
+    ("parse_constant=refuse,", "", "json_that_is_refused"),
+    ("LONGEST_INTEGER = 60", "LONGEST_INTEGER = 61", "json_that_is_refused"),
+    ("if type(value) is not int:", "if not isinstance(value, int):", "fields_of_the_wrong_kind_are_refused"),
+    ("if not low <= value <= high:", "if not low <= value:", "fields_of_the_wrong_kind_are_refused"),
+    ("return self._left.pop(name)", "return self._left[name]", "fields_are_read_once_and_counted"),
+    ("self._work.reads += len(values)", "self._work.reads += 1", "fields_are_read_once_and_counted"),
+    ("if name <= last:", "if name < last:", "containers_that_are_refused"),
+    ("map(math.isfinite, values)", "map(math.isfinite, values[1:])", "containers_that_are_refused"),
+    ("if at < len(content):", "if at > len(content):", "containers_that_are_refused"),
+    ("NAME.fullmatch(name)", "NAME.match(name)", "containers_that_are_refused"),
+    ("if 0 in shape:", "if 0 in shape[1:]:", "containers_that_are_refused"),
+    ("wanted not in (None, size) for", "wanted == 0 for", "shapes_and_names_are_those_asked_for"),
+]
+MAIN = [
+    ('given.digest("weights") != network.sha256', 'given.digest("weights") == ""', "identity_is_checked"),
+    (
+        'expected.digest("weights") != network.sha256',
+        'expected.digest("weights") == ""',
+        "identity_is_checked",
+    ),
+    ("for fields in (task, advice, claim):", "for fields in (task, claim):", "identity_is_checked"),
+    ("    network.done()\n", "", "identity_is_checked"),
+    ('given.choice("theorem", theorem)', 'given.choice("theorem", *THEOREMS)', "identity_is_checked"),
+    ("    given.done()\n", "", "identity_is_checked"),
+]
+# (what stands once in the file, what stands there instead, the test that must notice), by file
+MUTANTS = {
+    "activations.py": ACTIVATIONS,
+    "brute_force.py": BRUTE_FORCE,
+    "codebook.py": CODEBOOK,
+    "counting.py": COUNTING,
+    "main.py": MAIN,
+    "network.py": NETWORK,
+    "reading.py": READING,
+    "population.py": POPULATION,
+    "t1.py": T1,
+    "t3.py": T3,
+    "tasks.py": TASKS,
+    "winning.py": WINNING,
+    "work.py": WORK,
+}
+
+
+def main() -> int:
+    settings.register_profile(
+        "mutants", derandomize=True, deadline=None, database=None, max_examples=40, phases=[Phase.generate]
+    )
+    settings.load_profile("mutants")
+    tests = {
+        name: file
+        for file in sorted((ROOT / "tests" / "xtalk_check").glob("test_*.py"))
+        for name in re.findall(r"^def test_(\w+)\(\)", file.read_text(), re.MULTILINE)
+    }
+    start, complaints, passing = time.process_time(), [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "xtalk_check"
+        shutil.copytree(PACKAGE, copy)
+        sys.path[:0] = [folder, str(ROOT / "tests")]
+        for file, mutants in MUTANTS.items():
+            text = (PACKAGE / file).read_text()
+            for old, new, test in mutants:
+                if text.count(old) != 1 or test not in tests:
+                    complaints.append(
+                        f"{file}: {old!r} stands {text.count(old)} times; {test} must be a test"
+                    )
+                    continue
+                if test not in passing:
+                    passing[test] = passes(tests[test], test)
+                    if not passing[test]:
+                        complaints.append(f"{test} fails without a mutant")
+                (copy / file).write_text(text.replace(old, new))
+                if passes(tests[test], test):
+                    complaints.append(f"{file}: {old!r} -> {new!r} survives {test}")
+                (copy / file).write_text(text)
+    print(*complaints, sep="\n", end="\n" * bool(complaints))
+    count = sum(map(len, MUTANTS.values()))
+    print(f"{count} mutants, {len(complaints)} complaints, {time.process_time() - start:.0f} s")
+    return int(bool(complaints))
+
+
+def passes(file: Path, test: str) -> bool:
+    """Whether a test passes on the copy as it stands, imported anew."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "xtalk_check"]:
+        del sys.modules[name]
+    importlib.invalidate_caches()
+    spec = importlib.util.spec_from_file_location(f"mutants_{file.stem}", file)
+    module = importlib.util.module_from_spec(spec)
+    signal.alarm(SECONDS)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            spec.loader.exec_module(module)
+            getattr(module, f"test_{test}")()
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # pytest's failures are no Exceptions
+        return False
+    finally:
+        signal.alarm(0)
+    return True
+
+
+def too_long(*_) -> None:
+    raise TimeoutError
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGALRM, too_long)
+    sys.dont_write_bytecode = True
+    sys.exit(main())

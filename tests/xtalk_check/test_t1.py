@@ -1,0 +1,266 @@
+"""T1: margins against the exact network, each charge as large as it must be and no larger, and claims."""
+
+from fractions import Fraction
+from itertools import product
+from math import comb
+
+import pytest
+from flint import arb, ctx
+from reference.finite_data import (
+    finite_certificate,
+    finite_spec,
+    logits,
+    random_advice,
+    random_problem,
+)
+from reference.product_space import container, encoded
+
+from xtalk_check import check
+from xtalk_check.reading import Fields, parse_weights
+from xtalk_check.t1 import FORMS, Network
+from xtalk_check.work import PRECISION, Work
+
+ROUNDING = 1e-9  # of the plain loops in float64
+SWITCH = ((1, 2), [0.0, 1.0])  # unembeds a width of 1 into two logits whose difference it is
+
+
+def margins(tensors, labels, advice: dict, **task) -> list[list[arb]]:
+    with ctx.workprec(PRECISION):
+        asked = Fields(finite_spec(tensors, labels, **task)["task"], "task")
+        network = Network.load(asked, parse_weights(container(tensors)), Work())
+        form = FORMS[advice["form"]]
+        return form(network, Fields({k: v for k, v in advice.items() if k != "form"}, "advice"), Work())
+
+
+def true_margins(tensors, labels, activation="gelu", residual=True) -> list[list[float]]:
+    found = [logits(tensors, t, activation, residual) for t in range(len(labels))]
+    return [[row[label] - other for other in row] for row, label in zip(found, labels, strict=True)]
+
+
+def verdict(tensors, labels, certified=0, total=None, claim=None, spec=None, **advice):
+    given = finite_certificate(tensors, certified, len(labels) if total is None else total, **advice)
+    given["claim"] |= claim or {}
+    return check(encoded(given), encoded(spec or finite_spec(tensors, labels)), container(tensors))
+
+
+def one_neuron(x: float, b: float, out: float, label: int = 0):
+    """A neuron that reads x, and is worth `out` times its value to logit 1; the right answer is `label`."""
+    tensors = {
+        "data.inputs": ((1, 1), [x]),
+        "embed": ((1, 1), [1.0]),
+        "b_embed": ((1,), [0.0]),
+        "w_in": ((1, 1), [1.0]),
+        "b_in": ((1,), [b]),
+        "w_out": ((1, 1), [out]),
+        "b_out": ((1,), [0.0]),
+        "unembed": SWITCH,
+        "b_unembed": ((2,), [0.0, 0.0]),
+    }
+    return tensors, [label]
+
+
+def test_exact_margins_are_the_networks():
+    for seed, (activation, residual) in enumerate(product(("gelu", "gelu_tanh"), (True, False))):
+        tensors, labels = random_problem(seed), [0, 1, 2, 1, 0]
+        task = {"activation": activation, "residual": residual}
+        bounds = margins(tensors, labels, {"form": "exact"}, **task)
+        for bound, truth in zip(bounds, true_margins(tensors, labels, **task), strict=True):
+            assert all(abs(float(b.mid()) - m) < ROUNDING for b, m in zip(bound, truth, strict=True))
+
+
+def test_margins_are_bounded_below_whatever_the_advice():
+    for seed in range(40):
+        tensors, labels = random_problem(seed), [0, 1, 2, 1, 0]
+        advice = random_advice(seed)
+        tables = advice | {"form": "tables", "steps": [1, 7, 64, 300]}
+        dominant = advice | {"form": "dominant", "kept": 1 + seed % 3}
+        for given in (tables, dominant):
+            for bound, truth in zip(
+                margins(tensors, labels, given), true_margins(tensors, labels), strict=True
+            ):
+                assert all(b.lower() <= m + ROUNDING for b, m in zip(bound, truth, strict=True))
+
+
+def test_full_codes_of_one_feature_are_exact():
+    """No pair, no residual, a table entry at the very strength: nothing is charged."""
+    tensors, labels = one_neuron(0.75, 0.5, 2.0)
+    advice = {"bits": 8, "base": [64], "features": [[128]], "codes": [[0, 256]]}
+    for given in ({"form": "tables", "steps": [256]}, {"form": "dominant", "kept": 1}):
+        (bound,) = margins(tensors, labels, advice | given)
+        (truth,) = true_margins(tensors, labels)
+        assert all(abs(float(b.mid()) - m) < ROUNDING for b, m in zip(bound, truth, strict=True))
+
+
+def lost_over_charged(tensors, labels, advice: dict, explained: float) -> float:
+    """How much of what is charged is really lost; `explained` is the margin without any charge."""
+    (bound,) = margins(tensors, labels, advice)
+    (truth,) = true_margins(tensors, labels)
+    return (explained - truth[1]) / (explained - float(bound[1].lower()))
+
+
+def gelu(h: float) -> float:
+    return -true_margins(*one_neuron(h, 0.0, 1.0), residual=False)[0][1]
+
+
+def explained_margin(x: float, effects: float) -> float:
+    return -x - effects  # logit 1 gets x directly
+
+
+TINY = 1 / 64
+CODE = {"bits": 20, "base": [0], "features": [[1 << 20], [1 << 20]]}
+UNIT = 1 << 20
+
+
+def test_pairs_are_charged_what_they_can_cost():
+    """At 0 the curvature is at its largest, so two small features lose all that is charged but a little."""
+    tensors, labels = one_neuron(2 * TINY, 0.0, 1.0)
+    step = int(TINY * UNIT)
+    advice = CODE | {"form": "tables", "steps": [step, step], "codes": [[0, step, 1, step]]}
+    ratio = lost_over_charged(tensors, labels, advice, explained_margin(2 * TINY, 2 * gelu(TINY)))
+    assert 0.99 < ratio <= 1
+
+
+def test_residuals_are_charged_what_they_can_cost():
+    tensors, labels = one_neuron(TINY, 0.0, 1.0)
+    advice = CODE | {"form": "tables", "steps": [1, 1], "codes": [[]]}
+    ratio = lost_over_charged(tensors, labels, advice, explained_margin(TINY, TINY / 2))
+    assert 0.99 < ratio <= 1
+
+
+def test_residuals_beside_features_are_charged_what_they_can_cost():
+    """A feature 32 times the residual, so that the residual's own square hardly counts."""
+    tensors, labels = one_neuron(33 * TINY / 32, 0.0, 1.0)
+    step, rest = int(TINY * UNIT), TINY / 32
+    for form in ({"form": "tables", "steps": [step, 1]}, {"form": "dominant", "kept": 1}):
+        advice = CODE | form | {"codes": [[0, step]]}
+        explained = explained_margin(TINY + rest, gelu(TINY) + rest / 2)
+        assert 0.99 < lost_over_charged(tensors, labels, advice, explained) <= 1
+
+
+def test_interpolation_is_charged_what_it_can_cost():
+    """Between table entries the chord lies above a convex effect, which a negative weight turns round."""
+    tensors, labels = one_neuron(TINY, 0.0, -1.0)
+    advice = CODE | {"form": "tables", "steps": [int(2 * TINY * UNIT), 1], "codes": [[0, int(TINY * UNIT)]]}
+    ratio = lost_over_charged(tensors, labels, advice, explained_margin(TINY, -gelu(2 * TINY) / 2))
+    assert 0.99 < ratio <= 1
+
+
+def test_what_is_not_dominant_is_charged_what_it_can_cost():
+    """The slope of GELU is largest at sqrt 2."""
+    tensors, labels = one_neuron(1.421875, 0.0, 1.0)
+    advice = CODE | {"form": "dominant", "kept": 1, "codes": [[0, int(1.40625 * UNIT), 1, int(TINY * UNIT)]]}
+    ratio = lost_over_charged(tensors, labels, advice, explained_margin(1.421875, gelu(1.40625)))
+    assert 0.99 < ratio <= 1
+
+
+def test_many_pairs_and_neurons_are_charged_together():
+    """Three features, two neurons of different weight and sign: every pair counts, in each neuron."""
+    tensors, labels = one_neuron(3 * TINY, 0.0, 1.0)
+    tensors |= {
+        "w_in": ((1, 2), [1.0, 0.5]),
+        "b_in": ((2,), [0.0, 0.0]),
+        "w_out": ((2, 1), [1.0, 4.0]),
+    }
+    step = int(TINY * UNIT)
+    code = CODE | {"features": [[UNIT]] * 3, "codes": [[0, step, 1, step, 2, step]]}
+    explained = explained_margin(3 * TINY, 3 * (gelu(TINY) + 4 * gelu(TINY / 2)))
+    ratio = lost_over_charged(tensors, labels, code | {"form": "tables", "steps": [step] * 3}, explained)
+    assert 0.99 < ratio <= 1
+
+
+def test_the_label_must_be_strictly_ahead():
+    tensors, labels = one_neuron(0.0, 0.0, 1.0)
+    assert verdict(tensors, labels, form="exact").proven == {"certified": 0, "total": 1}
+    tensors["b_unembed"] = ((2,), [2.0**-40, 0.0])
+    assert verdict(tensors, labels, form="exact").proven["certified"] == 1
+
+
+def test_claims_and_data_are_those_of_the_specification():
+    tensors, labels = random_problem(3), [0, 1, 2, 1, 0]
+    right = sum(
+        all(m > 0 for wrong, m in enumerate(row) if wrong != label)
+        for row, label in zip(true_margins(tensors, labels), labels, strict=True)
+    )
+    assert verdict(tensors, labels, right, form="exact").verdict == "accepted"
+    assert "are proven" in verdict(tensors, labels, right + 1, form="exact").reason
+    assert "another number of inputs" in verdict(tensors, labels, right, 4, form="exact").reason
+    other = finite_spec(random_problem(4), labels)
+    assert "about other data" in verdict(tensors, labels, right, spec=other, form="exact").reason
+    fewer = finite_spec(tensors, labels[:4])
+    assert "4 entries; expected 5" in verdict(tensors, labels, right, spec=fewer, form="exact").reason
+    relu = finite_spec(tensors, labels, activation="relu")
+    assert "expected gelu" in verdict(tensors, labels, right, spec=relu, form="exact").reason
+
+
+REFUSED = {
+    "a code too few": ({"codes": [[]] * 4}, "4 codes"),
+    "a code too many": ({"codes": [[]] * 6}, "6 codes"),
+    "half a pair": ({"codes": [[0]] + [[]] * 4}, "not pairs"),
+    "no such feature": ({"codes": [[4, 1]] + [[]] * 4}, "not pairs"),
+    "a feature from the end": ({"codes": [[-1, 1]] + [[]] * 4}, "not pairs"),
+    "no features": ({"features": [], "codes": [[]] * 5}, "0 features"),
+    "another width": ({"base": [0, 0, 0]}, "3 entries; expected 2"),
+    "features of another width": ({"features": [[1, 2, 3]] * 4}, "3 entries; expected 2"),
+    "a step of 0": ({"steps": [0, 1, 1, 1]}, "from 1 to"),
+    "a step too few": ({"steps": [1, 1, 1]}, "3 entries; expected 4"),
+    "kept in tables": ({"kept": 1}, "unknown key 'kept'"),
+    "no contribution kept": ({"form": "dominant", "kept": 0, "steps": None}, "from 1"),
+    "another form": ({"form": "trust"}, "expected exact or dominant or tables"),
+    "a code that is a number": ({"codes": [1, 2, 3, 4, 5]}, "expected a list"),
+    "a strength that is a float": ({"codes": [[0, 0.5]] + [[]] * 4}, "numbers are integers"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bad_advice_is_refused(name):
+    changed, reason = REFUSED[name]
+    tensors, labels = random_problem(0), [0, 1, 2, 1, 0]
+    advice = {**random_advice(0), "form": "tables", "steps": [1] * 4} | changed
+    if advice["steps"] is None:
+        del advice["steps"]
+    refused = verdict(tensors, labels, **advice)
+    assert refused.verdict == "rejected"
+    assert reason in refused.reason
+
+
+def test_population_accuracy_is_clopper_and_pearsons():
+    """The exact rational tail: the largest millionth that holds is accepted, the next one is not."""
+    tensors, labels = random_problem(3, T=40), [t % 3 for t in range(40)]
+    spec = finite_spec(tensors, labels, risk=50_000)
+    plain = verdict(tensors, labels, form="exact").proven["certified"]
+
+    def tail(accuracy: Fraction) -> Fraction:
+        return sum(
+            (comb(40, k) * accuracy**k * (1 - accuracy) ** (40 - k) for k in range(plain, 41)), Fraction()
+        )
+
+    low, high = 0, 10**6
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if tail(Fraction(middle, 10**6)) <= Fraction(5, 100) else (low, middle)
+    assert 0 < low < plain * 10**6 // 40
+
+    def claiming(accuracy: int):
+        return verdict(
+            tensors, labels, plain, claim={"population_accuracy": accuracy}, spec=spec, form="exact"
+        )
+
+    assert claiming(low).proven["population_accuracy"] == low
+    assert "do not prove it" in claiming(low + 1).reason
+    assert "lacks population_accuracy" in verdict(tensors, labels, plain, spec=spec, form="exact").reason
+    unasked = verdict(tensors, labels, plain, claim={"population_accuracy": low}, form="exact")
+    assert "unknown key 'population_accuracy'" in unasked.reason
+
+
+def test_length_of_tables_does_not_grow_with_the_neurons_of_an_input():
+    """Twice the inputs with the same codes: what is added does not depend on the number of neurons."""
+
+    def length(neurons: int, copies: int):
+        tensors = random_problem(1, T=copies, N=neurons)
+        code = {**random_advice(1, T=1), "form": "tables", "steps": [1000] * 4}
+        code["codes"] = code["codes"] * copies
+        return verdict(tensors, [0] * copies, **code).length
+
+    added = [length(n, 6).multiply_adds - length(n, 3).multiply_adds for n in (8, 16)]
+    assert added[0] == added[1] > 0
+    assert length(8, 6).evaluations == length(8, 3).evaluations > 0
