@@ -17,17 +17,21 @@ from scipy.stats import t as student_t
 import xtalk
 from xtalk.runs.progress import progress_bars
 
+_REBUILT = {"keep_one": 16.0, "full_sum": 8.0}
+_SPLICED = {"keep_one_kl": 32.0, "full_sum_kl": 32.0}
 PENALTIES: dict[str, dict[str, float]] = {
     "unpenalised": {},
     "paper-30": {"sum_minus_max": 30.0},
     "paper-300": {"sum_minus_max": 300.0},
     "paper-3000": {"sum_minus_max": 3000.0},
-    "keep-one": {"keep_one": 32.0},
-    "keep-one+full": {"keep_one": 32.0, "full_sum": 16.0},
-    "sparse": {"sum_minus_max": 30.0, "keep_one": 32.0, "full_sum": 16.0},
-    "sparse-300": {"sum_minus_max": 300.0, "keep_one": 32.0, "full_sum": 32.0},
-    "sparse-1000": {"sum_minus_max": 1000.0, "keep_one": 32.0, "full_sum": 32.0},
+    "rebuilt": {"keep_one": 32.0, "full_sum": 16.0},
+    "sparse": _REBUILT | _SPLICED,
+    "sparse-300": {"sum_minus_max": 300.0} | _REBUILT | _SPLICED,
+    "sparse-1000": {"sum_minus_max": 1000.0} | _REBUILT | _SPLICED,
+    "sparse-resid": _REBUILT
+    | dict.fromkeys(("keep_one_kl", "full_sum_kl", "keep_one_kl_resid", "full_sum_kl_resid"), 16.0),
 }
+SEQUENCE = 256
 SCHEMES = ("full", "keep_1", "keep_2", "keep_4", "keep_8", "keep_random", "keep_most_active", "shrink")
 
 
@@ -39,8 +43,10 @@ def study(args: argparse.Namespace, seed: int) -> xtalk.RunConfig:
         model=args.model,
         text=args.text,
         held_out_text=args.held_out_text,
-        crosscoder={"d_sae": args.latents},
-        training={"steps": args.steps},
+        harvest={"buffer_sequences": args.batch_tokens // SEQUENCE},  # whole sequences: cheapest to splice
+        sequence_length=SEQUENCE,
+        crosscoder={"d_sae": args.latents, "k": args.k},
+        training={"steps": args.steps, "batch_tokens": args.batch_tokens},
         evaluation={"tokens": args.evaluation_tokens},
         crosscoders=[{"name": name, "penalties": PENALTIES[name]} for name in args.crosscoders],
     )
@@ -133,8 +139,10 @@ def main() -> None:
     parser.add_argument("--held-out-text", default=None, help="default: a part of --text, by document")
     parser.add_argument("--label", default="the embedded text", help="the text, in words, for the page")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--latents", type=int, default=1024)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--batch-tokens", type=int, default=1024)
+    parser.add_argument("--latents", type=int, default=2048)
+    parser.add_argument("-k", type=int, default=32)
     parser.add_argument("--evaluation-tokens", type=int, default=8192)
     parser.add_argument("--crosscoders", nargs="+", choices=list(PENALTIES), default=list(PENALTIES))
     parser.add_argument("--out", type=Path, default=Path("runs/results"))
