@@ -11,6 +11,7 @@ demo: $(VENV)/.installed
 
 test: lint
 	$(BIN)/python -m pytest
+	$(BIN)/python scripts/mutants.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check

@@ -62,7 +62,7 @@ def rounding_error(network: Network, weights: Weights, n: int, work: Work) -> ar
     x = arb_mat(1, size, largest) * n
     x_error = x * _gamma(n)
     h, h_error = layer(x, x_error, w_in, weights.vector("b_in", hidden), size + 1)
-    slope = network.phi.ranges(arb(0, 2) ** 100).slope.abs_upper()
+    slope = network.phi.ranges(arb(0, arb(2) ** 100)).slope.abs_upper()
     reached = h + h_error
     active_error = h_error * slope + reached * ACTIVATION_ERROR
     y, y_error = layer(h, active_error, w_out, weights.vector("b_out", size), hidden + 2)

@@ -7,7 +7,7 @@ import pytest
 from flint import arb, arb_series, ctx
 from reference.product_space import ACTIVATIONS
 
-from xtalk_check.activations import CELL, REACH, activation
+from xtalk_check.activations import CELL, PIECES, REACH, TERMS, activation
 from xtalk_check.errors import Rejected
 
 SMOOTH = ("gelu", "gelu_tanh")
@@ -60,6 +60,17 @@ def test_ranges_over_one_piece_reach_its_ends():
             for x in (left, left + 1 / 16):
                 first, second = derivatives(name, x)
                 assert inside(slope, first, 1e-4) and inside(curvature, second, 1e-4)
+
+
+def test_remainders_hold_over_their_piece():
+    """The last Taylor coefficient is enclosed wherever in the piece it is taken."""
+    for name in SMOOTH:
+        phi = activation(name)
+        for piece in (130, 160, 176, 200):
+            left = piece / PIECES - REACH
+            for x in (left, left + 1 / PIECES):
+                exact = phi.value(arb_series([arb(x), 1], prec=TERMS))[TERMS - 1]
+                assert phi._piece(piece)[-1].contains(exact.mid())
 
 
 def test_global_constants():

@@ -4,6 +4,7 @@ import ast
 import json
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,22 @@ def test_both_commands_are_the_same(files, capsys, monkeypatch):
         [sys.executable, "-m", "xtalk_check", *files(good()), "--json"], capture_output=True, text=True
     )
     assert found.returncode == 0 and json.loads(found.stdout)["verdict"] == "accepted", arguments
+
+
+def test_identity_is_checked():
+    """Theorem, weights and every key: whatever is not accounted for is refused."""
+    given = json.loads(good())
+    other = container(solver(4) | {"extra": ((1,), [1.0])})
+    for certificate_, spec_, weights, reason in [
+        (given | {"weights": "0" * 64}, spec(), WEIGHTS, "certificate is about other weights"),
+        (given, spec() | {"weights": "0" * 64}, WEIGHTS, "specification is about other weights"),
+        (given | {"advice": given["advice"] | {"x": 1}}, spec(), WEIGHTS, "unknown key 'x'"),
+        (given | {"weights": sha256(other).hexdigest()}, spec(), other, "have extra"),
+        (given | {"theorem": "brute_force"}, spec(), WEIGHTS, "expected T3"),
+        (given | {"x": 1}, spec(), WEIGHTS, "unknown key 'x'"),
+    ]:
+        verdict = xtalk_check.check(encoded(certificate_), encoded(spec_), weights)
+        assert verdict.verdict == "rejected" and reason in verdict.reason, verdict.reason
 
 
 def test_length_is_counted_where_work_is_done():

@@ -4,6 +4,7 @@ import random
 from itertools import product
 from math import inf
 
+import pytest
 from flint import arb, ctx
 from reference.product_space import (
     ACTIVATIONS,
@@ -22,10 +23,11 @@ from reference.product_space import (
 from xtalk_check import check
 from xtalk_check.activations import activation
 from xtalk_check.codebook import Codebook
+from xtalk_check.errors import Rejected
 from xtalk_check.network import Network
 from xtalk_check.reading import Fields, parse_weights
-from xtalk_check.t3 import BITS, _bounds, _Column, _neuron
-from xtalk_check.tasks import Task
+from xtalk_check.t3 import BITS, Bound, _bounds, _Column, _neuron, _right
+from xtalk_check.tasks import Cell, Slot, Task
 from xtalk_check.winning import Winning
 from xtalk_check.work import PRECISION, Work
 
@@ -194,6 +196,17 @@ def test_neurons_lie_between_the_ends():
         assert low - 1e-9 <= true <= high + 1e-9, (kind, slots, points)
 
 
+def test_slopes_are_those_within_reach():
+    """A box is charged at the steepest slope that any filling reaches: past the kink."""
+    alone = [(1, -1.0, [0.0], [1.5])]
+    beside = [(1, -1.0, [-2.0, 2.0], [0.0, 0.0]), (1, 0.0, [0.0], [0.5])]
+    thrice = [(3, -1 / 3, [0.0], [0.5])]
+    for slots, points in ((alone, [(0, 1.5)]), (beside, [(1, 0.0), (0, 0.5)]), (thrice, [(0, 0.5)] * 3)):
+        for kind in ACTIVATIONS:
+            low, high, true = enclosed(kind, 0.0, slots, points)
+            assert low - 1e-12 <= true <= high + 1e-12
+
+
 def test_both_ends_are_reached():
     """Chord: equal moves across the kink. Tangent: moves that do not cross it. Worst ratio in (0.99, 1]."""
     slots = [(3, 0.0, [-1.0, 1.0], [0.0, 0.0])]
@@ -222,6 +235,12 @@ def test_where_phi_bends_both_ways():
                     assert low - 1e-12 <= true <= high + 1e-12
                     worst = max(worst, (true - high) / width**2, (low - true) / width**2)
     assert worst > -1e-3
+    for copies, moves in ((3, [-0.15, -1.0]), (3, [0.15, 1.0]), (2, [-1.5, 1.2]), (2, [1.5, -1.2])):
+        for step in range(-32, 33):
+            for picked in product((0, 1), repeat=copies):
+                points = [(i, 0.0) for i in picked]
+                low, high, true = enclosed("gelu", step / 8, [(copies, 0.0, moves, [0.0, 0.0])], points)
+                assert low - 1e-12 <= true <= high + 1e-12
 
 
 def test_hill_climbing_inside_boxes_finds_no_counterexample():
@@ -243,6 +262,39 @@ def test_hill_climbing_inside_boxes_finds_no_counterexample():
                 assert low - 1e-12 <= true <= high + 1e-12
                 if sign * true < best:
                     best, points = sign * true, moved
+
+
+def right(copies: int, bounds, coarse: int, ties: str) -> int:
+    """The number of fillings of a slot of two columns that `_right` counts, for the answer 0."""
+    cell = Cell(0, (Slot(1, 0, (0, 1), (1, 1), copies),), 1)
+    given = [Bound(wrong + 1, base, [scores]) for wrong, (base, scores) in enumerate(bounds)]
+    return _right(cell, given, Winning(ties, arb(0)), coarse, Work())
+
+
+def test_fillings_are_counted_with_scores_rounded_down():
+    assert right(4, [(-48, [9, 100])], 4, "lose") == 15  # 9, 9, 9, 9 is not enough
+    assert right(3, [(-49, [16, 16])], 4, "lowest") == 0
+    assert right(2, [(-3, [1, 5]), (-3, [1, 5])], 0, "lowest") == 3
+    assert right(2, [(-7, [1, 5]), (-7, [5, 1])], 0, "lose") == 0
+    assert right(2, [(-1, [0, 9]), (-9, [0, 9])], 0, "lose") == 1
+    assert right(2, [(-8, [-1, 9]), (-5, [9, 4])], 0, "lose") == 1
+
+
+def test_ties_between_sums_of_scores():
+    for ties, expected in (("lose", 0), ("lowest", 4)):
+        assert right(2, [(-2, [1, 1])], 0, ties) == expected
+    assert right(2, [(-2, [1, 2])], 0, "lose") == 3
+    assert right(2, [(3, [-2, 5])], 0, "lose") == 3
+
+
+def test_codebooks_are_partitions():
+    weights = parse_weights(container(random_network(0, 6, 4, 5, 4)))
+    network = Network.load(Fields({"activation": "relu", "residual": True}, "task"), weights, 6, 4, Work())
+    book = Codebook.read(Fields(codebook([0, 1, 0], [0, 0, 1, 2, 2, 1]), "rest"), network)
+    assert [book.block(t) for t in range(6)] == [0, 0, 1, 0, 0, 1]
+    for changed in (codebook([0] * 3, [0, 0, 2, 2, 0, 0]), codebook([0] * 6) | {"more": 1}):
+        with pytest.raises(Rejected):
+            Codebook.read(Fields(changed, "rest"), network)
 
 
 def test_right_answers_of_the_twin_and_the_checker_agree():

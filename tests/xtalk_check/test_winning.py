@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 from flint import arb, ctx
-from reference.product_space import certificate, codebook, container, encoded, random_network, solver, spec
+from reference.product_space import (
+    certificate,
+    codebook,
+    container,
+    count_right,
+    encoded,
+    random_network,
+    solver,
+    spec,
+)
 
 from xtalk_check import check
 from xtalk_check.errors import Rejected
@@ -76,19 +85,32 @@ def test_rounding_bound_by_hand():
         assert found == pytest.approx(4 * unit * (4 + 2 + 16 + 3 + 4 + 3 + 2 * 2), rel=1e-4)
 
 
+def test_rounding_is_that_of_the_largest_token():
+    found = []
+    for embed in ([1.0, 1.0, 1.0, 1.0], [1.0, -3.0, 1.0, 1.0]):
+        tensors = random_network(0, 4, 1, 2, 2) | {"embed": ((4, 1), embed)}
+        with ctx.workprec(PRECISION):
+            network, weights = loaded(tensors, "relu", True)
+            found.append(float(rounding_error(network, weights, 4, Work())))
+    assert found[1] > 1.5 * found[0]
+
+
 def test_float32_asks_for_a_margin():
-    weights = container(solver(4))
-    given = encoded(certificate(weights, "T3", 64, rest=codebook(range(4))))
-    real = check(given, encoded(spec()), weights)
-    rounded = check(given, encoded(spec(arithmetic="float32")), weights)
-    assert real.proven["certified"] == rounded.proven["certified"] == 64
-    close = solver(4)
-    close["b_unembed"] = ((4,), [0.0, 0.0, 1.0 - 2.0**-22, 0.0])  # 2 beats 3 by all but a hair
-    weights = container(close)
-    given = encoded(certificate(weights, "T3", 0, rest=codebook(range(4))))
-    real = check(given, encoded(spec()), weights)
-    rounded = check(given, encoded(spec(arithmetic="float32")), weights)
-    assert rounded.proven["certified"] < real.proven["certified"] == 64
+    """Where a margin is smaller than what rounding can change, only the real-valued theorem holds."""
+    for theorem in ("T3", "brute_force"):
+        advice = {"rest": codebook(range(4))} if theorem == "T3" else {}
+        for hair, expected in ((0.5, 64), (2.0**-22, 45)):
+            close = solver(4)
+            close["b_unembed"] = ((4,), [0.0, 0.0, 1 - hair, 0.0])  # with both, 3 beats 2 by a hair
+            weights = container(close)
+            given = encoded(certificate(weights, theorem, 0, **advice))
+            real = check(given, encoded(spec(theorem)), weights)
+            rounded = check(given, encoded(spec(theorem, arithmetic="float32")), weights)
+            assert real.proven["certified"] >= rounded.proven["certified"]
+            assert (real.proven["certified"], rounded.proven["certified"]) == (
+                count_right(close, spec()["task"])[0],
+                expected,
+            )
 
 
 def test_ties_lose_or_go_to_the_lowest():

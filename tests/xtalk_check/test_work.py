@@ -1,0 +1,28 @@
+"""Ball arithmetic: bounds are rounded to the safe side."""
+
+import pytest
+from flint import arb, arb_mat
+
+from xtalk_check.errors import Rejected
+from xtalk_check.work import floor, hull, rows, smallest
+
+
+def test_floors_are_below_the_ball():
+    assert floor(arb(1.5, 0.25), 0) == 1 and floor(arb(1.5, 0.75), 0) == 0
+    assert floor(arb(-0.5, 0.25), 0) == -1 and floor(arb(-1.5, 1), 0) == -3
+    assert floor(arb(0.75), 2) == 3 and floor(arb(0.7), 2) == 2 and floor(arb(-0.7), 2) == -3
+    assert floor(arb(3), 5) == 96
+    for ball in (arb("nan"), arb("inf"), arb(0, "inf")):
+        with pytest.raises(Rejected, match="not a finite number"):
+            floor(ball, 3)
+
+
+def test_hulls_hold_all_balls():
+    ball = hull([arb(1, 0.5), arb(-2), arb(0.25)])
+    assert all(ball.contains(arb(x)) for x in (1.5, -2, 0.25)) and ball.rad() < 1.76
+    least = smallest([arb(1, 0.5), arb(0.75), arb(3)])
+    assert least.contains(arb(0.5)) and least.contains(arb(0.75)) and not least.contains(arb(1))
+
+
+def test_rows_of_a_matrix():
+    assert [[float(x) for x in row] for row in rows(arb_mat(2, 3, range(6)))] == [[0, 1, 2], [3, 4, 5]]
