@@ -65,10 +65,15 @@ class Correlated:
 
 def spearman(x_RQ: Float[np.ndarray, "R Q"], y_RQ: Float[np.ndarray, "#R Q"]) -> Float[np.ndarray, "R"]:
     """Spearman's rank correlation along the last axis, ties at their mean rank; 0 where all are tied."""
-    ranks = [rankdata(values, axis=-1) for values in (x_RQ, y_RQ)]
-    x, y = (rank - rank.mean(-1, keepdims=True) for rank in ranks)
-    scale = np.sqrt((x**2).sum(-1) * (y**2).sum(-1))
-    return (x * y).sum(-1) / np.where(scale > 0, scale, 1.0)
+    return (_standard_ranks(x_RQ) * _standard_ranks(y_RQ)).sum(-1)
+
+
+def _standard_ranks(x_RQ: Float[np.ndarray, "R Q"]) -> Float[np.ndarray, "R Q"]:
+    """Ranks with mean 0 and squares that add up to 1, along the last axis; zeros where all are tied."""
+    rank = rankdata(x_RQ, axis=-1)
+    rank -= rank.mean(-1, keepdims=True)
+    norm = np.sqrt((rank**2).sum(-1, keepdims=True))
+    return rank / np.where(norm > 0, norm, 1.0)
 
 
 def rank_correlations(
@@ -87,14 +92,15 @@ def rank_correlations(
     effect_Q, pairs = effects.mean_Q * weight_Q, len(weight_Q)
     drawn_RQ = np.vstack([np.arange(pairs), generator.integers(pairs, size=(resamples, pairs))])
     again_RQ = np.vstack([effect_Q, effects.resampled(resamples, generator) * weight_Q])
-    drawn_effect_RQ, drawn_control_RQ = effect_Q[drawn_RQ], measures[control][drawn_RQ]
-    by_control_R = spearman(drawn_effect_RQ, drawn_control_RQ)
+    effect_RQ, again_RQ = _standard_ranks(effect_Q[drawn_RQ]), _standard_ranks(again_RQ)
+    control_RQ = _standard_ranks(measures[control][drawn_RQ])
+    by_control_R = (effect_RQ * control_RQ).sum(1)
     pairs_R, documents_R, partial_R = (dict[str, np.ndarray]() for _ in range(3))
     for name, measure_Q in measures.items():
-        drawn_measure_RQ = measure_Q[drawn_RQ]
-        pairs_R[name] = spearman(drawn_measure_RQ, drawn_effect_RQ)
-        documents_R[name] = spearman(again_RQ, measure_Q[None])
-        alike_R = spearman(drawn_measure_RQ, drawn_control_RQ)
+        measure_RQ = _standard_ranks(measure_Q[drawn_RQ])
+        pairs_R[name] = (measure_RQ * effect_RQ).sum(1)
+        documents_R[name] = again_RQ @ measure_RQ[0]
+        alike_R = (measure_RQ * control_RQ).sum(1)
         left_R = np.sqrt(((1 - alike_R**2) * (1 - by_control_R**2)).clip(min=0))
         partial_R[name] = np.where(left_R > 1e-9, pairs_R[name] - alike_R * by_control_R, 0) / left_R.clip(
             1e-9

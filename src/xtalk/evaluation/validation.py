@@ -9,6 +9,7 @@ MLP input at a token where both are active; the effect is what removing both doe
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -45,9 +46,9 @@ class ValidationConfig:
     """How much is done: pairs per block, how many of them also for the loss, occurrences of each."""
 
     pairs: int = 200
-    loss_pairs: int = 60
-    occurrences: int = 48
-    loss_occurrences: int = 12
+    loss_pairs: int = 50
+    occurrences: int = 32
+    loss_occurrences: int = 8
     resamples: int = 1000
 
 
@@ -84,6 +85,17 @@ class _Half:
     @property
     def tokens(self) -> int:
         return self.sequences.tokens.size
+
+    @cached_property
+    def counts_LL(self) -> csr_array:
+        """At how many tokens both of two latents are active."""
+        active = self.codes_TL.astype(bool).astype(np.float32)
+        return csr_array(active.T @ active)
+
+    @cached_property
+    def products_LL(self) -> csr_array:
+        """The products of two latents' activations, summed over tokens."""
+        return csr_array(self.codes_TL.T @ self.codes_TL)
 
     def together(self, i: int, j: int) -> Int[np.ndarray, "Z"]:
         """The tokens at which both are active."""
@@ -138,7 +150,7 @@ def validate_interactions(
         advance()
         for effect, of in effects.items():
             few_Q2 = pairs_Q2[: len(of.sums_QE)]
-            often_Q = np.array([len(intervened.together(*pair)) for pair in few_Q2.tolist()])
+            often_Q = np.asarray(intervened.counts_LL[few_Q2[:, 0], few_Q2[:, 1]]).ravel()
             weights: dict[Weighting, np.ndarray] = {
                 "occurrence": np.ones(len(few_Q2)),
                 "text": often_Q / intervened.tokens,
@@ -197,10 +209,11 @@ def _draw_pairs(
     In random order. Errors: XtalkError if there are too few.
     """
     upper = matrix.interactions(part, symmetric=True).tocoo()
-    often = [_together(half) for half in (measured, intervened)]
     i_Q, j_Q = upper.coords
-    enough = (i_Q < j_Q) & (np.minimum(*(np.asarray(o[i_Q, j_Q]) for o in often)) >= FEWEST)
-    candidates = np.flatnonzero(enough)
+    candidates = np.flatnonzero(i_Q < j_Q)
+    for half in (measured, intervened):
+        often = np.asarray(half.counts_LL[i_Q[candidates], j_Q[candidates]])
+        candidates = candidates[often >= FEWEST]
     if len(candidates) < FEWEST_PAIRS:
         raise XtalkError(
             f"{len(candidates)} pairs of latents are active together at {FEWEST} tokens of either half of "
@@ -212,11 +225,6 @@ def _draw_pairs(
     drawn = np.concatenate([generator.permutation(stratum)[:each] for stratum in strata])
     drawn = generator.permutation(drawn)[:count]
     return np.stack([i_Q[drawn], j_Q[drawn]], axis=1)
-
-
-def _together(half: _Half) -> csr_array:
-    active = half.codes_TL.astype(bool).astype(np.float32)
-    return csr_array(active.T @ active)
 
 
 def _occurrences(
@@ -257,15 +265,14 @@ def _measures(
     pair_Z, *values = np.hstack(found)
     sums_3Q = [np.bincount(pair_Z.astype(int), value_Z, Q) for value_Z in values]
     true_Q, f_i, f_j = np.stack(sums_3Q) / np.bincount(chosen.pair_Z, minlength=Q)
-    count_Q = np.array([len(half.together(*pair)) for pair in pairs_Q2.tolist()], dtype=float)
+    count_Q = np.asarray(half.counts_LL[i_Q, j_Q]).ravel().astype(float)
     often_Q = count_Q / half.tokens
-    norms_L = np.sqrt(np.asarray((half.codes_TL**2).sum(0)).ravel())
-    products = csr_array(half.codes_TL.T @ half.codes_TL)
+    norms_L = np.sqrt(half.products_LL.diagonal())
     d_i, d_j = d_LD[torch.from_numpy(i_Q)], d_LD[torch.from_numpy(j_Q)]
     sizes = (torch.norm(d, dim=1).double().cpu().numpy() for d in (d_i, d_j))
     size_Q = f_i * f_j * np.prod(list(sizes), axis=0)
     alike = {
-        "co_activation": np.asarray(products[i_Q, j_Q]).ravel() / (norms_L[i_Q] * norms_L[j_Q]),
+        "co_activation": np.asarray(half.products_LL[i_Q, j_Q]).ravel() / (norms_L[i_Q] * norms_L[j_Q]),
         "co_activation_count": count_Q,
         "decoder": torch.cosine_similarity(d_i, d_j, dim=1).abs().double().cpu().numpy(),
     }

@@ -12,8 +12,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xtalk.errors import XtalkError
 from xtalk.models import checkpoint, families, hooks
+from xtalk.models.attention import AttentionWeights
 from xtalk.models.hookpoints import Hookpoint, paper_hookpoints, parse_hookpoint
 from xtalk.models.mlp import MlpWeights
+from xtalk.models.norms import NormWeights
 
 
 def load_model(
@@ -132,6 +134,26 @@ class LanguageModel:
         """The weights of one block's MLP, as float32 copies: `MlpWeights(ln2) = resid_post - resid_mid`."""
         self._check_block(block)
         return families.mlp_weights_of(self._blocks[block], self._family, self.hf.config)
+
+    def attention_weights(self, block: int) -> AttentionWeights:
+        """One block's attention, as float32 copies: `AttentionWeights(ln1) = resid_mid - resid_pre`.
+
+        Errors: XtalkError where scores are not bilinear (Qwen3, which normalises queries and keys).
+        """
+        self._check_block(block)
+        rotary: torch.nn.Module | None = getattr(self.hf.base_model, "rotary_emb", None)
+        return families.attention_weights_of(self._blocks[block], self._family, self.hf.config, rotary)
+
+    def norm_weights(self, hookpoint: Hookpoint) -> tuple[NormWeights, Hookpoint]:
+        """The norm whose output is at `hookpoint` (ln1 or ln2), as float32 copies, and where it reads."""
+        self._check_block(hookpoint.block)
+        if hookpoint.site not in ("ln1", "ln2"):
+            raise XtalkError(f"no norm puts out {hookpoint}; expected ln1 or ln2 of a block")
+        parallel = getattr(self.hf.config, "use_parallel_residual", False)
+        first = hookpoint.site == "ln1"
+        path = self._family.norm1 if first else self._family.norm2
+        source = Hookpoint(hookpoint.block, "resid_pre" if first or parallel else "resid_mid")
+        return families.norm_weights_of(self._blocks[hookpoint.block], path, self._family), source
 
     def _passing(self, blocks: range) -> dict[torch.nn.Module, Callable[..., Any]]:
         """Forwards that hand the residual stream through these blocks unchanged, at no cost."""
