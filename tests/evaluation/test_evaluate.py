@@ -144,3 +144,12 @@ def test_tokens_without_a_residual_are_left_out_of_the_tightness(monkeypatch):
     monkeypatch.setattr("xtalk.evaluation.interaction.tightness", of_every_third_token)
     for row in evaluated().interaction:
         assert row.tightness == (() if row.block == "mean" else (5,) * 5)
+
+
+def test_activations_that_are_not_finite_are_named():
+    model = tiny_model("gpt_neo")
+    crosscoder = random_crosscoder(model)
+    model.hf.transformer.h[1].ln_2.weight.data.fill_(float("nan"))
+    explained = Explained(model, crosscoder)
+    with pytest.raises(XtalkError, match=r"NaN or infinite activations at blocks\.1\.ln2"):
+        explained.read(next(batches(model, TEXT)))

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from xtalk.activations.harvest import check_finite
 from xtalk.codes import Codes
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.data import TokenSequences
@@ -105,8 +106,10 @@ class Explained:
         self._read = (*self.hookpoints, *(point for point in mids if point not in self.index))
 
     def read(self, batch: Batch) -> "ExplainedBatch":
-        """What the model and the crosscoder make of a batch."""
-        captured_BQD = self.model.capture(batch.tokens_mS, self._read).flatten(0, 1).float()
+        """What the model and the crosscoder make of a batch. Errors: XtalkError for NaN or infinity."""
+        captured_mSQD = self.model.capture(batch.tokens_mS, self._read)
+        check_finite(captured_mSQD, list(map(str, self._read)))
+        captured_BQD = captured_mSQD.flatten(0, 1).float()
         x_BPD = captured_BQD[:, : len(self.hookpoints)]
         extra = {point: captured_BQD[:, q] for q, point in enumerate(self._read)}
         return ExplainedBatch(self, batch, x_BPD, extra, self.crosscoder.encode(x_BPD))
