@@ -45,24 +45,25 @@ class Results:
 
 def load_report_data(run_folder: Path) -> ReportData:
     """report_data.json of a run folder; XtalkError if it is missing or breaks its schema."""
-    return _read(run_folder, "report_data.json", ReportData)
+    return read_record(run_folder, "report_data.json", ReportData)
 
 
 def load_results(run_folder: Path) -> Results:
     """Both files of a run folder; XtalkError if one is missing, invalid or contradicts the other."""
-    results = Results(_read(run_folder, "metrics.json", Metrics), load_report_data(run_folder))
+    results = Results(read_record(run_folder, "metrics.json", Metrics), load_report_data(run_folder))
     _cross_check(results, run_folder)
     return results
 
 
-def _read(run_folder: Path, name: str, record: type[Record]) -> Record:
+def read_record(run_folder: Path, name: str, record: type[Record], command: str = "xtalk evaluate") -> Record:
+    """A JSON file of a run folder, made by `command`; XtalkError if it is missing or breaks its schema."""
     path = run_folder / name
     try:
         return record.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         raise XtalkError(
             f"{path} is missing; a report needs the results of an evaluated run; "
-            "run `xtalk evaluate` (or `xtalk run`) on this folder first"
+            f"run `{command}` (or `xtalk run`) on this folder first"
         ) from None
     except OSError as error:
         raise XtalkError(f"{path} cannot be read ({error.strerror}); expected a readable file") from None
@@ -70,7 +71,7 @@ def _read(run_folder: Path, name: str, record: type[Record]) -> Record:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         message = " ".join(first["msg"].split())
-        raise XtalkError(f"{path}: {where}: {message}; write it anew with `xtalk evaluate`") from None
+        raise XtalkError(f"{path}: {where}: {message}; write it anew with `{command}`") from None
 
 
 def _cross_check(results: Results, run_folder: Path) -> None:

@@ -175,12 +175,12 @@ def _each(
 
 
 def _report(workbench: Workbench, progress: Report) -> list[str]:
-    from xtalk.reports import write_report  # loads matplotlib, which no other step needs
+    from xtalk.reports import write_cluster_map, write_report  # loads matplotlib, which no other step needs
 
     folder = workbench.folder
-    page = write_report(folder.path)
+    pages = (write_report(folder.path), write_cluster_map(folder.path))
     figures = sorted((folder.path / "figures").iterdir())
-    return [str(path.relative_to(folder.path)) for path in (page, *figures)]
+    return [str(path.relative_to(folder.path)) for path in (*pages, *figures)]
 
 
 BODIES: dict[str, Body] = {

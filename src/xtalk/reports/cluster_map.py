@@ -1,0 +1,119 @@
+"""clusters.html: the interactive map of a run's clusters, in one file that holds everything it shows."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from pydantic import Field, NonNegativeInt, model_validator
+
+from xtalk.errors import XtalkError
+from xtalk.files import write_text
+from xtalk.reports.data import Context, Interval
+from xtalk.reports.metrics import Lenient
+from xtalk.reports.results import read_record
+
+PAGE = "clusters.html"
+
+
+class MapCluster(Lenient):
+    """A cluster: its latents, and the judge's accuracy at it, None if it was not judged."""
+
+    members: list[NonNegativeInt] = Field(min_length=1)
+    accuracy: float | None
+
+
+class ClusterRecord(Lenient):
+    """clusters.json, as far as it is shown."""
+
+    schema_: Literal["xtalk.clusters/1"] = Field(alias="schema")
+    crosscoder: str
+    method: str
+    normaliser: str
+    count: NonNegativeInt
+    judge: str
+    accuracy: dict[str, dict[str, Interval]]
+    clusters: list[MapCluster]
+
+
+class MapFeature(Lenient):
+    """A feature on the map: its place, its cluster (-1: none), and what it fires on."""
+
+    latent: NonNegativeInt
+    cluster: int
+    x: float
+    y: float
+    tokens: list[str]
+    contexts: list[Context]
+
+
+class MapNeuron(Lenient):
+    """A neuron where a pair meets, and the part of their interaction that is there."""
+
+    block: NonNegativeInt
+    neuron: NonNegativeInt
+    part: float
+
+
+class MapToken(Lenient):
+    """A token at which a pair meets, and the text before it."""
+
+    before: str
+    token: str
+
+
+class MapPair(Lenient):
+    """Two features and where they meet."""
+
+    latents: tuple[NonNegativeInt, NonNegativeInt]
+    neurons: list[MapNeuron]
+    tokens: list[MapToken]
+
+
+class MapRecord(Lenient):
+    """cluster_map.json."""
+
+    schema_: Literal["xtalk.cluster_map/1"] = Field(alias="schema")
+    features: list[MapFeature] = Field(min_length=1)
+    lines: list[tuple[NonNegativeInt, NonNegativeInt, float]]
+    pairs: list[MapPair]
+
+    @model_validator(mode="after")
+    def _known(self) -> "MapRecord":
+        known = {feature.latent for feature in self.features}
+        named = {i for line in self.lines for i in line[:2]} | {i for p in self.pairs for i in p.latents}
+        if strangers := named - known:
+            raise ValueError(f"a line or pair of feature {min(strangers)}, which is not on the map")
+        return self
+
+
+def write_cluster_map(run_folder: Path) -> Path:
+    """Writes clusters.html from clusters.json and cluster_map.json, and returns its path.
+
+    XtalkError if one of them is missing or invalid, or they do not agree.
+    """
+    clusters = read_record(run_folder, "clusters.json", ClusterRecord, "xtalk cluster")
+    shown = read_record(run_folder, "cluster_map.json", MapRecord, "xtalk cluster")
+    if any(feature.cluster >= len(clusters.clusters) for feature in shown.features):
+        raise XtalkError(
+            f"{run_folder}: cluster_map.json names a cluster that clusters.json lacks; "
+            "write both anew with `xtalk cluster`"
+        )
+    page = run_folder / PAGE
+    write_text(page, _render(clusters, shown))
+    return page
+
+
+def _render(clusters: ClusterRecord, shown: MapRecord) -> str:
+    environment = Environment(
+        loader=PackageLoader("xtalk.reports", "templates"), autoescape=True, undefined=StrictUndefined
+    )
+    cast(dict[str, Any], environment.filters).update(percent=lambda triple: f"{100 * triple[0]:.0f} %")
+    data = {
+        "clusters": [cluster.model_dump(mode="json") for cluster in clusters.clusters],
+        **shown.model_dump(mode="json", exclude={"schema_"}),
+    }
+    encoded = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")  # no </script> in a token
+    template = environment.get_template("cluster_map.html.j2")
+    return template.render(clusters=clusters, data=Markup(encoded))

@@ -1,0 +1,261 @@
+"use strict";
+const { clusters, features, lines, pairs } = JSON.parse(document.getElementById("data").textContent);
+const canvas = document.querySelector("canvas"), panel = document.getElementById("panel");
+const search = document.getElementById("search"), pen = canvas.getContext("2d");
+// Okabe and Ito's colours, told apart with any colour vision; clusters also carry their number.
+const COLOURS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7"];
+const byLatent = new Map(features.map(f => [f.latent, f]));
+const pairKey = (i, j) => `${Math.min(i, j)}-${Math.max(i, j)}`;
+const pairOf = new Map(pairs.map(p => [pairKey(...p.latents), p]));
+const discs = clusters.map((_, c) => {
+  const members = features.filter(f => f.cluster === c);
+  const x = members.reduce((sum, f) => sum + f.x, 0) / members.length;
+  const y = members.reduce((sum, f) => sum + f.y, 0) / members.length;
+  return { x, y, r: Math.max(...members.map(f => Math.hypot(f.x - x, f.y - y))) + 0.7, members };
+});
+const view = { x: 0, y: 0, scale: 1 };  // the map's point in the middle, and pixels per unit
+let chosen = { cluster: -1, latents: new Set() };
+
+const visible = text => text.replace(/\n/g, "↵").replace(/^ /, "␣");
+const colour = c => c < 0 ? "#999" : COLOURS[c % COLOURS.length];
+const ink = () => getComputedStyle(document.body).color;
+
+function element(tag, content, attributes = {}) {
+  const made = Object.assign(document.createElement(tag), attributes);
+  made.append(...[content].flat());
+  return made;
+}
+
+function button(label, hash) {
+  return element("button", label, { type: "button", onclick: () => { location.hash = hash; } });
+}
+
+// ---- drawing
+
+const toScreen = (x, y) => [
+  (x - view.x) * view.scale + canvas.clientWidth / 2, (y - view.y) * view.scale + canvas.clientHeight / 2];
+const toMap = (px, py) => [
+  (px - canvas.clientWidth / 2) / view.scale + view.x, (py - canvas.clientHeight / 2) / view.scale + view.y];
+
+function draw() {
+  const ratio = window.devicePixelRatio || 1;
+  canvas.width = canvas.clientWidth * ratio;
+  canvas.height = canvas.clientHeight * ratio;
+  pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+  const strongest = Math.max(...lines.map(l => l[2]), 1e-12);
+  for (const [i, j, strength] of lines) {
+    const a = byLatent.get(i), b = byLatent.get(j), marked = chosen.latents.has(i) && chosen.latents.has(j);
+    pen.strokeStyle = marked ? "#d55e00" : ink();
+    pen.globalAlpha = marked ? 0.9 : 0.06 + 0.3 * strength / strongest;
+    pen.lineWidth = marked ? 2 : 1;
+    pen.beginPath();
+    pen.moveTo(...toScreen(a.x, a.y));
+    pen.lineTo(...toScreen(b.x, b.y));
+    pen.stroke();
+  }
+  discs.forEach((disc, c) => {
+    const [x, y] = toScreen(disc.x, disc.y);
+    pen.globalAlpha = c === chosen.cluster ? 0.35 : 0.15;
+    pen.fillStyle = colour(c);
+    pen.beginPath();
+    pen.arc(x, y, disc.r * view.scale, 0, 7);
+    pen.fill();
+    pen.globalAlpha = 1;
+    if (c === chosen.cluster) { pen.strokeStyle = ink(); pen.lineWidth = 2; pen.stroke(); }
+  });
+  const radius = Math.max(1.5, Math.min(7, 0.28 * view.scale));
+  for (const f of features) {
+    const [x, y] = toScreen(f.x, f.y);
+    pen.fillStyle = colour(f.cluster);
+    pen.strokeStyle = ink();
+    pen.lineWidth = chosen.latents.has(f.latent) ? 2.5 : 0.6;
+    pen.beginPath();
+    pen.arc(x, y, chosen.latents.has(f.latent) ? radius + 2 : radius, 0, 7);
+    pen.fill();
+    pen.stroke();
+    if (view.scale > 28 && f.tokens.length) {
+      pen.fillStyle = ink();
+      pen.font = "11px system-ui, sans-serif";
+      pen.fillText(visible(f.tokens[0]), x + radius + 2, y + 4);
+    }
+  }
+  pen.fillStyle = ink();
+  pen.font = "600 12px system-ui, sans-serif";
+  discs.forEach((disc, c) => {
+    const [x, y] = toScreen(disc.x, disc.y - disc.r);
+    pen.fillText(String(c), x - 4, y - 2);
+  });
+}
+
+function frame(items) {
+  const xs = items.flatMap(d => [d.x - d.r, d.x + d.r]), ys = items.flatMap(d => [d.y - d.r, d.y + d.r]);
+  const [left, right, top, bottom] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
+  view.x = (left + right) / 2;
+  view.y = (top + bottom) / 2;
+  view.scale = 0.92 * Math.min(canvas.clientWidth / (right - left), canvas.clientHeight / (bottom - top));
+}
+
+const frameAll = () => frame(features.map(f => ({ x: f.x, y: f.y, r: 1 })));
+
+function zoom(factor, px = canvas.clientWidth / 2, py = canvas.clientHeight / 2) {
+  const [x, y] = toMap(px, py);
+  view.scale = Math.max(0.5, Math.min(200, view.scale * factor));
+  const [nx, ny] = toMap(px, py);
+  view.x += x - nx;
+  view.y += y - ny;
+  draw();
+}
+
+// ---- what is beside the map
+
+function clusterButton(c) {
+  const tokens = [...new Set(discs[c].members.map(f => f.tokens[0]))].slice(0, 6).map(visible).join(" ");
+  const dot = element("span", "", { className: "dot", style: `background:${colour(c)}` });
+  return element("li", button([dot, `${c} · ${discs[c].members.length} features · ${tokens}`], `cluster-${c}`));
+}
+
+function contextLine(context) {
+  const pieces = context.tokens.map((token, k) =>
+    context.activations[k] > 0 ? element("b", visible(token).replace("␣", " "), { title: context.activations[k] })
+      : visible(token).replace("␣", " "));
+  return element("p", pieces, { className: "context" });
+}
+
+function pairButton(pair) {
+  const names = pair.latents.map(i => `${i} ${visible(byLatent.get(i).tokens[0] ?? "")}`);
+  return element("li", button(names.join(" × "), `pair-${pairKey(...pair.latents)}`));
+}
+
+function showAll() {
+  panel.replaceChildren(
+    element("h2", `${clusters.length} clusters, ${features.length} features`),
+    element("p", "Drag to move, turn the wheel to zoom, click a disc or a line. Lines join the features that interact most.", { className: "note" }),
+    element("ul", clusters.map((_, c) => clusterButton(c))));
+}
+
+function showCluster(c, latent) {
+  const { members } = discs[c], inside = new Set(members.map(f => f.latent));
+  const judged = clusters[c].accuracy === null ? "not judged" : `judged ${clusters[c].accuracy.toFixed(2)}`;
+  const own = pairs.filter(p => p.latents.every(i => inside.has(i)));
+  const out = pairs.filter(p => p.latents.some(i => inside.has(i)) && !own.includes(p));
+  const neurons = new Map();
+  for (const n of own.flatMap(p => p.neurons)) {
+    const name = `block ${n.block}, neuron ${n.neuron}`;
+    neurons.set(name, (neurons.get(name) ?? 0) + 1);
+  }
+  const most = [...neurons].sort((a, b) => b[1] - a[1]).slice(0, 8);
+  panel.replaceChildren(
+    button("← all clusters", ""), element("h2", `Cluster ${c}: ${members.length} features, ${judged}`),
+    element("h3", "Pairs that interact"), element("ul", own.map(pairButton)),
+    element("h3", "Neurons where they meet"),
+    element("ul", most.map(([name, count]) => element("li", `${name} (${count} pair${count > 1 ? "s" : ""})`))),
+    element("h3", "Features"),
+    ...members.map(f => featureBlock(f, f.latent === latent)),
+    element("h3", "Pairs with other clusters"), element("ul", out.map(pairButton)));
+  panel.querySelector("[data-current]")?.scrollIntoView();
+}
+
+function featureBlock(f, current) {
+  const block = element("div", [
+    element("p", [element("b", `${f.latent} `), f.tokens.map(visible).join("  ")]), ...f.contexts.map(contextLine)]);
+  if (current) block.dataset.current = "";
+  return block;
+}
+
+function showPair(key) {
+  const pair = pairOf.get(key), [one, other] = pair.latents.map(i => byLatent.get(i));
+  panel.replaceChildren(
+    button(`← cluster ${one.cluster}`, one.cluster < 0 ? "" : `cluster-${one.cluster}`),
+    element("h2", `Features ${one.latent} and ${other.latent}`),
+    element("h3", "Neurons where they meet"),
+    element("ul", pair.neurons.map(n =>
+      element("li", `block ${n.block}, neuron ${n.neuron}: ${(100 * n.part).toFixed(1)} % of their interaction`))),
+    element("h3", "Tokens"),
+    ...pair.tokens.map(t => element("p", [t.before, element("b", t.token)], { className: "context" })),
+    element("h3", "The two features"), featureBlock(one), featureBlock(other));
+}
+
+function find(words) {
+  const wanted = words.trim().toLowerCase();
+  const hits = !wanted ? [] : features.filter(f =>
+    String(f.latent) === wanted || f.tokens.some(t => t.trim().toLowerCase() === wanted));
+  chosen = { cluster: -1, latents: new Set(hits.map(f => f.latent)) };
+  if (!wanted) showAll();
+  else panel.replaceChildren(
+    element("h2", `${hits.length} feature${hits.length === 1 ? "" : "s"}: ${words}`),
+    element("ul", hits.map(f => element("li",
+      button(`${f.latent} ${f.tokens.map(visible).join("  ")}`, f.cluster < 0 ? "" : `cluster-${f.cluster}-${f.latent}`)))));
+  draw();
+}
+
+function follow() {
+  const [kind, first, second] = decodeURIComponent(location.hash.slice(1)).split("-");
+  if (kind === "cluster" && discs[first]) {
+    chosen = { cluster: Number(first), latents: new Set(second ? [Number(second)] : []) };
+    showCluster(Number(first), Number(second));
+  } else if (kind === "pair" && pairOf.has(`${first}-${second}`)) {
+    chosen = { cluster: -1, latents: new Set([Number(first), Number(second)]) };
+    showPair(`${first}-${second}`);
+  } else if (kind === "find") {
+    search.value = first;
+    find(first);
+  } else {
+    chosen = { cluster: -1, latents: new Set() };
+    showAll();
+  }
+  draw();
+}
+
+// ---- the hand
+
+function hit(px, py) {
+  const [x, y] = toMap(px, py), near = 6 / view.scale;
+  const f = features.find(g => Math.hypot(g.x - x, g.y - y) < Math.max(0.3, near));
+  if (f && f.cluster >= 0) return `cluster-${f.cluster}-${f.latent}`;
+  for (const [i, j] of lines) {
+    if (!pairOf.has(pairKey(i, j))) continue;
+    const a = byLatent.get(i), b = byLatent.get(j), dx = b.x - a.x, dy = b.y - a.y;
+    const t = Math.max(0, Math.min(1, ((x - a.x) * dx + (y - a.y) * dy) / (dx * dx + dy * dy)));
+    if (Math.hypot(a.x + t * dx - x, a.y + t * dy - y) < near / 2) return `pair-${pairKey(i, j)}`;
+  }
+  const c = discs.findIndex(d => Math.hypot(d.x - x, d.y - y) < d.r);
+  return c < 0 ? "" : `cluster-${c}`;
+}
+
+let held = null;
+canvas.addEventListener("pointerdown", e => {
+  held = { x: e.offsetX, y: e.offsetY, moved: false };
+  canvas.setPointerCapture(e.pointerId);
+});
+canvas.addEventListener("pointermove", e => {
+  if (!held) return;
+  const dx = e.offsetX - held.x, dy = e.offsetY - held.y;
+  if (!held.moved && Math.hypot(dx, dy) < 4) return;
+  view.x -= dx / view.scale;
+  view.y -= dy / view.scale;
+  held = { x: e.offsetX, y: e.offsetY, moved: true };
+  draw();
+});
+canvas.addEventListener("pointerup", e => {
+  if (held && !held.moved) location.hash = hit(e.offsetX, e.offsetY);
+  held = null;
+});
+canvas.addEventListener("wheel", e => {
+  e.preventDefault();
+  zoom(Math.exp(-e.deltaY / 400), e.offsetX, e.offsetY);
+}, { passive: false });
+canvas.addEventListener("keydown", e => {
+  const step = 60 / view.scale;
+  const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
+  if (e.key in moves) { view.x += moves[e.key][0]; view.y += moves[e.key][1]; draw(); }
+  else if (e.key === "+" || e.key === "=") zoom(1.25);
+  else if (e.key === "-") zoom(0.8);
+  else if (e.key === "0") { frameAll(); draw(); }
+  else return;
+  e.preventDefault();
+});
+search.addEventListener("input", () => find(search.value));
+window.addEventListener("hashchange", follow);
+window.addEventListener("resize", draw);
+frameAll();
+follow();
