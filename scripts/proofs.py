@@ -1,0 +1,190 @@
+"""Make the certificates of theorem T3 behind docs/proofs.md, and write their tables and figure into it.
+
+    python scripts/proofs.py --out runs/proofs
+
+Every result has a folder of its own, with the certificate and its files; what is there is not made again, so
+that the same command goes on where it was stopped.
+"""
+
+import argparse
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from xtalk.files import write_text
+from xtalk.proofs.product_certificate import Detail
+from xtalk.runs.progress import Report, progress_bars
+from xtalk.runs.prove import ProveConfig, measure_subject, prove_subject, train_subject
+
+PAGE = Path("docs/proofs.md")
+FIGURE = Path("docs/figures/length-tightness.png")
+BIG: dict[str, Any] = {"vocabulary": 512, "classes": 16, "dictionary": 64, "aware_steps": 1200}
+MIDDLE: dict[str, Any] = {"vocabulary": 128, "classes": 16, "dictionary": 16}
+SMALL: dict[str, Any] = {"vocabulary": 64, "classes": 8, "dictionary": 8}
+SHORT, COMPACT = Detail(), Detail(tokens=False)
+CURVE = (None, "all", Detail(blocks=4), Detail(token_anchors=True), SHORT, COMPACT)
+PLAIN = {"post_hoc": True, "residual": False}
+STUDIES: dict[str, tuple[ProveConfig, tuple[Detail | Literal["all"] | None, ...]]] = {
+    "max, proof-aware": (ProveConfig(**BIG), (SHORT, COMPACT)),
+    "max": (ProveConfig(**BIG, **PLAIN), (SHORT,)),
+    "max, V = 64": (ProveConfig(**SMALL, **PLAIN), CURVE),
+    "max, V = 64, proof-aware": (ProveConfig(**SMALL), CURVE[1:]),
+    "min": (ProveConfig(task="min", **MIDDLE, **PLAIN), (SHORT,)),
+    "majority": (ProveConfig(task="majority", n=3, **MIDDLE, **PLAIN), (SHORT,)),
+    "lookup": (
+        ProveConfig(task="lookup", vocabulary=192, classes=8, dictionary=24, network_steps=3000, **PLAIN),
+        (SHORT,),
+    ),
+    "modular addition": (
+        ProveConfig(
+            task="modular_addition",
+            n=3,
+            vocabulary=112,
+            classes=7,
+            dictionary=14,
+            network_steps=4000,
+            **PLAIN,
+        ),
+        ("all",),
+    ),
+    "max, no two tokens alike": (
+        ProveConfig(vocabulary=64, classes=64, dictionary=32, **PLAIN),
+        (SHORT,),
+    ),
+    "max, V = 64, GELU": (ProveConfig(**SMALL, **PLAIN, activation="gelu"), (SHORT,)),
+    "max, residual path": (ProveConfig(**BIG, post_hoc=True), (SHORT,)),
+}
+
+
+def rows_of(name: str, out: Path, progress: Report) -> list[dict[str, Any]]:
+    """The figures of a study, made now unless they are there."""
+    folder = out / re.sub(r"[^a-z0-9]+", "-", name.lower())
+    if (folder / "rows.json").exists():
+        return json.loads((folder / "rows.json").read_text())
+    config, details = STUDIES[name]
+    began = time.monotonic()
+    subject = train_subject(config, progress=progress)
+    truth = measure_subject(subject)
+    rows: list[dict[str, Any]] = []
+    for number, detail in enumerate(details):
+        chosen = Detail(blocks=len(subject.dictionary.columns)) if detail == "all" else detail
+        proof = prove_subject(subject, truth, chosen)
+        path = proof.certificate.save(folder, f"certificate-{number}")
+        rows.append(proof.row(path) | {"detail": words(detail)})
+        print(f"{name}, {words(detail)}: {proof.bound:.5f}, {time.monotonic() - began:.0f} s", flush=True)
+    write_text(folder / "rows.json", json.dumps(rows, indent=1) + "\n")
+    return rows
+
+
+def words(detail: Detail | Literal["all"] | None) -> str:
+    """A level of detail, for people."""
+    if detail is None:
+        return "every input"
+    if detail == "all":
+        return "every multiset of columns"
+    if detail.blocks > 1:
+        return f"tokens, {detail.blocks} blocks"
+    if detail.token_anchors:
+        return "tokens, each an anchor"
+    return "tokens" if detail.tokens else "columns"
+
+
+def results(studies: dict[str, list[dict[str, Any]]]) -> str:
+    """The table of all studies at their shortest certificates."""
+    head = (
+        "| task | inputs | tokens / features / columns | detail | certified | true | without the MLP | "
+        "best constant | multiply-adds | brute force | ratio | break-even inputs | check |"
+    )
+    lines = [head, "|---" * 13 + "|"]
+    for name, rows in studies.items():
+        if name.startswith("max, V = 64") and "GELU" not in name:
+            rows = [row for row in rows if row["detail"] in ("tokens", "columns")]
+        for row in rows:
+            lines.append(
+                f"| {name} | {row['claim']['total']:.2g} | {row['vocabulary']} / {row['features']} / "
+                f"{row['columns']} | {row['detail']} | {bound(row)} | {figure(row['true'])} | "
+                f"{row['mlp_ablated']['value']:.3f} | {row['constant_answer']:.3f} | {row['macs']:.3g} | "
+                f"{row['brute_force_macs']:.3g} | {row['brute_force_macs'] / row['macs']:.3g} | "
+                f"{row['break_even_inputs']:,} | {row['check_seconds']:.2g} s |"
+            )
+    return "\n".join(lines)
+
+
+def bound(row: dict[str, Any]) -> str:
+    """What is certified; vacuous marked as such."""
+    return f"**{row['bound']:.5f}**" + (" VACUOUS" if row["vacuous"] else "")
+
+
+def figure(measured: dict[str, Any]) -> str:
+    """A measured fraction with its interval, or exact."""
+    low, high = measured["ci95"]
+    return f"{measured['value']:.5f} " + (
+        "(exact)" if measured["exhaustive"] else f"({low:.5f} to {high:.5f})"
+    )
+
+
+def curve(studies: dict[str, list[dict[str, Any]]]) -> str:
+    """The length/tightness table of the networks with V = 64."""
+    lines = [
+        "| network | detail | certified | multiply-adds | evaluations | times shorter than every input |",
+        "|---" * 6 + "|",
+    ]
+    for name in ("max, V = 64", "max, V = 64, proof-aware"):
+        for row in studies.get(name, []):
+            ratio = row["brute_force_macs"] / row["macs"]
+            lines.append(
+                f"| {name} | {row['detail']} | {row['bound']:.5f} | {row['macs']:,} | "
+                f"{row['evaluations']:,} | {ratio:.3g} |"
+            )
+    return "\n".join(lines)
+
+
+def draw(studies: dict[str, list[dict[str, Any]]]) -> None:
+    """The length/tightness figure."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    plot, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    for name, label in (("max, V = 64", "ordinary training"), ("max, V = 64, proof-aware", "proof-aware")):
+        rows = sorted(studies.get(name, []), key=lambda row: row["macs"])
+        axes.plot([row["macs"] for row in rows], [row["bound"] for row in rows], "o-", label=label)
+    axes.set(
+        xscale="log", xlabel="length: counted multiply-adds", ylabel="certified accuracy", ylim=(0, 1.02)
+    )
+    axes.legend(frameon=False, loc="lower right")
+    axes.spines[["top", "right"]].set_visible(False)
+    FIGURE.parent.mkdir(parents=True, exist_ok=True)
+    plot.savefig(FIGURE, dpi=150)
+
+
+def put(text: str, marker: str, content: str) -> str:
+    """The page with what stands between a marker's two comments replaced."""
+    begin, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
+    if begin not in text or end not in text:
+        raise SystemExit(f"{PAGE} has no {begin} ... {end}")
+    before, rest = text.split(begin, 1)
+    return before + begin + "\n" + content + "\n" + end + rest.split(end, 1)[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/proofs"))
+    parser.add_argument("--only", nargs="*", choices=STUDIES, help="these studies alone, and no page")
+    options = parser.parse_args()
+    with progress_bars() as progress:
+        studies = {name: rows_of(name, options.out, progress) for name in options.only or STUDIES}
+    if options.only:
+        return
+    page = put(put(PAGE.read_text(), "t3-results", results(studies)), "t3-curve", curve(studies))
+    write_text(PAGE, page)
+    draw(studies)
+
+
+if __name__ == "__main__":
+    main()

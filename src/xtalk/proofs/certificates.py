@@ -1,0 +1,96 @@
+"""Certificates on disk, and the one way to make them: a claim is what the independent checker proves."""
+
+import json
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import xtalk_check
+from xtalk.errors import XtalkError
+from xtalk.files import replacing, write_text
+
+_MAGIC = b"xtalk.weights/1\n"
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A certificate that the checker accepted: its claim, its weights, and what checking it costs."""
+
+    certificate: dict[str, Any]
+    spec: dict[str, Any]
+    weights: bytes
+    verdict: xtalk_check.Verdict
+
+    @property
+    def claim(self) -> dict[str, int]:
+        """The exact integers that are claimed."""
+        return self.certificate["claim"]
+
+    def save(self, folder: Path, name: str) -> Path:
+        """Write NAME.weights, NAME.spec.json and NAME.json, in this order; returns the last one's path."""
+        with replacing(folder / f"{name}.weights") as partial:
+            partial.write_bytes(self.weights)
+        write_text(folder / f"{name}.spec.json", _text(self.spec))
+        write_text(folder / f"{name}.json", _text(self.certificate))
+        return folder / f"{name}.json"
+
+
+def container(tensors: Mapping[str, Tensor]) -> bytes:
+    """The canonical container of weights: sorted names, sizes, little-endian float32 values."""
+    parts = [_MAGIC, struct.pack("<I", len(tensors))]
+    for name, tensor in sorted(tensors.items()):
+        values = tensor.detach().to("cpu", torch.float32).contiguous().numpy()
+        parts += [
+            struct.pack("<H", len(name)),
+            name.encode("ascii"),
+            struct.pack("<B", values.ndim),
+            struct.pack(f"<{values.ndim}I", *values.shape),
+            values.astype("<f4").tobytes(),
+        ]
+    return b"".join(parts)
+
+
+def certify(
+    spec: dict[str, Any],
+    weights: bytes,
+    advice: dict[str, Any],
+    total: int,
+    further: Callable[[int], dict[str, int]] = lambda certified: {},
+) -> Certificate:
+    """The certificate with this advice that claims the most: what the checker finds proven, checked again.
+
+    total: the number of inputs, which a claim has to state. further: what the claim says beside, given how
+    many inputs are certified. Errors: XtalkError where the checker refuses it.
+    """
+
+    def claiming(certified: int) -> dict[str, Any]:
+        return {
+            "format": "xtalk.certificate/1",
+            "theorem": spec["theorem"],
+            "weights": spec["weights"],
+            "claim": {"certified": certified, "total": total} | further(certified),
+            "advice": advice,
+        }
+
+    verdict = _checked(claiming(0), spec, weights)
+    certificate = claiming(verdict.proven["certified"])
+    return Certificate(certificate, spec, weights, _checked(certificate, spec, weights))
+
+
+def _checked(certificate: dict[str, Any], spec: dict[str, Any], weights: bytes) -> xtalk_check.Verdict:
+    verdict = xtalk_check.check(_text(certificate).encode(), _text(spec).encode(), weights)
+    if verdict.exit_code:
+        raise XtalkError(
+            f"the checker does not accept the certificate: {verdict.verdict}, {verdict.reason}; "
+            "expected a proof of the claim; report it as a bug of the prover"
+        )
+    return verdict
+
+
+def _text(content: dict[str, Any]) -> str:
+    return json.dumps(content, separators=(",", ":")) + "\n"

@@ -1,0 +1,69 @@
+"""`xtalk prove`, from the network to the files and the words."""
+
+import json
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from xtalk.cli import app
+from xtalk.errors import XtalkError
+from xtalk.runs.prove import ProveConfig, describe, prove, prove_config
+
+TINY = {
+    "vocabulary": 12,
+    "n": 3,
+    "classes": 4,
+    "dictionary": 4,
+    "d_model": 12,
+    "neurons": 16,
+    "network_steps": 150,
+    "aware_steps": 60,
+    "crosscoder_steps": 40,
+}
+
+
+@pytest.mark.parametrize("post_hoc", [True, False])
+def test_a_certificate_the_checker_accepts_and_the_figures_beside_it(tmp_path, post_hoc):
+    row = prove(ProveConfig(**TINY, post_hoc=post_hoc), tmp_path)
+    name = row["path"].removesuffix(".json")
+    assert json.loads((tmp_path / f"{name}.figures.json").read_text()) == row
+    files = [str(tmp_path / f"{name}{end}") for end in (".json", ".spec.json", ".weights")]
+    result = CliRunner().invoke(app, ["check", files[0], "--spec", files[1], "--weights", files[2]])
+    assert result.exit_code == 0 and "accepted" in result.output
+    true = row["true"]
+    assert true["exhaustive"] and true["inputs"] == row["claim"]["total"] == 12**3
+    assert 0 < row["claim"]["certified"] <= true["right"]
+    assert row["bound"] == row["claim"]["certified"] / 12**3
+    assert row["break_even_inputs"] * 16 * (3 + 4) >= row["macs"]
+    if post_hoc:
+        assert row["unconstrained"] == true
+
+
+def test_the_same_seed_makes_the_same_certificate(tmp_path):
+    config = ProveConfig(**TINY, post_hoc=True)
+    rows = [prove(config, tmp_path / place) for place in ("one", "two")]
+    one, two = ((tmp_path / place / rows[0]["path"]).read_bytes() for place in ("one", "two"))
+    assert one == two
+
+
+def test_modular_addition_is_certified_post_hoc_only(tmp_path):
+    sizes = TINY | {"task": "modular_addition", "vocabulary": 6, "classes": 3}
+    row = prove(ProveConfig(**sizes, post_hoc=True), tmp_path)
+    assert row["verdict"] == "accepted"
+    with pytest.raises(XtalkError, match="no anchor"):
+        prove(ProveConfig(**sizes), tmp_path)
+
+
+def test_words_say_when_the_bound_is_vacuous(tmp_path):
+    row = prove(ProveConfig(**TINY | {"network_steps": 1}, post_hoc=True), tmp_path)
+    assert row["vacuous"] and row["bound"] <= row["constant_answer"]
+    assert re.search(r"^ +VACUOUS: a constant answer is right on 0\.\d{4}$", describe(row), re.MULTILINE)
+    assert "VACUOUS" not in describe(row | {"vacuous": False})
+
+
+def test_a_wrong_option_is_one_line(tmp_path):
+    with pytest.raises(XtalkError, match=r"^n: .*--n$"):
+        prove_config(n=1)
+    result = CliRunner().invoke(app, ["prove", "--vocabulary", "10", "--out", str(tmp_path)])
+    assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1
