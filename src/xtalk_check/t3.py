@@ -1,7 +1,8 @@
 """T3: how many sequences of a product space are answered right, from features and their interactions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 from flint import arb, arb_mat
 
@@ -12,9 +13,8 @@ from xtalk_check.network import Network
 from xtalk_check.reading import Fields, Weights
 from xtalk_check.tasks import Cell, Slot, Task
 from xtalk_check.winning import Winning, settle
-from xtalk_check.work import Work, floor, hull, rows
+from xtalk_check.work import Work, floor, hull, rows, smallest
 
-BITS = 32  # of the scores, after the binary point
 SMALL = arb(2) ** -6  # of the widest slot: no slot's weight is less
 
 
@@ -29,24 +29,24 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
     network = Network.load(task, weights, len(question.classes), question.answers, work)
     winning = Winning.read(task, network, weights, question.n, work)
     codebooks = [Codebook.read(advice.fields(name), network) for name in ("anchor", "rest")]
-    coarse = BITS - advice.integer("bits", 0, 20)
+    bits = advice.integer("bits", 0, 20)
     certified = 0
     for cell in question.cells(*codebooks):
         bounds = _bounds(cell, codebooks, network, winning, work)
-        certified += cell.arrangements * _right(cell, bounds, winning, coarse, work)
+        certified += cell.arrangements * _right(cell, bounds, winning, bits, work)
     return settle(claim, certified, question.total)
 
 
 @dataclass(frozen=True)
 class Bound:
-    """A lower bound on the margin over a wrong answer: base + the sum of the scores of the tokens' columns.
+    """The margin over a wrong answer, less the slack: at least base + a score for each position's column.
 
-    `scores` has a list for each slot. All in units of 2^-BITS; the margin is less the slack of `Winning`.
+    `scores` has a list for each slot. The lower ends of the balls count.
     """
 
     wrong: int
-    base: int
-    scores: list[list[int]]
+    base: arb
+    scores: list[list[arb]]
 
 
 def _bounds(
@@ -68,11 +68,13 @@ def _bounds(
             continue
         terms = iter(margin)
         base = next(terms) + network.b_logit[right] - network.b_logit[wrong] - winning.slack
-        scores = [
-            [floor(next(terms) + logit[right] - logit[wrong], BITS) for logit in part.direct]
-            for part in parts
-        ]
-        bounds.append(Bound(wrong, floor(base, BITS), scores))
+        scores = [list(islice(terms, len(slot.columns))) for slot in cell.slots]
+        if network.direct is not None:
+            scores = [
+                [term + logit[right] - logit[wrong] for term, logit in zip(of_slot, part.direct, strict=True)]
+                for of_slot, part in zip(scores, parts, strict=True)
+            ]
+        bounds.append(Bound(wrong, base, scores))
     return bounds
 
 
@@ -168,42 +170,36 @@ def _steps(phi: Activation, centre: arb, here: arb, slots: list[_Column], work: 
     ]
 
 
-def _right(cell: Cell, bounds: Sequence[Bound], winning: Winning, coarse: int, work: Work) -> int:
+def _right(cell: Cell, bounds: list[Bound], winning: Winning, bits: int, work: Work) -> int:
     """A lower bound on the number of fillings of a cell that are answered right.
 
-    Wrong answers whose margin is won even by the worst filling drop out. Of the others, either the failures
-    against each are added up, or the fillings are counted that win by the tokens' least scores against all.
-    Proof: docs/proofs.md, lemma "counting".
+    Wrong answers over which even the worst filling wins drop out. Of the others, either the failures against
+    each are added up, or the fillings are counted that win by the tokens' least scores against all; with
+    scores in units of 2^-bits. Proof: docs/proofs.md, lemma "counting".
     """
+    copies = [slot.copies for slot in cell.slots]
 
-    def worst(bound: Bound) -> int:
-        return bound.base + sum(
-            slot.copies * min(scores) for slot, scores in zip(cell.slots, bound.scores, strict=True)
-        )
-
-    def scored(scores: Sequence[Sequence[int]]) -> list[Scored]:
+    def scored(scores: Iterable[Iterable[arb]]) -> list[Scored]:
         return [
-            Scored([s >> coarse for s in of_slot], slot.tokens, slot.copies)
+            Scored([floor(score, bits) for score in of_slot], slot.tokens, slot.copies)
             for slot, of_slot in zip(cell.slots, scores, strict=True)
         ]
 
-    doubtful = [bound for bound in bounds if worst(bound) < winning.least(cell.answer, bound.wrong)]
-    if not doubtful:
-        return cell.fillings
-    failures, positions = 0, sum(slot.copies for slot in cell.slots)
-    for bound in doubtful:
-        least = winning.least(cell.answer, bound.wrong) - (bound.base >> coarse)
-        failures += cell.fillings - successes(scored(bound.scores), least, work)
-    if len(doubtful) == 1:
-        return cell.fillings - failures
-    shared = [
-        [
-            min(column)
-            for column in zip(
-                *([s + bound.base // positions for s in bound.scores[i]] for bound in doubtful), strict=True
-            )
-        ]
-        for i in range(len(cell.slots))
+    doubtful: list[Bound] = []
+    for bound in bounds:
+        worst = sum((n * smallest(s) for n, s in zip(copies, bound.scores, strict=True)), bound.base)
+        if not worst > 0:
+            doubtful.append(bound)
+    least = [winning.least(cell.answer, bound.wrong) for bound in doubtful]
+    certified = cell.fillings
+    for bound, needed in zip(doubtful, least, strict=True):
+        wins = successes(scored(bound.scores), needed - floor(bound.base, bits), work)
+        certified -= cell.fillings - wins
+    if len(doubtful) < 2:
+        return certified
+    spread = [
+        [[score + bound.base / sum(copies) for score in of_slot] for of_slot in bound.scores]
+        for bound in doubtful
     ]
-    least = max(winning.least(cell.answer, bound.wrong) for bound in doubtful)
-    return max(cell.fillings - failures, successes(scored(shared), least, work))
+    shared = (map(smallest, zip(*of_slot, strict=True)) for of_slot in zip(*spread, strict=True))
+    return max(certified, successes(scored(shared), max(least), work))

@@ -6,6 +6,7 @@ they enclose, so it fails in doubt. An operation on balls encloses every result 
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 
 from flint import arb, arb_mat
 
@@ -50,11 +51,15 @@ def floor(ball: arb, bits: int) -> int:
 
     Refuses a ball that is not finite.
     """
-    scaled = ball.lower() * arb(2) ** bits
-    integer = scaled.lower().floor().unique_fmpz()
+    integer = (ball.lower() * _unit(bits)).lower().floor().unique_fmpz()
     if integer is None:
         raise Rejected("a bound is not a finite number")
     return int(integer)
+
+
+@cache
+def _unit(bits: int) -> arb:
+    return arb(2) ** bits
 
 
 def smallest(balls: Iterable[arb]) -> arb:

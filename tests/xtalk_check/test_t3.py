@@ -26,7 +26,7 @@ from xtalk_check.codebook import Codebook
 from xtalk_check.errors import Rejected
 from xtalk_check.network import Network
 from xtalk_check.reading import Fields, parse_weights
-from xtalk_check.t3 import BITS, Bound, _bounds, _Column, _neuron, _right
+from xtalk_check.t3 import Bound, _bounds, _Column, _neuron, _right
 from xtalk_check.tasks import Cell, Slot, Task
 from xtalk_check.winning import Winning
 from xtalk_check.work import PRECISION, Work
@@ -124,11 +124,13 @@ def gaps(tensors, task: dict, advice: dict):
         for tokens in product(*choices):
             found = logits(tensors, tokens, task["activation"], task["residual"])
             for bound in bounds:
-                score = bound.base
+                score = float(bound.base.lower())
                 for i, t in zip(positions, tokens, strict=True):
                     slot = cell.slots[i]
-                    score += bound.scores[i][slot.columns.index(books[slot.codebook].columns[t])]
-                yield found[cell.answer] - found[bound.wrong], score / 2**BITS
+                    score += float(
+                        bound.scores[i][slot.columns.index(books[slot.codebook].columns[t])].lower()
+                    )
+                yield found[cell.answer] - found[bound.wrong], score
 
 
 def test_margins_are_bounded_below():
@@ -264,20 +266,24 @@ def test_hill_climbing_inside_boxes_finds_no_counterexample():
                     best, points = sign * true, moved
 
 
-def right(copies: int, bounds, coarse: int, ties: str) -> int:
+def right(copies: int, bounds, bits: int, ties: str) -> int:
     """The number of fillings of a slot of two columns that `_right` counts, for the answer 0."""
     cell = Cell(0, (Slot(1, 0, (0, 1), (1, 1), copies),), 1)
-    given = [Bound(wrong + 1, base, [scores]) for wrong, (base, scores) in enumerate(bounds)]
-    return _right(cell, given, Winning(ties, arb(0)), coarse, Work())
+    given = [
+        Bound(wrong + 1, arb(base), [[arb(s) for s in scores]]) for wrong, (base, scores) in enumerate(bounds)
+    ]
+    return _right(cell, given, Winning(ties, arb(0)), bits, Work())
 
 
 def test_fillings_are_counted_with_scores_rounded_down():
-    assert right(4, [(-48, [9, 100])], 4, "lose") == 15  # 9, 9, 9, 9 is not enough
-    assert right(3, [(-49, [16, 16])], 4, "lowest") == 0
-    assert right(2, [(-3, [1, 5]), (-3, [1, 5])], 0, "lowest") == 3
+    assert right(4, [(-3, [0.5625, 6.25])], 0, "lose") == 15  # four times 0.5625 is not enough
+    assert right(3, [(-3.0625, [1, 1])], 0, "lowest") == 0
+    assert right(2, [(-3.5, [1.25, 3]), (-3.5, [1.25, 3])], 1, "lowest") == 3
+    assert right(2, [(-3.5, [1.25, 3]), (-3.5, [1.25, 3])], 0, "lowest") == 3
     assert right(2, [(-7, [1, 5]), (-7, [5, 1])], 0, "lose") == 0
     assert right(2, [(-1, [0, 9]), (-9, [0, 9])], 0, "lose") == 1
     assert right(2, [(-8, [-1, 9]), (-5, [9, 4])], 0, "lose") == 1
+    assert right(2, [(-3, [1, 5]), (-3, [1, 5])], 0, "lowest") == 3
 
 
 def test_ties_between_sums_of_scores():
