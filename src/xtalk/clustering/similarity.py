@@ -103,8 +103,8 @@ def _frequent(active_L: Int[np.ndarray, "L"]) -> Int[np.ndarray, "F"]:
 
 
 def _clean(values_FF: sp.sparray) -> sp.csr_array:
-    """The same without diagonal and stored zeros."""
-    pairs = entries(values_FF)
+    """The same without diagonal and stored zeros, symmetric to the last bit, which products may not be."""
+    pairs = entries((values_FF + values_FF.T) / 2)
     kept = pairs.rows != pairs.columns
     listed = (pairs.values[kept], (pairs.rows[kept], pairs.columns[kept]))
     return sp.csr_array(listed, shape=pairs.shape)

@@ -1,0 +1,53 @@
+"""Every method finds clusters that are plainly there, reports convergence, and refuses what it cannot do."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from sklearn.metrics import adjusted_rand_score
+
+from xtalk.clustering import METHODS, Similarity, find_clusters, methods
+from xtalk.errors import XtalkError
+
+SIZES = [9, 8, 8, 7, 8, 9, 7, 8, 8, 8, 7, 9]
+TRUTH = np.repeat(np.arange(12), SIZES)
+LATENTS = np.arange(2, 2 + 2 * len(TRUTH), 2)  # every other latent takes no part
+
+
+def blocks(noise: float = 0.1) -> Similarity:
+    rng = np.random.default_rng(0)
+    values = noise * rng.random((len(TRUTH), len(TRUTH))) + (TRUTH[:, None] == TRUTH) * (
+        0.7 + 0.2 * rng.random()
+    )
+    values = (values + values.T) / 2
+    np.fill_diagonal(values, 0)
+    return Similarity(LATENTS, sp.csr_array(values))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_plain_clusters_are_found(method: str):
+    found = find_clusters(blocks(), method, 200, seed=0)
+    assert found.converged
+    assert found.labels_L.shape == (200,)
+    assert set(np.flatnonzero(found.labels_L >= 0)) <= set(LATENTS.tolist())
+    assert adjusted_rand_score(TRUTH, found.labels_L[LATENTS]) == pytest.approx(1.0)
+    sizes = [len(found.members(c)) for c in range(found.count)]
+    assert sizes == sorted(SIZES, reverse=True)
+
+
+def test_a_method_that_does_not_settle_says_so(monkeypatch):
+    monkeypatch.setattr(methods, "ITERATIONS", 16)
+    assert not find_clusters(blocks(0.9), "affinity-propagation", 200, seed=0).converged
+
+
+def test_what_cannot_be_clustered_is_refused(monkeypatch):
+    with pytest.raises(
+        XtalkError, match="no clustering method 'means'; expected one of affinity-propagation, hdb"
+    ):
+        find_clusters(blocks(), "means", 200, seed=0)
+    one = Similarity(np.arange(3), sp.csr_array(1.0 - np.eye(3)))
+    with pytest.raises(XtalkError, match="louvain finds all 3 latents in one cluster"):
+        monkeypatch.setattr(methods, "RESOLUTION", 0.1)
+        find_clusters(one, "louvain", 3, seed=0)
+    monkeypatch.setattr(methods, "MOST_DENSE", 20)
+    with pytest.raises(XtalkError, match="use the method louvain"):
+        find_clusters(blocks(), "spectral", 200, seed=0)
