@@ -163,7 +163,7 @@ T3 = [
     ("(slot.centre * slot.copies for slot", "(slot.centre for slot", "neurons_lie_between_the_ends"),
     ("n * smallest(s) for n, s", "n * s[-1] for n, s", "no_more_is_proven_than_is_true"),
     ("n * smallest(s) for n, s", "smallest(s) for n, s", "ties_between_sums_of_scores"),
-    ("if not worst > 0:", "if worst < 0:", "fillings_are_counted_with_scores_rounded_down"),
+    ("if not worst > 0:", "if worst < 0:", "ties_between_sums_of_scores"),
     (
         "certified -= cell.fillings - wins",
         "certified = wins",
