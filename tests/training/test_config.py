@@ -12,8 +12,8 @@ def config(**changes) -> TrainingConfig:
     return TrainingConfig(**{"steps": 1000, "batch_tokens": 512} | changes)
 
 
-def test_learning_rate_warms_up_stays_and_decays_over_the_last_quarter():
-    training = config(lr=2.0, warmup_steps=100)
+def test_learning_rate_warms_up_stays_and_decays():
+    training = config(lr=2.0, warmup_steps=100, decay=0.25)
     rates = [training.learning_rate(step) for step in range(1000)]
     assert rates[0] == pytest.approx(0.02)
     assert rates[49] == pytest.approx(1.0)
@@ -31,6 +31,12 @@ def test_penalties_warm_up_linearly():
     assert factors[49] == pytest.approx(0.5)
     assert set(factors[99:]) == {1.0}
     assert config(penalty_warmup=0.0).penalty_factor(0) == 1.0
+
+
+def test_penalties_that_splice_come_in_later():
+    training = config(penalties={"keep_one": 1.0, "keep_one_kl": 1.0}, splice_from=0.4)
+    assert [step for step in range(1000) if training.splices(step)] == list(range(400, 1000))
+    assert not config(penalties={"keep_one": 1.0}).splices(999)
 
 
 def test_tokens_needed_reserves_whole_batches_for_calibration():

@@ -183,6 +183,7 @@ def test_training_with_it_lowers_it_and_resumes_bit_for_bit(model, tmp_path):
             warmup_steps=5,
             penalties=penalties,
             penalty_warmup=0.0,
+            splice_from=0.0,
             bfloat16=False,
             checkpoint_every=7,
         )

@@ -10,14 +10,15 @@ _CALIBRATION_TOKENS = 16384
 
 
 class TrainingConfig(BaseModel):
-    """How a crosscoder is trained (DESIGN section 5).
+    """How a crosscoder is trained.
 
-    lr: Adam's learning rate, warmed up over warmup_steps, constant, and decayed to 0 over the last quarter of
-    the steps. clip: largest gradient norm. penalties: weight by name (zeros are dropped), warmed up linearly
-    over the fraction penalty_warmup of the steps. aux: weight of the auxiliary loss on latents that did not
-    fire for dead_after_tokens; its gradient reaches them alone. sparsity: weight of the L1 (relu) or L0
-    (jumprelu) loss. bfloat16: for the crosscoder's own large products; None decides by what is fast on the
-    device. checkpoint_every: steps.
+    lr: Adam's learning rate, warmed up over warmup_steps, constant, and decayed to 0 over the fraction decay
+    of the steps, the last ones. clip: largest gradient norm. penalties: weight by name (zeros are dropped),
+    warmed up linearly over the fraction penalty_warmup of the steps; those that run the model on come in
+    after the fraction splice_from, for their gradients are costly, and too noisy for a high lr. aux: weight
+    of the auxiliary loss on latents that did not fire for dead_after_tokens; its gradient reaches them
+    alone. sparsity: weight of the L1 (relu) or L0 (jumprelu) loss. bfloat16: for the crosscoder's own large
+    products; None decides by what is fast on the device. checkpoint_every: steps.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -26,9 +27,11 @@ class TrainingConfig(BaseModel):
     batch_tokens: int = Field(ge=1)
     lr: float = Field(default=1e-3, gt=0)
     warmup_steps: int = Field(default=200, ge=0)
+    decay: float = Field(default=0.6, gt=0, le=1)
     clip: float = Field(default=10.0, gt=0)
     penalties: dict[str, float] = {}
     penalty_warmup: float = Field(default=0.1, ge=0, le=1)
+    splice_from: float = Field(default=0.4, ge=0, lt=1)
     aux: float = Field(default=1.0, ge=0)
     dead_after_tokens: int = Field(default=100_000, ge=1)
     sparsity: float = Field(default=0.0, ge=0)
@@ -53,12 +56,16 @@ class TrainingConfig(BaseModel):
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step, the first being 0."""
         warmed = (step + 1) / self.warmup_steps if step < self.warmup_steps else 1.0
-        return self.lr * min(1.0, warmed) * min(1.0, (self.steps - step) / (0.25 * self.steps))
+        return self.lr * min(1.0, warmed) * min(1.0, (self.steps - step) / (self.decay * self.steps))
 
     def penalty_factor(self, step: int) -> float:
         """What the penalties' weights are multiplied with at a step, the first being 0."""
         warmup = self.penalty_warmup * self.steps
         return min(1.0, (step + 1) / warmup) if warmup else 1.0
+
+    def splices(self, step: int) -> bool:
+        """Whether penalties that run the model on count at a step, the first being 0."""
+        return step >= self.splice_from * self.steps and any(name in SPLICES for name in self.penalties)
 
     def uses_bfloat16(self, device: torch.device) -> bool:
         """Whether training on a device runs its large products in bfloat16."""

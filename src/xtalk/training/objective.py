@@ -57,8 +57,9 @@ class Objective:
     ) -> tuple[Float[Tensor, ""], Codes, dict[str, Float[Tensor, ""]]]:
         """The loss, the batch's codes, and each unweighted part by name; x_BPD in scaled space.
 
-        penalty_factor: the warm-up, from 0 to 1, of every penalty's weight. places: of the batch's tokens,
-        which penalties that splice need; they take the MLPs in turn, one at each step, and turn counts steps.
+        penalty_factor: the warm-up, from 0 to 1, of every penalty's weight. places: of the batch's tokens;
+        without them the penalties that splice do not count. They take the MLPs in turn, one at each step, and
+        turn counts steps.
         """
         with self._autocast(x_BPD):
             pre_BL = crosscoder.pre_activations(x_BPD)
@@ -87,11 +88,6 @@ class Objective:
         norm_L = crosscoder.W_dec.flatten(1).norm(dim=1)
         return (codes.values * norm_L[codes.latents]).sum(1).mean()
 
-    @property
-    def splices(self) -> bool:
-        """Whether a penalty runs the model on."""
-        return any(name in SPLICES for name in self.penalties)
-
     def _penalties(
         self,
         crosscoder: Crosscoder,
@@ -106,8 +102,10 @@ class Objective:
         if not self.penalties:
             return totals
         local = [name for name in self.penalties if name not in SPLICES]
-        spliced = self.mlps[turn % len(self.mlps)] if self.splices else None
+        spliced = self.mlps[turn % len(self.mlps)] if places else None
         mlps = self.mlps if local else [mlp for mlp in self.mlps if mlp is spliced]
+        if not mlps:
+            return totals
         hooks = torch.tensor([mlp.hook_index for mlp in mlps], device=x_BPD.device)
         inputs = [
             tensor.index_select(tensor.ndim - 2, hooks).unbind(
@@ -120,7 +118,7 @@ class Objective:
             contributions = MlpContributions(decoder_LD / s, bias_D / s, codes, mlp.weights, decoded_BD / s)
             for name, value in self._local(mlp, contributions, x_BPD, local).items():
                 totals[name] = totals.get(name, torch.zeros_like(value)) + value / len(self.mlps)
-            if mlp is spliced and places is not None:
+            if mlp is spliced and places:
                 totals |= self._splice(mlp, contributions, rebuilt_BPD, places)
         return totals
 

@@ -61,7 +61,7 @@ def train_crosscoder(
     logged_step, logged_at = state.step, time.perf_counter()
     while state.step < training.steps:
         batch = next(stream)
-        places = places_of(batch, stream.source.sequences) if objective.splices else None
+        places = places_of(batch, stream.source.sequences) if training.splices(state.step) else None
         codes, parts = _step(state, objective, training, scaling.apply(batch.activations), places)
         if state.step % LOG_EVERY == 0 or state.step == training.steps:
             now = time.perf_counter()
