@@ -18,7 +18,7 @@ import xtalk
 from xtalk.runs.progress import progress_bars
 
 _REBUILT = {"keep_one": 16.0, "full_sum": 8.0}
-_SPLICED = {"keep_one_kl": 32.0, "full_sum_kl": 32.0}
+_SPLICED = {"keep_one_kl": 4.0, "full_sum_kl": 4.0}
 PENALTIES: dict[str, dict[str, float]] = {
     "unpenalised": {},
     "paper-30": {"sum_minus_max": 30.0},
@@ -29,7 +29,7 @@ PENALTIES: dict[str, dict[str, float]] = {
     "sparse-300": {"sum_minus_max": 300.0} | _REBUILT | _SPLICED,
     "sparse-1000": {"sum_minus_max": 1000.0} | _REBUILT | _SPLICED,
     "sparse-resid": _REBUILT
-    | dict.fromkeys(("keep_one_kl", "full_sum_kl", "keep_one_kl_resid", "full_sum_kl_resid"), 16.0),
+    | dict.fromkeys(("keep_one_kl", "full_sum_kl", "keep_one_kl_resid", "full_sum_kl_resid"), 4.0),
 }
 SEQUENCE = 256
 SCHEMES = ("full", "keep_1", "keep_2", "keep_4", "keep_8", "keep_random", "keep_most_active", "shrink")
