@@ -159,14 +159,35 @@ def train(out: Out, device: Device = "auto") -> None:
 
 
 @app.command()
-def interact(out: Out, device: Device = "auto") -> None:
+def interact(
+    out: Out,
+    site: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="qk|ov|norm",
+            help="Also pair interactions in attention (qk, ov) or the norms; may be repeated.",
+        ),
+    ] = None,
+    device: Device = "auto",
+) -> None:
     """Measure the interactions of each crosscoder's features, after `train`: shares, pairs, tightness.
 
-    Leaves its results in interactions/.
+    Leaves its results in interactions/. MLPs are always measured, attention and norms where asked for.
 
-    Example: `xtalk interact --out runs/mine`
+    Examples:
+    - `xtalk interact --out runs/mine`
+
+    - `xtalk interact --out runs/mine --site qk --site ov --site norm`
     """
     _step("interact", out, device)
+    if site:
+        with one_line_errors():
+            from xtalk.runs.folder import RunFolder
+            from xtalk.runs.progress import progress_bars
+            from xtalk.runs.sites import interact_elsewhere
+
+            with progress_bars() as progress:
+                interact_elsewhere(RunFolder.open(out), site, device=device, progress=progress)
 
 
 @app.command()
@@ -202,6 +223,44 @@ def cluster(
     """
     settings = {"crosscoder": name, "method": method, "normaliser": normaliser, "seed": seed}
     _step("cluster", out, device, **settings)
+
+
+@app.command()
+def judge(
+    out: Out,
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="The endpoint's name for it.", show_default=False)
+    ],
+    describe: Annotated[bool, typer.Option("--describe", help="Describe each feature as well.")] = False,
+    price: Annotated[
+        float | None, typer.Option(min=0, help="Per million tokens, for the estimate.  [default: unknown]")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Send the requests that the estimate counts.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Have a language model judge the clusters, after `cluster`: any OpenAI-compatible endpoint.
+
+    The endpoint is OPENAI_BASE_URL, the key OPENAI_API_KEY. Says first what it takes; --yes sends it.
+    Answers are kept in endpoint_cache/, results in endpoint.json.
+
+    Example: `xtalk judge --out runs/mine --model NAME --yes`
+    """
+    with one_line_errors():
+        from xtalk.runs import endpoint
+        from xtalk.runs.folder import RunFolder
+        from xtalk.runs.progress import progress_bars
+
+        with progress_bars() as progress:
+            file = endpoint.judge(
+                RunFolder.open(out),
+                model,
+                describe=describe,
+                price=price,
+                confirmed=yes,
+                device=device,
+                progress=progress,
+            )
+        typer.echo(file)
 
 
 @detect.command()

@@ -59,7 +59,7 @@ def find_meetings(
     amounts: list[list[Tensor]] = [[] for _ in pairs]  # by pair and block: (places, N)
     for decoded in mlps.values():
         device = decoded.decoder_LD.device
-        on_device = Codes(codes.latents.to(device), codes.values.to(device), codes.n_latents)
+        on_device = Codes(codes.latents.to(device), codes.values.to(decoded.decoder_LD), codes.n_latents)
         mlp = MlpContributions(decoded.decoder_LD, decoded.bias_D, on_device, decoded.mlp)
         weights = interaction_weights(mlp)
         dominant_BN = on_device.latents.gather(1, mlp.dominant_BN)

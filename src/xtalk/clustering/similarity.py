@@ -102,7 +102,7 @@ def _frequent(active_L: Int[np.ndarray, "L"]) -> Int[np.ndarray, "F"]:
     return np.flatnonzero(active_L >= FEWEST_ACTIVE)
 
 
-def _clean(values_FF: sp.sparray) -> sp.csr_array:
+def _clean(values_FF: Any) -> sp.csr_array:
     """The same without diagonal and stored zeros, symmetric to the last bit, which products may not be."""
     pairs = entries((values_FF + values_FF.T) / 2)
     kept = pairs.rows != pairs.columns
