@@ -102,9 +102,8 @@ def rank_correlations(
         documents_R[name] = again_RQ @ measure_RQ[0]
         alike_R = (measure_RQ * control_RQ).sum(1)
         left_R = np.sqrt(((1 - alike_R**2) * (1 - by_control_R**2)).clip(min=0))
-        partial_R[name] = np.where(left_R > 1e-9, pairs_R[name] - alike_R * by_control_R, 0) / left_R.clip(
-            1e-9
-        )
+        own_R = pairs_R[name] - alike_R * by_control_R
+        partial_R[name] = np.where(left_R > 1e-6, own_R, 0) / left_R.clip(1e-6)  # the control leaves nothing
     return Correlated(pairs_R, documents_R, partial_R)
 
 

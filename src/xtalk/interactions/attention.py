@@ -6,8 +6,8 @@ what the query reads and f_j d_j from what the key reads changes it beyond eithe
     scale f_i(t) f_j(s) <R_t W_Q^T d_i, R_s W_K^T d_j>,
 
 for each head, rotary positions R included. OV: at a fixed pattern A the output is linear in the sources,
-whose mixed difference is therefore 0. What a source feature j at s writes along a destination feature i at t, d'_i
-its direction in the residual stream after attention, is sum over heads of
+whose mixed difference is therefore 0. What a source feature j at s writes along a destination feature i at t,
+d'_i its direction in the residual stream after attention, is sum over heads of
 
     A_ts f_i(t) f_j(s) <d'_i, d_j W_V W_O>,
 

@@ -14,9 +14,8 @@ from torch import Tensor
 from xtalk.crosscoder.config import CrosscoderConfig
 from xtalk.crosscoder.saving import CFG, WEIGHTS, Provenance, save_crosscoder
 from xtalk.evaluation.features import Feature, describe_features
-from xtalk.evaluation.text import Explained, batches
+from xtalk.evaluation.pairs import measure_pairs
 from xtalk.interactions.pair_matrix import PairMatrix
-from xtalk.interactions.pairs import PairInteractions
 from xtalk.runs.config import CrosscoderSpec
 from xtalk.runs.folder import LOG
 from xtalk.runs.progress import Report
@@ -73,19 +72,16 @@ def interact_one(workbench: Workbench, spec: CrosscoderSpec, progress: Report) -
     partners. The .json describes the strongest latents, as a report shows them.
     """
     folder, crosscoder = workbench.folder, workbench.crosscoder(spec.name)
-    explained = Explained(workbench.model, crosscoder)
-    parts = {block: f"blocks.{block}" for block in explained.blocks}
-    pairs = PairInteractions(crosscoder.config.d_sae, list(parts.values()))
     sequences = workbench.held_out_sequences
-    done = 0
-    for batch in batches(workbench.model, sequences):
-        with torch.no_grad():
-            read = explained.read(batch)
-        pairs.add({parts[block]: mlp for block, mlp in read.contributions.items()}, read.documents_B)
-        done += len(batch.tokens_mS)
-        progress(f"interact {spec.name}", done, len(sequences))
+    measured = measure_pairs(
+        workbench.model,
+        crosscoder,
+        sequences,
+        top=LISTED,
+        progress=partial(progress, f"interact {spec.name}"),
+    )
     source = folder.read_json(f"crosscoders/{spec.name}/{CFG}")["sae_weights_sha256"]
-    matrix = replace(pairs.result(LISTED), source=source)
+    matrix = replace(measured.matrices["mlp"], source=source)
     names = [f"interactions/{spec.name}.mlp.safetensors", f"interactions/{spec.name}.json"]
     matrix.save(folder.file(names[0]))
     involvement_L = _involvement(matrix)

@@ -1,0 +1,58 @@
+"""Pair interactions of a run's crosscoders where the `interact` step does not look: attention and norms."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+from xtalk.crosscoder.saving import CFG
+from xtalk.errors import XtalkError
+from xtalk.evaluation.pairs import KEYS, SITES, Site, measure_pairs
+from xtalk.runs.config import CrosscoderSpec
+from xtalk.runs.crosscoders import LISTED
+from xtalk.runs.folder import RunFolder
+from xtalk.runs.progress import Report, silent
+from xtalk.runs.workbench import Workbench
+
+
+def interact_elsewhere(
+    folder: RunFolder, sites: Sequence[str], *, device: str = "auto", progress: Report = silent
+) -> list[str]:
+    """Measure every crosscoder's pair interactions at some sites, on held-out text; returns the files.
+
+    Each a `PairMatrix`, interactions/NAME.SITE.safetensors; interactions/NAME.attention.json tells which part
+    of the attention the pairs cover. Errors: XtalkError for an unknown site or a crosscoder not trained.
+    """
+    if strangers := set(sites) - set(SITES):
+        raise XtalkError(f"no site {min(strangers)!r}; expected some of {', '.join(SITES)}")
+    chosen: tuple[Site, ...] = tuple(site for site in SITES if site in sites)
+    with folder.locked():
+        workbench = Workbench(folder, device)
+        return [
+            name
+            for spec in folder.config.crosscoders
+            for name in _interact_one(workbench, spec, chosen, progress)
+        ]
+
+
+def _interact_one(
+    workbench: Workbench, spec: CrosscoderSpec, sites: tuple[Site, ...], progress: Report
+) -> list[str]:
+    folder = workbench.folder
+    if not folder.outputs(f"train/{spec.name}"):
+        raise XtalkError(f"{spec.name} is not trained; first run `xtalk train --out {folder.path}`")
+    source = folder.read_json(f"crosscoders/{spec.name}/{CFG}")["sae_weights_sha256"]
+    measured = measure_pairs(
+        workbench.model,
+        workbench.crosscoder(spec.name),
+        workbench.held_out_sequences,
+        sites,
+        top=LISTED,
+        progress=partial(progress, f"interact {spec.name}, {', '.join(sites)}"),
+    )
+    names = [f"interactions/{spec.name}.{site}.safetensors" for site in measured.matrices]
+    for name, matrix in zip(names, measured.matrices.values(), strict=True):
+        replace(matrix, source=source).save(folder.file(name))
+    if measured.coverage is not None:
+        names.append(f"interactions/{spec.name}.attention.json")
+        folder.write_json(names[-1], {"keys": KEYS, "coverage": measured.coverage})
+    return names

@@ -1,0 +1,137 @@
+"""Pair matrices at every site against loops over sequences, tokens and pairs of features."""
+
+import numpy as np
+import pytest
+import torch
+from evaluation.held_out import held_out, make_crosscoder, random_crosscoder
+from reference.tiny_models import BLOCKS, tiny_model
+
+from xtalk.errors import XtalkError
+from xtalk.evaluation.pairs import measure_pairs
+from xtalk.evaluation.text import Explained, batches
+from xtalk.interactions.pairs import PairInteractions
+from xtalk.models.hookpoints import Hookpoint
+
+TEXT = held_out(2, 5)
+KINDS = ["gpt_neo", "llama"]
+
+
+def read_all(model, crosscoder):
+    [batch] = batches(model, TEXT)
+    return Explained(model, crosscoder).read(batch)
+
+
+def features_at(read, place):
+    """(latent, activation) of the features active at a token of the flattened text."""
+    codes = read.codes
+    return [(int(i), float(f)) for i, f in zip(codes.latents[place], codes.values[place], strict=True) if f]
+
+
+def loops_of_attention(model, crosscoder, block, site):
+    """Sums over tokens by pair, and over everything, features with themselves too."""
+    read, S = read_all(model, crosscoder), TEXT.length
+    attention, L = model.attention_weights(block), crosscoder.config.d_sae
+    sums, total = np.zeros((L, L)), 0.0
+    source, destination = (read.explained.index[Hookpoint(block, s)] for s in ("ln1", "resid_mid"))
+    d, d_after = crosscoder.W_dec[:, source], crosscoder.W_dec[:, destination]
+
+    def turned(W_HDh, place, f, latent):
+        """A feature's query or key in every head."""
+        return f * attention.rotated((d[latent] @ W_HDh)[None], torch.tensor([place]))[0]
+
+    for n in range(len(TEXT)):
+        pattern = attention.pattern(read.x_BPD[n * S : (n + 1) * S, source])
+        active = [features_at(read, n * S + t) for t in range(S)]
+        queries, keys = (
+            [[turned(W, t, f, i) for i, f in active[t]] for t in range(S)]
+            for W in (attention.W_Q, attention.W_K)
+        )
+        for t in range(S):
+            for s in range(t + 1):
+                for a, (i, f_i) in enumerate(active[t]):
+                    for b, (j, f_j) in enumerate(active[s]):
+                        term = 0.0
+                        for h in range(len(pattern)):
+                            if site == "qk":
+                                score = attention.scale * (queries[t][a][h] * keys[s][b][h]).sum()
+                                term += float(pattern[h, t, s] * score.abs())
+                            else:
+                                written = d[j] @ attention.W_V[h] @ attention.W_O[h]
+                                term += float(pattern[h, t, s] * f_i * f_j * (d_after[i] @ written))
+                        total += abs(term)
+                        if i != j:
+                            sums[i, j] += abs(term)
+    return sums, total
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("site", ["qk", "ov"])
+def test_attention_with_all_keys(kind, site):
+    model = tiny_model(kind)
+    crosscoder = random_crosscoder(model)
+    measured = measure_pairs(model, crosscoder, TEXT, [site], keys=100)
+    matrix = measured.matrices[site]
+    assert measured.coverage == pytest.approx(1)
+    assert matrix.parts == tuple(f"blocks.{block}" for block in range(BLOCKS))
+    sums, total = loops_of_attention(model, crosscoder, 1, site)
+    found = matrix.interactions("blocks.1").toarray()
+    np.testing.assert_allclose(found, sums / TEXT.tokens.size, rtol=1e-4, atol=1e-6)
+    relative = matrix.interactions("blocks.1", "relative").toarray()
+    np.testing.assert_allclose(relative, sums / total, rtol=1e-4, atol=1e-7)
+
+
+def test_fewer_keys_cover_less():
+    model = tiny_model("gpt_neo")
+    crosscoder = random_crosscoder(model)
+    few, every = (measure_pairs(model, crosscoder, TEXT, ["qk"], keys=keys) for keys in (2, 6))
+    assert 0.3 < few.coverage < every.coverage
+    assert few.matrices["qk"].total() < every.matrices["qk"].total()
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "gpt_neox"])
+def test_norms(kind):
+    model = tiny_model(kind)
+    crosscoder = random_crosscoder(model)
+    matrix = measure_pairs(model, crosscoder, TEXT, ["norm"]).matrices["norm"]
+    assert matrix.parts == tuple(f"blocks.{b}.{site}" for b in range(BLOCKS) for site in ("ln1", "ln2"))
+    read, L = read_all(model, crosscoder), crosscoder.config.d_sae
+    norm, source = model.norm_weights(Hookpoint(1, "ln2"))
+    p = read.explained.index[source]
+    d, sums, linear = crosscoder.W_dec[:, p], np.zeros((L, L)), 0.0
+    for place in range(TEXT.tokens.size):
+        x, active = read.x_BPD[place, p], features_at(read, place)
+        for i, f_i in active:
+            linear += float((norm.centre(f_i * d[i]) / norm.scale(x) * norm.weight).norm())
+            for j, f_j in active:
+                a, b = f_i * d[i], f_j * d[j]
+                if i != j:
+                    difference = norm(x) - norm(x - a) - norm(x - b) + norm(x - a - b)
+                    sums[i, j] += float(difference.norm()) / 2
+    found = matrix.interactions("blocks.1.ln2").toarray()
+    np.testing.assert_allclose(found, sums / TEXT.tokens.size, rtol=1e-3, atol=1e-5)
+    relative = matrix.interactions("blocks.1.ln2", "relative").sum()
+    assert relative == pytest.approx(sums.sum() / (sums.sum() + linear), rel=1e-3)
+
+
+def test_mlps_are_those_of_pair_interactions():
+    model = tiny_model("gpt_neo")
+    crosscoder = random_crosscoder(model)
+    read = read_all(model, crosscoder)
+    direct = PairInteractions(crosscoder.config.d_sae, [f"blocks.{b}" for b in range(BLOCKS)])
+    direct.add({f"blocks.{b}": mlp for b, mlp in read.contributions.items()}, read.documents_B)
+    both = measure_pairs(model, crosscoder, TEXT, ["mlp", "norm"])
+    assert both.coverage is None
+    assert set(both.matrices) == {"mlp", "norm"}
+    expected = direct.result()
+    np.testing.assert_allclose(both.matrices["mlp"].sums_EP, expected.sums_EP)
+    np.testing.assert_allclose(both.matrices["mlp"].errors_EQ, expected.errors_EQ, rtol=1e-4)
+
+
+def test_a_crosscoder_without_the_hookpoints_is_refused():
+    model = tiny_model("gpt_neo")
+    config = make_crosscoder(model, 6).config.model_copy(update={"hook_names": ("blocks.1.ln2",)})
+    crosscoder = type(make_crosscoder(model, 6))(config)
+    with pytest.raises(XtalkError, match="ln1 and resid_mid"):
+        measure_pairs(model, crosscoder, TEXT, ["qk"])
+    with pytest.raises(XtalkError, match="where norms read"):
+        measure_pairs(model, crosscoder, TEXT, ["norm"])

@@ -1,0 +1,71 @@
+"""What comes beside the steps of a run: validation by interventions, and pairs in attention and norms."""
+
+import pytest
+from runs.local_run import local_folder
+
+import xtalk.evaluation.validation as evaluation
+from xtalk.errors import XtalkError
+from xtalk.interactions.pair_matrix import PairMatrix, combine
+from xtalk.runs import steps
+from xtalk.runs.folder import RunFolder
+from xtalk.runs.sites import interact_elsewhere
+from xtalk.runs.validation import validate
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> RunFolder:
+    folder = local_folder(
+        tmp_path_factory.mktemp("trained"), crosscoders=[{"name": "unpenalised", "penalties": {}}]
+    )
+    for step in ("harvest", "train", "interact"):
+        getattr(steps, step)(folder)
+    return folder
+
+
+def test_sites_beside_the_mlps(trained: RunFolder):
+    files = interact_elsewhere(trained, ["norm", "qk", "qk"])
+    assert files == [
+        "interactions/unpenalised.qk.safetensors",
+        "interactions/unpenalised.norm.safetensors",
+        "interactions/unpenalised.attention.json",
+    ]
+    assert 0 < trained.read_json(files[-1])["coverage"] <= 1
+    paths = {
+        site: trained.file(f"interactions/unpenalised.{site}.safetensors") for site in ("mlp", "qk", "norm")
+    }
+    matrices = {site: PairMatrix.load(path) for site, path in paths.items()}
+    assert len({matrix.source for matrix in matrices.values()}) == 1
+    combined = combine(matrices)
+    assert 0 < combined.sum() < 3
+    assert combined.sum() == pytest.approx(
+        sum(m.interactions("sum", "relative").sum() for m in matrices.values())
+    )
+    with pytest.raises(XtalkError, match="no site 'attention'"):
+        interact_elsewhere(trained, ["attention"])
+
+
+def test_validation_is_kept(trained: RunFolder, monkeypatch):
+    monkeypatch.setattr(evaluation, "FEWEST", 2)
+    monkeypatch.setattr(evaluation, "FEWEST_PAIRS", 5)
+    [file] = validate(trained, tokens=400)
+    record = trained.read_json(file)
+    assert record["crosscoder"] == "unpenalised"
+    assert {row["measure"] for row in record["rows"]} == set(evaluation.MEASURES)
+
+    def never(*args, **kwargs):
+        raise AssertionError("validated again")
+
+    monkeypatch.setattr("xtalk.runs.validation.validate_interactions", never)
+    assert validate(trained, crosscoders=["unpenalised"], tokens=400) == [file]
+    with pytest.raises(AssertionError, match="again"):
+        validate(trained, tokens=200)
+    with pytest.raises(XtalkError, match="no crosscoder 'sparse'"):
+        validate(trained, crosscoders=["sparse"])
+
+
+def test_untrained_crosscoders_are_said(tmp_path):
+    folder = local_folder(tmp_path)
+    with pytest.raises(XtalkError, match="not trained"):
+        validate(folder)
+    with pytest.raises(XtalkError, match="not trained"):
+        interact_elsewhere(folder, ["norm"])
