@@ -1,0 +1,148 @@
+"""Certificates of theorem T1: codes as advice, refitted and rounded, and what the checker makes of them."""
+
+import hashlib
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from scipy.stats import beta
+from torch import Tensor
+
+from xtalk.codes import Codes
+from xtalk.crosscoder.crosscoder import Crosscoder
+from xtalk.proofs.certificates import Certificate, certify, container
+from xtalk.proofs.finite_network import FiniteNetwork
+from xtalk.proofs.finite_training import activations
+
+Form = Literal["exact", "dominant", "tables"]
+MILLION = 1_000_000
+BITS = 20  # after the binary point, of features and codes
+
+
+def certify_accuracy(
+    network: FiniteNetwork,
+    crosscoder: Crosscoder,
+    inputs_TI: Float[Tensor, "T I"],
+    labels_T: Int[Tensor, "T"],
+    form: Form = "tables",
+    *,
+    kept: int = 1,
+    entries: int = 16,
+    risk: int | None = None,
+) -> Certificate:
+    """The certificate that the network is right on as many of the inputs as can be proven in this form.
+
+    kept: contributions that stay in each neuron, for "dominant". entries: of the table of a feature's
+    effects, for "tables", in the mean: more are longer and tighter. risk: in millionths; the claim is then
+    about the population that the inputs were drawn from too, and false for at most so much of the draws.
+    """
+    spec, weights = specification(network, inputs_TI, labels_T, risk)
+    advice: dict[str, Any] = {"form": form}
+    if form != "exact":
+        advice |= explanation(network, crosscoder, inputs_TI)
+    if form == "dominant":
+        advice["kept"] = kept
+    if form == "tables":
+        advice["steps"] = _steps(network, advice, entries)
+    total = len(labels_T)
+
+    def further(certified: int) -> dict[str, int]:
+        return {} if risk is None else {"population_accuracy": population_accuracy(certified, total, risk)}
+
+    return certify(spec, weights, advice, total, further)
+
+
+def specification(
+    network: FiniteNetwork,
+    inputs_TI: Float[Tensor, "T I"],
+    labels_T: Int[Tensor, "T"],
+    risk: int | None = None,
+) -> tuple[dict[str, Any], bytes]:
+    """What a verifier asks (labels, and the inputs' hash), and the container of weights and inputs."""
+    weights = container({**network.state_dict(), "data.inputs": inputs_TI})
+    values = inputs_TI.detach().to("cpu", torch.float32).contiguous().numpy().astype("<f4").tobytes()
+    task = {
+        "data": hashlib.sha256(values).hexdigest(),
+        "labels": labels_T.tolist(),
+        "activation": network.activation.name,
+        "residual": True,
+        "risk": risk,
+    }
+    digest = hashlib.sha256(weights).hexdigest()
+    return {"format": "xtalk.spec/1", "theorem": "T1", "weights": digest, "task": task}, weights
+
+
+@torch.no_grad()
+def explanation(
+    network: FiniteNetwork, crosscoder: Crosscoder, inputs_TI: Float[Tensor, "T I"]
+) -> dict[str, Any]:
+    """Base, features and codes as integers: the crosscoder's choice of latents, with strengths fitted anew.
+
+    The fit minimises the size of the residual that the theorem charges for, sum_k spread_k (w_k.e)^2.
+    """
+    unit = 2.0**-BITS
+    x_TD, codes = network.embedded(inputs_TI).double(), crosscoder.encode(activations(network, inputs_TI))
+    features_LD = (crosscoder.W_dec[:, 0].double() / unit).round()
+    base_D = (crosscoder.b_dec[0].double() / unit).round()
+    strengths_TK = _refitted(network, codes, x_TD - base_D * unit, features_LD * unit)
+    used = (codes.values > 0).tolist()
+    return {
+        "bits": BITS,
+        "base": base_D.long().tolist(),
+        "features": features_LD.long().tolist(),
+        "codes": [
+            [entry for i, s, active in zip(latents, row, actives, strict=True) if active for entry in (i, s)]
+            for latents, row, actives in zip(
+                codes.latents.tolist(), (strengths_TK / unit).round().long().tolist(), used, strict=True
+            )
+        ],
+    }
+
+
+def _refitted(
+    network: FiniteNetwork,
+    codes: Codes,
+    target_TD: Float[Tensor, "T D"],
+    features_LD: Float[Tensor, "L D"],
+) -> Float[Tensor, "T K"]:
+    """Strengths of the active latents that bring their sum closest to the target, in the theorem's norm."""
+    metric_DN = network.w_in.double() * _spread(network).sqrt()
+    active_TK1 = (codes.values > 0)[..., None]
+    images_TKN = features_LD[codes.latents] @ metric_DN * active_TK1
+    # A little weight on staying small keeps twin latents apart; inactive ones stay 0.
+    gram_TKK = images_TKN @ images_TKN.mT
+    gram_TKK = gram_TKK + 1e-9 * torch.eye(gram_TKK.shape[1], dtype=torch.float64) * (
+        1 + gram_TKK.abs().amax()
+    )
+    return torch.linalg.solve(gram_TKK, images_TKN @ (target_TD @ metric_DN)[..., None])[..., 0]
+
+
+def _steps(network: FiniteNetwork, advice: dict[str, Any], entries: int) -> list[int]:
+    """For each latent the distance of its table's entries, of which there are `entries` in the mean.
+
+    Interpolation is charged A_i step_i^2 for latent i, which has range_i / step_i entries; the sum of the
+    charges is least, for a given number of entries, where step_i goes with the cube root of range_i / A_i.
+    """
+    features_LD = torch.tensor(advice["features"], dtype=torch.float64) * 2.0**-BITS
+    charge_L = (features_LD @ network.w_in.detach().double()).square() @ _spread(network)
+    ends_L2 = torch.zeros(len(features_LD), 2, dtype=torch.float64)
+    for code in advice["codes"]:
+        for i, strength in zip(code[::2], code[1::2], strict=True):
+            ends_L2[i, 0], ends_L2[i, 1] = min(ends_L2[i, 0], strength), max(ends_L2[i, 1], strength)
+    range_L = ends_L2[:, 1] - ends_L2[:, 0]
+    step_L = (range_L / charge_L.clamp(min=1e-9)).pow(1 / 3).clamp(min=1e-9)
+    scale = (range_L / step_L).sum() / (entries * (range_L > 0).sum()).clamp(min=1)
+    return (step_L * scale).round().clamp(min=1).long().tolist()
+
+
+def _spread(network: FiniteNetwork) -> Float[Tensor, "N"]:
+    """The largest difference between a neuron's weights on two logits."""
+    out_NC = (network.w_out @ network.unembed).detach().double()
+    return out_NC.amax(1) - out_NC.amin(1)
+
+
+def population_accuracy(right: int, total: int, risk: int) -> int:
+    """The Clopper-Pearson lower bound on the accuracy, in millionths, rounded down."""
+    if right == 0:
+        return 0
+    return max(0, int(float(beta.ppf(risk / MILLION, right, total - right + 1)) * MILLION) - 1)
