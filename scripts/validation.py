@@ -1,0 +1,190 @@
+"""Judge the measures of interaction by interventions, several seeds of them, and write docs/validation.md.
+
+    python scripts/validation.py --runs runs/results/seed-0 runs/results/seed-1 runs/results/seed-2
+
+The run folders are those of `scripts/results.py`, one per seed; what was validated before is not done again.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from scipy.stats import t as student_t
+
+import xtalk
+from xtalk.evaluation.validation import MEASURES
+from xtalk.runs.progress import progress_bars
+from xtalk.runs.validation import TOKENS, validate
+
+NAMES = {
+    "interaction": "I(i, j)",
+    "true_interaction": "true interaction",
+    "co_activation": "co-activation, cosine",
+    "co_activation_count": "co-activation, count",
+    "decoder": "decoder cosine",
+    "size": "size (control)",
+}
+EFFECTS = {"output": "the MLP's output", "loss": "the loss"}
+WEIGHTINGS = {"occurrence": "per occurrence", "text": "over the text"}
+Rows = list[dict[str, Any]]
+
+
+def select(rows: Rows, **wanted: Any) -> dict[str, Any]:
+    """The one row with these values."""
+    [row] = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+    return row
+
+
+def over_seeds(values: list[float]) -> str:
+    """Mean over seeds, and half the width of its 95 % interval (Student's t)."""
+    if len(values) < 2:
+        return f"{values[0]:.2f}"
+    half = float(student_t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
+    return f"{mean(values):.2f} ± {half:.2f}"
+
+
+def summary(seeds: list[Rows], quantity: str) -> str:
+    """A row per measure, a column per effect and weighting: means over blocks and seeds."""
+    keys = [(effect, weighting) for effect in EFFECTS for weighting in WEIGHTINGS]
+    heads = [f"{EFFECTS[effect]}, {WEIGHTINGS[weighting]}" for effect, weighting in keys]
+    lines = ["| measure | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    for measure in MEASURES:
+        cells = [
+            over_seeds(
+                [
+                    select(rows, block="mean", measure=measure, effect=effect, weighting=weighting)[quantity][
+                        0
+                    ]
+                    for rows in seeds
+                ]
+            )
+            for effect, weighting in keys
+        ]
+        lines.append(f"| {NAMES[measure]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def by_block(seeds: list[Rows], effect: str, weighting: str) -> str:
+    """A row per seed and measure, a column per block: rho with its intervals over pairs and over documents."""
+    blocks = sorted({row["block"] for row in seeds[0] if row["block"] != "mean"})
+    lines = [
+        "| seed | measure | " + " | ".join(f"block {block}" for block in blocks) + " |",
+        "|---" * (len(blocks) + 2) + "|",
+    ]
+    for seed, rows in enumerate(seeds):
+        for measure in MEASURES:
+            cells: list[str] = []
+            for block in blocks:
+                row = select(rows, block=block, measure=measure, effect=effect, weighting=weighting)
+                (value, low, high), (_, d_low, d_high) = row["rho"], row["documents"]
+                cells.append(f"{value:.2f} [{low:.2f}, {high:.2f}] [{d_low:.2f}, {d_high:.2f}]")
+            lines.append(f"| {seed} | {NAMES[measure]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def verdict(seeds: list[Rows], effect: str, weighting: str) -> str:
+    """In words: the best measure, and how far it leads co-activation and the control."""
+
+    def rho(measure: str, quantity: str = "rho") -> list[list[float]]:
+        found = [select(s, block="mean", measure=measure, effect=effect, weighting=weighting) for s in seeds]
+        return [row[quantity] for row in found]
+
+    best = max((m for m in MEASURES if m != "size"), key=lambda m: mean(r[0] for r in rho(m)))
+    lead, beyond = rho(best, "lead"), rho(best, "beyond_size")
+    return (
+        f"- **{EFFECTS[effect]}, {WEIGHTINGS[weighting]}**: best is {NAMES[best]}, rho "
+        f"{over_seeds([r[0] for r in rho(best)])}; the paper's I(i, j) {over_seeds([r[0] for r in rho('interaction')])}. "
+        f"Ahead of the better form of co-activation by {over_seeds([r[0] for r in lead])} (the lowest end of a "
+        f"seed's 95 % interval over pairs: {min(r[1] for r in lead):.2f}). The control, size alone: "
+        f"{over_seeds([r[0] for r in rho('size')])}; what {NAMES[best]} ranks beyond size (partial rho): "
+        f"{over_seeds([r[0] for r in beyond])} (lowest end {min(r[1] for r in beyond):.2f})."
+    )
+
+
+def section(name: str, seeds: list[Rows]) -> str:
+    """What was found of one crosscoder."""
+    verdicts = "\n".join(verdict(seeds, effect, weighting) for effect in EFFECTS for weighting in WEIGHTINGS)
+    return f"""## {name}, {len(seeds)} seed{"s" if len(seeds) > 1 else ""}
+
+{verdicts}
+
+Spearman's rho, mean over blocks, mean over seeds ± half the 95 % interval over seeds:
+
+{summary(seeds, "rho")}
+
+What each ranks beyond size (partial rho, size given):
+
+{summary(seeds, "beyond_size")}
+
+### {name}, by block: the MLP's output, per occurrence
+
+rho [95 % over pairs] [95 % over documents]:
+
+{by_block(seeds, "output", "occurrence")}
+
+### {name}, by block: the MLP's output, over the text
+
+{by_block(seeds, "output", "text")}
+
+### {name}, by block: the loss, per occurrence
+
+{by_block(seeds, "loss", "occurrence")}
+"""
+
+
+def page(label: str, records: dict[str, list[dict[str, Any]]]) -> str:
+    """docs/validation.md."""
+    first = next(iter(records.values()))[0]
+    config = first["config"]
+    sections = "\n".join(section(name, [r["rows"] for r in found]) for name, found in records.items())
+    return f"""# Which measure predicts interventions?
+
+Made by `scripts/validation.py`. {label}; {first["tokens"]} held-out tokens per run: measures are taken on the first
+half of the text, interventions made on the second. By block, {config["pairs"]} pairs of features that are active
+together at 8 tokens or more of either half, equally many from every tenth of them in order of I(i, j), so that they
+stand for all such pairs. For each, at up to {config["occurrences"]} tokens where both are active, one feature's part
+f_i d_i, the other's, or both are taken out of the *model's own* MLP input. The effect is what removing both does beyond
+removing each:
+
+- on the MLP's output: the norm of `MLP(n) - MLP(n - a_i) - MLP(n - a_j) + MLP(n - a_i - a_j)`, mean over occurrences;
+- on the loss: the size of the same difference of the cross-entropy of the next 16 tokens, with the MLP's output changed
+  at that token and the rest of the model run on ({config["loss_pairs"]} of the pairs, {config["loss_occurrences"]} occurrences
+  each);
+- per occurrence, or over the text: times how often both are active.
+
+Measures: the paper's I(i, j) + I(j, i), per co-occurrence or over the text; the true interaction, which is the norm of
+the mixed difference at the crosscoder's reconstruction (the output's effect is the same difference at the model's own
+activations, on other text); co-activation as the cosine of activations and as a count; the cosine of the decoder
+directions. **Size** is a control: the product of the norms of both features' parts in the MLP's input, which knows
+nothing of the MLP. Intervals over documents draw the documents of the interventions anew; drawing adds noise to the
+effects, so they lie lower than the estimate.
+
+{sections}"""
+
+
+def main() -> None:
+    """Validate what is missing, then write the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=Path, nargs="+", required=True, help="run folders, one per seed")
+    parser.add_argument("--crosscoders", nargs="+", default=["unpenalised"])
+    parser.add_argument("--tokens", type=int, default=TOKENS)
+    parser.add_argument("--label", default="The embedded model and text", help="model and text, in words")
+    parser.add_argument("--page", type=Path, default=Path("docs/validation.md"))
+    args = parser.parse_args()
+    records: dict[str, list[dict[str, Any]]] = {name: [] for name in args.crosscoders}
+    for path in args.runs:
+        folder = xtalk.RunFolder.open(path)
+        with progress_bars() as progress:
+            files = validate(folder, crosscoders=args.crosscoders, tokens=args.tokens, progress=progress)
+        for name, file in zip(args.crosscoders, files, strict=True):
+            records[name].append(json.loads((path / file).read_text()))
+    args.page.write_text(page(args.label, records))
+    print(f"{args.page}: {len(args.runs)} seeds, {len(records)} crosscoders each")
+
+
+if __name__ == "__main__":
+    main()
