@@ -67,7 +67,7 @@ def summary(seeds: list[Rows], quantity: str) -> str:
 
 
 def by_block(seeds: list[Rows], effect: str, weighting: str) -> str:
-    """A row per seed and measure, a column per block: rho with its intervals over pairs and over documents."""
+    """A row per seed and measure, a column per block: rho, intervals over pairs and over documents."""
     blocks = sorted({row["block"] for row in seeds[0] if row["block"] != "mean"})
     lines = [
         "| seed | measure | " + " | ".join(f"block {block}" for block in blocks) + " |",
@@ -91,15 +91,17 @@ def verdict(seeds: list[Rows], effect: str, weighting: str) -> str:
         found = [select(s, block="mean", measure=measure, effect=effect, weighting=weighting) for s in seeds]
         return [row[quantity] for row in found]
 
-    best = max((m for m in MEASURES if m != "size"), key=lambda m: mean(r[0] for r in rho(m)))
-    lead, beyond = rho(best, "lead"), rho(best, "beyond_size")
+    def seeds_of(measure: str, quantity: str = "rho") -> str:
+        return over_seeds([value for value, _, _ in rho(measure, quantity)])
+
+    best = max((m for m in MEASURES if m != "size"), key=lambda m: mean(value for value, _, _ in rho(m)))
+    lead, beyond = (min(low for _, low, _ in rho(best, key)) for key in ("lead", "beyond_size"))
     return (
-        f"- **{EFFECTS[effect]}, {WEIGHTINGS[weighting]}**: best is {NAMES[best]}, rho "
-        f"{over_seeds([r[0] for r in rho(best)])}; the paper's I(i, j) {over_seeds([r[0] for r in rho('interaction')])}. "
-        f"Ahead of the better form of co-activation by {over_seeds([r[0] for r in lead])} (the lowest end of a "
-        f"seed's 95 % interval over pairs: {min(r[1] for r in lead):.2f}). The control, size alone: "
-        f"{over_seeds([r[0] for r in rho('size')])}; what {NAMES[best]} ranks beyond size (partial rho): "
-        f"{over_seeds([r[0] for r in beyond])} (lowest end {min(r[1] for r in beyond):.2f})."
+        f"- **{EFFECTS[effect]}, {WEIGHTINGS[weighting]}**: best is {NAMES[best]}, rho {seeds_of(best)}; "
+        f"I(i, j) has {seeds_of('interaction')}. Ahead of the better form of co-activation by "
+        f"{seeds_of(best, 'lead')} (lowest end of a seed's 95 % interval over pairs: {lead:.2f}). "
+        f"The control, size alone: {seeds_of('size')}; what {NAMES[best]} ranks beyond size, as partial rho: "
+        f"{seeds_of(best, 'beyond_size')} (lowest end {beyond:.2f})."
     )
 
 
@@ -141,25 +143,27 @@ def page(label: str, records: dict[str, list[dict[str, Any]]]) -> str:
     sections = "\n".join(section(name, [r["rows"] for r in found]) for name, found in records.items())
     return f"""# Which measure predicts interventions?
 
-Made by `scripts/validation.py`. {label}; {first["tokens"]} held-out tokens per run: measures are taken on the first
-half of the text, interventions made on the second. By block, {config["pairs"]} pairs of features that are active
-together at 8 tokens or more of either half, equally many from every tenth of them in order of I(i, j), so that they
-stand for all such pairs. For each, at up to {config["occurrences"]} tokens where both are active, one feature's part
-f_i d_i, the other's, or both are taken out of the *model's own* MLP input. The effect is what removing both does beyond
-removing each:
+Made by `scripts/validation.py`. {label}; {first["tokens"]} held-out tokens per run: measures are taken on
+the first half of the text, interventions made on the second.
 
-- on the MLP's output: the norm of `MLP(n) - MLP(n - a_i) - MLP(n - a_j) + MLP(n - a_i - a_j)`, mean over occurrences;
-- on the loss: the size of the same difference of the cross-entropy of the next 16 tokens, with the MLP's output changed
-  at that token and the rest of the model run on ({config["loss_pairs"]} of the pairs, {config["loss_occurrences"]} occurrences
-  each);
+By block, {config["pairs"]} pairs of features that are active together at 8 tokens or more of either half,
+equally many from every tenth of them in order of I(i, j), so that they stand for all such pairs. For each,
+at up to {config["occurrences"]} tokens where both are active, one feature's part f_i d_i, the other's, or
+both are taken out of the *model's own* MLP input. The effect is what removing both does beyond removing each:
+
+- on the MLP's output: the norm of `MLP(n) - MLP(n - a_i) - MLP(n - a_j) + MLP(n - a_i - a_j)`, mean over
+  occurrences;
+- on the loss: the size of the same difference of the cross-entropy of the next 16 tokens, with the MLP's
+  output changed at that token and the rest of the model run on ({config["loss_pairs"]} of the pairs,
+  {config["loss_occurrences"]} occurrences each);
 - per occurrence, or over the text: times how often both are active.
 
-Measures: the paper's I(i, j) + I(j, i), per co-occurrence or over the text; the true interaction, which is the norm of
-the mixed difference at the crosscoder's reconstruction (the output's effect is the same difference at the model's own
-activations, on other text); co-activation as the cosine of activations and as a count; the cosine of the decoder
-directions. **Size** is a control: the product of the norms of both features' parts in the MLP's input, which knows
-nothing of the MLP. Intervals over documents draw the documents of the interventions anew; drawing adds noise to the
-effects, so they lie lower than the estimate.
+Measures: the paper's I(i, j) + I(j, i), per co-occurrence or over the text; the true interaction, which is
+the norm of the mixed difference at the crosscoder's reconstruction (the output's effect is the same
+difference at the model's own activations, on other text); co-activation as the cosine of activations and as
+a count; the cosine of the decoder directions. **Size** is a control: the product of the norms of both
+features' parts in the MLP's input, which knows nothing of the MLP. Intervals over documents draw the
+documents of the interventions anew; drawing adds noise to the effects, so they lie below the estimate.
 
 {sections}"""
 
