@@ -1,0 +1,123 @@
+"""The cluster and dormant steps on a tiny run: what they leave, what settings do, what they refuse."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from reference.tiny_models import BLOCKS, save_tiny
+from runs.local_run import local_folder, write_text
+
+from xtalk.errors import XtalkError
+from xtalk.runs import steps
+from xtalk.runs.clusters import ClusterSettings, choose_clustering, read_settings
+from xtalk.runs.folder import RunFolder
+
+ONE = [{"name": "unpenalised", "penalties": {}}]
+
+
+@pytest.fixture(scope="module")
+def interacted(tmp_path_factory) -> RunFolder:
+    specs = [*ONE, {"name": "sparse", "penalties": {"sum_minus_max": 1.0}}]
+    place = tmp_path_factory.mktemp("clusters")
+    write_text(place / "text.jsonl", documents=150)
+    folder = local_folder(place, crosscoders=specs, evaluation={"tokens": 500})
+    for step in (steps.harvest, steps.train, steps.interact):
+        step(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(interacted: RunFolder, tmp_path: Path) -> RunFolder:
+    shutil.copytree(interacted.path, tmp_path / "run")
+    return RunFolder.open(tmp_path / "run")
+
+
+def test_clusters_share_out_the_latents_and_say_what_the_judge_could(folder: RunFolder):
+    steps.cluster(folder)
+    record, shown = folder.read_json("clusters.json"), folder.read_json("cluster_map.json")
+    assert (record["crosscoder"], record["method"], record["normaliser"]) == ("sparse", "spectral", "total")
+    members = [latent for cluster in record["clusters"] for latent in cluster["members"]]
+    assert len(set(members)) == len(members) <= record["latents"]
+    assert record["latents"] + record["left_out"] == 32
+    assert record["count"] == len(record["clusters"])
+    assert record["unjudged"] is not None or set(record["accuracy"]) == {"any", "rate", "coactivation"}
+    assert {f["latent"]: f["cluster"] for f in shown["features"] if f["cluster"] >= 0} == {
+        latent: number for number, cluster in enumerate(record["clusters"]) for latent in cluster["members"]
+    }
+    assert all(pair["neurons"] and pair["tokens"] for pair in shown["pairs"])
+    before = folder.file("clusters.json").stat().st_mtime_ns
+    steps.cluster(folder)
+    assert folder.file("clusters.json").stat().st_mtime_ns == before
+
+
+def test_settings_are_kept_and_do_the_step_again(folder: RunFolder):
+    steps.cluster(folder, crosscoder="unpenalised", method="louvain", seed=3)
+    record = folder.read_json("clusters.json")
+    assert (record["crosscoder"], record["method"], record["seed"]) == ("unpenalised", "louvain", 3)
+    assert read_settings(folder) == ClusterSettings(crosscoder="unpenalised", method="louvain", seed=3)
+    choose_clustering(folder, {"seed": 3})
+    assert folder.file("clusters.json").exists()
+    choose_clustering(folder, {"seed": 4})
+    assert not folder.file("clusters.json").exists()
+    assert read_settings(folder).method == "louvain"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"crosscoder": "best"}, "the run has no crosscoder 'best'; it has unpenalised, sparse"),
+        ({"method": "means"}, "clustering: method: Input should be 'spectral'"),
+        ({"normaliser": "softmax"}, "clustering: normaliser"),
+    ],
+)
+def test_unknown_settings_are_refused_and_not_kept(folder: RunFolder, given, message: str):
+    with pytest.raises(XtalkError, match=message):
+        steps.cluster(folder, **given)
+    assert read_settings(folder) == ClusterSettings()
+
+
+def test_a_matrix_of_another_crosscoder_is_refused(folder: RunFolder):
+    stranger = folder.file("interactions/unpenalised.mlp.safetensors").read_bytes()
+    folder.file("interactions/sparse.mlp.safetensors").write_bytes(stranger)
+    record = folder.read_json("steps.json")
+    record["interact"]["outputs"] = folder._hashes(record["interact"]["outputs"])
+    folder.write_json("steps.json", record)
+    with pytest.raises(XtalkError, match="was measured of other weights"):
+        steps.cluster(folder)
+    assert not folder.file("clusters.json").exists()
+
+
+def test_clusters_stay_when_the_judge_has_too_little_text(interacted: RunFolder, tmp_path: Path):
+    small = local_folder(tmp_path, crosscoders=ONE, evaluation={"tokens": 10_000})
+    for step in (steps.harvest, steps.train, steps.interact, steps.cluster):
+        step(small)
+    record = small.read_json("clusters.json")
+    assert "no held-out text is left for the judge" in record["unjudged"]
+    assert record["accuracy"] == {}
+    assert record["count"] > 0
+
+
+def test_dormant_neurons_of_the_runs_model_and_of_a_fine_tuned_one(folder: RunFolder, tmp_path: Path):
+    steps.cluster(folder)
+    steps.dormant(folder)
+    plain = folder.read_json("dormant.json")
+    assert plain["woken_by_trigger"] is None
+    assert len(plain["neurons_by_block"]) == BLOCKS
+    assert plain["neurons"] == sum(plain["neurons_by_block"])
+    assert all(one["q_value"] >= one["p_value"] > 0 for one in plain["clusters"])
+    save_tiny(tmp_path / "tuned", seed=5)
+    tuned, own = str(tmp_path / "tuned"), folder.config.model
+    with pytest.raises(XtalkError, match="a trigger of 5 tokens in sequences of 19; expected"):
+        steps.dormant(folder, model=tuned, control=own, trigger="w3 w4 w5 w6 w7")
+    steps.dormant(folder, model=tuned, control=own, trigger="w3")
+    found = folder.read_json("dormant.json")
+    assert (found["model"], found["control"], found["trigger"]) == (tuned, own, "w3")
+    assert found["neurons"] != plain["neurons"] or found["neurons_by_block"] != plain["neurons_by_block"]
+    assert len(found["woken"]) == found["woken_by_trigger"]
+    assert isinstance(found["woken_in_control"], int)
+
+
+def test_a_model_of_other_sizes_is_refused(folder: RunFolder):
+    steps.cluster(folder)
+    with pytest.raises(XtalkError, match="the model embedded has other sizes"):
+        steps.dormant(folder, model="embedded")
