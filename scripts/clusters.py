@@ -161,15 +161,22 @@ def stability_and_dormant(folders: list[xtalk.RunFolder]) -> tuple[str, str]:
 
 
 def page(
-    seeds: int, text: dict[str, str], truth: dict[str, str], ami: str, stability: str, dormant: str
+    label: str,
+    seeds: int,
+    text: dict[str, str],
+    truth: dict[str, str],
+    ami: str,
+    stability: str,
+    dormant: str,
 ) -> str:
     """docs/clusters.md."""
     return f"""# Do clusters of features mean something?
 
-Measured on held-out text; {seeds} seeds. Features are clustered by pair interaction (each pair's over the
-geometric mean of all that either feature has), by the cosine of their activations (`activation`), by the
-cosine of when they are active at all (`coactivation`), by the cosine of their decoder directions
-(`decoder`), and at random into clusters of the same sizes. Made by `scripts/clusters.py`.
+Measured on held-out text ({label}), {seeds} seeds.
+Features are clustered by pair interaction (each pair's over the geometric mean of all that either feature
+has), by the cosine of their activations (`activation`), by the cosine of when they are active at all
+(`coactivation`), by the cosine of their decoder directions (`decoder`), and at random into clusters of the
+same sizes. Made by `scripts/clusters.py`.
 
 A trial shows a judge up to five members of a cluster and five candidates: a held-out member and four
 distractors from outside. Every cluster of 3 to 25 members is judged, five trials each; chance is 0.20.
@@ -208,7 +215,8 @@ Adjusted mutual information of clusters and factors, mean over seeds ± half the
 ## Stability
 
 Adjusted Rand index, mean [lowest, highest], of the clusters that `xtalk cluster` makes by default: of five
-seeds of the method, and of five redraws of the pair interactions from their standard errors over documents.
+seeds of the method (spectral clustering as used here has nothing random), and of five redraws of the pair
+interactions from their standard errors over documents.
 
 {stability}
 
@@ -231,6 +239,7 @@ def main() -> None:
     )
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--planted", type=Path, required=True)
+    parser.add_argument("--label", default="the embedded text", help="the text, in words, for the page")
     parser.add_argument("--names", nargs="+", default=["unpenalised", "sparse"])
     parser.add_argument("--page", type=Path, default=Path("docs/clusters.md"))
     args = parser.parse_args()
@@ -242,7 +251,7 @@ def main() -> None:
     stability, dormant = stability_and_dormant(folders)
     truth, ami = judge_tables({"planted": [Seed(folder, "unpenalised", True) for folder in planted]})
     text, _ = judge_tables({name: [Seed(f, name, False) for f in folders] for name in args.names})
-    args.page.write_text(page(len(folders), text, truth, ami, stability, dormant))
+    args.page.write_text(page(args.label, len(folders), text, truth, ami, stability, dormant))
     print(json.dumps({"page": str(args.page), "seeds": len(folders), "planted": len(planted)}))
 
 

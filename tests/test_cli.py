@@ -86,9 +86,12 @@ def test_version(command):
     assert command("--version") == (0, f"xtalk {xtalk.__version__}\n", "")
 
 
-@pytest.mark.parametrize("name", ["run", "harvest", "train", "interact", "evaluate", "report"])
+@pytest.mark.parametrize(
+    "name",
+    ["run", "harvest", "train", "interact", "cluster", "judge", "detect dormant", "evaluate", "report"],
+)
 def test_every_command_has_help_with_an_example(command, name: str):
-    code, out, _ = command(name, "--help")
+    code, out, _ = command(*name.split(), "--help")
     assert code == 0
     assert f"xtalk {name}" in out.split("Example", 1)[1]
 
@@ -167,3 +170,14 @@ def test_ctrl_c_is_one_line_and_130_and_the_run_goes_on(command, harvest_is, tmp
     assert command("harvest", "--out", str(out)) == (0, "", "xtalk: harvest: complete, 0 s\n")
     harvest_is(lambda workbench, progress: 1 / 0)
     assert command("harvest", "--out", str(out)) == (0, "", "xtalk: harvest: complete already\n")
+
+
+def test_bad_settings_of_steps_are_one_line(command, tmp_path: Path):
+    RunFolder.create(tmp_path, preset("quick"))
+    out = ("--out", str(tmp_path))
+    assert_one_line(
+        command("cluster", *out, "--name", "none"), "the run has no crosscoder 'none'; it has unp"
+    )
+    assert_one_line(command("cluster", *out, "--method", "means"), "clustering: method")
+    assert_one_line(command("detect", "dormant", *out), "first run `xtalk harvest")
+    assert_one_line(command("judge", *out, "--model", "m"), "judge comes after cluster")
