@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from sklearn.cluster import AffinityPropagation
 from sklearn.metrics import adjusted_rand_score
 
 from xtalk.clustering import METHODS, Similarity, find_clusters, methods
@@ -32,6 +33,23 @@ def test_plain_clusters_are_found(method: str):
     assert adjusted_rand_score(TRUTH, found.labels_L[LATENTS]) == pytest.approx(1.0)
     sizes = [len(found.members(c)) for c in range(found.count)]
     assert sizes == sorted(SIZES, reverse=True)
+
+
+def test_affinity_propagation_takes_the_similarity_as_such():
+    """Given a similarity, scikit-learn's default would cluster its rows by their distance."""
+    rng = np.random.default_rng(1)
+    values = rng.random((40, 40)) ** 3
+    values = np.triu(values, 1) + np.triu(values, 1).T
+    found = find_clusters(Similarity(np.arange(40), sp.csr_array(values)), "affinity-propagation", 40, seed=0)
+    labels = {
+        affinity: AffinityPropagation(affinity=affinity, damping=0.8, max_iter=400, random_state=0)
+        .fit(values)
+        .labels_
+        for affinity in ("precomputed", "euclidean")
+    }
+    together = found.labels_L >= 0
+    assert adjusted_rand_score(labels["precomputed"][together], found.labels_L[together]) == 1.0
+    assert adjusted_rand_score(labels["euclidean"][together], found.labels_L[together]) < 0.9
 
 
 def test_a_method_that_does_not_settle_says_so(monkeypatch):

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from evaluation.held_out import exact_crosscoder, held_out, model_with_tokenizer
+from evaluation.held_out import exact_crosscoder, held_out, model_with_tokenizer, random_crosscoder
 from reference.tiny_models import tiny_model
 
 from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
-from xtalk.evaluation.features import describe_features
+from xtalk.evaluation.features import describe_features, logit_effects
 
 TEXT = held_out(n=12, length=16, seed=4)
 MODEL = model_with_tokenizer()
@@ -81,3 +81,16 @@ def test_unknown_latents_and_missing_tokenizers_are_refused():
     model = tiny_model("gpt_neo")
     with pytest.raises(XtalkError, match="without a tokenizer"):
         describe_features(model, exact_crosscoder(model), TEXT, [1])
+
+
+def test_logit_effects_are_those_of_adding_the_latent_to_the_last_residual_stream():
+    crosscoder, latents = random_crosscoder(MODEL), [4, 17]
+    activation_L = torch.linspace(0.5, 2.0, crosscoder.config.d_sae)
+    found = logit_effects(MODEL, crosscoder, activation_L, latents)
+    head, norm = MODEL.hf.get_output_embeddings(), MODEL.hf.base_model.ln_f
+    with torch.no_grad():
+        base_D = crosscoder.b_dec[-1]
+        for row, latent in enumerate(latents):
+            added_D = base_D + activation_L[latent] * crosscoder.W_dec[latent, -1]
+            effect_V = head(norm(added_D)) - head(norm(base_D))
+            torch.testing.assert_close(found[row], effect_V - effect_V.mean(), rtol=1e-4, atol=1e-5)

@@ -40,6 +40,7 @@ def write_run(folder: Path, features: int = 24, size: int = 4) -> None:
         "features": [
             {"latent": i, "cluster": i // size, "x": 5.0 * (i // size % 40) + i % size % 2,
              "y": 5.0 * (i // size // 40) + i % size // 2, "rate": 0.1, "tokens": [f" tok{i}", "<b>&"],
+             "promoted": [f" up{i}"],
              "contexts": [context]}
             for i in range(features)
         ],
@@ -70,7 +71,7 @@ def panel(page: Path, fragment: str, profile: Path) -> str:
         ("", ["6 clusters, 24 features", "3 · 4 features"], ["Neurons"]),
         (
             "cluster-0",
-            ["Cluster 0: 4 features, judged 0.75", "block 3, neuron 77", "&lt;/script&gt;"],
+            ["Cluster 0: 4 features, judged 0.75", "block 3, neuron 77", "&lt;/script&gt;", "logits of ␣up3"],
             ["tok4"],
         ),
         ("pair-1-2", ["Features 1 and 2", "neuron 77: 25.0 % of their interaction", "once upon a"], ["tok3"]),

@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from scipy.sparse import csc_array, csr_array
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.data import TokenSequences
 from xtalk.errors import XtalkError
 from xtalk.evaluation.text import Explained, batches
+from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
 
 Progress = Callable[[int, int], None]
@@ -126,6 +128,28 @@ def describe_codes(
         )
         for latent in latents
     )
+
+
+@torch.no_grad()
+def logit_effects(
+    model: LanguageModel, crosscoder: Crosscoder, activation_L: Float[Tensor, "L"], latents: Sequence[int]
+) -> Float[Tensor, "n V"]:
+    """What each latent adds to the logits through the last residual stream, less the mean over tokens.
+
+    The last block's output is set to what the crosscoder decodes with no latent active, then with the one
+    latent at its `activation_L`; both go through the model's own final norm and head. Errors: XtalkError for
+    a crosscoder without that hookpoint.
+    """
+    last = Hookpoint(model.n_blocks - 1, "resid_post")
+    p = crosscoder.hook_index(str(last))
+    chosen = torch.tensor(list(latents), device=crosscoder.W_dec.device)
+    base_D = crosscoder.b_dec[p]
+    with_latent_nD = base_D + activation_L.to(base_D)[chosen, None] * crosscoder.W_dec[chosen, p]
+    inputs_nD = torch.cat([base_D[None], with_latent_nD])
+    tokens_n1 = torch.zeros(len(inputs_nD), 1, dtype=torch.long)
+    logits_nV = model.continue_from(last.block, inputs_nD[:, None], tokens_n1)[:, 0].float()
+    effects_nV = logits_nV[1:] - logits_nV[:1]
+    return effects_nV - effects_nV.mean(1, keepdim=True)
 
 
 def _describe(

@@ -38,13 +38,14 @@ class ClusterRecord(Lenient):
 
 
 class MapFeature(Lenient):
-    """A feature on the map: its place, its cluster (-1: none), and what it fires on."""
+    """A feature on the map: its place, its cluster (-1: none), what it fires on and what it promotes."""
 
     latent: NonNegativeInt
     cluster: int
     x: float
     y: float
     tokens: list[str]
+    promoted: list[str]
     contexts: list[Context]
 
 

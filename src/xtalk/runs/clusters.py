@@ -10,8 +10,10 @@ from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy.sparse import csr_array
+from transformers import PreTrainedTokenizerBase
 
 from xtalk.clustering import Clustering, Corpus, OfflineJudge, Similarity, normalised_interaction
 from xtalk.clustering.layout import lay_out
@@ -25,7 +27,7 @@ from xtalk.crosscoder.saving import CFG
 from xtalk.data import TokenSequences
 from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
-from xtalk.evaluation.features import Feature, describe_codes, sparse_codes
+from xtalk.evaluation.features import Feature, describe_codes, logit_effects, sparse_codes
 from xtalk.evaluation.text import Explained
 from xtalk.interactions.pair_matrix import PairMatrix
 from xtalk.models.hookpoints import Hookpoint
@@ -37,6 +39,7 @@ CLUSTERS, CLUSTER_MAP, SETTINGS = "clusters.json", "cluster_map.json", "clusteri
 JUDGED_TEXT = 2  # as many tokens as were measured, so many times
 PARTNERS = 3  # of each feature that the map draws a line to
 PAIRS_IN, PAIRS_ACROSS = 6, 150  # of each cluster, and between clusters, that the map has details of
+PROMOTED = 6  # tokens of each feature
 RESAMPLES = 5
 
 logger = logging.getLogger("xtalk")
@@ -227,6 +230,7 @@ class ClusterStudy:
         features = describe_codes(
             self.measured_codes_BL, measured, tokenizer, latents_F.tolist(), top_tokens=6, contexts=3
         )
+        promoted = self._promoted(latents_F, tokenizer)
         lines, detailed = self._pairs()
         meetings = find_meetings(detailed, self.measured_codes_BL, self._decoded_mlps())
 
@@ -237,12 +241,23 @@ class ClusterStudy:
             "schema": "xtalk.cluster_map/1",
             "crosscoder": self.name,
             "features": [
-                _feature(feature, int(self.clustering.labels_L[feature.latent]), positions_F2[f])
+                _feature(feature, int(self.clustering.labels_L[feature.latent]), positions_F2[f], promoted[f])
                 for f, feature in enumerate(features)
             ],
             "lines": lines,
             "pairs": [_pair(meeting, text) for meeting in meetings],
         }
+
+    def _promoted(self, latents_F: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> list[list[str]]:
+        """The tokens whose logits each feature raises most; none if the crosscoder lacks the last block."""
+        last = Hookpoint(self.workbench.model.n_blocks - 1, "resid_post")
+        if str(last) not in self.crosscoder.config.hook_names:
+            return [[] for _ in latents_F]
+        counts_L = np.maximum(self.matrix.active_L, 1)
+        mean_L = torch.from_numpy(np.asarray(self.measured_codes_BL.sum(0)).ravel() / counts_L)
+        effects_FV = logit_effects(self.workbench.model, self.crosscoder, mean_L, latents_F.tolist())
+        highest = effects_FV.topk(PROMOTED).indices.tolist()
+        return [[str(tokenizer.decode([token])) for token in row] for row in highest]
 
     def _pairs(self) -> tuple[list[tuple[int, int, float]], list[tuple[int, int]]]:
         """The lines of the map with their similarity, and the pairs that it has details of."""
@@ -282,7 +297,7 @@ class ClusterStudy:
         return sparse_codes(self.workbench.model, self.crosscoder, sequences, report)
 
 
-def _feature(feature: Feature, cluster: int, position: np.ndarray) -> dict[str, Any]:
+def _feature(feature: Feature, cluster: int, position: np.ndarray, promoted: list[str]) -> dict[str, Any]:
     return {
         "latent": feature.latent,
         "cluster": cluster,
@@ -290,6 +305,7 @@ def _feature(feature: Feature, cluster: int, position: np.ndarray) -> dict[str, 
         "y": round(float(position[1]), 2),
         "rate": feature.firing_rate,
         "tokens": [text for text, _ in feature.top_tokens],
+        "promoted": promoted,
         "contexts": [
             {
                 "tokens": list(context.tokens),

@@ -158,6 +158,8 @@ function showCluster(c, latent) {
 function featureBlock(f, current) {
   const block = element("div", [
     element("p", [element("b", `${f.latent} `), f.tokens.map(visible).join("  ")]), ...f.contexts.map(contextLine)]);
+  if (f.promoted.length)
+    block.append(element("p", `raises the logits of ${f.promoted.map(visible).join("  ")}`, { className: "note" }));
   if (current) block.dataset.current = "";
   return block;
 }
