@@ -7,8 +7,9 @@ import pytest
 from reference.tiny_models import BLOCKS, save_tiny
 from runs.local_run import local_folder, write_text
 
+from xtalk.clustering.endpoint import Endpoint
 from xtalk.errors import XtalkError
-from xtalk.runs import steps
+from xtalk.runs import endpoint, steps
 from xtalk.runs.clusters import ClusterSettings, choose_clustering, read_settings
 from xtalk.runs.folder import RunFolder
 
@@ -121,3 +122,31 @@ def test_a_model_of_other_sizes_is_refused(folder: RunFolder):
     steps.cluster(folder)
     with pytest.raises(XtalkError, match="the model embedded has other sizes"):
         steps.dormant(folder, model="embedded")
+
+
+def test_an_endpoint_judges_what_the_folder_has_and_what_it_said_is_kept(folder: RunFolder, monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://nowhere.invalid")
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    with pytest.raises(XtalkError, match="first run `xtalk cluster"):
+        endpoint.judge(folder, "stub")
+    steps.cluster(folder)
+    asked: list[str] = []
+
+    def answer(self: Endpoint, body) -> str:
+        prompt = body["messages"][0]["content"]
+        asked.append(prompt)
+        return "B" if "one letter" in prompt else "words"
+
+    monkeypatch.setattr(Endpoint, "_post", answer)
+    with pytest.raises(XtalkError, match=r"this takes \d+ requests .*--yes"):
+        endpoint.judge(folder, "stub", describe=True)
+    assert not asked
+    endpoint.judge(folder, "stub", describe=True, confirmed=True)
+    record = folder.read_json("endpoint.json")
+    assert set(record["accuracy"]) == {"interaction", "coactivation", "activation", "decoder", "random"}
+    assert set(record["descriptions"].values()) == {"words"}
+    assert all("[[w" in prompt for prompt in asked)
+    count = len(asked)
+    endpoint.judge(folder, "stub", describe=True)  # nothing is left to send, so nothing to confirm
+    assert len(asked) == count
+    assert not any("key" in file.read_text().split() for file in folder.file("endpoint_cache").iterdir())
