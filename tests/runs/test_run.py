@@ -62,6 +62,17 @@ def test_metrics_have_the_promised_keys(finished: RunFolder):
             assert len(row["ci95"]["keep_1"]) == 2
 
 
+def test_metrics_have_clusters_and_dormant_neurons(finished: RunFolder):
+    metrics = finished.read_json("metrics.json")
+    clusters, dormant = metrics["clusters"], metrics["dormant"]
+    assert {"method", "count", "judged", "accuracy", "accuracy_matched", "stability"} <= clusters.keys()
+    assert clusters["crosscoder"] == NAMES[-1]
+    assert clusters["count"] == len(finished.read_json("clusters.json")["clusters"])
+    assert {"neurons", "woken_by_trigger", "associated_clusters"} <= dormant.keys()
+    assert 'href="clusters.html"' in finished.file("report.html").read_text()
+    assert finished.file("clusters.html").stat().st_size > 0
+
+
 def test_interactions_add_up_and_name_the_strongest(finished: RunFolder):
     weights = finished.read_json("crosscoders/sparse/cfg.json")["sae_weights_sha256"]
     matrix = PairMatrix.load(finished.file("interactions/sparse.mlp.safetensors"), weights)
