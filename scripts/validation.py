@@ -101,7 +101,8 @@ def verdict(seeds: list[Rows], effect: str, weighting: str) -> str:
         f"I(i, j) has {seeds_of('interaction')}. Ahead of the better form of co-activation by "
         f"{seeds_of(best, 'lead')} (lowest end of a seed's 95 % interval over pairs: {lead:.2f}). "
         f"The control, size alone: {seeds_of('size')}; what {NAMES[best]} ranks beyond size, as partial rho: "
-        f"{seeds_of(best, 'beyond_size')} (lowest end {beyond:.2f})."
+        f"{seeds_of(best, 'beyond_size')} (lowest end {beyond:.2f}); what I(i, j) does: "
+        f"{seeds_of('interaction', 'beyond_size')}."
     )
 
 
@@ -162,7 +163,8 @@ Measures: the paper's I(i, j) + I(j, i), per co-occurrence or over the text; the
 the norm of the mixed difference at the crosscoder's reconstruction (the output's effect is the same
 difference at the model's own activations, on other text); co-activation as the cosine of activations and as
 a count; the cosine of the decoder directions. **Size** is a control: the product of the norms of both
-features' parts in the MLP's input, which knows nothing of the MLP. Intervals over documents draw the
+features' parts in the MLP's input, which knows nothing of the MLP: where a measure is not ahead of it, the
+measure says no more than that strong features do more. Intervals over documents draw the
 documents of the interventions anew; drawing adds noise to the effects, so they lie below the estimate.
 
 {sections}"""
