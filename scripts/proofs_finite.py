@@ -47,10 +47,10 @@ def digits_table(folder: Path) -> str:
     for name, seed in NETWORKS.items():
         data = digits(seed)
         pair = load_digits_network(folder / name / "digits.safetensors")
-        truth = " | ".join(
-            f"{accuracy(pair[0], data.test_TI, data.test_labels_T, data.train_RI, mlp):.4f}"
+        truth = [
+            accuracy(pair[0], data.test_TI, data.test_labels_T, data.train_RI, mlp)
             for mlp in ("whole", "linear", "ablated")
-        )
+        ]
         costs: list[Cost] = []
         for label, options in FORMS.items():
             form = label.split(",")[0]
@@ -62,10 +62,12 @@ def digits_table(folder: Path) -> str:
             ]
             costs.append(cost(made.verdict.length, *(certificate.verdict.length for certificate in few)))
             claim, length = made.claim, made.verdict.length
+            certified = claim["certified"] / claim["total"]
+            vacuous = certified <= truth[2]
             lines.append(
-                f"| {name} | {truth} | {label} | {claim['certified'] / claim['total']:.4f} | "
+                f"| {name} | {' | '.join(f'{part:.4f}' for part in truth)} | {label} | {certified:.4f} | "
                 f"{claim['population_accuracy'] / 1e6:.4f} | {length.multiply_adds:,} | "
-                f"{length.evaluations:,} | {shorter_from(costs[0], costs[-1])} |"
+                f"{length.evaluations:,} | {'vacuous' if vacuous else shorter_from(costs[0], costs[-1])} |"
             )
     return "\n".join(lines)
 
