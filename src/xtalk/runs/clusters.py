@@ -249,15 +249,20 @@ class ClusterStudy:
         }
 
     def _promoted(self, latents_F: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> list[list[str]]:
-        """The tokens whose logits each feature raises most; none if the crosscoder lacks the last block."""
+        """The tokens of the text whose logits each feature raises most.
+
+        None if the crosscoder lacks the last block. Tokens that the text lacks are left out: a model hardly
+        learns logits for them, and they would come first.
+        """
         last = Hookpoint(self.workbench.model.n_blocks - 1, "resid_post")
         if str(last) not in self.crosscoder.config.hook_names:
             return [[] for _ in latents_F]
         counts_L = np.maximum(self.matrix.active_L, 1)
         mean_L = torch.from_numpy(np.asarray(self.measured_codes_BL.sum(0)).ravel() / counts_L)
         effects_FV = logit_effects(self.workbench.model, self.crosscoder, mean_L, latents_F.tolist())
-        highest = effects_FV.topk(PROMOTED).indices.tolist()
-        return [[str(tokenizer.decode([token])) for token in row] for row in highest]
+        seen_W = torch.from_numpy(np.unique(self.workbench.held_out_sequences.tokens)).long()
+        highest = effects_FV[:, seen_W.to(effects_FV.device)].topk(min(PROMOTED, len(seen_W))).indices.cpu()
+        return [[str(tokenizer.decode([token])) for token in row] for row in seen_W[highest].tolist()]
 
     def _pairs(self) -> tuple[list[tuple[int, int, float]], list[tuple[int, int]]]:
         """The lines of the map with their similarity, and the pairs that it has details of."""
