@@ -19,10 +19,11 @@ from xtalk.runs.progress import Report, progress_bars
 from xtalk.runs.prove import ProveConfig, measure_subject, prove_subject, train_subject
 
 PAGE = Path("docs/proofs.md")
+ROWS = "rows.json"
 FIGURE = Path("docs/figures/length-tightness.png")
-BIG: dict[str, Any] = {"vocabulary": 512, "classes": 16, "dictionary": 64, "aware_steps": 1200}
+BIG: dict[str, Any] = {"vocabulary": 512, "classes": 16, "dictionary": 64, "aware_steps": 1000}
 MIDDLE: dict[str, Any] = {"vocabulary": 128, "classes": 16, "dictionary": 16}
-SMALL: dict[str, Any] = {"vocabulary": 64, "classes": 8, "dictionary": 8}
+SMALL: dict[str, Any] = {"n": 3, "vocabulary": 64, "classes": 8, "dictionary": 8}
 SHORT, COMPACT = Detail(), Detail(tokens=False)
 CURVE = (None, "all", Detail(blocks=4), Detail(token_anchors=True), SHORT, COMPACT)
 PLAIN = {"post_hoc": True, "residual": False}
@@ -58,11 +59,16 @@ STUDIES: dict[str, tuple[ProveConfig, tuple[Detail | Literal["all"] | None, ...]
 }
 
 
+def folder_of(name: str, out: Path) -> Path:
+    """Where a study's certificates and figures lie."""
+    return out / re.sub(r"[^a-z0-9]+", "-", name.lower())
+
+
 def rows_of(name: str, out: Path, progress: Report) -> list[dict[str, Any]]:
     """The figures of a study, made now unless they are there."""
-    folder = out / re.sub(r"[^a-z0-9]+", "-", name.lower())
-    if (folder / "rows.json").exists():
-        return json.loads((folder / "rows.json").read_text())
+    folder = folder_of(name, out)
+    if (folder / ROWS).exists():
+        return json.loads((folder / ROWS).read_text())
     config, details = STUDIES[name]
     began = time.monotonic()
     subject = train_subject(config, progress=progress)
@@ -74,7 +80,7 @@ def rows_of(name: str, out: Path, progress: Report) -> list[dict[str, Any]]:
         path = proof.certificate.save(folder, f"certificate-{number}")
         rows.append(proof.row(path) | {"detail": words(detail)})
         print(f"{name}, {words(detail)}: {proof.bound:.5f}, {time.monotonic() - began:.0f} s", flush=True)
-    write_text(folder / "rows.json", json.dumps(rows, indent=1) + "\n")
+    write_text(folder / ROWS, json.dumps(rows, indent=1) + "\n")
     return rows
 
 
@@ -94,16 +100,17 @@ def words(detail: Detail | Literal["all"] | None) -> str:
 def results(studies: dict[str, list[dict[str, Any]]]) -> str:
     """The table of all studies at their shortest certificates."""
     head = (
-        "| task | inputs | tokens / features / columns | detail | certified | true | without the MLP | "
-        "best constant | multiply-adds | brute force | ratio | break-even inputs | check |"
+        "| network | n | inputs | tokens / features / columns | detail | certified | true | "
+        "without the MLP | best constant | multiply-adds | brute force | ratio | break-even inputs | check |"
     )
-    lines = [head, "|---" * 13 + "|"]
+    lines = [head, "|---" * 14 + "|"]
     for name, rows in studies.items():
         if name.startswith("max, V = 64") and "GELU" not in name:
             rows = [row for row in rows if row["detail"] in ("tokens", "columns")]
         for row in rows:
             lines.append(
-                f"| {name} | {row['claim']['total']:.2g} | {row['vocabulary']} / {row['features']} / "
+                f"| {name} | {STUDIES[name][0].n} | {row['claim']['total']:.2g} | "
+                f"{row['vocabulary']} / {row['features']} / "
                 f"{row['columns']} | {row['detail']} | {bound(row)} | {figure(row['true'])} | "
                 f"{row['mlp_ablated']['value']:.3f} | {row['constant_answer']:.3f} | {row['macs']:.3g} | "
                 f"{row['brute_force_macs']:.3g} | {row['brute_force_macs'] / row['macs']:.3g} | "
@@ -175,12 +182,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("runs/proofs"))
-    parser.add_argument("--only", nargs="*", choices=STUDIES, help="these studies alone, and no page")
+    parser.add_argument("--only", nargs="*", choices=STUDIES, help="make only these")
     options = parser.parse_args()
     with progress_bars() as progress:
-        studies = {name: rows_of(name, options.out, progress) for name in options.only or STUDIES}
-    if options.only:
-        return
+        for name in options.only or STUDIES:
+            rows_of(name, options.out, progress)
+        there = [name for name in STUDIES if (folder_of(name, options.out) / ROWS).exists()]
+        studies = {name: rows_of(name, options.out, progress) for name in there}
     page = put(put(PAGE.read_text(), "t3-results", results(studies)), "t3-curve", curve(studies))
     write_text(PAGE, page)
     draw(studies)

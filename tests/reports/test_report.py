@@ -230,8 +230,16 @@ def test_later_sections_are_shown_when_they_are_there(run: tuple[Path, Any, Any]
         f"4.00{TIMES}10⁻⁴",
         "112 dormant neurons",
         "certificates/max3.json",
+        "0.1234 (0.1222 to 0.1246)",
     ):
         assert text in page.text
+    assert "vacuous" not in page.text
+
+
+def test_a_vacuous_certificate_is_called_so(run: tuple[Path, Any, Any], tmp_path: Path) -> None:
+    sections = later_sections()
+    sections["certificates"][0] |= {"vacuous": True, "unconstrained": {}}
+    assert "1.0000 vacuous" in page_of(tmp_path, run[1] | sections, run[2]).text
 
 
 def test_report_data_survive_being_written_by_pydantic(run: tuple[Path, Any, Any]) -> None:

@@ -4,11 +4,16 @@ import json
 import re
 
 import pytest
+from runs.local_run import local_folder
 from typer.testing import CliRunner
 
 from xtalk.cli import app
 from xtalk.errors import XtalkError
+from xtalk.reports.metrics import Certificate
+from xtalk.runs.certificates import CERTIFICATES, prove_run
+from xtalk.runs.progress import silent
 from xtalk.runs.prove import ProveConfig, describe, prove, prove_config
+from xtalk.runs.workbench import Workbench
 
 TINY = {
     "vocabulary": 12,
@@ -60,6 +65,27 @@ def test_words_say_when_the_bound_is_vacuous(tmp_path):
     assert row["vacuous"] and row["bound"] <= row["constant_answer"]
     assert re.search(r"^ +VACUOUS: a constant answer is right on 0\.\d{4}$", describe(row), re.MULTILINE)
     assert "VACUOUS" not in describe(row | {"vacuous": False})
+
+
+def test_the_step_of_a_run_certifies_a_product_space_and_the_digits(tmp_path):
+    wanted = TINY | {"post_hoc": True, "network_steps": 50}
+    folder = local_folder(tmp_path, certificates=[wanted], seed=3)
+    files = prove_run(Workbench(folder, "cpu"), silent)
+    assert files[-1] == CERTIFICATES and all(folder.file(name).exists() for name in files)
+    rows = folder.read_json(CERTIFICATES)
+    assert [row["theorem"] for row in rows] == ["T3", "T1"]
+    for row in rows:
+        Certificate.model_validate(row)  # what the report reads
+        stem = str(folder.file(row["path"])).removesuffix(".json")
+        arguments = ["check", f"{stem}.json", "--spec", f"{stem}.spec.json", "--weights", f"{stem}.weights"]
+        assert CliRunner().invoke(app, arguments).exit_code == 0
+        assert row["bound"] <= row["true"]["value"]
+
+
+def test_a_run_may_have_no_certificates(tmp_path):
+    folder = local_folder(tmp_path, certificates=[])
+    assert prove_run(Workbench(folder, "cpu"), silent) == [CERTIFICATES]
+    assert folder.read_json(CERTIFICATES) == []
 
 
 def test_a_wrong_option_is_one_line(tmp_path):

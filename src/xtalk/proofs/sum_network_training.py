@@ -25,7 +25,7 @@ class NetworkTraining:
     """
 
     steps: int
-    batch: int = 512
+    batch: int = 256
     lr: float = 5e-3
     weight_decay: float = 0.1
     bound: float = 0.0

@@ -83,22 +83,37 @@ class Dormant(Lenient):
     associated_clusters: int
 
 
+def _empty_is_none(section: object) -> object:
+    return section or None
+
+
+class Accuracy(Lenient):
+    """The fraction of inputs that a network is right on: of all (`exhaustive`), or measured on a sample."""
+
+    value: float
+    ci95: tuple[float, float] | None = None
+    exhaustive: bool = False
+
+
 class Certificate(Lenient):
-    """A checked bound beside the true value, the value with the MLP ablated and the unconstrained model's."""
+    """A checked bound beside the true value, the value with the MLP ablated and the unconstrained model's.
+
+    what: the network and its task in words; vacuous: whether a constant answer does as well as the bound.
+    """
 
     path: str
     theorem: str
-    claim: dict[str, object] = {}
-    true: dict[str, object] = {}
-    mlp_ablated: dict[str, object] = {}
-    unconstrained: dict[str, object] = {}
+    what: str
+    claim: dict[str, int] = {}
+    bound: float
+    vacuous: bool
+    true: Accuracy
+    mlp_ablated: Accuracy
+    unconstrained: Annotated[Accuracy | None, BeforeValidator(_empty_is_none)] = None
     macs: int
     brute_force_macs: int
+    break_even_inputs: int
     verdict: str
-
-
-def _empty_is_none(section: object) -> object:
-    return section or None
 
 
 T = TypeVar("T")

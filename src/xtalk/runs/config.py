@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from xtalk.crosscoder.config import Architecture
 from xtalk.errors import XtalkError
+from xtalk.runs.prove import ProveConfig
 from xtalk.training.config import TrainingConfig, check_penalty
 
 UNPENALISED = "unpenalised"
@@ -85,7 +86,8 @@ class RunConfig(Frozen):
     stops after max_characters. held_out: fraction of its documents kept for evaluation; or held_out_text, a
     text of its own for that. sequence_length: tokens per sequence. hookpoints: their names, or None for the
     paper's set of 4 x blocks + 1. training:
-    what all crosscoders share; penalties and seed are the run's own.
+    what all crosscoders share; penalties and seed are the run's own. certificates: which small networks are
+    certified, all with the run's seed.
     """
 
     model: str = Field(min_length=1)
@@ -101,6 +103,7 @@ class RunConfig(Frozen):
     training: TrainingConfig
     crosscoders: tuple[CrosscoderSpec, ...]
     evaluation: EvaluationConfig
+    certificates: tuple[ProveConfig, ...] = ()
 
     @field_validator("model", "text", "held_out_text")
     @classmethod
@@ -217,19 +220,29 @@ PRESETS: dict[str, dict[str, Any]] = {
         "harvest": {
             "dtype": "float32",
             "scaling_tokens": 32_768,
-            "buffer_sequences": 64,
+            "buffer_sequences": 2,
             "skip_positions": 0,
             "store": False,
             "loss_metric_tokens": 8192,
         },
-        "crosscoder": {"d_sae": 1024, "k": 48, "architecture": "batchtopk"},
-        "training": {"steps": 1000, "batch_tokens": 512, "lr": 2e-3, "warmup_steps": 100},
+        "crosscoder": {"d_sae": 1024, "k": 32, "architecture": "batchtopk"},
+        "training": {"steps": 800, "batch_tokens": 512, "lr": 2e-3, "warmup_steps": 100},
         "crosscoders": (
             {"name": UNPENALISED, "penalties": {}},
             {"name": "paper-300", "penalties": {"sum_minus_max": 300.0}},
-            {"name": "sparse", "penalties": {"sum_minus_max": 30.0, "keep_one": 32.0, "full_sum": 16.0}},
+            {
+                "name": "sparse",
+                "penalties": {
+                    "sum_minus_max": 30.0,
+                    "keep_one": 32.0,
+                    "full_sum": 16.0,
+                    "keep_one_kl": 4.0,
+                    "full_sum_kl": 4.0,
+                },
+            },
         ),
         "evaluation": {"tokens": 8192, "resamples": 1000},
+        "certificates": ({"post_hoc": True},),
     },
     # arXiv 2606.09940: TinyStories-Instruct-33M, 17 hookpoints, the penalty's weight from 0 to 10,000.
     "paper": {
@@ -261,5 +274,6 @@ PRESETS: dict[str, dict[str, Any]] = {
             *({"name": f"paper-{w}", "penalties": {"sum_minus_max": w}} for w in (1, 10, 100, 1000, 10_000)),
         ),
         "evaluation": {"tokens": 262_144, "resamples": 1000},
+        "certificates": ({"post_hoc": True},),
     },
 }

@@ -85,6 +85,13 @@ class Subject:
     crosscoder: Crosscoder
     dictionary: Dictionary
 
+    @property
+    def words(self) -> str:
+        """The network and its task, for people."""
+        trained = "post hoc" if self.config.post_hoc else "proof-aware"
+        task = self.task.name.replace("_", " ")
+        return f"{task} of {self.task.n}, {self.task.vocabulary} tokens, {trained}"
+
 
 @dataclass(frozen=True)
 class Truth:
@@ -123,6 +130,7 @@ class Proof:
         return {
             "path": path.name,
             "theorem": verdict.theorem,
+            "what": subject.words,
             "task": subject.config.task,
             "post_hoc": subject.config.post_hoc,
             "claim": self.certificate.claim,
@@ -152,7 +160,8 @@ def prove(config: ProveConfig, folder: Path, *, progress: Report = silent) -> di
     """
     subject = train_subject(config, progress=progress)
     proof = prove_subject(subject, measure_subject(subject), default_detail(subject))
-    name = "-".join([config.task, str(config.n), "post-hoc" if config.post_hoc else "aware"])
+    mode = "post-hoc" if config.post_hoc else "aware"
+    name = f"{config.task}-{config.n}-of-{config.vocabulary}-{mode}"
     row = proof.row(proof.certificate.save(folder, name))
     write_text(folder / f"{name}.figures.json", json.dumps(row, indent=1, allow_nan=False) + "\n")
     return row
@@ -228,10 +237,11 @@ def measure_subject(subject: Subject) -> Truth:
     def measured(network: SumNetwork, ablated: bool = False) -> Measured:
         return measure(network, subject.task, SAMPLES, seed, ablated)
 
+    true = measured(subject.network)
     return Truth(
-        measured(subject.network),
+        true,
         measured(subject.network, ablated=True),
-        measured(subject.unconstrained),
+        true if subject.config.post_hoc else measured(subject.unconstrained),
         constant_answer(subject.task, SAMPLES, seed),
     )
 
@@ -248,7 +258,7 @@ def prove_subject(subject: Subject, truth: Truth, detail: Detail | None) -> Proo
 def _crosscoder(config: ProveConfig, task: ProductTask, network: SumNetwork, progress: Report) -> Crosscoder:
     training = TrainingConfig(
         steps=config.crosscoder_steps,
-        batch_tokens=512,
+        batch_tokens=256,
         lr=5e-3,
         warmup_steps=50,
         penalties=config.penalties,

@@ -9,6 +9,7 @@ from xtalk.evaluation.evaluate import Evaluation, evaluate_crosscoder
 from xtalk.evaluation.fidelity import Fidelity
 from xtalk.evaluation.interaction import TIGHTNESS_QUANTILES, Interaction
 from xtalk.reports import ReportData
+from xtalk.runs.certificates import CERTIFICATES
 from xtalk.runs.clusters import CLUSTERS
 from xtalk.runs.config import UNPENALISED, CrosscoderSpec
 from xtalk.runs.dormant import DORMANT
@@ -70,6 +71,7 @@ def write_results(workbench: Workbench, started: float) -> list[str]:
         "crosscoders": [part["metrics"] for part in parts],
         "clusters": _clusters(folder.read_json(CLUSTERS)),
         "dormant": _dormant(folder.read_json(DORMANT)),
+        "certificates": folder.read_json(CERTIFICATES),
     }
     data = {
         "schema": "xtalk.report/1",

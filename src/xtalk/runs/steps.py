@@ -5,6 +5,7 @@
     interact   pair interactions, strongest latents   interactions/
     cluster    clusters of features, judged           clusters.json, cluster_map.json
     dormant    dormant neurons and what wakes them    dormant.json
+    prove      certificates of small networks         certificates/, certificates.json
     evaluate   fidelity on held-out text              evaluations/, metrics.json, report_data.json
     report     figures and pages                      figures/, report.html, clusters.html
 
@@ -21,6 +22,7 @@ from xtalk.activations.manifest import MANIFEST
 from xtalk.errors import XtalkError
 from xtalk.evaluation.bootstrap import Bootstrap
 from xtalk.evaluation.text import count_documents
+from xtalk.runs.certificates import prove_run
 from xtalk.runs.clusters import choose_clustering, cluster_run
 from xtalk.runs.config import CrosscoderSpec
 from xtalk.runs.crosscoders import interact_one, train_one
@@ -189,9 +191,10 @@ BODIES: dict[str, Body] = {
     "interact": _interact,
     "cluster": cluster_run,
     "dormant": dormant_run,
+    "prove": prove_run,
     "evaluate": _evaluate,
     "report": _report,
 }
 
-COMMANDS = {"dormant": "detect dormant"}
+COMMANDS = {"dormant": "detect dormant", "prove": "run"}
 """Steps whose command has another name."""
