@@ -30,7 +30,7 @@ class Crosscoder(nn.Module):
 
     @torch.no_grad()
     def initialise(self, mean_PD: Float[Tensor, "P D"], direction_LPD: Float[Tensor, "L P D"]) -> None:
-        """Decoder directions as given, brought to unit norm, the encoder their transpose; centred on the mean."""
+        """Decoder directions as given, but of unit norm; the encoder their transpose; centred on the mean."""
         self.W_dec.copy_(direction_LPD / direction_LPD.flatten(1).norm(dim=1).clamp(min=1e-9)[:, None, None])
         self.W_enc.copy_(self.W_dec.permute(1, 2, 0))
         self.b_dec.copy_(mean_PD)
