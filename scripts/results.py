@@ -126,6 +126,8 @@ Dominant share, interaction T (mean per token), fraction of variance unexplained
 latents per token, dead latents:
 
 {table(runs, general)}
+
+The paper's penalty, on its own and after less training: [results-short.md](results-short.md).
 """
 
 
