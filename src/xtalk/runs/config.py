@@ -226,7 +226,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "loss_metric_tokens": 8192,
         },
         "crosscoder": {"d_sae": 1024, "k": 32, "architecture": "batchtopk"},
-        "training": {"steps": 800, "batch_tokens": 512, "lr": 2e-3, "warmup_steps": 100},
+        "training": {"steps": 700, "batch_tokens": 512, "lr": 2e-3, "warmup_steps": 100},
         "crosscoders": (
             {"name": UNPENALISED, "penalties": {}},
             {"name": "paper-300", "penalties": {"sum_minus_max": 300.0}},
