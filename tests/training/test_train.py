@@ -292,3 +292,13 @@ def test_log_has_what_a_reader_of_the_run_needs():
     assert set(record) == expected
     assert all(math.isfinite(value) for value in record.values())
     assert progress == [(step, 12) for step in range(1, 13)]
+
+
+def test_every_latent_starts_near_some_tokens_deviation_from_the_mean():
+    scaling = scaling_of()
+    crosscoder = train(training=training_config(steps=1, lr=1e-9), scaling=scaling)
+    start_LX = scaling.apply(crosscoder.W_dec.detach()).flatten(1)
+    x_BPD = torch.cat([batch.activations for batch in batches()])
+    deviation_BX = scaling.apply(x_BPD - scaling.mean_PD).flatten(1)
+    cosine_LB = torch.nn.functional.cosine_similarity(start_LX[:, None], deviation_BX[None, ::16], dim=2)
+    assert float(cosine_LB.amax(1).median()) > 0.6  # as much noise as token: 0.7 with its own
