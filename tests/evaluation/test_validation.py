@@ -91,6 +91,28 @@ def test_an_exact_crosscoder_and_the_same_text_predict_interventions_exactly(few
             )
 
 
+def test_no_document_is_both_measured_and_intervened_on(few_occurrences, monkeypatch):
+    model, text = tiny_model("gpt_neo"), twice()
+    documents = text.documents.copy()
+    documents[6:8] = documents[5, -1]  # the cut is between 5 and 6: this document goes on for two sequences
+    divided = token_sequences(text.tokens, documents)
+    places, whole = [], module._effects
+
+    def spy(explained, block, half, pairs_Q2, chosen, config):
+        places.append((half, chosen.token_Z))
+        return whole(explained, block, half, pairs_Q2, chosen, config)
+
+    monkeypatch.setattr(module, "_effects", spy)
+    validate_interactions(model, random_crosscoder(model), divided, CONFIG, seed=0)
+    for half, token_Z in places:
+        assert half.tokens == 4 * 9
+        assert token_Z.min() >= 2 * 9
+        assert not set(half.sequences.documents.ravel()[token_Z]) & set(documents[:6].ravel())
+    one = token_sequences(text.tokens, np.zeros_like(documents))
+    with pytest.raises(XtalkError, match="0 pairs of latents"):
+        validate_interactions(model, random_crosscoder(model), one, CONFIG, seed=0)
+
+
 def test_the_same_seed_gives_the_same_figures_and_another_other_pairs(few_occurrences):
     model = tiny_model("gpt_neo")
     crosscoder = random_crosscoder(model)

@@ -1,10 +1,11 @@
 """Measures of interaction judged by interventions: does I(i, j) rank what removing features does?
 
 The held-out text is cut in two. On the first half the measures are taken, on the second the interventions are
-made, so that no measure is judged on the tokens that it was read from. Pairs of latents that were active
-together are drawn by block, equally many from each tenth of them in order of I(i, j), so that they stand for
-all such pairs. An intervention removes one latent's part f_i d_i, the other's, or both, from the model's own
-MLP input at a token where both are active; the effect is what removing both does beyond removing each.
+made; a document that the cut divides counts for the first alone, so that no measure is judged on documents
+that it was read from. Pairs of latents that were active together are drawn by block, equally many from each
+tenth of them in order of I(i, j), so that they stand for all such pairs. An intervention removes one latent's
+part f_i d_i, the other's, or both, from the model's own MLP input at a token where both are active; the
+effect is what removing both does beyond removing each.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.sparse import csc_array, csr_array
+from scipy.sparse import csc_array, csr_array, vstack
 
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.data import TokenSequences
@@ -76,15 +77,15 @@ class Validation:
 
 @dataclass(frozen=True)
 class _Half:
-    """One half of the text and which latents are active where: codes (tokens, L) by row and by column."""
+    """One half of the text and which latents are active where: codes (tokens, L) by row and by column.
+
+    tokens: those that count; the codes of the others are left out.
+    """
 
     sequences: TokenSequences
+    tokens: int
     codes_TL: csr_array
     by_latent: csc_array
-
-    @property
-    def tokens(self) -> int:
-        return self.sequences.tokens.size
 
     @cached_property
     def counts_LL(self) -> csr_array:
@@ -134,9 +135,9 @@ def validate_interactions(
     cut = len(sequences) // 2
     if cut < 1:
         raise XtalkError("a text of one sequence; measures and interventions need one each; give more text")
-    measured = _read(explained, sequences, slice(0, cut), pairs)
+    measured = _read(explained, sequences, slice(0, cut), pairs=pairs)
     advance()
-    intervened = _read(explained, sequences, slice(cut, None), None)
+    intervened = _read(explained, sequences, slice(cut, None), seen=sequences.documents[:cut])
     advance()
     matrix, found = pairs.result(), dict[tuple[Effect, Weighting], list[Correlated]]()
     rows: list[Validation] = []
@@ -178,9 +179,14 @@ def _rows(
 
 @torch.no_grad()
 def _read(
-    explained: Explained, sequences: TokenSequences, part: slice, pairs: PairInteractions | None
+    explained: Explained,
+    sequences: TokenSequences,
+    part: slice,
+    *,
+    pairs: PairInteractions | None = None,
+    seen: Int[np.ndarray, "n S"] | None = None,
 ) -> _Half:
-    """A half of the text: the codes, and the pair interactions if they are wanted."""
+    """A half of the text: the codes, of documents not yet `seen`; added to the pair interactions if given."""
     half = token_sequences(sequences.tokens[part], sequences.documents[part])
     codes: list[csr_array] = []
     for batch in batches(explained.model, half):
@@ -189,11 +195,10 @@ def _read(
         if pairs is not None:
             named = {f"blocks.{block}": mlp for block, mlp in read.contributions.items()}
             pairs.add(named, read.documents_B)
-    shape = (half.tokens.size, explained.crosscoder.config.d_sae)
-    indptr = np.concatenate([[0], np.cumsum(np.concatenate([np.diff(c.indptr) for c in codes]))])
-    indices = np.concatenate([c.indices for c in codes])
-    codes_TL = csr_array((np.concatenate([c.data for c in codes]), indices, indptr), shape=shape)
-    return _Half(half, codes_TL, csc_array(codes_TL))
+    new_T = np.isin(half.documents.ravel(), [] if seen is None else seen, invert=True)
+    codes_TL = csr_array(vstack(codes).multiply(new_T[:, None]))
+    codes_TL.eliminate_zeros()
+    return _Half(half, int(new_T.sum()), codes_TL, csc_array(codes_TL))
 
 
 def _draw_pairs(

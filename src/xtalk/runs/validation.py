@@ -14,7 +14,7 @@ from xtalk.runs.folder import RunFolder
 from xtalk.runs.progress import Report, silent
 from xtalk.runs.workbench import Workbench
 
-SCHEMA = "xtalk.validation/1"
+SCHEMA = "xtalk.validation/2"
 TOKENS = 16_384
 
 
