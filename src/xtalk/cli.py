@@ -201,6 +201,14 @@ def cluster(
         str | None,
         typer.Option(metavar="spectral|affinity-propagation|hdbscan|louvain", help="[default: spectral]"),
     ] = None,
+    site: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="mlp|qk|ov|norm",
+            help="Where features interact, as `xtalk interact` measured it; may be repeated: each site's "
+            "interactions are then divided by all of its terms, and added.  [default: mlp]",
+        ),
+    ] = None,
     normaliser: Annotated[
         str | None,
         typer.Option(
@@ -220,8 +228,16 @@ def cluster(
     - `xtalk cluster --out runs/mine`
 
     - `xtalk cluster --out runs/mine --name sparse --method affinity-propagation`
+
+    - `xtalk cluster --out runs/mine --site mlp --site qk --site ov`
     """
-    settings = {"crosscoder": name, "method": method, "normaliser": normaliser, "seed": seed}
+    settings = {
+        "crosscoder": name,
+        "sites": site or None,
+        "method": method,
+        "normaliser": normaliser,
+        "seed": seed,
+    }
     _step("cluster", out, device, **settings)
 
 

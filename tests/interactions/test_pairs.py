@@ -7,7 +7,7 @@ from reference import interaction_loops as loops
 import xtalk.interactions.pairs as module
 from xtalk.errors import XtalkError
 from xtalk.interactions.measures import interaction
-from xtalk.interactions.pair_matrix import PairMatrix, combine
+from xtalk.interactions.pair_matrix import PairMatrix
 from xtalk.interactions.pairs import PairInteractions
 
 every_mlp = pytest.mark.parametrize("gated", [False, True])
@@ -208,9 +208,6 @@ def test_parts_add_up():
     torch.testing.assert_close(dense(both.interactions()), summed)
     total = sum(float(alone.totals_P[0]) for alone in blocks.values())
     torch.testing.assert_close(dense(both.interactions("sum", "relative")), summed * B / total)
-    combined = dense(combine(blocks))
-    expected = sum(dense(alone.interactions("sum", "relative")) for alone in blocks.values())
-    torch.testing.assert_close(combined, expected)
 
 
 def test_top_pairs_keep_exact_totals():
@@ -261,12 +258,3 @@ def test_tokens_without_active_latents_have_an_empty_matrix():
     matrix = measured(case)
     assert matrix.interactions(normaliser="relative").nnz == 0
     assert matrix.kept() == 1
-
-
-def test_sites_of_different_crosscoders_do_not_combine():
-    matrix = measured(random_case(ACTIVATIONS[1], gated=False))
-    other = PairInteractions(5, ("mlp",))
-    case = random_case(ACTIVATIONS[1], gated=False)
-    other.add({"mlp": contributions(case._replace(latents_BK=case.latents_BK % 5))}, np.zeros(B, int))
-    with pytest.raises(XtalkError, match="not of one crosscoder"):
-        combine({"mlp": matrix, "qk": other.result()})

@@ -3,15 +3,23 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
-from reference.tiny_models import BLOCKS, save_tiny
+from reference.tiny_models import BLOCKS, VOCABULARY, save_tiny
 from runs.local_run import local_folder, write_text
 
+from xtalk.clustering import find_clusters, normalised_interaction
 from xtalk.clustering.endpoint import Endpoint
+from xtalk.clustering.planted import planted_ami
 from xtalk.errors import XtalkError
+from xtalk.interactions.pair_matrix import PairMatrix, combine
+from xtalk.models.language_model import load_model
 from xtalk.runs import endpoint, steps
-from xtalk.runs.clusters import ClusterSettings, choose_clustering, read_settings
+from xtalk.runs.clusters import ClusterSettings, ClusterStudy, choose_clustering, read_settings
 from xtalk.runs.folder import RunFolder
+from xtalk.runs.progress import silent
+from xtalk.runs.sites import interact_elsewhere
+from xtalk.runs.workbench import Workbench
 
 ONE = [{"name": "unpenalised", "penalties": {}}]
 
@@ -63,9 +71,66 @@ def test_settings_are_kept_and_do_the_step_again(folder: RunFolder):
     assert read_settings(folder).method == "louvain"
 
 
+def test_other_sites_are_clustered_alone_and_together(folder: RunFolder):
+    with pytest.raises(
+        XtalkError, match=r"no pair interactions at qk, norm; first run .* --site qk --site norm"
+    ):
+        steps.cluster(folder, sites=["norm", "qk"])
+    assert read_settings(folder).sites == ("mlp",)
+    interact_elsewhere(folder, ["qk", "norm"])
+    found = {}
+    for sites in (["mlp"], ["qk"], ["norm", "mlp", "qk"]):
+        steps.cluster(folder, sites=sites)
+        found[tuple(sites)] = folder.read_json("clusters.json"), folder.read_json("cluster_map.json")
+    together, shown = found["norm", "mlp", "qk"]
+    assert together["sites"] == ["mlp", "qk", "norm"]
+    assert shown["pairs"]
+    _, of_scores = found[("qk",)]
+    assert not of_scores["pairs"]  # they meet at no neuron
+    members = [[c["members"] for c in record["clusters"]] for record, _ in found.values()]
+    assert members[0] != members[1] != members[2] != members[0]
+    source = folder.read_json("crosscoders/sparse/cfg.json")["sae_weights_sha256"]
+    paths = {site: folder.file(f"interactions/sparse.{site}.safetensors") for site in ("mlp", "qk", "norm")}
+    matrix = combine({site: PairMatrix.load(path, source) for site, path in paths.items()})
+    expected = find_clusters(normalised_interaction(matrix, "total"), "spectral", 32, 0)
+    assert members[2] == [expected.members(c).tolist() for c in range(expected.count)]
+    with pytest.raises(XtalkError, match="sites count co-occurrences differently"):
+        steps.cluster(folder, normaliser="co_occurrence")
+
+
+def test_words_of_planted_text_are_known_and_clusters_compared_with_its_factors(
+    folder: RunFolder, monkeypatch
+):
+    steps.cluster(folder)
+    assert folder.read_json("clusters.json")["planted_ami"] == {}
+    names = {f"w{i}": f"{'abc'[i % 3]}{i % 4}v0" for i in range(1, VOCABULARY)}
+    tokenizer = type(load_model(folder.config.model).tokenizer)
+    words = tokenizer.convert_ids_to_tokens
+
+    def planted(self, ids):
+        return names.get(words(self, ids), "")
+
+    monkeypatch.setattr(tokenizer, "convert_ids_to_tokens", planted)
+    steps.cluster(folder, seed=1)
+    ami = folder.read_json("clusters.json")["planted_ami"]
+    assert set(ami) == {"interaction", "coactivation", "activation", "decoder", "random"}
+    study = ClusterStudy(Workbench(folder, "cpu"), read_settings(folder), silent)
+    tokens = [words(study.workbench.model.tokenizer, v) for v in range(study.workbench.model.vocabulary)]
+    factor_V = [int(names.get(token, "a-1v0")[1:-2]) for token in tokens]
+    mass = np.zeros((32, 4))
+    for place, token in enumerate(study.corpus.tokens_B.tolist()):
+        if factor_V[token] >= 0:
+            mass[:, factor_V[token]] += study.corpus.codes_BL[[place]].toarray()[0]
+    whole = np.asarray(study.corpus.codes_BL.sum(0)).ravel()
+    factor_L = np.where((whole > 0) & (mass.max(1) >= 0.5 * whole), mass.argmax(1), -1)
+    assert ami["interaction"] == pytest.approx(planted_ami(study.clustering, factor_L))
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"sites": ["attention"]}, "clustering: sites.0: Input should be 'mlp', 'qk', 'ov' or 'norm'"),
+        ({"sites": []}, "clustering: sites"),
         ({"crosscoder": "best"}, "the run has no crosscoder 'best'; it has unpenalised, sparse"),
         ({"method": "means"}, "clustering: method: Input should be 'spectral'"),
         ({"normaliser": "softmax"}, "clustering: normaliser"),

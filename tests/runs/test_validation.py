@@ -1,5 +1,6 @@
 """What comes beside the steps of a run: validation by interventions, and pairs in attention and norms."""
 
+import numpy as np
 import pytest
 from runs.local_run import local_folder
 
@@ -26,7 +27,9 @@ def test_sites_beside_the_mlps(trained: RunFolder):
     files = interact_elsewhere(trained, ["norm", "qk", "qk"])
     assert files == [
         "interactions/unpenalised.qk.safetensors",
+        "interactions/unpenalised.qk.strongest.json",
         "interactions/unpenalised.norm.safetensors",
+        "interactions/unpenalised.norm.strongest.json",
         "interactions/unpenalised.attention.json",
     ]
     assert 0 < trained.read_json(files[-1])["coverage"] <= 1
@@ -35,11 +38,14 @@ def test_sites_beside_the_mlps(trained: RunFolder):
     }
     matrices = {site: PairMatrix.load(path) for site, path in paths.items()}
     assert len({matrix.source for matrix in matrices.values()}) == 1
-    combined = combine(matrices)
-    assert 0 < combined.sum() < 3
-    assert combined.sum() == pytest.approx(
-        sum(m.interactions("sum", "relative").sum() for m in matrices.values())
-    )
+    assert 0 < combine(matrices).total() < 3
+    shown = trained.read_json(files[1])
+    relative = matrices["qk"].interactions("sum", "relative").toarray()
+    assert shown["site"] == "qk"
+    assert len(shown["latents"]) == len(shown["labels"]) == 24
+    np.testing.assert_allclose(shown["values"], relative[shown["latents"]][:, shown["latents"]])
+    totals = matrices["qk"].row_totals() + matrices["qk"].column_totals()
+    assert shown["latents"][0] == totals.argmax()
     with pytest.raises(XtalkError, match="no site 'attention'"):
         interact_elsewhere(trained, ["attention"])
 

@@ -1,15 +1,28 @@
 """Judging clusters by planted truth: which latent belongs to which factor is known."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Int
 from sklearn.metrics import adjusted_mutual_info_score
 
-from xtalk.clustering.evidence import credit
+from xtalk.clustering.evidence import Corpus, credit
 from xtalk.clustering.methods import Clustering
 from xtalk.clustering.protocol import Trial
+from xtalk.data.planted import factor_of
 
 PURITY = 0.5  # of a latent's activation on the tokens of one factor: then it belongs to that factor
+PLANTED = 0.9  # of a text's tokens that are words of planted text: then it is one, but for document marks
+
+
+def planted_factors(corpus: Corpus, words: Sequence[str]) -> Int[np.ndarray, "L"] | None:
+    """Each latent's factor, as `match_factors` has it; None if the text is not planted. words: by token."""
+    factor_V = np.array([factor_of(word) for word in words])
+    factor_B = factor_V[corpus.tokens_B]
+    if np.mean(factor_B >= 0) < PLANTED:
+        return None
+    return match_factors(corpus.codes_BL, factor_B, int(factor_V.max()) + 1)
 
 
 def match_factors(
@@ -29,8 +42,13 @@ def match_factors(
 
 
 def planted_ami(clustering: Clustering, factor_L: Int[np.ndarray, "L"]) -> float:
-    """Adjusted mutual information of clusters and factors over latents that have both; 1: a perfect match."""
+    """Adjusted mutual information of clusters and factors over latents that have both; 1: a perfect match.
+
+    0 where no latent has both.
+    """
     both = np.flatnonzero((clustering.labels_L >= 0) & (factor_L >= 0))
+    if not len(both):
+        return 0.0
     return float(adjusted_mutual_info_score(factor_L[both], clustering.labels_L[both]))
 
 

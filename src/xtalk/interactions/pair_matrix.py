@@ -1,7 +1,7 @@
 """The pair interactions of a text as sparse matrices: by part, summed, normalised, with standard errors."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -169,21 +169,53 @@ class PairMatrix:
         return csr_array((values_E, self.column_E, self.start_L), shape=shape)
 
 
-def combine(matrices: Mapping[str, PairMatrix], *, symmetric: bool = False) -> csr_array:
-    """The sum over sites (MLPs, attention, norms) of their relative matrices: their units differ.
+def combine(matrices: Mapping[str, PairMatrix]) -> PairMatrix:
+    """One matrix of several sites (MLPs, attention, norms), which are its parts.
 
-    Errors: XtalkError for none, or for matrices of different crosscoders.
+    The sites' units differ, so each is divided by all terms of its own (the relative normaliser): a site's
+    pairs add up to at most 1, all pairs to at most the number of sites. A pair is listed if some site lists
+    it; `co_active` counts its terms at all sites; the standard error of the sum is its upper bound, the sum
+    of the sites'. Errors: XtalkError for none, or for matrices of different crosscoders or texts.
     """
-    if len({(matrix.n_latents, matrix.source) for matrix in matrices.values()}) != 1:
+    measured_of = {(m.n_latents, m.source, m.tokens, m.documents) for m in matrices.values()}
+    if len(measured_of) != 1:
         raise XtalkError(
-            f"pair matrices of {len(matrices)} sites that are not of one crosscoder; expected one or more "
-            "that were measured of the same weights"
+            f"pair matrices of {len(matrices)} sites that are not of one crosscoder and text; expected one "
+            "or more that were measured of the same weights on the same text"
         )
-    added = [m.interactions(SUM, "relative", symmetric=symmetric) for m in matrices.values()]
-    total = added[0]
-    for other in added[1:]:
-        total = total + other
-    return csr_array(total)
+    [(L, source, tokens, documents)] = measured_of
+    sites = list(matrices.values())
+    keys = [np.repeat(np.arange(L), np.diff(m.start_L)) * L + m.column_E.astype(np.int64) for m in sites]
+    keys_E = np.unique(np.concatenate(keys))
+    together_E = np.zeros(len(keys_E), np.int32)
+    sums_EP, errors_EQ = np.zeros((len(keys_E), len(sites))), np.zeros((len(keys_E), len(sites) + 1))
+    scales_P = [tokens / (float(m.totals_P.sum()) or 1.0) for m in sites]
+    for s, (matrix, key, scale) in enumerate(zip(sites, keys, scales_P, strict=True)):
+        place = np.searchsorted(keys_E, key)
+        together_E[place] += matrix.together_E
+        sums_EP[place, s] = matrix.sums_EP.sum(1) * scale
+        errors_EQ[place, s] = matrix.errors_EQ[:, -1] * scale
+    errors_EQ[:, -1] = errors_EQ.sum(1)
+
+    def by_site(arrays: Iterable[np.ndarray]) -> np.ndarray:
+        return np.stack([a.sum(-1) * scale for a, scale in zip(arrays, scales_P, strict=True)], axis=-1)
+
+    return PairMatrix(
+        L,
+        tuple(matrices),
+        tokens,
+        documents,
+        np.concatenate([[0], np.cumsum(np.bincount(keys_E // L, minlength=L))]),
+        (keys_E % L).astype(np.int32),
+        together_E,
+        sums_EP,
+        errors_EQ.astype(np.float32),
+        sites[0].active_L,
+        by_site(m.totals_P for m in sites),
+        by_site(m.row_sums_LP for m in sites),
+        by_site(m.column_sums_LP for m in sites),
+        source,
+    )
 
 
 def matrix_of(

@@ -29,7 +29,9 @@ class ClusterRecord(Lenient):
 
     schema_: Literal["xtalk.clusters/1"] = Field(alias="schema")
     crosscoder: str
+    sites: tuple[str, ...] = ("mlp",)
     method: str
+    converged: bool = True
     normaliser: str
     count: NonNegativeInt
     judge: str

@@ -93,12 +93,13 @@ class Tightness(Strict):
 
 
 class InteractionMatrix(Strict):
-    """Pair interactions I(i, j) of the strongest latents, row i the dominant one.
+    """Pair interactions of a site's strongest latents; row i dominates, or is the query's or destination's.
 
     A label says what a latent stands for, such as its top token; its number is added where it is shown.
     """
 
     crosscoder: str
+    site: Literal["mlp", "qk", "ov", "norm"] = "mlp"
     block: NonNegativeInt | Literal["sum"]
     normaliser: Literal["none", "co_occurrence", "relative"]
     latents: list[NonNegativeInt] = Field(min_length=1)
@@ -118,6 +119,13 @@ class TokenCount(Strict):
 
     text: str
     count: NonNegativeInt
+
+
+class LogitEffect(Strict):
+    """A token whose logit a latent changes through the last residual stream, and by how much."""
+
+    text: str
+    effect: float
 
 
 class Context(Strict):
@@ -143,6 +151,8 @@ class Feature(Strict):
     mean_activation: float = Field(description="mean over the tokens on which it is active")
     interaction_share: float = Field(ge=0, description="its part of the crosscoder's total interaction")
     top_tokens: list[TokenCount]
+    raised: list[LogitEffect] = Field([], description="at its mean activation; less the mean over tokens")
+    lowered: list[LogitEffect] = []
     contexts: list[Context]
 
 

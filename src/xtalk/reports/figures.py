@@ -16,12 +16,26 @@ from xtalk.reports.data import SCHEMES, Baseline, InteractionMatrix, Interval, R
 from xtalk.reports.metrics import CrosscoderMetrics
 from xtalk.reports.results import Results, load_results
 from xtalk.reports.style import plain
-from xtalk.reports.wording import PAPERS_PENALTY, SCHEME_WORDS, number, penalties, penalty_kind, visible
+from xtalk.reports.wording import (
+    PAPERS_PENALTY,
+    SCHEME_WORDS,
+    SITE_WORDS,
+    number,
+    penalties,
+    penalty_kind,
+    visible,
+)
 
 PHI = {"mean": r"$\Phi_\mathrm{mean}$", "zero": r"$\Phi_\mathrm{zero}$"}
 WORSE = "worse than ablating the MLP"
 PHI_FLOOR = -1.0  # below it a scheme is useless either way; drawing it to scale would flatten everything else
 NORMALISERS = {"none": "", "co_occurrence": ", per active co-occurrence", "relative": ", relative"}
+SIDES = {
+    "mlp": ("dominant at the neuron", "not dominant"),
+    "qk": ("read by the query", "read by the key"),
+    "ov": ("in the destination", "in the source"),
+    "norm": ("either of two", "either of two"),
+}
 BASELINES: tuple[Baseline, ...] = ("mean", "zero")
 
 
@@ -220,9 +234,10 @@ def few_hot(results: Results) -> Figure:
 
 
 def interaction_matrix(results: Results, matrix: InteractionMatrix) -> Figure:
-    """I(i, j) of the strongest features as a heat map; matrices normalised alike share a colour scale."""
+    """The strongest features' pairs as a heat map; a site's matrices, normalised alike, share a scale."""
     n = len(matrix.latents)
-    alike = [other for other in results.data.interaction_matrices if other.normaliser == matrix.normaliser]
+    key = (matrix.site, matrix.normaliser)
+    alike = [other for other in results.data.interaction_matrices if (other.site, other.normaliser) == key]
     highest = max(value for other in alike for row in other.values for value in row)
     figure = Figure(figsize=(style.PAGE, style.PAGE * 0.86))
     axes = figure.subplots()
@@ -234,10 +249,11 @@ def interaction_matrix(results: Results, matrix: InteractionMatrix) -> Figure:
     axes.set_xticks(range(n), labels, rotation=90, fontsize=size)
     axes.set_yticks(range(n), labels, fontsize=size)
     axes.grid(visible=False)
-    axes.set(xlabel="feature j, not dominant", ylabel="feature i, dominant at the neuron")
+    one, other = SIDES[matrix.site]
+    axes.set(xlabel=f"feature j, {other}", ylabel=f"feature i, {one}")
     figure.colorbar(image, ax=axes, label=f"I(i, j){NORMALISERS[matrix.normaliser]}", shrink=0.6, pad=0.02)
     where = "summed over blocks" if matrix.block == "sum" else f"block {matrix.block}"
-    axes.set_title(f"{plain(matrix.crosscoder)}, {where}")
+    axes.set_title(f"{plain(matrix.crosscoder)}, {SITE_WORDS[matrix.site]}, {where}")
     return figure
 
 

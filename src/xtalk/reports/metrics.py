@@ -54,9 +54,14 @@ class CrosscoderMetrics(Lenient):
 
 
 class Clusters(Lenient):
-    """Clusters of features; accuracies are [value, low, high] or []; unjudged: why there are none."""
+    """Clusters of features; accuracies are [value, low, high] or []; unjudged: why there are none.
+
+    converged: whether the method settled; planted_ami: how well the factors of planted text are found.
+    """
 
     method: str
+    sites: tuple[str, ...] = ("mlp",)
+    converged: bool = True
     count: int
     judged: int
     crosscoder: str = ""

@@ -87,6 +87,7 @@ def _page(results: Results) -> dict[str, Any]:
         "averaged": wording.blocks(results.data.provenance.blocks_averaged),
         "rows": [_headline_row(results, crosscoder) for crosscoder in results.metrics.crosscoders],
         "schemes": HEADLINE_SCHEMES,
+        "sites": wording.SITE_WORDS,
         "interaction_known": any(
             crosscoder.interaction is not None for crosscoder in results.metrics.crosscoders
         ),

@@ -20,6 +20,12 @@ SCHEME_WORDS: dict[Scheme, str] = {
     "shrink": "shrink all, choose none",
 }
 
+SITE_WORDS = {
+    "mlp": "MLPs",
+    "qk": "attention scores (QK)",
+    "ov": "attention outputs (OV)",
+    "norm": "norms",
+}
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 

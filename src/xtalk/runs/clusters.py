@@ -7,17 +7,18 @@ shows. The judge reads held-out documents that the pair interactions have not se
 import logging
 from collections.abc import Mapping
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from jaxtyping import Int
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from scipy.sparse import csr_array
-from transformers import PreTrainedTokenizerBase
 
 from xtalk.clustering import Clustering, Corpus, OfflineJudge, Similarity, normalised_interaction
 from xtalk.clustering.layout import lay_out
 from xtalk.clustering.meetings import DecodedMlp, Meeting, find_meetings
+from xtalk.clustering.planted import planted_ami, planted_factors
 from xtalk.clustering.protocol import Distractors, Judged
 from xtalk.clustering.similarity import Normaliser, coactivation_similarity
 from xtalk.clustering.sparse import entries
@@ -27,11 +28,13 @@ from xtalk.crosscoder.saving import CFG
 from xtalk.data import TokenSequences
 from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
-from xtalk.evaluation.features import Feature, describe_codes, logit_effects, sparse_codes
+from xtalk.evaluation.features import Feature, describe_codes, sparse_codes
+from xtalk.evaluation.pairs import SITES, Site
 from xtalk.evaluation.text import Explained
-from xtalk.interactions.pair_matrix import PairMatrix
+from xtalk.interactions.pair_matrix import PairMatrix, combine
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.runs.folder import RunFolder
+from xtalk.runs.logits import LogitTokens, logit_tokens
 from xtalk.runs.progress import Report
 from xtalk.runs.workbench import Workbench
 
@@ -46,28 +49,55 @@ logger = logging.getLogger("xtalk")
 
 
 class ClusterSettings(BaseModel):
-    """What is clustered, and how. crosscoder: its name; None: the last of the run."""
+    """What is clustered, and how.
+
+    crosscoder: its name; None: the last of the run. sites: where interactions were measured; of several, each
+    site's are divided by all of its terms and then added up, since their units differ.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     crosscoder: str | None = None
+    sites: tuple[Site, ...] = Field(default=("mlp",), min_length=1)
     method: Literal["spectral", "affinity-propagation", "hdbscan", "louvain"] = "spectral"
     normaliser: Normaliser = "total"
     seed: int = Field(default=0, ge=0)
+
+    @field_validator("sites")
+    @classmethod
+    def _in_order(cls, sites: tuple[Site, ...]) -> tuple[Site, ...]:
+        return tuple(site for site in SITES if site in sites)
+
+    @model_validator(mode="after")
+    def _counted_alike(self) -> Self:
+        if len(self.sites) > 1 and self.normaliser == "co_occurrence":
+            raise ValueError("sites count co-occurrences differently; choose another normaliser, or one site")
+        return self
 
 
 def choose_clustering(folder: RunFolder, given: Mapping[str, Any]) -> None:
     """Keep the settings for the step; where they change, what an earlier clustering left is removed.
 
-    Errors: XtalkError for a crosscoder that the run lacks.
+    Errors: XtalkError for a crosscoder that the run lacks, or sites beside the MLPs that were not measured.
     """
     settings = _checked(read_settings(folder).model_dump() | dict(given))
     names = [spec.name for spec in folder.config.crosscoders]
     if settings.crosscoder is not None and settings.crosscoder not in names:
         raise XtalkError(f"the run has no crosscoder {settings.crosscoder!r}; it has {', '.join(names)}")
+    name, sites = settings.crosscoder or names[-1], [site for site in settings.sites if site != "mlp"]
+    if missing := [site for site in sites if not folder.file(_matrix_file(name, site)).exists()]:
+        asked = " ".join(f"--site {site}" for site in missing)
+        raise XtalkError(
+            f"{name} has no pair interactions at {', '.join(missing)}; "
+            f"first run `xtalk interact --out {folder.path} {asked}`"
+        )
     if settings != read_settings(folder):
         folder.write_json(SETTINGS, settings.model_dump())
         folder.file(CLUSTERS).unlink(missing_ok=True)
+
+
+def _matrix_file(name: str, site: str) -> str:
+    return f"interactions/{name}.{site}.safetensors"
 
 
 def read_settings(folder: RunFolder) -> ClusterSettings:
@@ -107,10 +137,17 @@ class ClusterStudy:
 
     @cached_property
     def matrix(self) -> PairMatrix:
-        """The pair interactions at the MLPs. Errors: XtalkError if they are of other weights."""
+        """The pair interactions at the sites, combined if there are several.
+
+        Errors: XtalkError if they are of other weights.
+        """
         folder = self.workbench.folder
         source = folder.read_json(f"crosscoders/{self.name}/{CFG}")["sae_weights_sha256"]
-        return PairMatrix.load(folder.file(f"interactions/{self.name}.mlp.safetensors"), source)
+        matrices = {
+            site: PairMatrix.load(folder.file(_matrix_file(self.name, site)), source)
+            for site in self.settings.sites
+        }
+        return combine(matrices) if len(matrices) > 1 else matrices[self.settings.sites[0]]
 
     @cached_property
     def measured_codes_BL(self) -> csr_array:
@@ -176,9 +213,11 @@ class ClusterStudy:
         """clusters.json. Where the judge cannot judge, its accuracy is empty and `unjudged` says why."""
         clustering, settings = self.clustering, self.settings
         accuracy: dict[str, Any] = {}
+        ami: dict[str, float] = {}
         by_cluster: dict[int, float] = {}
         unjudged: str | None = None
         try:
+            ami = self.planted_ami()
             accuracy = {
                 distractors: {name: one.accuracy(settings.seed) for name, one in by_name.items()}
                 for distractors, by_name in self.judged.items()
@@ -191,7 +230,6 @@ class ClusterStudy:
         return {
             "schema": "xtalk.clusters/1",
             "crosscoder": self.name,
-            "site": "mlp",
             **settings.model_dump(exclude={"crosscoder"}),
             "converged": clustering.converged,
             "count": clustering.count,
@@ -201,12 +239,28 @@ class ClusterStudy:
             "judge": "offline",
             "unjudged": unjudged,
             "accuracy": accuracy,
+            "planted_ami": ami,
             "stability": self._stability(),
             "clusters": [
                 {"members": clustering.members(c).tolist(), "accuracy": by_cluster.get(c)}
                 for c in range(clustering.count)
             ],
         }
+
+    @cached_property
+    def planted_factor_L(self) -> Int[np.ndarray, "L"] | None:
+        """The factor of each latent if the text is planted, -1 for none."""
+        tokenizer = self.workbench.model.tokenizer
+        assert tokenizer is not None  # the workbench has no text without one
+        words = [str(tokenizer.convert_ids_to_tokens(v)) for v in range(self.workbench.model.vocabulary)]
+        return planted_factors(self.corpus, words)
+
+    def planted_ami(self) -> dict[str, float]:
+        """How well each clustering finds the factors of planted text; {} on any other text."""
+        factor_L = self.planted_factor_L
+        if factor_L is None:
+            return {}
+        return {name: planted_ami(clustering, factor_L) for name, clustering in self.clusterings.items()}
 
     def _stability(self) -> dict[str, Any]:
         method, seed = self.settings.method, self.settings.seed
@@ -230,9 +284,12 @@ class ClusterStudy:
         features = describe_codes(
             self.measured_codes_BL, measured, tokenizer, latents_F.tolist(), top_tokens=6, contexts=3
         )
-        promoted = self._promoted(latents_F, tokenizer)
+        counts_L = np.maximum(self.matrix.active_L, 1)
+        mean_L = torch.from_numpy(np.asarray(self.measured_codes_BL.sum(0)).ravel() / counts_L)
+        logits = logit_tokens(self.workbench, self.crosscoder, mean_L, latents_F.tolist(), PROMOTED)
         lines, detailed = self._pairs()
-        meetings = find_meetings(detailed, self.measured_codes_BL, self._decoded_mlps())
+        at_mlps = detailed if "mlp" in self.settings.sites else []  # elsewhere features meet at no neuron
+        meetings = find_meetings(at_mlps, self.measured_codes_BL, self._decoded_mlps())
 
         def text(place: int) -> str:
             return str(tokenizer.decode([int(measured.tokens.flat[place])]))
@@ -241,28 +298,12 @@ class ClusterStudy:
             "schema": "xtalk.cluster_map/1",
             "crosscoder": self.name,
             "features": [
-                _feature(feature, int(self.clustering.labels_L[feature.latent]), positions_F2[f], promoted[f])
+                _feature(feature, int(self.clustering.labels_L[feature.latent]), positions_F2[f], logits[f])
                 for f, feature in enumerate(features)
             ],
             "lines": lines,
             "pairs": [_pair(meeting, text) for meeting in meetings],
         }
-
-    def _promoted(self, latents_F: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> list[list[str]]:
-        """The tokens of the text whose logits each feature raises most.
-
-        None if the crosscoder lacks the last block. Tokens that the text lacks are left out: a model hardly
-        learns logits for them, and they would come first.
-        """
-        last = Hookpoint(self.workbench.model.n_blocks - 1, "resid_post")
-        if str(last) not in self.crosscoder.config.hook_names:
-            return [[] for _ in latents_F]
-        counts_L = np.maximum(self.matrix.active_L, 1)
-        mean_L = torch.from_numpy(np.asarray(self.measured_codes_BL.sum(0)).ravel() / counts_L)
-        effects_FV = logit_effects(self.workbench.model, self.crosscoder, mean_L, latents_F.tolist())
-        seen_W = torch.from_numpy(np.unique(self.workbench.held_out_sequences.tokens)).long()
-        highest = effects_FV[:, seen_W.to(effects_FV.device)].topk(min(PROMOTED, len(seen_W))).indices.cpu()
-        return [[str(tokenizer.decode([token])) for token in row] for row in seen_W[highest].tolist()]
 
     def _pairs(self) -> tuple[list[tuple[int, int, float]], list[tuple[int, int]]]:
         """The lines of the map with their similarity, and the pairs that it has details of."""
@@ -302,7 +343,7 @@ class ClusterStudy:
         return sparse_codes(self.workbench.model, self.crosscoder, sequences, report)
 
 
-def _feature(feature: Feature, cluster: int, position: np.ndarray, promoted: list[str]) -> dict[str, Any]:
+def _feature(feature: Feature, cluster: int, position: np.ndarray, logits: LogitTokens) -> dict[str, Any]:
     return {
         "latent": feature.latent,
         "cluster": cluster,
@@ -310,7 +351,7 @@ def _feature(feature: Feature, cluster: int, position: np.ndarray, promoted: lis
         "y": round(float(position[1]), 2),
         "rate": feature.firing_rate,
         "tokens": [text for text, _ in feature.top_tokens],
-        "promoted": promoted,
+        "promoted": [text for text, _ in logits.raised],
         "contexts": [
             {
                 "tokens": list(context.tokens),

@@ -9,20 +9,23 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from xtalk.crosscoder.config import CrosscoderConfig
 from xtalk.crosscoder.saving import CFG, WEIGHTS, Provenance, save_crosscoder
-from xtalk.evaluation.features import Feature, describe_features
-from xtalk.evaluation.pairs import measure_pairs
+from xtalk.evaluation.features import Feature, describe_codes, sparse_codes
+from xtalk.evaluation.pairs import Site, measure_pairs
 from xtalk.interactions.pair_matrix import PairMatrix
 from xtalk.runs.config import CrosscoderSpec
 from xtalk.runs.folder import LOG
+from xtalk.runs.logits import LogitTokens, logit_tokens
 from xtalk.runs.progress import Report
 from xtalk.runs.workbench import Workbench
 from xtalk.training.train import train_crosscoder
 
 STRONGEST = 24  # latents that a report shows
+LOGIT_TOKENS = 5  # that each of them raises, and lowers
 LISTED = 128  # partners of each latent that the matrix on disk lists
 
 
@@ -84,11 +87,43 @@ def interact_one(workbench: Workbench, spec: CrosscoderSpec, progress: Report) -
     matrix = replace(measured.matrices["mlp"], source=source)
     names = [f"interactions/{spec.name}.mlp.safetensors", f"interactions/{spec.name}.json"]
     matrix.save(folder.file(names[0]))
+    codes_BL = sparse_codes(workbench.model, crosscoder, sequences)
     involvement_L = _involvement(matrix)
-    strongest = involvement_L.topk(min(STRONGEST, len(involvement_L))).indices
-    features = describe_features(workbench.model, crosscoder, sequences, strongest.tolist())
-    folder.write_json(names[1], _strongest_record(spec.name, features, matrix, involvement_L))
+    features = _strongest(workbench, codes_BL, involvement_L)
+    mean_L = torch.zeros(len(involvement_L))
+    mean_L[[feature.latent for feature in features]] = torch.tensor([f.mean_activation for f in features])
+    latents = [feature.latent for feature in features]
+    logits = logit_tokens(workbench, crosscoder, mean_L, latents, LOGIT_TOKENS)
+    record = {
+        "matrix": _matrix_record(spec.name, "mlp", features, matrix),
+        "features": [
+            _feature(spec.name, feature, effects, float(involvement_L[feature.latent]))
+            for feature, effects in zip(features, logits, strict=True)
+        ],
+    }
+    folder.write_json(names[1], record)
     return names
+
+
+def strongest_file(name: str, site: str) -> str:
+    """Where the pairs of a site's strongest latents are kept; those of the MLPs are in `interact`'s own."""
+    return f"interactions/{name}.{site}.strongest.json"
+
+
+def strongest_pairs(
+    workbench: Workbench, name: str, site: Site, matrix: PairMatrix, codes_BL: csr_array
+) -> dict[str, Any]:
+    """The pair interactions of a site's strongest latents, as a report shows them; codes of held-out text."""
+    return _matrix_record(name, site, _strongest(workbench, codes_BL, _involvement(matrix)), matrix)
+
+
+def _strongest(
+    workbench: Workbench, codes_BL: csr_array, involvement_L: Float[Tensor, "L"]
+) -> tuple[Feature, ...]:
+    latents = involvement_L.topk(min(STRONGEST, len(involvement_L))).indices.tolist()
+    tokenizer = workbench.model.tokenizer
+    assert tokenizer is not None  # the workbench has no text without one
+    return describe_codes(codes_BL, workbench.held_out_sequences, tokenizer, latents)
 
 
 def _involvement(matrix: PairMatrix) -> Float[Tensor, "L"]:
@@ -97,26 +132,25 @@ def _involvement(matrix: PairMatrix) -> Float[Tensor, "L"]:
     return by_latent / (2 * matrix.total() or 1.0)
 
 
-def _strongest_record(
-    name: str, features: tuple[Feature, ...], matrix: PairMatrix, involvement_L: Float[Tensor, "L"]
+def _matrix_record(
+    name: str, site: Site, features: tuple[Feature, ...], matrix: PairMatrix
 ) -> dict[str, Any]:
     latents = [feature.latent for feature in features]
-    tokens = [feature.top_tokens[0][0] if feature.top_tokens else "" for feature in features]
-    shown = {
+    return {
         "crosscoder": name,
+        "site": site,
         "block": "sum",
         "normaliser": "relative",
         "latents": latents,
-        "labels": [f"{latent} {token}" for latent, token in zip(latents, tokens, strict=True)],
+        "labels": [feature.top_tokens[0][0] if feature.top_tokens else "" for feature in features],
         "values": matrix.interactions("sum", "relative")[latents][:, latents].toarray().tolist(),
     }
-    return {
-        "matrix": shown,
-        "features": [_feature(name, f, float(involvement_L[f.latent])) for f in features],
-    }
 
 
-def _feature(name: str, feature: Feature, share: float) -> dict[str, Any]:
+def _feature(name: str, feature: Feature, logits: LogitTokens, share: float) -> dict[str, Any]:
+    def told(tokens: tuple[tuple[str, float], ...]) -> list[dict[str, Any]]:
+        return [{"text": text, "effect": effect} for text, effect in tokens]
+
     return {
         "crosscoder": name,
         "latent": feature.latent,
@@ -124,6 +158,8 @@ def _feature(name: str, feature: Feature, share: float) -> dict[str, Any]:
         "mean_activation": feature.mean_activation,
         "interaction_share": share,
         "top_tokens": [{"text": text, "count": count} for text, count in feature.top_tokens],
+        "raised": told(logits.raised),
+        "lowered": told(logits.lowered),
         "contexts": [
             {"tokens": list(c.tokens), "activations": list(c.activations), "peak": c.peak}
             for c in feature.contexts

@@ -8,10 +8,12 @@ from xtalk.evaluation.baselines import ModelBaselines
 from xtalk.evaluation.evaluate import Evaluation, evaluate_crosscoder
 from xtalk.evaluation.fidelity import Fidelity
 from xtalk.evaluation.interaction import TIGHTNESS_QUANTILES, Interaction
+from xtalk.evaluation.pairs import SITES
 from xtalk.reports import ReportData
 from xtalk.runs.certificates import CERTIFICATES
 from xtalk.runs.clusters import CLUSTERS
 from xtalk.runs.config import UNPENALISED, CrosscoderSpec
+from xtalk.runs.crosscoders import strongest_file
 from xtalk.runs.dormant import DORMANT
 from xtalk.runs.progress import Report
 from xtalk.runs.workbench import Workbench
@@ -55,6 +57,7 @@ def write_results(workbench: Workbench, started: float) -> list[str]:
     folder, config = workbench.folder, workbench.config
     parts = [folder.read_json(_part(spec)) for spec in config.crosscoders]
     strongest = [folder.read_json(f"interactions/{spec.name}.json") for spec in config.crosscoders]
+    elsewhere = [strongest_file(spec.name, site) for spec in config.crosscoders for site in SITES]
     baselines, model = workbench.baselines, workbench.model
     metrics = {
         "schema": "xtalk.metrics/1",
@@ -81,7 +84,8 @@ def write_results(workbench: Workbench, started: float) -> list[str]:
         **{
             key: [row for part in parts for row in part[key]] for key in ("ablations", "few_hot", "tightness")
         },
-        "interaction_matrices": [part["matrix"] for part in strongest],
+        "interaction_matrices": [part["matrix"] for part in strongest]
+        + [folder.read_json(name) for name in elsewhere if folder.file(name).exists()],
         "features": [feature for part in strongest for feature in part["features"]],
     }
     folder.write_json(REPORT_DATA, ReportData.model_validate(data).model_dump(mode="json"))
@@ -92,9 +96,9 @@ def write_results(workbench: Workbench, started: float) -> list[str]:
 def _clusters(record: dict[str, Any]) -> dict[str, Any]:
     """The clusters of metrics.json; accuracy_matched: distractors as co-active as the held-out member."""
     accuracy = record["accuracy"]
-    keys = ("crosscoder", "method", "normaliser", "converged", "count", "judged", "unjudged", "stability")
+    keys = "crosscoder sites method normaliser converged count judged unjudged stability planted_ami"
     return {
-        **{key: record[key] for key in keys},
+        **{key: record[key] for key in keys.split()},
         "accuracy": accuracy.get("any", {}),
         "accuracy_matched": accuracy.get("coactivation", {}),
     }

@@ -6,11 +6,13 @@ from functools import partial
 
 from xtalk.crosscoder.saving import CFG
 from xtalk.errors import XtalkError
+from xtalk.evaluation.features import sparse_codes
 from xtalk.evaluation.pairs import KEYS, SITES, Site, measure_pairs
 from xtalk.runs.config import CrosscoderSpec
-from xtalk.runs.crosscoders import LISTED
+from xtalk.runs.crosscoders import LISTED, strongest_file, strongest_pairs
 from xtalk.runs.folder import RunFolder
 from xtalk.runs.progress import Report, silent
+from xtalk.runs.results import REPORT_DATA
 from xtalk.runs.workbench import Workbench
 
 
@@ -19,19 +21,22 @@ def interact_elsewhere(
 ) -> list[str]:
     """Measure every crosscoder's pair interactions at some sites, on held-out text; returns the files.
 
-    Each a `PairMatrix`, interactions/NAME.SITE.safetensors; interactions/NAME.attention.json tells which part
-    of the attention the pairs cover. Errors: XtalkError for an unknown site or a crosscoder not trained.
+    Each a `PairMatrix`, interactions/NAME.SITE.safetensors, its strongest latents in NAME.SITE.json, which
+    the next `evaluate` and `report` show; interactions/NAME.attention.json tells which part of the attention
+    the pairs cover. Errors: XtalkError for an unknown site or a crosscoder not trained.
     """
     if strangers := set(sites) - set(SITES):
         raise XtalkError(f"no site {min(strangers)!r}; expected some of {', '.join(SITES)}")
     chosen: tuple[Site, ...] = tuple(site for site in SITES if site in sites)
     with folder.locked():
         workbench = Workbench(folder, device)
-        return [
+        names = [
             name
             for spec in folder.config.crosscoders
             for name in _interact_one(workbench, spec, chosen, progress)
         ]
+        folder.file(REPORT_DATA).unlink(missing_ok=True)  # to be written again with these
+        return names
 
 
 def _interact_one(
@@ -41,17 +46,21 @@ def _interact_one(
     if not folder.outputs(f"train/{spec.name}"):
         raise XtalkError(f"{spec.name} is not trained; first run `xtalk train --out {folder.path}`")
     source = folder.read_json(f"crosscoders/{spec.name}/{CFG}")["sae_weights_sha256"]
+    crosscoder = workbench.crosscoder(spec.name)
     measured = measure_pairs(
         workbench.model,
-        workbench.crosscoder(spec.name),
+        crosscoder,
         workbench.held_out_sequences,
         sites,
         top=LISTED,
         progress=partial(progress, f"interact {spec.name}, {', '.join(sites)}"),
     )
-    names = [f"interactions/{spec.name}.{site}.safetensors" for site in measured.matrices]
-    for name, matrix in zip(names, measured.matrices.values(), strict=True):
-        replace(matrix, source=source).save(folder.file(name))
+    codes_BL = sparse_codes(workbench.model, crosscoder, workbench.held_out_sequences)
+    names: list[str] = []
+    for site, matrix in measured.matrices.items():
+        names += [f"interactions/{spec.name}.{site}.safetensors", strongest_file(spec.name, site)]
+        replace(matrix, source=source).save(folder.file(names[-2]))
+        folder.write_json(names[-1], strongest_pairs(workbench, spec.name, site, matrix, codes_BL))
     if measured.coverage is not None:
         names.append(f"interactions/{spec.name}.attention.json")
         folder.write_json(names[-1], {"keys": KEYS, "coverage": measured.coverage})

@@ -1,0 +1,53 @@
+"""Which tokens features raise and lower, as a report and the cluster map show them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from xtalk.crosscoder.crosscoder import Crosscoder
+from xtalk.evaluation.features import logit_effects
+from xtalk.models.hookpoints import Hookpoint
+from xtalk.runs.workbench import Workbench
+
+
+@dataclass(frozen=True)
+class LogitTokens:
+    """The tokens whose logits a feature raises most, and those that it lowers most, with by how much."""
+
+    raised: tuple[tuple[str, float], ...] = ()
+    lowered: tuple[tuple[str, float], ...] = ()
+
+
+def logit_tokens(
+    workbench: Workbench,
+    crosscoder: Crosscoder,
+    activation_L: Float[Tensor, "L"],
+    latents: Sequence[int],
+    count: int,
+) -> list[LogitTokens]:
+    """Of each latent at its activation, `count` tokens either way.
+
+    None if the crosscoder lacks the last block. Only tokens that the held-out text has: a model hardly learns
+    logits for others, and they would come first.
+    """
+    last = Hookpoint(workbench.model.n_blocks - 1, "resid_post")
+    if str(last) not in crosscoder.config.hook_names or not latents:
+        return [LogitTokens()] * len(latents)
+    tokenizer = workbench.model.tokenizer
+    assert tokenizer is not None  # the workbench has no text without one
+    effects_nV = logit_effects(workbench.model, crosscoder, activation_L, latents).cpu()
+    seen_W = torch.from_numpy(workbench.held_out_sequences.tokens).long().unique()
+    effects_nW, found = effects_nV[:, seen_W], list[LogitTokens]()
+    for effects_W in effects_nW:
+        order = effects_W.argsort(descending=True, stable=True).tolist()
+
+        def told(places: list[int], effects_W: Tensor = effects_W) -> tuple[tuple[str, float], ...]:
+            return tuple((str(tokenizer.decode([int(seen_W[w])])), float(effects_W[w])) for w in places)
+
+        raised = [w for w in order[:count] if effects_W[w] > 0]
+        lowered = [w for w in order[::-1][:count] if effects_W[w] < 0]
+        found.append(LogitTokens(told(raised), told(lowered)))
+    return found
