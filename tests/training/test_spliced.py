@@ -20,7 +20,7 @@ from xtalk.training.config import TrainingConfig
 from xtalk.training.loss_metric import LossMetric
 from xtalk.training.mlps import penalised_mlps, spliced_mlps
 from xtalk.training.objective import Objective
-from xtalk.training.spliced import SPLICES, SplicedMlp, places_of, spliced_mlp
+from xtalk.training.spliced import SPLICES, SplicedMlp, places_of, spliced_mlp, true_run
 from xtalk.training.train import train_crosscoder
 
 LENGTH = 7
@@ -69,9 +69,8 @@ def test_divergence_and_gradient_equal_those_of_the_whole_model(model, block: in
     generator = torch.Generator().manual_seed(block)
     mlp = SplicedMlp(model, block, model.mlp_weights(block), ablated=0.25)
     output_BD, other_BD, mid_BD = torch.randn(3, 11, D_MODEL, generator=generator).requires_grad_().unbind(0)
-    found = mlp.divergences(
-        places_of(batch, SEQUENCES), {"a": output_BD, "b": other_BD, "c": output_BD}, {"c": mid_BD}
-    )
+    run = true_run(model, range(BLOCKS), places_of(batch, SEQUENCES))
+    found = mlp.divergences(run, {"a": output_BD, "b": other_BD, "c": output_BD}, {"c": mid_BD})
     slow = {
         "a": reference_divergence(model, batch, block, output_BD),
         "b": reference_divergence(model, batch, block, other_BD),
@@ -91,8 +90,8 @@ def test_the_true_output_costs_nothing_and_the_mean_output_d(model):
     mlp = spliced_mlp(model, 1, sample.split(4))
     batch = next(ActivationBatches(Harvest(model, SEQUENCES, [Hookpoint(1, "ln2")]), 21, 0, 3))
     output_BD = model.mlp_weights(1)(batch.activations[:, 0])
-    places = places_of(batch, SEQUENCES)
-    assert mlp.divergences(places, {"true": output_BD}, {})["true"].item() == pytest.approx(0, abs=1e-4)
+    run = true_run(model, [1], places_of(batch, SEQUENCES))
+    assert mlp.divergences(run, {"true": output_BD}, {})["true"].item() == pytest.approx(0, abs=1e-4)
     numbers = np.arange(12).repeat(LENGTH)
     positions = np.tile(np.arange(LENGTH), 12)
     everywhere = ActivationBatch(
@@ -103,7 +102,8 @@ def test_the_true_output_costs_nothing_and_the_mean_output_d(model):
     )
     n_BD = model.capture(sample, (Hookpoint(1, "ln2"),)).flatten(0, 2)
     mean_BD = model.mlp_weights(1)(n_BD).mean(0).expand(len(numbers), -1)
-    cost = mlp.divergences(places_of(everywhere, SEQUENCES), {"mean": mean_BD}, {})["mean"]
+    run = true_run(model, [1], places_of(everywhere, SEQUENCES))
+    cost = mlp.divergences(run, {"mean": mean_BD}, {})["mean"]
     assert cost.item() == pytest.approx(D_MODEL, rel=1e-3)
 
 
@@ -127,44 +127,43 @@ def problem(model, penalties: dict[str, float], hook_names=None):
     return objective, crosscoder, scaling.apply(batch.activations), batch
 
 
-@pytest.mark.parametrize("turn", [0, 1, 2, 4])
 @pytest.mark.parametrize("name", SPLICES)
-def test_its_value_at_the_mlp_whose_turn_it_is(model, name: str, turn: int):
+def test_its_value_is_the_mean_over_mlps(model, name: str):
     """In the model's own output space, though the local penalties count in a metric."""
     objective, crosscoder, x_BPD, batch = problem(model, {name: 2.0})
-    places = places_of(batch, SEQUENCES)
-    loss, codes, parts = objective(crosscoder, x_BPD, NO_DEAD, 0.5, places, turn)
-    block = turn % BLOCKS
-    mlp = objective.mlps[block]
-    p, s = mlp.hook_index, mlp.scale
-    plain = MlpContributions(
-        crosscoder.W_dec[:, p] / s, crosscoder.b_dec[p] / s, codes, model.mlp_weights(block)
-    )
-    kept = plain.totals if "full" in name else plain.keep(1)
-    mid_BD = None
-    if name.endswith("_resid"):
-        mid_p = crosscoder.hook_index(f"blocks.{block}.resid_mid")
-        factor = (x_BPD[:, mid_p] / batch.activations[:, mid_p]).mean()
-        mid_BD = crosscoder.decode(codes)[:, mid_p] / factor
-    kl = reference_divergence(model, batch, block, plain.output(kept), mid_BD)
-    assert mlp.spliced is not None
-    torch.testing.assert_close(parts[name].double(), kl * D_MODEL / mlp.spliced.ablated, rtol=1e-3, atol=1e-4)
+    loss, codes, parts = objective(crosscoder, x_BPD, NO_DEAD, 0.5, places_of(batch, SEQUENCES))
+    expected = 0.0
+    for block, mlp in enumerate(objective.mlps):
+        p, s = mlp.hook_index, mlp.scale
+        plain = MlpContributions(
+            crosscoder.W_dec[:, p] / s, crosscoder.b_dec[p] / s, codes, model.mlp_weights(block)
+        )
+        kept = plain.totals if "full" in name else plain.keep(1)
+        mid_BD = None
+        if name.endswith("_resid"):
+            mid_p = crosscoder.hook_index(f"blocks.{block}.resid_mid")
+            factor = (x_BPD[:, mid_p] / batch.activations[:, mid_p]).mean()
+            mid_BD = crosscoder.decode(codes)[:, mid_p] / factor
+        kl = reference_divergence(model, batch, block, plain.output(kept), mid_BD)
+        assert mlp.spliced is not None
+        expected += kl * D_MODEL / mlp.spliced.ablated / BLOCKS
+    torch.testing.assert_close(parts[name].double(), expected, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(loss, parts["recon"] + 0.5 * 2.0 * parts[name])
 
 
 @pytest.mark.parametrize("name", SPLICES)
-def test_moving_a_coefficient_off_zero_moves_the_gradient_of_the_block_in_turn(model, name: str):
-    for turn in range(BLOCKS):
-        moved: dict[str, Any] = {}
-        for weight in (0.0, 1.0):
-            objective, crosscoder, x_BPD, batch = problem(model, {"keep_one": 1.0, name: weight or 1e-12})
-            loss, _, _ = objective(crosscoder, x_BPD, NO_DEAD, 1.0, places_of(batch, SEQUENCES), turn)
-            loss.backward()
-            moved[str(weight)] = crosscoder.W_dec.grad
-        change_P = (moved["1.0"] - moved["0.0"]).abs().amax(dim=(0, 2))
-        names = crosscoder.config.hook_names
-        expected = {f"blocks.{turn}.ln2"} | ({f"blocks.{turn}.resid_mid"} if "_resid" in name else set())
-        assert {n for n, change in zip(names, change_P, strict=True) if change > 1e-4} == expected
+def test_moving_a_coefficient_off_zero_moves_every_block_s_gradient(model, name: str):
+    moved: dict[str, Any] = {}
+    for weight in (0.0, 1.0):
+        objective, crosscoder, x_BPD, batch = problem(model, {"keep_one": 1.0, name: weight or 1e-12})
+        loss, _, _ = objective(crosscoder, x_BPD, NO_DEAD, 1.0, places_of(batch, SEQUENCES))
+        loss.backward()
+        moved[str(weight)] = crosscoder.W_dec.grad
+    change_P = (moved["1.0"] - moved["0.0"]).abs().amax(dim=(0, 2))
+    names = crosscoder.config.hook_names
+    sites = ("ln2", "resid_mid") if "_resid" in name else ("ln2",)
+    expected = {f"blocks.{block}.{site}" for block in range(BLOCKS) for site in sites}
+    assert {n for n, change in zip(names, change_P, strict=True) if change > 1e-4} == expected
 
 
 TEXT = token_sequences(
@@ -214,7 +213,8 @@ def keep_one_divergence(model, crosscoder: Crosscoder) -> float:
         mlp = MlpContributions(crosscoder.W_dec[:, p], crosscoder.b_dec[p], codes, model.mlp_weights(block))
         spliced = spliced_mlp(model, block, [torch.from_numpy(SEQUENCES.tokens).long()])
         outputs = {"keep_one": mlp.output(mlp.dominant)}
-        total += float(spliced.divergences(places_of(batch, SEQUENCES), outputs, {})["keep_one"])
+        run = true_run(model, [block], places_of(batch, SEQUENCES))
+        total += float(spliced.divergences(run, outputs, {})["keep_one"])
     return total / BLOCKS
 
 

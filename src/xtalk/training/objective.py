@@ -13,7 +13,7 @@ from xtalk.interactions.contributions import MlpContributions
 from xtalk.interactions.penalties import MlpTarget, penalty
 from xtalk.models.mlp import MlpWeights
 from xtalk.training.auxiliary import auxiliary_loss
-from xtalk.training.spliced import SPLICES, Places, SplicedMlp
+from xtalk.training.spliced import SPLICES, Places, SplicedMlp, TrueRun, true_run
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,11 @@ class Objective:
         dead_L: Int[Tensor, "dead"],
         penalty_factor: float,
         places: Places | None = None,
-        turn: int = 0,
     ) -> tuple[Float[Tensor, ""], Codes, dict[str, Float[Tensor, ""]]]:
         """The loss, the batch's codes, and each unweighted part by name; x_BPD in scaled space.
 
         penalty_factor: the warm-up, from 0 to 1, of every penalty's weight. places: of the batch's tokens;
-        without them the penalties that splice do not count. They take the MLPs in turn, one at each step, and
-        turn counts steps.
+        without them the penalties that splice do not count.
         """
         with self._autocast(x_BPD):
             pre_BL = crosscoder.pre_activations(x_BPD)
@@ -73,7 +71,7 @@ class Objective:
         if self.sparsity:
             parts["sparsity"] = self._sparsity_loss(crosscoder, codes, active)
             loss = loss + self.sparsity * parts["sparsity"]
-        for name, value in self._penalties(crosscoder, x_BPD, codes, rebuilt_BPD, places, turn).items():
+        for name, value in self._penalties(crosscoder, x_BPD, codes, rebuilt_BPD, places).items():
             parts[name] = value
             loss = loss + penalty_factor * self.penalties[name] * value
         return loss, codes, parts
@@ -95,41 +93,47 @@ class Objective:
         codes: Codes,
         rebuilt_BPD: Float[Tensor, "B P D"],
         places: Places | None,
-        turn: int,
     ) -> dict[str, Float[Tensor, ""]]:
-        """Each penalty: the mean over MLPs, or for those that splice that of the MLP whose turn it is."""
+        """Each penalty, the mean over MLPs."""
         totals: dict[str, Tensor] = {}
-        if not self.penalties:
+        runs = self._true_runs(places) if places else {}
+        if not runs and all(name in SPLICES for name in self.penalties):
             return totals
-        local = [name for name in self.penalties if name not in SPLICES]
-        spliced = self.mlps[turn % len(self.mlps)] if places else None
-        mlps = self.mlps if local else [mlp for mlp in self.mlps if mlp is spliced]
-        if not mlps:
-            return totals
-        hooks = torch.tensor([mlp.hook_index for mlp in mlps], device=x_BPD.device)
+        hooks = torch.tensor([mlp.hook_index for mlp in self.mlps], device=x_BPD.device)
         inputs = [
             tensor.index_select(tensor.ndim - 2, hooks).unbind(
                 -2
             )  # once: a gradient of full size per slice is slow
             for tensor in (crosscoder.W_dec, crosscoder.b_dec, rebuilt_BPD - crosscoder.b_dec)
         ]
-        for mlp, decoder_LD, bias_D, decoded_BD in zip(mlps, *inputs, strict=True):
+        for mlp, decoder_LD, bias_D, decoded_BD in zip(self.mlps, *inputs, strict=True):
             s = mlp.scale
             contributions = MlpContributions(decoder_LD / s, bias_D / s, codes, mlp.weights, decoded_BD / s)
-            for name, value in self._local(mlp, contributions, x_BPD, local).items():
+            found = self._local(mlp, contributions, x_BPD)
+            if mlp.spliced and runs:
+                found |= self._splice(mlp, contributions, rebuilt_BPD, runs[id(mlp.spliced.model)])
+            for name, value in found.items():
                 totals[name] = totals.get(name, torch.zeros_like(value)) + value / len(self.mlps)
-            if mlp is spliced and places:
-                totals |= self._splice(mlp, contributions, rebuilt_BPD, places)
         return totals
+
+    def _true_runs(self, places: Places) -> dict[int, TrueRun]:
+        """What each model, by its id, makes of the batch's sequences: once for all of its MLPs."""
+        models = {id(mlp.spliced.model): mlp.spliced.model for mlp in self.mlps if mlp.spliced}
+        blocks = {
+            key: [m.spliced.block for m in self.mlps if m.spliced and id(m.spliced.model) == key]
+            for key in models
+        }
+        with self._autocast(places.tokens_mS):
+            return {key: true_run(model, blocks[key], places) for key, model in models.items()}
 
     def _local(
         self,
         mlp: PenalisedMlp,
         contributions: MlpContributions,
         x_BPD: Float[Tensor, "B P D"],
-        names: Sequence[str],
     ) -> dict[str, Float[Tensor, ""]]:
         """Each penalty that stays at its MLP."""
+        names = [name for name in self.penalties if name not in SPLICES]
         if not names:
             return {}
         with torch.no_grad(), self._autocast(x_BPD):
@@ -142,7 +146,7 @@ class Objective:
         mlp: PenalisedMlp,
         contributions: MlpContributions,
         rebuilt_BPD: Float[Tensor, "B P D"],
-        places: Places,
+        run: TrueRun,
     ) -> dict[str, Float[Tensor, ""]]:
         """Each penalty that splices, at one MLP."""
         assert mlp.spliced is not None
@@ -158,4 +162,4 @@ class Objective:
                 p, scale = mlp.resid_mid
                 resid_mids[name] = rebuilt_BPD[:, p] / scale
         with self._autocast(rebuilt_BPD):
-            return mlp.spliced.divergences(places, outputs, resid_mids)
+            return mlp.spliced.divergences(run, outputs, resid_mids)

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
 from xtalk.activations import ActivationBatch
 from xtalk.data import TokenSequences
@@ -83,6 +82,38 @@ def places_of(batch: ActivationBatch, sequences: TokenSequences) -> Places:
 
 
 @dataclass(frozen=True)
+class TrueRun:
+    """What a model itself makes of a batch's sequences.
+
+    resid_mids, resid_posts: by block; probabilities_mSV: of the next token; negentropy: the mean over tokens
+    of sum p log p.
+    """
+
+    places: Places
+    resid_mids: Mapping[int, Float[Tensor, "m S D"]]
+    resid_posts: Mapping[int, Float[Tensor, "m S D"]]
+    probabilities_mSV: Float[Tensor, "m S V"]
+    negentropy: Float[Tensor, ""]
+
+
+@torch.no_grad()
+def true_run(model: SplicingModel, blocks: Sequence[int], places: Places) -> TrueRun:
+    """Run a model on a batch's sequences, once for the MLPs of all these blocks."""
+    read = [Hookpoint(block, site) for block in blocks for site in ("resid_mid", "resid_post")]
+    last = Hookpoint(model.n_blocks - 1, "resid_post")
+    *found, last_mSD = model.capture(places.tokens_mS, [*read, last]).unbind(2)
+    log_mSV = _log_probabilities(model, last.block, last_mSD, places.tokens_mS)
+    p_mSV = log_mSV.exp()
+    return TrueRun(
+        places,
+        dict(zip(blocks, found[::2], strict=True)),
+        dict(zip(blocks, found[1::2], strict=True)),
+        p_mSV,
+        (p_mSV * log_mSV).sum(-1).mean(),
+    )
+
+
+@dataclass(frozen=True)
 class SplicedMlp:
     """One MLP of a model, to be run with rebuilt outputs.
 
@@ -96,38 +127,36 @@ class SplicedMlp:
 
     def divergences(
         self,
-        places: Places,
+        run: TrueRun,
         outputs: Mapping[str, Float[Tensor, "B D"]],
         resid_mids: Mapping[str, Float[Tensor, "B D"]],
     ) -> dict[str, Float[Tensor, ""]]:
         """Mean over tokens of KL(model || model with the output spliced in) / `ablated` * D, by name.
 
-        Counted times D, like one more hookpoint in scaled space. resid_mids: what the output is added to,
-        where that is not the model's own resid_mid; tokens of the sequences that are not in the batch stay
-        as they are. One forward pass, and for each output one forward and backward of the blocks above.
+        Counted times D, like one more hookpoint in scaled space. run: the model's own, of this block too.
+        resid_mids: what the output is added to, where that is not the model's own resid_mid; tokens of the
+        sequences that are not in the batch stay as they are. For each output one forward and backward of the
+        blocks above, all at once.
         """
-        read = (
-            Hookpoint(self.block, "resid_mid"),
-            Hookpoint(self.block, "resid_post"),
-            Hookpoint(self.model.n_blocks - 1, "resid_post"),
-        )
-        at = (places.rows_B, places.positions_B)
-        mid_mSD, post_mSD, last_mSD = self.model.capture(places.tokens_mS, read).unbind(2)
-        with torch.no_grad():
-            true_mSV = self._log_probabilities(self.model.n_blocks - 1, last_mSD, places)
+        tokens_mS, at = run.places.tokens_mS, (run.places.rows_B, run.places.positions_B)
+        mid_BD, post_mSD = run.resid_mids[self.block][at], run.resid_posts[self.block]
+        spliced = [
+            post_mSD.index_put(at, (resid_mids.get(name, mid_BD) + output_BD).to(post_mSD.dtype))
+            for name, output_BD in outputs.items()
+        ]
+        tokens = tokens_mS.repeat(len(spliced), 1)
+        log_RSV = _log_probabilities(self.model, self.block, torch.cat(spliced), tokens)
         found: dict[str, Tensor] = {}
-        for name, output_BD in outputs.items():
-            mid_BD = resid_mids[name] if name in resid_mids else mid_mSD[at]
-            spliced_mSD = post_mSD.index_put(at, (mid_BD + output_BD).to(post_mSD.dtype))
-            spliced_mSV = self._log_probabilities(self.block, spliced_mSD, places)
-            divergence_mS = F.kl_div(spliced_mSV, true_mSV, reduction="none", log_target=True).sum(-1)
-            found[name] = divergence_mS.mean() * (output_BD.shape[1] / self.ablated)
+        for (name, output_BD), log_mSV in zip(outputs.items(), log_RSV.split(len(tokens_mS)), strict=True):
+            divergence = run.negentropy - (run.probabilities_mSV * log_mSV).sum(-1).mean()
+            found[name] = divergence * (output_BD.shape[1] / self.ablated)
         return found
 
-    def _log_probabilities(
-        self, block: int, post_mSD: Float[Tensor, "m S D"], places: Places
-    ) -> Float[Tensor, "m S V"]:
-        return self.model.continue_from(block, post_mSD, places.tokens_mS).float().log_softmax(-1)
+
+def _log_probabilities(
+    model: SplicingModel, block: int, post_mSD: Float[Tensor, "m S D"], tokens_mS: Int[Tensor, "m S"]
+) -> Float[Tensor, "m S V"]:
+    return model.continue_from(block, post_mSD, tokens_mS).float().log_softmax(-1)
 
 
 def spliced_mlp(model: SplicingModel, block: int, sample: Iterable[Int[Tensor, "m S"]]) -> SplicedMlp:
@@ -137,8 +166,11 @@ def spliced_mlp(model: SplicingModel, block: int, sample: Iterable[Int[Tensor, "
     weights = model.mlp_weights(block).to(inputs[0].device)
     mean_D = torch.stack([weights(n_BD.float()).mean(0) for n_BD in inputs]).mean(0)
     unit = SplicedMlp(model, block, weights, float(len(mean_D)))  # so that divergences are in nat
+    costs: list[Tensor] = []
     with torch.no_grad():
-        costs = [unit.divergences(_everywhere(t), {"": mean_D.expand(t.numel(), -1)}, {})[""] for t in tokens]
+        for tokens_mS in tokens:
+            run = true_run(model, [block], _everywhere(tokens_mS))
+            costs.append(unit.divergences(run, {"": mean_D.expand(tokens_mS.numel(), -1)}, {})[""])
     return SplicedMlp(model, block, weights, float(torch.stack(costs).mean()))
 
 

@@ -136,7 +136,7 @@ def _step(
     """One step of the optimiser; returns the batch's codes and the parts of its loss."""
     dead_L = _dead(state, training)
     factor = training.penalty_factor(state.step)
-    loss, codes, parts = objective(state.crosscoder, x_BPD, dead_L, factor, places, state.step)
+    loss, codes, parts = objective(state.crosscoder, x_BPD, dead_L, factor, places)
     state.optimiser.zero_grad()
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(state.crosscoder.parameters(), training.clip)
