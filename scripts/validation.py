@@ -67,12 +67,23 @@ def summary(seeds: list[Rows], quantity: str) -> str:
 
 
 def by_block(seeds: list[Rows], effect: str, weighting: str) -> str:
-    """A row per seed and measure, a column per block: rho, intervals over pairs and over documents."""
+    """A row per measure over seeds, the best in bold; then per seed rho with its two intervals."""
     blocks = sorted({row["block"] for row in seeds[0] if row["block"] != "mean"})
     lines = [
         "| seed | measure | " + " | ".join(f"block {block}" for block in blocks) + " |",
         "|---" * (len(blocks) + 2) + "|",
     ]
+
+    def over(measure: str, block: int) -> list[float]:
+        key = {"block": block, "measure": measure, "effect": effect, "weighting": weighting}
+        return [select(rows, **key)["rho"][0] for rows in seeds]
+
+    judged = [measure for measure in MEASURES if measure != "size"]
+    best = {block: max(judged, key=lambda measure: mean(over(measure, block))) for block in blocks}
+    for measure in MEASURES:
+        marks = {block: "**" if best[block] == measure else "" for block in blocks}
+        cells = [f"{marks[block]}{over_seeds(over(measure, block))}{marks[block]}" for block in blocks]
+        lines.append(f"| all | {NAMES[measure]} | " + " | ".join(cells) + " |")
     for seed, rows in enumerate(seeds):
         for measure in MEASURES:
             cells: list[str] = []
@@ -123,7 +134,8 @@ What each ranks beyond size (partial rho, size given):
 
 ### {name}, by block: the MLP's output, per occurrence
 
-rho [95 % over pairs] [95 % over documents]:
+Over seeds, mean ± half the 95 % interval, the best measure of each block in bold (the control aside); by seed
+rho [95 % over pairs] [95 % over documents].
 
 {by_block(seeds, "output", "occurrence")}
 
@@ -137,15 +149,16 @@ rho [95 % over pairs] [95 % over documents]:
 """
 
 
-def page(label: str, records: dict[str, list[dict[str, Any]]]) -> str:
-    """docs/validation.md."""
+def page(label: str, sizes: str, records: dict[str, list[dict[str, Any]]]) -> str:
+    """docs/validation.md; sizes: of the crosscoders, in words."""
     first = next(iter(records.values()))[0]
     config = first["config"]
     sections = "\n".join(section(name, [r["rows"] for r in found]) for name, found in records.items())
     return f"""# Which measure predicts interventions?
 
-Made by `scripts/validation.py`. {label}; {first["tokens"]} held-out tokens per run: measures are taken on
-the first half of the text, interventions made on the second.
+Made by `scripts/validation.py`. {label}; {sizes}; {first["tokens"]} held-out tokens per run:
+measures are taken on the first half of the text, interventions made on the documents that begin in the
+second.
 
 By block, {config["pairs"]} pairs of features that are active together at 8 tokens or more of either half,
 equally many from every tenth of them in order of I(i, j), so that they stand for all such pairs. For each,
@@ -188,7 +201,8 @@ def main() -> None:
             files = validate(folder, crosscoders=args.crosscoders, tokens=args.tokens, progress=progress)
         for name, file in zip(args.crosscoders, files, strict=True):
             records[name].append(json.loads((path / file).read_text()))
-    args.page.write_text(page(args.label, records))
+    size = xtalk.RunFolder.open(args.runs[0]).config.crosscoder
+    args.page.write_text(page(args.label, f"{size.d_sae:,} latents, K {size.k}", records))
     print(f"{args.page}: {len(args.runs)} seeds, {len(records)} crosscoders each")
 
 
