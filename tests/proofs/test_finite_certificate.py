@@ -5,6 +5,8 @@ import torch
 from proofs.small_finite import rings, untrained
 
 import xtalk_check
+from xtalk.codes import Codes
+from xtalk.proofs.finite_bound import table_margins
 from xtalk.proofs.finite_certificate import certify_accuracy, explanation, population_accuracy
 from xtalk.proofs.finite_training import activations
 
@@ -66,6 +68,26 @@ def test_fitted_strengths_leave_less_than_the_crosscoders_own():
             set(code[::2]) <= set(row)
             for code, row in zip(advice["codes"], codes.latents.tolist(), strict=True)
         )
+
+
+def test_tight_strengths_are_charged_less():
+    """By the float64 twin of the bound; the crosscoder's choice of latents stays."""
+    network, crosscoder = untrained(1)
+    charges = []
+    for tight in (False, True):
+        advice = explanation(network, crosscoder, INPUTS, tight=tight)
+        unit, K = 2.0 ** -advice["bits"], max(len(code) // 2 for code in advice["codes"])
+        padded = [code + [0] * (2 * K - len(code)) for code in advice["codes"]]
+        flat_TK2 = torch.tensor(padded).view(len(INPUTS), K, 2)
+        codes = Codes(flat_TK2[..., 0], flat_TK2[..., 1] * unit, crosscoder.config.d_sae)
+        features_LD, base_D = (torch.tensor(advice[name]) * unit for name in ("features", "base"))
+        with torch.no_grad():
+            x_TD = network.embedded(INPUTS)
+            margins_TC = table_margins(network, base_D, features_LD, codes, x_TD, LABELS)
+        charges.append(-margins_TC.gather(1, LABELS[:, None]))
+    fitted, tight = charges
+    assert (tight <= fitted + 1e-4).all()
+    assert tight.mean() < 0.9 * fitted.mean()
 
 
 def test_saved_certificates_are_checked_from_their_files(tmp_path):

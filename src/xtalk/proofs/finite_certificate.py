@@ -17,6 +17,7 @@ from xtalk.proofs.finite_training import activations
 Form = Literal["exact", "dominant", "tables"]
 MILLION = 1_000_000
 BITS = 20  # after the binary point, of features and codes
+_FIT_STEPS, _FIT_RATE = 300, 0.05  # of Adam, and of the strengths' standard deviation
 
 
 def certify_accuracy(
@@ -39,7 +40,7 @@ def certify_accuracy(
     spec, weights = specification(network, inputs_TI, labels_T, risk)
     advice: dict[str, Any] = {"form": form}
     if form != "exact":
-        advice |= explanation(network, crosscoder, inputs_TI)
+        advice |= explanation(network, crosscoder, inputs_TI, tight=form == "tables")
     if form == "dominant":
         advice["kept"] = kept
     if form == "tables":
@@ -74,17 +75,20 @@ def specification(
 
 @torch.no_grad()
 def explanation(
-    network: FiniteNetwork, crosscoder: Crosscoder, inputs_TI: Float[Tensor, "T I"]
+    network: FiniteNetwork, crosscoder: Crosscoder, inputs_TI: Float[Tensor, "T I"], *, tight: bool = False
 ) -> dict[str, Any]:
     """Base, features and codes as integers: the crosscoder's choice of latents, with strengths fitted anew.
 
-    The fit minimises the size of the residual that the theorem charges for, sum_k spread_k (w_k.e)^2.
+    The fit minimises the size of the residual that the theorem charges for, sum_k spread_k (w_k.e)^2; or, if
+    `tight`, what form "tables" charges for the residual and for pairs together.
     """
     unit = 2.0**-BITS
     x_TD, codes = network.embedded(inputs_TI).double(), crosscoder.encode(activations(network, inputs_TI))
     features_LD = (crosscoder.W_dec[:, 0].double() / unit).round()
     base_D = (crosscoder.b_dec[0].double() / unit).round()
     strengths_TK = _refitted(network, codes, x_TD - base_D * unit, features_LD * unit)
+    if tight:
+        strengths_TK = _tightened(network, codes, strengths_TK, x_TD - base_D * unit, features_LD * unit)
     used = (codes.values > 0).tolist()
     return {
         "bits": BITS,
@@ -115,6 +119,46 @@ def _refitted(
         1 + gram_TKK.abs().amax()
     )
     return torch.linalg.solve(gram_TKK, images_TKN @ (target_TD @ metric_DN)[..., None])[..., 0]
+
+
+def _tightened(
+    network: FiniteNetwork,
+    codes: Codes,
+    strengths_TK: Float[Tensor, "T K"],
+    target_TD: Float[Tensor, "T D"],
+    features_LD: Float[Tensor, "L D"],
+) -> Float[Tensor, "T K"]:
+    """Strengths of the active latents that are charged less than the given ones, in form "tables".
+
+    The best of Adam's steps for each input, the given strengths among them. Cost of a step: T K (K + D).
+    """
+    w_in_DN, spread_N, active_TK = network.w_in.double(), _spread(network), codes.values > 0
+    square_DD, size_LN = w_in_DN * spread_N @ w_in_DN.T, (features_LD @ w_in_DN).abs()
+    pairs_LL = size_LN * spread_N @ size_LN.T
+    own_TK = pairs_LL.diagonal()[codes.latents]
+    pairs_TKK = pairs_LL[codes.latents[:, :, None], codes.latents[:, None, :]]
+
+    def charge(strengths_TK: Float[Tensor, "T K"]) -> Float[Tensor, "T"]:
+        e_TD = target_TD - torch.einsum("tk,tkd->td", strengths_TK, features_LD[codes.latents])
+        size_T = ((e_TD @ square_DD * e_TD).sum(1) + 1e-12).sqrt()
+        magnitude_TK = strengths_TK.abs()
+        twice_T = torch.einsum("tk,tkj,tj->t", magnitude_TK, pairs_TKK, magnitude_TK)
+        crosstalk_T = (twice_T - (magnitude_TK.square() * own_TK).sum(1)) / 2
+        return crosstalk_T + size_T * (magnitude_TK * own_TK.sqrt()).sum(1) + size_T.square() / 2
+
+    best_TK, least_T = strengths_TK * active_TK, charge(strengths_TK * active_TK)
+    moving_TK, rate = best_TK.clone().requires_grad_(), _FIT_RATE * float(best_TK.std())
+    optimiser = torch.optim.Adam([moving_TK], lr=rate)
+    for step in range(_FIT_STEPS):
+        optimiser.param_groups[0]["lr"] = rate * (1 - step / _FIT_STEPS)
+        with torch.enable_grad():
+            charge_T = charge(moving_TK * active_TK)
+            (moving_TK.grad,) = torch.autograd.grad(charge_T.sum(), moving_TK)
+        better_T = charge_T.detach() < least_T
+        best_TK = torch.where(better_T[:, None], moving_TK.detach() * active_TK, best_TK)
+        least_T = torch.where(better_T, charge_T.detach(), least_T)
+        optimiser.step()
+    return best_TK
 
 
 def _steps(network: FiniteNetwork, advice: dict[str, Any], entries: int) -> list[int]:
