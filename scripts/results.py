@@ -1,6 +1,8 @@
-"""Run the study behind docs/results.md, several seeds of it, and write the page.
+"""Run the study behind docs/results.md, several seeds of it, and write the page and its figure.
 
     python scripts/results.py --text stories.jsonl --held-out-text held_out.jsonl --out runs/results
+    python scripts/results.py ... --out runs/sweep --page docs/results-sweep.md --latents 1024 --steps 1000 \
+        --crosscoders unpenalised paper-30 paper-300 paper-3000 sparse sparse-300 sparse-1000 sparse-resid
 
 Each seed is a run folder of its own (`RUNS/seed-0`, ...), resumable as any run: the same command goes on
 where it was stopped, and when all is there only writes the page again.
@@ -12,6 +14,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 
 import xtalk
@@ -84,6 +87,28 @@ def table(runs: list[dict[str, dict[str, float]]], columns: dict[str, str]) -> s
     return "\n".join(lines)
 
 
+def frontier(runs: list[dict[str, dict[str, float]]]) -> Figure:
+    """Fidelity and interaction against dominant share, a point per crosscoder and seed."""
+    figure = Figure(figsize=(9.5, 3.6), layout="constrained")
+    phi, interaction = figure.subplots(1, 2)
+    for place, name in enumerate(runs[0]):
+        look = {"color": f"C{place}", "linestyle": "none", "marker": "osD^vP*X<>"[place % 10]}
+        share = [run[name]["dominant_share"] for run in runs]
+        phi.plot(share, [run[name]["keep_1/model"] for run in runs], **look)
+        phi.plot(share, [run[name]["full/model"] for run in runs], **look, markerfacecolor="white")
+        interaction.plot(share, [run[name]["interaction"] for run in runs], **look, label=name)
+    phi.axhline(0, color="0.6", linewidth=0.8)
+    phi.set(
+        xlim=(0, 1),
+        ylim=(-1, 1),
+        xlabel="dominant share",
+        ylabel="$\\Phi_{mean}$; filled: keep 1, hollow: all",
+    )
+    interaction.set(xlim=(0, 1), yscale="log", xlabel="dominant share", ylabel="interaction $T$")
+    figure.legend(loc="outside right upper")
+    return figure
+
+
 def page(args: argparse.Namespace, runs: list[dict[str, dict[str, float]]], config: xtalk.RunConfig) -> str:
     """docs/results.md."""
     tokens = config.training.steps * config.training.batch_tokens
@@ -127,7 +152,7 @@ latents per token, dead latents:
 
 {table(runs, general)}
 
-The paper's penalty, on its own and after less training: [results-short.md](results-short.md).
+![Fidelity and interaction against dominant share](figures/{args.page.stem}.png)
 """
 
 
@@ -157,7 +182,9 @@ def main() -> None:
         with progress_bars() as progress:
             xtalk.run(folder, progress=progress)
         runs.append(rows_of(folder.path))
-    args.page.parent.mkdir(parents=True, exist_ok=True)
+    figures = args.page.parent / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    frontier(runs).savefig(figures / f"{args.page.stem}.png", dpi=200)
     args.page.write_text(page(args, runs, study(args, args.seeds[0])))
     print(f"{args.page}: {len(runs)} seeds, {len(args.crosscoders)} crosscoders each")
 

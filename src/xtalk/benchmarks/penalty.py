@@ -1,19 +1,16 @@
 """The penalty forward and backward against gather-and-einsum, which materialises all contributions.
 
-python benchmarks/penalty.py [--batch 256] [--pairs 7] [--threads 2] [--small]
-
-At the paper's size: 4 blocks, D 768, N 3072, L 1536, K 20; --batch 2048 for the budget penalty.b2048. The
-floor is two products of 2 L D N per block. `value` is the loss plus the norms of all gradients.
+At the paper's size: 4 blocks, D 768, N 3072, L 1536, K 20. The floor is two products of 2 L D N per block.
+`value` is the loss plus the norms of all gradients.
 """
 
-import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from paired import compare, report, work
 from torch import Tensor
 
+from xtalk.benchmarks.paired import Variants, work
 from xtalk.codes import Codes
 from xtalk.interactions.contributions import MlpContributions
 from xtalk.interactions.penalties import MlpTarget, sum_minus_max
@@ -73,38 +70,21 @@ def floor(inputs: Inputs) -> list[Tensor]:
     ]
 
 
-VARIANTS: dict[str, Callable[[Inputs], list[Tensor]]] = {
+VARIANTS: Variants = ("xtalk", "gather_einsum", "floor")
+_RUNS: dict[str, Callable[[Inputs], list[Tensor]]] = {
     "xtalk": lambda inputs: trained(inputs, fast),
     "gather_einsum": lambda inputs: trained(inputs, gather_einsum),
     "floor": floor,
 }
 
 
-def main() -> None:
-    """Read the options; run one variant where asked to, else all of them in pairs."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def measure(variant: str, *, small: bool, batch: int) -> dict[str, float]:
+    """One variant, on `batch` tokens."""
+    run = _RUNS[variant]
+    inputs = draw(*((64, 2, 24, 96, 48, 5) if small else (batch, 4, 768, 3072, 1536, 20)))
+    tiny = draw(128 * torch.get_num_threads(), 1, 8, 16, 12, 3)
+    return work(
+        lambda: run(tiny),
+        lambda: run(inputs),
+        lambda found: sum(float(tensor.norm()) for tensor in found),
     )
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--pairs", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--small", action="store_true", help="tiny sizes, to see that it runs")
-    parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    if options.variant:
-        run = VARIANTS[options.variant]
-        size = (64, 2, 24, 96, 48, 5) if options.small else (options.batch, 4, 768, 3072, 1536, 20)
-        inputs, tiny = draw(*size), draw(128 * options.threads, 1, 8, 16, 12, 3)
-        work(
-            lambda: run(tiny),
-            lambda: run(inputs),
-            lambda found: sum(float(tensor.norm()) for tensor in found),
-        )
-    else:
-        name = "penalty.paper" if options.batch == 256 else f"penalty.b{options.batch}"
-        report([compare(name, "xtalk", "gather_einsum", "floor", options.pairs)])
-
-
-if __name__ == "__main__":
-    main()

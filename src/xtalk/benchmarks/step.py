@@ -1,21 +1,18 @@
 """A crosscoder's training step, without penalties, against a straightforward dense one in float32.
 
-python benchmarks/step.py [--wide] [--pairs 5] [--threads 2] [--small]
-
-At the paper's size: B 256, P 17, D 768, L 1536, K 20; --wide: L 16384 (some 10 GB). Both are BatchTopK with
+At the paper's size: B 256, P 17, D 768, L 1536, K 20; wide: L 16384 (some 10 GB). Both are BatchTopK with
 Adam and a clipped gradient norm; the learning rate is 0, so that both stay at the same weights, where `value`
 is the float32 loss. The floor is the encoder's products, forward and backward, in xtalk's dtype, and the
 optimiser.
 """
 
-import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from paired import compare, report, work
 from torch import Tensor
 
+from xtalk.benchmarks.paired import Variants, work
 from xtalk.crosscoder.config import CrosscoderConfig
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.training.config import TrainingConfig
@@ -80,38 +77,18 @@ def floor(inputs: Inputs) -> None:
     inputs.optimiser.step()
 
 
-VARIANTS: dict[str, Callable[[Inputs], None]] = {
+VARIANTS: Variants = ("xtalk", "dense", "floor")
+_RUNS: dict[str, Callable[[Inputs], None]] = {
     "xtalk": lambda inputs: step(inputs, lambda i: objective(i, BFLOAT16)),
     "dense": lambda inputs: step(inputs, dense),
     "floor": floor,
 }
 
 
-def main() -> None:
-    """Read the options; run one variant where asked to, else all of them in pairs."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--wide", action="store_true", help="L 16384 instead of the paper's 1536")
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--small", action="store_true", help="tiny sizes, to see that it runs")
-    parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    if options.variant:
-        run = VARIANTS[options.variant]
-        paper = (256, 17, 768, 16384 if options.wide else 1536, 20)
-        fused = options.variant != "dense"
-        inputs = draw(*((64, 5, 24, 96, 5) if options.small else paper), fused)
-        tiny = draw(8, 2, 3, 16, 2, fused)
-        reference = dense if options.variant == "dense" else lambda i: objective(i, False)
-        work(lambda: run(tiny), lambda: run(inputs), lambda _: reference(inputs).item())
-    else:
-        report(
-            [compare("step.wide" if options.wide else "step.paper", "xtalk", "dense", "floor", options.pairs)]
-        )
-
-
-if __name__ == "__main__":
-    main()
+def measure(variant: str, *, small: bool, latents: int) -> dict[str, float]:
+    """One variant, with so many latents."""
+    run, fused = _RUNS[variant], variant != "dense"
+    inputs = draw(*((64, 5, 24, 96, 5) if small else (256, 17, 768, latents, 20)), fused)
+    tiny = draw(8, 2, 3, 16, 2, fused)
+    reference = dense if variant == "dense" else lambda i: objective(i, False)
+    return work(lambda: run(tiny), lambda: run(inputs), lambda _: reference(inputs).item())

@@ -1,0 +1,76 @@
+"""The benchmarks run, their variants compute the same, and the results have the schema's form."""
+
+import json
+import math
+
+import pytest
+from typer.testing import CliRunner
+
+from xtalk.benchmarks import paired
+from xtalk.benchmarks.suite import BENCHMARKS
+from xtalk.cli import app
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_variants_run_and_compute_the_same(name: str):
+    benchmark = BENCHMARKS[name]
+    module = benchmark.load()
+    found = {v: module.measure(v, small=True, **benchmark.size) for v in module.VARIANTS}
+    ours, theirs, _ = module.VARIANTS
+    assert math.isclose(found[ours]["value"], found[theirs]["value"], rel_tol=1e-4)
+    assert all(run["seconds"] > 0 and run["peak_bytes"] >= 0 for run in found.values())
+
+
+def children(monkeypatch, value_of_theirs: float) -> None:
+    """Children that take 2, 6 and 1 seconds."""
+    seconds = {"xtalk": 2.0, "gather_einsum": 6.0, "floor": 1.0}
+
+    def child(name: str, variant: str, arguments):
+        assert (name, arguments) == ("penalty.paper", ["--threads", "1", "--small"])
+        value = value_of_theirs if variant == "gather_einsum" else 5.0
+        return {"seconds": seconds[variant], "peak_bytes": 10 * seconds[variant], "value": value}
+
+    monkeypatch.setattr(paired, "_child", child)
+
+
+COMMAND = ["bench", "penalty.paper", "--pairs", "2", "--threads", "1", "--small", "--json"]
+
+
+def test_results_have_the_schema_s_form(monkeypatch):
+    children(monkeypatch, 5.0)
+    found = CliRunner().invoke(app, COMMAND)
+    assert found.exit_code == 0, found.output
+    results = json.loads(found.stdout)
+    assert results["schema"] == "xtalk.bench/1"
+    assert results["results"] == [
+        {
+            "name": "penalty.paper",
+            "against": "gather_einsum",
+            "ratio": [3.0, 3.0, 3.0],
+            "seconds": 2.0,
+            "peak_bytes": 20,
+            "peak_ratio": 3.0,
+            "floor_fraction": 0.5,
+        }
+    ]
+    shown = CliRunner().invoke(app, COMMAND[:-1])
+    assert "3.00 [3.00, 3.00]" in shown.stdout
+
+
+def test_variants_that_differ_are_no_result(monkeypatch):
+    children(monkeypatch, 5.01)
+    found = CliRunner().invoke(app, COMMAND)
+    assert found.exit_code == 2
+    assert "xtalk found 5.0, gather_einsum found 5.01" in found.stderr
+
+
+def test_an_unknown_name_is_refused():
+    found = CliRunner().invoke(app, ["bench", "penaltie"])
+    assert found.exit_code == 2
+    assert "no benchmark 'penaltie'; expected some of penalty.paper, " in found.stderr
+
+
+def test_a_child_that_fails_is_named(capfd):
+    with pytest.raises(paired.XtalkError, match="the variant none ended with code 1"):
+        paired._child("penalty.paper", "none", ["--small"])
+    assert "KeyError" in capfd.readouterr().err
