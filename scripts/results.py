@@ -20,19 +20,17 @@ from scipy.stats import t as student_t
 import xtalk
 from xtalk.runs.progress import progress_bars
 
-_REBUILT = {"keep_one": 16.0, "full_sum": 8.0}
-_SPLICED = {"keep_one_kl": 4.0, "full_sum_kl": 4.0}
+_SPARSE = {"keep_one": 16.0, "full_sum": 4.0, "keep_one_kl": 32.0, "full_sum_kl": 8.0}
 PENALTIES: dict[str, dict[str, float]] = {
     "unpenalised": {},
     "paper-30": {"sum_minus_max": 30.0},
     "paper-300": {"sum_minus_max": 300.0},
     "paper-3000": {"sum_minus_max": 3000.0},
     "rebuilt": {"keep_one": 32.0, "full_sum": 16.0},
-    "sparse": _REBUILT | _SPLICED,
-    "sparse-300": {"sum_minus_max": 300.0} | _REBUILT | _SPLICED,
-    "sparse-1000": {"sum_minus_max": 1000.0} | _REBUILT | _SPLICED,
-    "sparse-resid": _REBUILT
-    | dict.fromkeys(("keep_one_kl", "full_sum_kl", "keep_one_kl_resid", "full_sum_kl_resid"), 4.0),
+    "sparse": _SPARSE,
+    "sparse-300": _SPARSE | {"sum_minus_max": 300.0},
+    "sparse-1000": _SPARSE | {"sum_minus_max": 1000.0},
+    "sparse-resid": _SPARSE | {"keep_one_kl_resid": 16.0, "full_sum_kl_resid": 16.0},
 }
 SEQUENCE = 256
 SCHEMES = ("full", "keep_1", "keep_2", "keep_4", "keep_8", "keep_random", "keep_most_active", "shrink")
