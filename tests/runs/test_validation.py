@@ -39,7 +39,7 @@ def test_sites_beside_the_mlps(trained: RunFolder):
     matrices = {site: PairMatrix.load(path) for site, path in paths.items()}
     assert len({matrix.source for matrix in matrices.values()}) == 1
     assert 0 < combine(matrices).total() < 3
-    shown = trained.read_json(files[1])
+    shown = trained.read_json(files[1])["matrix"]
     relative = matrices["qk"].interactions("sum", "relative").toarray()
     assert shown["site"] == "qk"
     assert len(shown["latents"]) == len(shown["labels"]) == 24
@@ -67,6 +67,41 @@ def test_validation_is_kept(trained: RunFolder, monkeypatch):
         validate(trained, tokens=200)
     with pytest.raises(XtalkError, match="no crosscoder 'sparse'"):
         validate(trained, crosscoders=["sparse"])
+
+
+def test_what_other_commands_left_is_in_the_results_until_the_weights_change(trained: RunFolder, monkeypatch):
+    monkeypatch.setattr(evaluation, "FEWEST", 2)
+    monkeypatch.setattr(evaluation, "FEWEST_PAIRS", 5)
+    for step in ("cluster", "dormant"):
+        getattr(steps, step)(trained)
+    with trained.locked():
+        trained.complete("prove", trained.outputs("dormant"), [], 0.0)
+    trained.write_json("certificates.json", [])
+    steps.evaluate(trained)
+    interact_elsewhere(trained, ["qk"])
+    trained.file("validation/unpenalised.json").unlink(missing_ok=True)
+    with pytest.raises(XtalkError, match="report comes after evaluate"):
+        steps.report(trained)
+    steps.evaluate(trained)
+    validate(trained, tokens=400)
+    steps.evaluate(trained)
+    data, metrics = trained.read_json("report_data.json"), trained.read_json("metrics.json")
+    assert [m["site"] for m in data["interaction_matrices"]] == ["mlp", "qk"]
+    rows = trained.read_json("validation/unpenalised.json")["rows"]
+    assert len(data["validation"]) == len(rows)
+    [found] = metrics["validation"]
+    assert set(found["rho"]) == {
+        "output_per_occurrence", "output_per_text", "loss_per_occurrence", "loss_per_text"
+    }  # fmt: skip
+    [mean] = [r for r in rows if (r["block"], r["measure"], r["effect"], r["weighting"])
+              == ("mean", "decoder", "loss", "text")]  # fmt: skip
+    assert found["rho"]["loss_per_text"]["decoder"] == mean["rho"]
+    for name in ("validation/unpenalised.json", "interactions/unpenalised.qk.strongest.json"):
+        trained.write_json(name, trained.read_json(name) | {"source": "of other weights"})
+    trained.file("report_data.json").unlink()
+    steps.evaluate(trained)
+    assert not trained.read_json("metrics.json")["validation"]
+    assert len(trained.read_json("report_data.json")["interaction_matrices"]) == 1
 
 
 def test_untrained_crosscoders_are_said(tmp_path):

@@ -156,6 +156,60 @@ class Feature(Strict):
     contexts: list[Context]
 
 
+class Validation(Strict):
+    """How well a measure of interaction ranks what interventions on pairs do; Spearman, 95 % over pairs.
+
+    lead: over the better form of co-activation; beyond_size: partial, given the size of both features.
+    """
+
+    crosscoder: str
+    block: NonNegativeInt | Literal["mean"]
+    measure: str
+    effect: Literal["output", "loss"]
+    weighting: Literal["occurrence", "text"]
+    pairs: PositiveInt
+    rho: Interval
+    documents: tuple[float, float, float] = Field(description="rho, its interval over documents")
+    lead: Interval
+    beyond_size: Interval
+
+
+class WokenNeuron(Strict):
+    """A dormant neuron that the trigger wakes: at what fraction of tokens it is on, and what drives it there.
+
+    driver: the latent, -1 for none; cluster: that latent's, -1 for none.
+    """
+
+    block: NonNegativeInt
+    neuron: NonNegativeInt
+    on_reference: float
+    on_trigger: float
+    on_trigger_in_control: float | None
+    driver: int
+    cluster: int
+
+
+class Association(Strict):
+    """A cluster, and how many of its units are marked; p by permutation, q the false discovery rate."""
+
+    group: NonNegativeInt
+    units: NonNegativeInt
+    marked: NonNegativeInt
+    expected: float
+    odds_ratio: float
+    p_value: float
+    q_value: float
+
+
+class DormancyData(Strict):
+    """Dormant neurons: those that wake, and the clusters that go with them most."""
+
+    woken: list[WokenNeuron]
+    clusters: list[Association] = Field(description="units: neurons they drive; marked: dormant")
+    clusters_of_woken: list[Association] = Field(description="units: as after the trigger; marked: woken")
+    clusters_of_rare_latents: list[Association] = Field(description="units: their latents; marked: rare")
+
+
 class Quantity(Strict):
     """What stands behind a kind of number: measured, estimated from a sample, or certified."""
 
@@ -190,3 +244,5 @@ class ReportData(Strict):
     tightness: list[Tightness] = []
     interaction_matrices: list[InteractionMatrix] = []
     features: list[Feature] = []
+    validation: list[Validation] = []
+    dormancy: DormancyData | None = None

@@ -88,6 +88,8 @@ def _page(results: Results) -> dict[str, Any]:
         "rows": [_headline_row(results, crosscoder) for crosscoder in results.metrics.crosscoders],
         "schemes": HEADLINE_SCHEMES,
         "sites": wording.SITE_WORDS,
+        "effects": wording.EFFECT_WORDS,
+        "validation": _validation_rows(results),
         "interaction_known": any(
             crosscoder.interaction is not None for crosscoder in results.metrics.crosscoders
         ),
@@ -110,6 +112,24 @@ def _few_hot_rows(results: Results) -> list[tuple[str, dict[int, FewHotPoint]]]:
         (curve.crosscoder, {point.m: point for point in curve.points})
         for curve in curves
         if curve is not None
+    ]
+
+
+def _validation_rows(results: Results) -> list[tuple[str, str, list[Interval | None]]]:
+    """Crosscoder, measure, and its rank correlation with each effect, mean over blocks."""
+    rho = {
+        (row.crosscoder, row.measure, row.effect, row.weighting): row.rho
+        for row in results.data.validation
+        if row.block == "mean"
+    }
+    names = dict.fromkeys((crosscoder, measure) for crosscoder, measure, _, _ in rho)
+    return [
+        (
+            name,
+            wording.MEASURE_WORDS[measure],
+            [rho.get((name, measure, *key)) for key in wording.EFFECT_WORDS],
+        )
+        for name, measure in names
     ]
 
 

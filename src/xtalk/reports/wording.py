@@ -26,6 +26,20 @@ SITE_WORDS = {
     "ov": "attention outputs (OV)",
     "norm": "norms",
 }
+MEASURE_WORDS = {
+    "interaction": "I(i, j)",
+    "true_interaction": "true interaction",
+    "co_activation": "co-activation, cosine",
+    "co_activation_count": "co-activation, count",
+    "decoder": "decoder cosine",
+    "size": "size (control)",
+}
+EFFECT_WORDS = {
+    ("output", "occurrence"): "MLP output, per occurrence",
+    ("output", "text"): "MLP output, over the text",
+    ("loss", "occurrence"): "loss, per occurrence",
+    ("loss", "text"): "loss, over the text",
+}
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 

@@ -79,10 +79,14 @@ def dormant_run(workbench: Workbench, progress: Report) -> list[str]:
         "woken_by_trigger": int(found.woken_bN.sum()) if settings.trigger else None,
         "woken_in_control": None,
     }
+    control: Dormancy | None = None
     if settings.control and settings.trigger:
         control = _dormancy(_model(workbench, settings.control), reference, triggered, marked_mS)
         record["woken_in_control"] = int(control.woken_bN.sum())
     record |= _with_clusters(workbench, model, found, (reference, triggered), marked_mS, progress)
+    for row in record["woken"]:
+        on = None if control is None else float(control.other.on_bN[row["block"], row["neuron"]])
+        row["on_trigger_in_control"] = on
     workbench.folder.write_json(DORMANT, record)
     return [DORMANT]
 

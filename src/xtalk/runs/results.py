@@ -4,6 +4,7 @@ import time
 from functools import partial
 from typing import Any
 
+from xtalk.crosscoder.saving import CFG
 from xtalk.evaluation.baselines import ModelBaselines
 from xtalk.evaluation.evaluate import Evaluation, evaluate_crosscoder
 from xtalk.evaluation.fidelity import Fidelity
@@ -20,7 +21,13 @@ from xtalk.runs.workbench import Workbench
 
 METRICS = "metrics.json"
 REPORT_DATA = "report_data.json"
+SHOWN, SHOWN_NEURONS = 10, 40  # clusters and neurons that a report lists at most
 EMBEDDED_TEXT = "text that the embedded model itself wrote"
+
+
+def validation_file(name: str) -> str:
+    """Where `xtalk validate` keeps what it found of a crosscoder."""
+    return f"validation/{name}.json"
 
 
 def evaluate_one(workbench: Workbench, spec: CrosscoderSpec, progress: Report) -> list[str]:
@@ -57,8 +64,8 @@ def write_results(workbench: Workbench, started: float) -> list[str]:
     folder, config = workbench.folder, workbench.config
     parts = [folder.read_json(_part(spec)) for spec in config.crosscoders]
     strongest = [folder.read_json(f"interactions/{spec.name}.json") for spec in config.crosscoders]
-    elsewhere = [strongest_file(spec.name, site) for spec in config.crosscoders for site in SITES]
-    baselines, model = workbench.baselines, workbench.model
+    elsewhere, validated = _beside_the_steps(workbench)
+    baselines, model, dormant = workbench.baselines, workbench.model, folder.read_json(DORMANT)
     metrics = {
         "schema": "xtalk.metrics/1",
         "seed": config.seed,
@@ -73,7 +80,8 @@ def write_results(workbench: Workbench, started: float) -> list[str]:
         },
         "crosscoders": [part["metrics"] for part in parts],
         "clusters": _clusters(folder.read_json(CLUSTERS)),
-        "dormant": _dormant(folder.read_json(DORMANT)),
+        "dormant": _dormant(dormant),
+        "validation": [_validation(record) for record in validated],
         "certificates": folder.read_json(CERTIFICATES),
     }
     data = {
@@ -84,13 +92,50 @@ def write_results(workbench: Workbench, started: float) -> list[str]:
         **{
             key: [row for part in parts for row in part[key]] for key in ("ablations", "few_hot", "tightness")
         },
-        "interaction_matrices": [part["matrix"] for part in strongest]
-        + [folder.read_json(name) for name in elsewhere if folder.file(name).exists()],
+        "interaction_matrices": [part["matrix"] for part in (*strongest, *elsewhere)],
         "features": [feature for part in strongest for feature in part["features"]],
+        "validation": [
+            {"crosscoder": record["crosscoder"], **row} for record in validated for row in record["rows"]
+        ],
+        "dormancy": _dormancy(dormant),
     }
     folder.write_json(REPORT_DATA, ReportData.model_validate(data).model_dump(mode="json"))
     folder.write_json(METRICS, metrics)
     return [METRICS, REPORT_DATA]
+
+
+def _beside_the_steps(workbench: Workbench) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What `xtalk interact --site` and `xtalk validate` left, where it is of the crosscoders as they are."""
+    folder, elsewhere, validated = workbench.folder, list[dict[str, Any]](), list[dict[str, Any]]()
+    for spec in workbench.config.crosscoders:
+        source = folder.read_json(f"crosscoders/{spec.name}/{CFG}")["sae_weights_sha256"]
+        for into, names in (
+            (elsewhere, [strongest_file(spec.name, site) for site in SITES if site != "mlp"]),
+            (validated, [validation_file(spec.name)]),
+        ):
+            records = [folder.read_json(name) for name in names if folder.file(name).exists()]
+            into += [record for record in records if record["source"] == source]
+    return elsewhere, validated
+
+
+def _validation(record: dict[str, Any]) -> dict[str, Any]:
+    """A crosscoder's row in metrics.json: rank correlations, mean over blocks, by effect and weighting."""
+    rho: dict[str, dict[str, Any]] = {}
+    for row in record["rows"]:
+        if row["block"] == "mean":
+            rho.setdefault(f"{row['effect']}_per_{row['weighting']}", {})[row["measure"]] = row["rho"]
+    return {"crosscoder": record["crosscoder"], "tokens": record["tokens"], "rho": rho}
+
+
+def _dormancy(record: dict[str, Any]) -> dict[str, Any]:
+    """What the report shows: neurons that wake most, and clusters by how they go with dormancy."""
+    return {
+        "woken": sorted(record["woken"], key=lambda one: -one["on_trigger"])[:SHOWN_NEURONS],
+        **{
+            key: sorted(record[key], key=lambda one: one["p_value"])[:SHOWN]
+            for key in ("clusters", "clusters_of_woken", "clusters_of_rare_latents")
+        },
+    }
 
 
 def _clusters(record: dict[str, Any]) -> dict[str, Any]:

@@ -60,7 +60,8 @@ def _interact_one(
     for site, matrix in measured.matrices.items():
         names += [f"interactions/{spec.name}.{site}.safetensors", strongest_file(spec.name, site)]
         replace(matrix, source=source).save(folder.file(names[-2]))
-        folder.write_json(names[-1], strongest_pairs(workbench, spec.name, site, matrix, codes_BL))
+        shown = strongest_pairs(workbench, spec.name, site, matrix, codes_BL)
+        folder.write_json(names[-1], {"source": source, "matrix": shown})
     if measured.coverage is not None:
         names.append(f"interactions/{spec.name}.attention.json")
         folder.write_json(names[-1], {"keys": KEYS, "coverage": measured.coverage})

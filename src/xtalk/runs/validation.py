@@ -1,6 +1,7 @@
 """Validation of a run's crosscoders: their measures of interaction judged by interventions on held-out text.
 
-A command of its own, `xtalk validate`, since it takes longer than an evaluation; validation/NAME.json.
+A command of its own, `xtalk validate`, since it takes longer than an evaluation. Leaves validation/NAME.json,
+which the next `evaluate` and `report` show.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from xtalk.errors import XtalkError
 from xtalk.evaluation.validation import ValidationConfig, validate_interactions
 from xtalk.runs.folder import RunFolder
 from xtalk.runs.progress import Report, silent
+from xtalk.runs.results import REPORT_DATA, validation_file
 from xtalk.runs.workbench import Workbench
 
 SCHEMA = "xtalk.validation/2"
@@ -53,7 +55,7 @@ def _validate_one(workbench: Workbench, name: str, tokens: int, progress: Report
         "seed": seed,
         "config": asdict(config),
     }
-    path = f"validation/{name}.json"
+    path = validation_file(name)
     if folder.file(path).exists() and folder.read_json(path).items() >= done.items():
         return path
     rows = validate_interactions(
@@ -65,4 +67,5 @@ def _validate_one(workbench: Workbench, name: str, tokens: int, progress: Report
         progress=partial(progress, f"validate {name}"),
     )
     folder.write_json(path, done | {"rows": [asdict(row) for row in rows]})
+    folder.file(REPORT_DATA).unlink(missing_ok=True)  # to be written again with this
     return path
