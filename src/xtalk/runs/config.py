@@ -226,7 +226,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "loss_metric_tokens": 8192,
         },
         "crosscoder": {"d_sae": 1024, "k": 32, "architecture": "batchtopk"},
-        "training": {"steps": 700, "batch_tokens": 512, "lr": 2e-3, "warmup_steps": 100},
+        "training": {"steps": 500, "batch_tokens": 512, "lr": 2e-3, "warmup_steps": 100},
         "crosscoders": (
             {"name": UNPENALISED, "penalties": {}},
             {"name": "paper-300", "penalties": {"sum_minus_max": 300.0}},
@@ -234,10 +234,10 @@ PRESETS: dict[str, dict[str, Any]] = {
                 "name": "sparse",
                 "penalties": {
                     "sum_minus_max": 30.0,
-                    "keep_one": 32.0,
-                    "full_sum": 16.0,
-                    "keep_one_kl": 4.0,
-                    "full_sum_kl": 4.0,
+                    "keep_one": 16.0,
+                    "full_sum": 8.0,
+                    "keep_one_kl": 32.0,
+                    "full_sum_kl": 16.0,
                 },
             },
         ),
