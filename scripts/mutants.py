@@ -21,6 +21,10 @@ from hypothesis import Phase, settings
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "xtalk_check"
 CLOPPER = "population_accuracy_is_clopper_and_pearsons"
+DENOMINATOR = "margins_times_the_denominator_are_bounded_below"
+OWN = "tokens_of_their_own_prove_all_that_is_true"
+SUPPORTED = "only_tasks_of_two_parts_are_supported"
+ALIKE = "columns_of_tokens_alike_lose_nothing"
 DATA = "claims_and_data_are_those_of_the_specification"
 DOMINANT = "what_is_not_dominant_is_charged_what_it_can_cost"
 PAIRS = "pairs_are_charged_what_they_can_cost"
@@ -129,6 +133,8 @@ TASKS = [
     ),
     ("return classes[1 + tokens[0]]", "return classes[1]", "answers_and_totals"),
     ("2 * copies > self.n", "2 * copies >= self.n", "answers_and_totals"),
+    ("max(answer, other) if", "min(answer, other) if", "tokens_of_their_own_prove_all_that_is_true"),
+    ("(answer + other) % self.answers", "(answer + other)", "tokens_of_their_own_prove_all_that_is_true"),
     ("for group in groups if group is not own]", "for group in groups]", "cells_partition_the_space"),
 ]
 T3 = [
@@ -262,8 +268,8 @@ NETWORK = [
 CODEBOOK = [
     ("else ball - centre", "else arb(0)", "margins_are_bounded_below"),
     ("hull(entries) for entries", "entries[0] for entries", "margins_are_bounded_below"),
-    ("if not all(members):", "if not members:", "codebooks_are_partitions"),
-    ("        advice.done()\n", "", "codebooks_are_partitions"),
+    ("if len(set(columns)) < len(blocks):", "if not blocks:", "codebooks_are_partitions"),
+    ("    advice.done()\n", "", "codebooks_are_partitions"),
 ]
 BRUTE_FORCE = [
     ("margin > 0 if winning.least", "margin >= 0 if winning.least", "ties_lose_or_go_to_the_lowest"),
@@ -300,9 +306,37 @@ MAIN = [
     ('given.choice("theorem", theorem)', 'given.choice("theorem", *THEOREMS)', "identity_is_checked"),
     ("    given.done()\n", "", "identity_is_checked"),
 ]
+ATTENTION = [
+    ("before = Task(question.name, question.n - 1,", "before = Task(question.name, question.n,", OWN),
+    ("question.joined(cell.answer, *asked)", "cell.answer", OWN),
+    ("if len(asked) > 1:", "if not asked:", "query_columns_are_of_one_class"),
+    ("len(asking) * cell.arrangements * fillings", "cell.arrangements * fillings", ALIKE),
+    ("len(asking) * cell.arrangements * fillings", "len(asking) * fillings", OWN),
+    (", w_query), keys)", ", w_key), keys)", DENOMINATOR),
+    ("resting + work.product(embed, unembed) if residual", "resting if residual", DENOMINATOR),
+    ("b_logit = work.product(b_out, unembed) + arb_mat", "b_logit = arb_mat", DENOMINATOR),
+    ("hull(entries) for entries", "entries[0] for entries", DENOMINATOR),
+    ("hull(score - shift for score, shift", "max(score - shift for score, shift", DENOMINATOR),
+    ("hull(score - shift for score", "hull(score for score", DENOMINATOR),
+    ("[hull(shifted[t] for t in members) for", "[shifted[members[0]] for", DENOMINATOR),
+    ("own = [of_query[q] - shift for", "own = [of_query[q] for", DENOMINATOR),
+    ("both = [a + b for", "both = [a for", DENOMINATOR),
+    ("[weight * margin for margin in _ahead(both", "[margin for margin in _ahead(both", DENOMINATOR),
+    ("[smallest(of_answer) for", "[of_answer[0] for", DENOMINATOR),
+    ("[weight * (a + b) for", "[weight * a for", DENOMINATOR),
+    ("[weight * (a + b) for", "[a + b for", DENOMINATOR),
+    ("hull(margins)\n", "margins[0]\n", DENOMINATOR),
+    ("[logits[right] - logit for", "[logit - logits[right] for", DENOMINATOR),
+    ("unit = 1 / largest if", "unit = -1 / largest if", "bounds_are_scaled_by_one_positive_number"),
+    ("[[score * unit for", "[[score for", "bounds_are_scaled_by_one_positive_number"),
+    ('not in ("max", "min", "modular_addition") or question.n < 2', "is None", SUPPORTED),
+    ("len(terms) * len(terms[0])", "0", "length_is_counted"),
+    ("len(ahead) * len(resting)", "0", "length_is_counted"),
+]
 # (what stands once in the file, what stands there instead, the test that must notice), by file
 MUTANTS = {
     "activations.py": ACTIVATIONS,
+    "attention.py": ATTENTION,
     "brute_force.py": BRUTE_FORCE,
     "codebook.py": CODEBOOK,
     "counting.py": COUNTING,

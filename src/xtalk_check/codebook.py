@@ -1,4 +1,4 @@
-"""Columns: groups of tokens that a proof treats as one, by a centre and a box around it."""
+"""Columns: groups of tokens that a proof treats as one, by what encloses all of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,22 +12,47 @@ from xtalk_check.work import hull
 
 
 @dataclass(frozen=True)
-class Codebook:
-    """A partition of the tokens into columns, and of the columns into blocks.
+class Partition:
+    """A partition of the tokens into columns, and of the columns into blocks."""
+
+    columns: Sequence[int]  # of each token
+    blocks: Sequence[int]  # of each column
+
+    def block(self, token: int) -> int:
+        """The block of a token."""
+        return self.blocks[self.columns[token]]
+
+    @property
+    def members(self) -> list[list[int]]:
+        """The tokens of each column."""
+        members: list[list[int]] = [[] for _ in self.blocks]
+        for token, column in enumerate(self.columns):
+            members[column].append(token)
+        return members
+
+
+def read_partition(advice: Fields, tokens: int) -> Partition:
+    """Read a partition, any of which is sound; null columns make every token a column of its own."""
+    identity = advice.null("columns")
+    columns = range(tokens) if identity else advice.integers("columns", 0, tokens - 1, tokens)
+    blocks = advice.integers("blocks", 0, max(columns), max(columns) + 1)
+    advice.done()
+    if len(set(columns)) < len(blocks):
+        raise Rejected("a codebook has a column without tokens")
+    return Partition(columns, blocks)
+
+
+@dataclass(frozen=True)
+class Codebook(Partition):
+    """A partition with centres and boxes.
 
     For each token t of column i and each neuron k, hidden[t][k] is in centres[i][k] + boxes[i][k], and
     direct[t][c] is in direct[i][c] for each class c. Boxes of single tokens are exactly 0.
     """
 
-    columns: Sequence[int]  # of each token
-    blocks: Sequence[int]  # of each column
     centres: list[list[arb]]
     boxes: list[list[arb]]
     direct: list[list[arb]]
-
-    def block(self, token: int) -> int:
-        """The block of a token."""
-        return self.blocks[self.columns[token]]
 
     @classmethod
     def read(cls, advice: Fields, network: Network) -> "Codebook":
@@ -35,18 +60,10 @@ class Codebook:
 
         Cost: V (N + C) unions of balls, none where every token is a column of its own (null).
         """
-        tokens = len(network.hidden)
-        identity = advice.null("columns")
-        columns = range(tokens) if identity else advice.integers("columns", 0, tokens - 1, tokens)
-        members: list[list[int]] = [[] for _ in range(max(columns) + 1)]
-        for token, column in enumerate(columns):
-            members[column].append(token)
-        if not all(members):
-            raise Rejected("a codebook has a column without tokens")
-        blocks = advice.integers("blocks", 0, len(members) - 1, len(members))
-        advice.done()
+        partition = read_partition(advice, len(network.hidden))
+        members = partition.members
         hidden = [_hulls([network.hidden[token] for token in own]) for own in members]
-        direct = network.direct or [[arb(0)] * network.classes] * tokens
+        direct = network.direct or [[arb(0)] * network.classes] * len(network.hidden)
         centres = [
             row if len(own) == 1 else [ball.mid() for ball in row]
             for own, row in zip(members, hidden, strict=True)
@@ -55,9 +72,8 @@ class Codebook:
             [arb(0) if ball is centre else ball - centre for ball, centre in zip(row, middle, strict=True)]
             for row, middle in zip(hidden, centres, strict=True)
         ]
-        return cls(
-            columns, blocks, centres, boxes, [_hulls([direct[token] for token in own]) for own in members]
-        )
+        logits = [_hulls([direct[token] for token in own]) for own in members]
+        return cls(partition.columns, partition.blocks, centres, boxes, logits)
 
 
 def _hulls(vectors: list[list[arb]]) -> list[arb]:

@@ -33,7 +33,7 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
     certified = 0
     for cell in question.cells(*codebooks):
         bounds = _bounds(cell, codebooks, network, winning, work)
-        certified += cell.arrangements * _right(cell, bounds, winning, bits, work)
+        certified += cell.arrangements * certified_fillings(cell, bounds, winning, bits, work)
     return settle(claim, certified, question.total)
 
 
@@ -170,7 +170,7 @@ def _steps(phi: Activation, centre: arb, here: arb, slots: list[_Column], work: 
     ]
 
 
-def _right(cell: Cell, bounds: list[Bound], winning: Winning, bits: int, work: Work) -> int:
+def certified_fillings(cell: Cell, bounds: list[Bound], winning: Winning, bits: int, work: Work) -> int:
     """A lower bound on the number of fillings of a cell that are answered right.
 
     Wrong answers over which even the worst filling wins drop out. Of the others, either the failures against

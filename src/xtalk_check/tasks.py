@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import combinations_with_replacement, product
 from math import comb, factorial, prod
 
-from xtalk_check.codebook import Codebook
+from xtalk_check.codebook import Partition
 from xtalk_check.errors import Rejected
 from xtalk_check.reading import Fields
 
@@ -98,6 +98,12 @@ class Task:
         most, copies = Counter(classes).most_common(1)[0]
         return most if 2 * copies > self.n else None
 
+    def joined(self, answer: int, other: int) -> int:
+        """The answer of a sequence whose two parts have these answers; of max, min and modular_addition."""
+        if self.name == "modular_addition":
+            return (answer + other) % self.answers
+        return max(answer, other) if self.name == "max" else min(answer, other)
+
     def sequences(self) -> Iterator[tuple[tuple[int, ...], int]]:
         """Every sequence, up to the order of its tokens where that does not matter, and its orders."""
         if self.name == "lookup":
@@ -107,7 +113,7 @@ class Task:
         for tokens in combinations_with_replacement(range(len(self.classes)), self.n):
             yield tokens, _arrangements(Counter(tokens).values())
 
-    def cells(self, anchor: Codebook, rest: Codebook) -> Iterator[Cell]:
+    def cells(self, anchor: Partition, rest: Partition) -> Iterator[Cell]:
         """Disjoint cells of sequences with an answer: all of them, if for majority each class is one block.
 
         Refuses anchor blocks (for modular addition, blocks of the rest) whose tokens are of several classes.
@@ -127,7 +133,7 @@ class Task:
         else:
             yield from self._anchored_cells(anchor, rest, of_block)
 
-    def _anchored_cells(self, anchor: Codebook, rest: Codebook, of_block: dict[int, int]) -> Iterator[Cell]:
+    def _anchored_cells(self, anchor: Partition, rest: Partition, of_block: dict[int, int]) -> Iterator[Cell]:
         """Some copies of an anchor block, which decide the answer; beside them tokens that leave it to them.
 
         For max and min, these come after the anchor block in the order of classes, then of blocks.
@@ -145,7 +151,7 @@ class Task:
                 for slots, arrangements in free.multisets(self.n - copies):
                     yield Cell(answer, (own.slot(block, copies), *slots), arrangements * comb(self.n, copies))
 
-    def _lookup_cells(self, anchor: Codebook, rest: Codebook) -> Iterator[Cell]:
+    def _lookup_cells(self, anchor: Partition, rest: Partition) -> Iterator[Cell]:
         """A query, a block of values of its key, and a block of values of each other key."""
         groups = self._groups()
         for query, own in enumerate(groups):
@@ -168,7 +174,7 @@ class Task:
 class _Slots:
     """Some tokens, by the blocks of their columns: what a slot may be filled with."""
 
-    def __init__(self, codebook: int, tokens: Iterable[int], partition: Codebook) -> None:
+    def __init__(self, codebook: int, tokens: Iterable[int], partition: Partition) -> None:
         self._codebook = codebook
         self._columns: dict[int, Counter[int]] = {}
         for token in tokens:

@@ -26,7 +26,7 @@ from xtalk_check.codebook import Codebook
 from xtalk_check.errors import Rejected
 from xtalk_check.network import Network
 from xtalk_check.reading import Fields, parse_weights
-from xtalk_check.t3 import Bound, _bounds, _Column, _neuron, _right
+from xtalk_check.t3 import Bound, _bounds, _Column, _neuron, certified_fillings
 from xtalk_check.tasks import Cell, Slot, Task
 from xtalk_check.winning import Winning
 from xtalk_check.work import PRECISION, Work
@@ -267,12 +267,12 @@ def test_hill_climbing_inside_boxes_finds_no_counterexample():
 
 
 def right(copies: int, bounds, bits: int, ties: str) -> int:
-    """The number of fillings of a slot of two columns that `_right` counts, for the answer 0."""
+    """The number of fillings of a slot of two columns that are certified, for the answer 0."""
     cell = Cell(0, (Slot(1, 0, (0, 1), (1, 1), copies),), 1)
     given = [
         Bound(wrong + 1, arb(base), [[arb(s) for s in scores]]) for wrong, (base, scores) in enumerate(bounds)
     ]
-    return _right(cell, given, Winning(ties, arb(0)), bits, Work())
+    return certified_fillings(cell, given, Winning(ties, arb(0)), bits, Work())
 
 
 def test_fillings_are_counted_with_scores_rounded_down():

@@ -1,0 +1,103 @@
+"""A layer of attention on sequences of tokens, by the slow obvious formula, and certificates about it."""
+
+import hashlib
+import random
+from math import exp, prod
+
+from reference.product_space import Tensors, codebook, right_answer, sequences
+
+NAMES = ("embed", "w_query", "w_key", "w_value", "w_out", "b_out", "unembed", "b_unembed")
+
+
+def random_attention(seed: int, V: int, D: int, H: int, C: int, scale: float = 0.8) -> Tensors:
+    """Weights that float32 holds exactly."""
+    rng = random.Random(seed)
+    shapes = ((V, D), (D, H), (D, H), (D, H), (H, D), (D,), (D, C), (C,))
+    return {
+        name: (shape, [round(rng.gauss(0, scale) * 1024) / 1024 for _ in range(prod(shape))])
+        for name, shape in zip(NAMES, shapes, strict=True)
+    }
+
+
+def attention_solver(V: int) -> Tensors:
+    """Answers max of at most 7: the score of token t is 2 t, and each token speaks for itself."""
+    identity = (V, V), [float(i == j) for i in range(V) for j in range(V)]
+    first = [float(j == 0) for _ in range(V) for j in range(V)]
+    rising = [2.0 * i * float(j == 0) for i in range(V) for j in range(V)]
+    return {
+        "embed": identity,
+        "w_query": ((V, V), first),
+        "w_key": ((V, V), rising),
+        "w_value": identity,
+        "w_out": identity,
+        "b_out": ((V,), [0.0] * V),
+        "unembed": identity,
+        "b_unembed": ((V,), [0.0] * V),
+    }
+
+
+def attention_spec(**task) -> dict:
+    defaults = {
+        "name": "max",
+        "n": 3,
+        "answers": 4,
+        "classes": [0, 1, 2, 3],
+        "residual": False,
+        "ties": "lose",
+    }
+    return {
+        "format": "xtalk.spec/1",
+        "theorem": "T3 attention",
+        "weights": None,
+        "task": defaults | task,
+    }
+
+
+def attention_certificate(weights: bytes, certified: int = 0, total: int = 64, **advice) -> dict:
+    partitions = {
+        "query": codebook(range(4)),
+        "anchor": codebook(range(4)),
+        "rest": codebook([0] * 4),
+        "bits": 10,
+    }
+    return {
+        "format": "xtalk.certificate/1",
+        "theorem": "T3 attention",
+        "weights": hashlib.sha256(weights).hexdigest(),
+        "claim": {"certified": certified, "total": total},
+        "advice": partitions | advice,
+    }
+
+
+def run(tensors: Tensors, tokens, residual: bool) -> tuple[list[float], list[float]]:
+    """The scores of all positions and the logits, in plain loops."""
+
+    def matrix(name):
+        (rows, columns), values = tensors[name]
+        return [values[i * columns : (i + 1) * columns] for i in range(rows)]
+
+    def times(x, w):
+        return [sum(x[i] * w[i][j] for i in range(len(x))) for j in range(len(w[0]))]
+
+    x = [matrix("embed")[t] for t in tokens]
+    query = times(x[-1], matrix("w_query"))
+    keys = [times(row, matrix("w_key")) for row in x]
+    scores = [sum(a * b for a, b in zip(query, key, strict=True)) for key in keys]
+    whole = sum(exp(s) for s in scores)
+    mixed = [sum(exp(s) / whole * row[d] for s, row in zip(scores, x, strict=True)) for d in range(len(x[0]))]
+    y = times(times(mixed, matrix("w_value")), matrix("w_out"))
+    y = [a + b for a, b in zip(y, tensors["b_out"][1], strict=True)]
+    if residual:
+        y = [a + b for a, b in zip(y, x[-1], strict=True)]
+    logits = [a + b for a, b in zip(times(y, matrix("unembed")), tensors["b_unembed"][1], strict=True)]
+    return scores, logits
+
+
+def count_right_by_attention(tensors: Tensors, task: dict) -> tuple[int, int]:
+    """How many sequences are answered right, with ties lost, and how many there are."""
+    right = total = 0
+    for tokens in sequences(task):
+        total += 1
+        answer, found = right_answer(task, tokens), run(tensors, tokens, task["residual"])[1]
+        right += all(found[answer] > other for c, other in enumerate(found) if c != answer)
+    return right, total
