@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from sklearn.cluster import AffinityPropagation
+from sklearn.cluster import HDBSCAN, AffinityPropagation
 from sklearn.metrics import adjusted_rand_score
 
 from xtalk.clustering import METHODS, Similarity, find_clusters, methods
@@ -52,6 +52,25 @@ def test_affinity_propagation_takes_the_similarity_as_such():
     assert adjusted_rand_score(labels["euclidean"][together], found.labels_L[together]) < 0.9
 
 
+@pytest.mark.parametrize("across", [0.0, 0.1])
+def test_hdbscan_of_listed_pairs_is_that_of_all_pairs(across: float):
+    """Also where clusters are pieces of their own, and latents have fewer neighbours than make a core."""
+    rng = np.random.default_rng(3)
+    listed = np.triu(rng.random((96, 96)) < 0.6, 1)
+    scale = (TRUTH[:, None] == TRUTH) + across * (rng.random((96, 96)) < 0.3)
+    values = rng.random((96, 96)) * listed * scale
+    values[0, 1:], values[:, 0] = 0, 0
+    values[0, 5] = 0.2
+    values += values.T
+    found = find_clusters(Similarity(LATENTS, sp.csr_array(values)), "hdbscan", 200, seed=0)
+    distance = 1 - values / values.max()
+    np.fill_diagonal(distance, 0)
+    expected = HDBSCAN(min_cluster_size=3, metric="precomputed", copy=True).fit_predict(distance)
+    clear = (expected >= 0) & ((values > 0).sum(1) > 2)  # ties of the others are broken either way
+    assert clear.sum() > 60
+    assert adjusted_rand_score(expected[clear], found.labels_L[LATENTS][clear]) == 1.0
+
+
 def test_a_method_that_does_not_settle_says_so(monkeypatch):
     monkeypatch.setattr(methods, "ITERATIONS", 16)
     assert not find_clusters(blocks(0.9), "affinity-propagation", 200, seed=0).converged
@@ -65,5 +84,10 @@ def test_what_cannot_be_clustered_is_refused(monkeypatch):
         monkeypatch.setattr(methods, "RESOLUTION", 0.1)
         find_clusters(one, "louvain", 3, seed=0)
     monkeypatch.setattr(methods, "MOST_DENSE", 20)
-    with pytest.raises(XtalkError, match="use the method louvain"):
-        find_clusters(blocks(), "spectral", 200, seed=0)
+    for method in ("spectral", "affinity-propagation"):
+        with pytest.raises(
+            XtalkError, match=f"96 latents for {method}, .* at most 20; use .* hdbscan or louvain"
+        ):
+            find_clusters(blocks(), method, 200, seed=0)
+    for method in ("hdbscan", "louvain"):
+        assert find_clusters(blocks(), method, 200, seed=0).count > 5

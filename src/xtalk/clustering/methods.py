@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import networkx as nx
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from sklearn.cluster import HDBSCAN, AffinityPropagation, SpectralClustering
 from sklearn.exceptions import ConvergenceWarning
 
@@ -15,11 +15,13 @@ from xtalk.clustering.similarity import Similarity
 from xtalk.clustering.sparse import entries
 from xtalk.errors import XtalkError
 
-MOST_DENSE = 6000  # latents for the methods that hold every pair: some GB in all
+SPARSE = ("hdbscan", "louvain")  # methods that hold listed pairs alone
+MOST_DENSE = 6000  # latents for the others, which hold every pair: some GB in all
 LATENTS_PER_CLUSTER = 8  # of spectral clustering, which must be told how many clusters there are
 NEIGHBOURS = 10  # of each latent in the graph of the communities
 RESOLUTION = 5.0  # of the communities: at 1 most hold more latents than a reader can take in
 ITERATIONS = 400
+UNRELATED = 1.0  # distance of latents without similarity
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,10 @@ def find_clusters(similarity: Similarity, method: str, n_latents: int, seed: int
     if method not in METHODS:
         raise XtalkError(f"no clustering method {method!r}; expected one of {', '.join(METHODS)}")
     F = len(similarity.latents_F)
-    if method != "louvain" and F > MOST_DENSE:
+    if method not in SPARSE and F > MOST_DENSE:
         raise XtalkError(
             f"{F} latents for {method}, which holds every pair of them; expected at most {MOST_DENSE}; "
-            "use the method louvain"
+            f"use the method {' or '.join(SPARSE)}"
         )
     labels_F, converged = METHODS[method](similarity.values_FF, seed)
     labels_L = np.full(n_latents, -1)
@@ -88,19 +90,33 @@ def _affinity_propagation(values_FF: sp.csr_array, seed: int) -> tuple[Labels, b
 
 
 def _hdbscan(values_FF: sp.csr_array, seed: int) -> tuple[Labels, bool]:
-    distance_FF = _distance(values_FF)
-    return HDBSCAN(
+    model = HDBSCAN(
         min_cluster_size=3,
         metric="precomputed",
+        metric_params={"max_distance": UNRELATED},  # of latents with fewer neighbours than make a core
         copy=False,  # pyright: ignore[reportArgumentType]: its stub is wrong
-    ).fit_predict(distance_FF), True
+    )
+    return model.fit_predict(_distance(values_FF)), True
 
 
-def _distance(values_FF: sp.csr_array) -> Float[np.ndarray, "F F"]:
-    """1 for unrelated latents; 0 for the most similar pair, and on the diagonal."""
-    distance_FF = 1 - values_FF.toarray() / values_FF.max()
-    np.fill_diagonal(distance_FF, 0)
-    return distance_FF
+def _distance(values_FF: sp.csr_array) -> sp.csr_array:
+    """UNRELATED less the similarity over its largest, of the pairs that have one; 0 on the diagonal.
+
+    So that the library finds one piece and enough neighbours, a ring of pairs without similarity is stored
+    too, at the distance that they have: but for ties, single linkage is that of all pairs.
+    """
+    pairs, F = entries(values_FF), len(values_FF.indptr) - 1
+    own = np.arange(F)
+    ring = np.concatenate([own * F + (own + step) % F for step in (-2, -1, 1, 2)])
+    related = pairs.rows * F + pairs.columns
+    unrelated = np.setdiff1d(ring, np.concatenate([related, own * F + own]))
+    keys = np.concatenate([related, unrelated, own * F + own])
+    least = np.finfo(np.float64).tiny  # a stored 0 off the diagonal would be no distance
+    close = np.maximum(UNRELATED * (1 - pairs.values / pairs.values.max()), least)
+    values = np.concatenate([close, np.full(len(unrelated), UNRELATED), np.zeros(F)])
+    order = np.argsort(keys)
+    start = np.concatenate([[0], np.cumsum(np.bincount(keys // F, minlength=F))])
+    return sp.csr_array((values[order], keys[order] % F, start), shape=(F, F))
 
 
 def _spectral(values_FF: sp.csr_array, seed: int) -> tuple[Labels, bool]:
