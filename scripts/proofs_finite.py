@@ -13,6 +13,7 @@ from math import ceil
 from pathlib import Path
 
 import torch
+from page import PAGE, put
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,7 +25,6 @@ from xtalk.proofs.finite_digits import HELD_OUT, digits, load_digits_network
 from xtalk.proofs.finite_network import accuracy
 from xtalk_check.work import Work
 
-PAGE = Path("docs/proofs.md")
 RISK = 10_000
 NETWORKS = {"seed-0": 0, "seed-1": 1, "seed-2": 2, "post-hoc": 0}
 FORMS = {
@@ -154,15 +154,6 @@ def budget_table() -> str:
         figures = " | ".join(f"{charge.mean():.2f}" for charge in charges)
         lines.append(f"| {rank} of 128 | {unexplained:.3f} | {rise:.3f} | {figures} |")
     return "\n".join(lines)
-
-
-def put(page: str, marker: str, content: str) -> str:
-    """The page with what stands between a marker's two comments replaced."""
-    begin, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
-    if begin not in page or end not in page:
-        raise SystemExit(f"{PAGE} has no {begin} ... {end}")
-    before, rest = page.split(begin, 1)
-    return before + begin + "\n" + content + "\n" + end + rest.split(end, 1)[1]
 
 
 def main() -> None:

@@ -4,13 +4,17 @@ from proofs.small_networks import LOOKUP, MAX, random_network
 
 from xtalk.crosscoder.config import CrosscoderConfig
 from xtalk.crosscoder.crosscoder import Crosscoder
-from xtalk.proofs.dictionary import HOOK_NAMES, NetworkActivations, read_dictionary
+from xtalk.proofs.attention_network import AttentionNetwork, AttentionSizes
+from xtalk.proofs.dictionary import NetworkActivations, read_attention_dictionary, read_dictionary
+from xtalk.proofs.sum_network import SumNetwork
 
 
 def crosscoder_of(directions_LD):
     """A crosscoder that reads and writes each latent's direction at the MLP's input."""
     latents, width = directions_LD.shape
-    crosscoder = Crosscoder(CrosscoderConfig(d_in=width, d_sae=latents, k=1, hook_names=HOOK_NAMES))
+    crosscoder = Crosscoder(
+        CrosscoderConfig(d_in=width, d_sae=latents, k=1, hook_names=SumNetwork.hook_names)
+    )
     with torch.no_grad():
         crosscoder.W_enc[1] = directions_LD.T
         crosscoder.W_dec[:, 1] = directions_LD
@@ -53,4 +57,21 @@ def test_activations_are_those_of_the_sequences():
     assert read.shape == (2, 1, 3, 5) and len(source.sequences) == 40
     torch.testing.assert_close(read[:, 0, 0], x)
     torch.testing.assert_close(read[:, 0, 2], network.mlp(x))
-    assert source.identity.hookpoints == HOOK_NAMES
+    assert source.identity.hookpoints == SumNetwork.hook_names
+
+
+def test_tokens_that_attend_to_themselves_choose_their_feature():
+    """Features read the embedding here, and the value there."""
+    network = AttentionNetwork(AttentionSizes(7, 3, 5, 5), torch.Generator().manual_seed(0))
+    crosscoder = Crosscoder(CrosscoderConfig(d_in=5, d_sae=5, k=1, hook_names=network.hook_names))
+    with torch.no_grad():
+        network.embed.copy_(torch.eye(5)[[0, 1, 2, 0, 1, 3, 3]])
+        network.w_value.copy_(torch.eye(5))
+        network.w_out.copy_(torch.eye(5))
+        crosscoder.W_dec[:, 0] = torch.eye(5)
+        for hookpoint in range(2):
+            crosscoder.W_enc.zero_()
+            crosscoder.W_enc[hookpoint] = torch.eye(5)
+            dictionary = read_attention_dictionary(crosscoder, network, MAX)
+            assert dictionary.feature_of_token == (0, 1, 2, 0, 1, 3, 3)
+            assert dictionary.columns.of_token == (0, 1, 2, 0, 1, 3, 3)

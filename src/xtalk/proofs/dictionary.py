@@ -1,7 +1,7 @@
-"""From a crosscoder on a sum network to the groups of tokens that a certificate treats alike."""
+"""From a crosscoder on a small network to the groups of tokens that a certificate treats alike."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,39 +12,33 @@ from torch import Tensor
 from xtalk.activations import SourceIdentity
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.data.tokens import token_sequences
+from xtalk.proofs.attention_network import AttentionNetwork
 from xtalk.proofs.product_bound import Columns
 from xtalk.proofs.product_tasks import ProductTask
 from xtalk.proofs.sum_network import SumNetwork
 
-HOOK_NAMES = ("embedding", "blocks.0.ln2", "blocks.0.mlp_out")
-"""Where the crosscoder reads: the sum of embeddings, the MLP's input (the same sum: no norm), its output."""
-
 
 class NetworkActivations:
-    """Activations of a sum network on random sequences of its task, one row per sequence."""
+    """Activations of a network on random sequences of its task, one row per sequence."""
 
-    def __init__(self, network: SumNetwork, task: ProductTask, rows: int, seed: int) -> None:
+    def __init__(
+        self, network: SumNetwork | AttentionNetwork, task: ProductTask, rows: int, seed: int
+    ) -> None:
         self._network = network
         self._tokens_Rn = task.sample(rows, torch.Generator().manual_seed(seed))
         numbers = np.arange(rows, dtype=np.int32)[:, None]
         self.sequences = token_sequences(numbers, numbers)
         digest = hashlib.sha256(self._tokens_Rn.numpy().astype("<i4").tobytes()).hexdigest()
-        self.identity = SourceIdentity(weights_hash(network), digest, HOOK_NAMES)
+        self.identity = SourceIdentity(weights_hash(network), digest, network.hook_names)
         self.d_model = network.sizes.d_model
 
+    @torch.no_grad()
     def read(self, rows: Int[np.ndarray, "n"]) -> Iterator[Float[Tensor, "m S P D"]]:
         """Activations of the sequences `rows`, in that order."""
-        x_BD = self._network.residual_stream(self._tokens_Rn[torch.from_numpy(rows)])
-        yield activations(self._network, x_BD)[:, None]
+        yield self._network.activations(self._tokens_Rn[torch.from_numpy(rows)])[:, None]
 
 
-@torch.no_grad()
-def activations(network: SumNetwork, x_BD: Float[Tensor, "B D"]) -> Float[Tensor, "B P D"]:
-    """Activations at `HOOK_NAMES` for given sums of embeddings."""
-    return torch.stack([x_BD, x_BD, network.mlp(x_BD)], 1)
-
-
-def weights_hash(network: SumNetwork) -> str:
+def weights_hash(network: SumNetwork | AttentionNetwork) -> str:
     """The sha256 of a network's weights."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
@@ -83,17 +77,35 @@ def read_dictionary(crosscoder: Crosscoder, network: SumNetwork, task: ProductTa
     for group, mean_D in zip(groups, mean_GD, strict=True):
         x_VD[group] -= mean_D
     norm_L = crosscoder.W_dec[:, crosscoder.hook_index("blocks.0.ln2")].norm(dim=1)
-    strength_VL = crosscoder.pre_activations(activations(network, x_VD)) * norm_L
-    features = strength_VL.argmax(1).tolist()
+    strength_VL = crosscoder.pre_activations(network.activations_at(x_VD)) * norm_L
     key_of_token = {token: key for key, group in enumerate(groups) for token in group}
     queries = task.n - 1 if task.name == "lookup" else 0  # each asks for a key of its own, and stands alone
+    features = strength_VL.argmax(1).tolist()
     kinds = [
         (task.classes[token], key_of_token[token], token if token < queries else feature)
         for token, feature in enumerate(features)
     ]
+    return _dictionary(features, kinds)
+
+
+@torch.no_grad()
+def read_attention_dictionary(
+    crosscoder: Crosscoder, network: AttentionNetwork, task: ProductTask
+) -> Dictionary:
+    """The feature that is strongest where a token attends to itself alone: on its embedding and its value.
+
+    Strength is the pre-activation times the norm of the feature's direction in the embedding.
+    """
+    alone_VPD = network.activations(torch.arange(task.vocabulary)[:, None])
+    strength_VL = crosscoder.pre_activations(alone_VPD) * crosscoder.W_dec[:, 0].norm(dim=1)
+    features = strength_VL.argmax(1).tolist()
+    return _dictionary(features, list(zip(task.classes, features, strict=True)))
+
+
+def _dictionary(features: list[int], kinds: Sequence[tuple[int, ...]]) -> Dictionary:
+    """Columns are the tokens of one kind."""
     number = {kind: column for column, kind in enumerate(sorted(set(kinds)))}
-    columns = tuple(number[kind] for kind in kinds)
-    return Dictionary(tuple(features), Columns(columns))
+    return Dictionary(tuple(features), Columns(tuple(number[kind] for kind in kinds)))
 
 
 def _groups(task: ProductTask) -> list[range]:

@@ -30,8 +30,11 @@ class SumNetwork(nn.Module):
     """logits = (MLP(x) + x) unembed + b_unembed, x the sum of the tokens' embeddings.
 
     `embed (V, D)`, `w_in (D, N)`, `b_in (N)`, `w_out (N, D)`, `b_out (D)`, `unembed (D, C)`, `b_unembed (C)`.
-    Without `residual`, x reaches the logits through the MLP alone.
+    Without `residual`, x reaches the logits through the MLP alone. Crosscoders read at `hook_names`: the sum
+    of embeddings, the MLP's input (the same sum: there is no norm), its output.
     """
+
+    hook_names = ("embedding", "blocks.0.ln2", "blocks.0.mlp_out")
 
     def __init__(self, sizes: NetworkSizes, generator: torch.Generator) -> None:
         super().__init__()
@@ -60,6 +63,14 @@ class SumNetwork(nn.Module):
     def mlp(self, x_BD: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
         """The MLP's output."""
         return self.activation(x_BD @ self.w_in + self.b_in) @ self.w_out + self.b_out
+
+    def activations(self, tokens_Bn: Int[Tensor, "B n"]) -> Float[Tensor, "B P D"]:
+        """Activations at `hook_names`."""
+        return self.activations_at(self.residual_stream(tokens_Bn))
+
+    def activations_at(self, x_BD: Float[Tensor, "B D"]) -> Float[Tensor, "B P D"]:
+        """Activations at `hook_names` for given sums of embeddings."""
+        return torch.stack([x_BD, x_BD, self.mlp(x_BD)], 1)
 
     def forward(self, tokens_Bn: Int[Tensor, "B n"], ablated: bool = False) -> Float[Tensor, "B C"]:
         """The logits; `ablated`: with the MLP's output replaced by its bias."""

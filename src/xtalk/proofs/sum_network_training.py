@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xtalk.proofs.product_bound import Cells, Columns, bound_loss, cell_margins, compact_cells
@@ -42,20 +42,37 @@ def train_network(
     progress: Progress = lambda done, total: None,
 ) -> None:
     """Train a network in place; `columns`, of a crosscoder's dictionary, are needed for the bound."""
+    cells = compact_cells(task, columns) if training.bound and columns else None
+
+    def further(generator: torch.Generator) -> Float[Tensor, ""]:
+        loss = torch.zeros(())
+        if training.direct:
+            loss = loss + training.direct * _direct_logits(network)
+        if cells is not None and columns is not None:
+            loss = loss + training.bound * _bound(network, columns, cells, training.cells, generator)
+        return loss
+
+    learn_task(network, task, training, further, progress)
+
+
+def learn_task(
+    network: nn.Module,
+    task: ProductTask,
+    training: NetworkTraining,
+    further: Callable[[torch.Generator], Float[Tensor, ""]] = lambda generator: torch.zeros(()),
+    progress: Progress = lambda done, total: None,
+) -> None:
+    """Train any network from tokens to logits in place: cross-entropy, and `further` terms of the loss."""
     generator = torch.Generator().manual_seed(training.seed)
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=training.lr, weight_decay=training.weight_decay, fused=True
     )
-    cells = compact_cells(task, columns) if training.bound and columns else None
     for step in range(training.steps):
         rate = min(1.0, (step + 1) / 100, (training.steps - step) / (0.5 * training.steps))
         optimiser.param_groups[0]["lr"] = training.lr * rate
         tokens_Bn = task.sample(training.batch, generator)
         loss = F.cross_entropy(network(tokens_Bn), task.answer(tokens_Bn))
-        if training.direct:
-            loss = loss + training.direct * _direct_logits(network)
-        if cells is not None and columns is not None:
-            loss = loss + training.bound * _bound(network, columns, cells, training.cells, generator)
+        loss = loss + further(generator)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

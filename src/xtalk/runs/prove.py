@@ -15,8 +15,9 @@ from xtalk.crosscoder.config import CrosscoderConfig
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.errors import XtalkError
 from xtalk.files import write_text
+from xtalk.proofs.attention_network import AttentionNetwork
 from xtalk.proofs.certificates import Certificate
-from xtalk.proofs.dictionary import HOOK_NAMES, Dictionary, NetworkActivations, read_dictionary, weights_hash
+from xtalk.proofs.dictionary import Dictionary, NetworkActivations, read_dictionary, weights_hash
 from xtalk.proofs.measuring import Measured, constant_answer, measure
 from xtalk.proofs.product_certificate import (
     Detail,
@@ -211,14 +212,14 @@ def train_subject(config: ProveConfig, *, progress: Report = silent) -> Subject:
     training = NetworkTraining(config.network_steps, direct=direct, seed=config.seed)
     train_network(network, task, training, progress=partial(progress, "train the network"))
     unconstrained = deepcopy(network)
-    crosscoder = _crosscoder(config, task, network, progress)
+    crosscoder = train_dictionary(config, task, network, progress=progress)
     dictionary = read_dictionary(crosscoder, network, task)
     if not config.post_hoc:
         training = NetworkTraining(
             config.aware_steps, lr=3e-3, bound=1.0, direct=direct, seed=config.seed + 1
         )
         train_network(network, task, training, dictionary.columns, partial(progress, "train with the bound"))
-        crosscoder = _crosscoder(config, task, network, progress)
+        crosscoder = train_dictionary(config, task, network, progress=progress)
         dictionary = read_dictionary(crosscoder, network, task)
     return Subject(config, task, network, unconstrained, crosscoder, dictionary)
 
@@ -255,7 +256,14 @@ def prove_subject(subject: Subject, truth: Truth, detail: Detail | None) -> Proo
     return Proof(subject, truth, detail, certificate)
 
 
-def _crosscoder(config: ProveConfig, task: ProductTask, network: SumNetwork, progress: Report) -> Crosscoder:
+def train_dictionary(
+    config: ProveConfig,
+    task: ProductTask,
+    network: SumNetwork | AttentionNetwork,
+    *,
+    progress: Report = silent,
+) -> Crosscoder:
+    """A crosscoder on a network's activations. Errors: XtalkError for penalties where there is no MLP."""
     training = TrainingConfig(
         steps=config.crosscoder_steps,
         batch_tokens=256,
@@ -269,11 +277,15 @@ def _crosscoder(config: ProveConfig, task: ProductTask, network: SumNetwork, pro
     source = NetworkActivations(network, task, training.tokens_needed, config.seed + 1)
     stream = ActivationBatches(source, training.batch_tokens, config.seed, buffer_sequences=4096)
     sizes = CrosscoderConfig(
-        d_in=config.d_model, d_sae=config.dictionary, k=min(task.n, config.dictionary), hook_names=HOOK_NAMES
+        d_in=config.d_model,
+        d_sae=config.dictionary,
+        k=min(task.n, config.dictionary),
+        hook_names=network.hook_names,
     )
     scaling = measure_scaling(stream, 8192)
     report = partial(progress, f"train the crosscoder on {weights_hash(network)[:6]}")
-    return train_crosscoder(sizes, training, stream, network, scaling, progress=report)
+    mlps = network if isinstance(network, SumNetwork) else {}
+    return train_crosscoder(sizes, training, stream, mlps, scaling, progress=report)
 
 
 def _plain(measured: Measured) -> dict[str, Any]:
