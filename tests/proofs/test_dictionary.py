@@ -54,6 +54,7 @@ def test_activations_are_those_of_the_sequences():
     read = next(source.read(rows))
     tokens = MAX.sample(40, torch.Generator().manual_seed(0))[[7, 3]]
     x = network.embed[tokens].sum(1)
+    assert not read.requires_grad
     assert read.shape == (2, 1, 3, 5) and len(source.sequences) == 40
     torch.testing.assert_close(read[:, 0, 0], x)
     torch.testing.assert_close(read[:, 0, 2], network.mlp(x))

@@ -32,10 +32,11 @@ class NetworkActivations:
         self.identity = SourceIdentity(weights_hash(network), digest, network.hook_names)
         self.d_model = network.sizes.d_model
 
-    @torch.no_grad()
     def read(self, rows: Int[np.ndarray, "n"]) -> Iterator[Float[Tensor, "m S P D"]]:
         """Activations of the sequences `rows`, in that order."""
-        yield self._network.activations(self._tokens_Rn[torch.from_numpy(rows)])[:, None]
+        with torch.no_grad():
+            x_BPD = self._network.activations(self._tokens_Rn[torch.from_numpy(rows)])
+        yield x_BPD[:, None]
 
 
 def weights_hash(network: SumNetwork | AttentionNetwork) -> str:
