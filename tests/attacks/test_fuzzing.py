@@ -4,6 +4,7 @@ import json
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference.attention_space import attention_certificate, attention_solver, attention_spec
 from reference.product_space import certificate, codebook, container, encoded, solver, spec
 
 from xtalk_check import check
@@ -11,6 +12,8 @@ from xtalk_check import check
 WEIGHTS = container(solver(4))
 GOOD = certificate(WEIGHTS, "T3", 64, rest=codebook(range(4)))
 SPEC = spec()
+ATTENTION_WEIGHTS = container(attention_solver(4))
+ATTENTION = attention_certificate(ATTENTION_WEIGHTS, 64)
 
 scalars = (
     st.none()
@@ -57,6 +60,14 @@ def is_sound(verdict, claim) -> bool:
 def test_changed_certificates(path, new):
     changed = replaced(GOOD, path, new)
     assert is_sound(check(encoded(changed), encoded(SPEC), WEIGHTS), changed.get("claim"))
+
+
+@settings(max_examples=100)
+@given(st.sampled_from(list(paths(ATTENTION))), values)
+def test_changed_certificates_of_attention(path, new):
+    changed = replaced(ATTENTION, path, new)
+    found = check(encoded(changed), encoded(attention_spec()), ATTENTION_WEIGHTS)
+    assert is_sound(found, changed.get("claim"))
 
 
 @settings(max_examples=80)
