@@ -42,7 +42,6 @@ from xtalk.training.config import TrainingConfig
 from xtalk.training.train import train_crosscoder
 
 FIGURE = Path("docs/figures/penalty-bound.png")
-WEIGHTS = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 SEEDS = (0, 1, 2)  # of the crosscoders; the networks have seed 0
 ENTRIES = 8
 TRAINING = {"steps": 1500, "batch_tokens": 96, "lr": 3e-3, "warmup_steps": 50, "bfloat16": False}
@@ -57,9 +56,13 @@ class Study:
     decay: float
     latents: int
     k: int
+    weights: tuple[float, ...]
 
 
-STUDIES = {"D = 8": Study(8, 64, 5e-3, 32, 8), "D = 24": Study(24, 192, 1e-3, 48, 24)}
+STUDIES = {
+    "D = 8": Study(8, 64, 5e-3, 32, 8, (0.0, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)),
+    "D = 24": Study(24, 192, 1e-3, 48, 24, (0.0, 3.0, 30.0)),
+}
 
 
 class Images:
@@ -72,7 +75,6 @@ class Images:
         digest = hashlib.sha256(inputs_RI.numpy().tobytes()).hexdigest()
         self.identity = SourceIdentity("digits", digest, HOOK_NAMES)
 
-    @torch.no_grad()
     def read(self, rows: np.ndarray) -> Iterator[Tensor]:
         yield activations(self.network, self.inputs_RI[torch.from_numpy(rows)])[:, None]
 
@@ -170,7 +172,7 @@ def results(folder: Path) -> dict[str, Any]:
     data = digits(0)
     for name, study in STUDIES.items():
         network = None
-        cases = [("truth", None)] + [(f"{w:g}-{s}", (w, s)) for w in WEIGHTS for s in SEEDS]
+        cases = [("truth", None)] + [(f"{w:g}-{s}", (w, s)) for w in study.weights for s in SEEDS]
         for case, chosen in cases:
             path = folder / name.replace(" = ", "").lower() / f"{case}.json"
             if not path.exists():
@@ -220,7 +222,7 @@ def table(found: dict[str, Any]) -> str:
     lines += ["", "| network | lambda | " + " | ".join(COLUMNS.values()) + " |"]
     lines.append("|---" * (2 + len(COLUMNS)) + "|")
     for name, cases in found.items():
-        for weight in WEIGHTS:
+        for weight in STUDIES[name].weights:
             cells: list[str] = []
             for key in COLUMNS:
                 middle, half = of_weight(cases, weight, key)
@@ -242,15 +244,16 @@ def draw(found: dict[str, Any]) -> None:
     from matplotlib import pyplot as plt
 
     plot, panels = plt.subplots(1, len(found), figsize=(8, 3.4), layout="constrained")
-    places = range(len(WEIGHTS))
     for axes, (name, cases) in zip(panels, found.items(), strict=True):
+        weights = STUDIES[name].weights
+        places = range(len(weights))
         for key, label in (("encoded", "strengths as encoded"), ("fitted", "strengths fitted to the bound")):
-            points = [of_weight(cases, weight, key) for weight in WEIGHTS]
+            points = [of_weight(cases, weight, key) for weight in weights]
             axes.errorbar(places, [m for m, _ in points], [h for _, h in points], fmt="o-", ms=3, label=label)
         axes.axhline(cases["truth"]["margin"], color="0.2", ls=":", label="true margin")
         axes.axhline(cases["truth"]["no features"], color="0.6", ls="--", label="bound without features")
         axes.set_yscale("symlog", linthresh=2)
-        axes.set_xticks(places, [f"{weight:g}" for weight in WEIGHTS])
+        axes.set_xticks(places, [f"{weight:g}" for weight in weights])
         axes.set(xlabel="weight of the interaction penalty", title=name)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("margin, median over images")
