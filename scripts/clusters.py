@@ -105,9 +105,14 @@ def difference(ours: list[Judged], others: list[Judged]) -> str:
 
 def accuracy_table(by_seed: list[dict[str, Any]], distractors: str) -> str:
     """One method's row cells: pooled accuracy of every similarity, then the two differences."""
-    pooled = {name: [judged[distractors][name] for judged in by_seed] for name in SIMILARITIES}
-    cells = [told(pooled_accuracy(pooled[name], 0)) for name in SIMILARITIES]
-    cells += [difference(pooled[INTERACTION], pooled[name]) for name in ("coactivation", "activation")]
+    found = {name for judged in by_seed for name in judged[distractors]}
+    pooled = {
+        name: [judged[distractors][name] for judged in by_seed if name in judged[distractors]]
+        for name in SIMILARITIES
+    }
+    cells = [told(pooled_accuracy(pooled[name], 0)) if name in found else "-" for name in SIMILARITIES]
+    for name in ("coactivation", "activation"):
+        cells.append(difference(pooled[INTERACTION], pooled[name]) if name in found else "-")
     cells.append(str(sum(len(one.clusters_C) for one in pooled[INTERACTION])))
     return " | ".join(cells)
 
@@ -129,7 +134,9 @@ def judge_tables(seeds: dict[str, list[Seed]]) -> tuple[dict[str, str], str]:
                 row = accuracy_table([judged for judged, _ in results], distractors)
                 tables[distractors] += f"\n| {name}, {method} | {row} |"
             if results[0][1]:
-                cells = [interval([ami[similarity] for _, ami in results]) for similarity in SIMILARITIES]
+                cells = [
+                    interval([ami.get(similarity, 0.0) for _, ami in results]) for similarity in SIMILARITIES
+                ]
                 ami_table += f"\n| {name}, {method} | {' | '.join(cells)} |"
             print(f"{name}, {method}: judged", flush=True)
     return tables, ami_table

@@ -24,8 +24,10 @@ class Stub(BaseHTTPRequestHandler):
         Stub.seen.append({"path": self.path, "key": self.headers["Authorization"], **body})
         answer = Stub.answers.pop(0)
         self.send_response(answer if isinstance(answer, int) else 200)
+        if answer == "cut off":
+            self.send_header("Content-Length", "99")
         self.end_headers()
-        if answer == "not json":
+        if answer in ("not json", "cut off"):
             self.wfile.write(b"<html>")
         elif isinstance(answer, str):
             self.wfile.write(json.dumps({"choices": [{"message": {"content": answer}}]}).encode())
@@ -90,6 +92,7 @@ def test_the_price_is_said_before_anything_is_sent(endpoint: Endpoint):
         ),
         ("F", "answered 'F'"),
         ("not json", "gave no chat completion"),
+        ("cut off", "gave no chat completion .IncompleteRead"),
         (503, "answered 503"),
     ],
 )
@@ -113,4 +116,7 @@ def test_an_endpoint_that_is_down_or_not_set_is_one_line(tmp_path, monkeypatch):
         Endpoint.from_environment("m", tmp_path)
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     with pytest.raises(XtalkError, match=r"gave no chat completion .*refused"):
+        Endpoint.from_environment("m", tmp_path).ask("hello")
+    monkeypatch.setenv("OPENAI_BASE_URL", "not a url")
+    with pytest.raises(XtalkError, match="endpoint not a url gave no chat completion"):
         Endpoint.from_environment("m", tmp_path).ask("hello")

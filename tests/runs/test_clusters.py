@@ -8,9 +8,11 @@ import pytest
 from reference.tiny_models import BLOCKS, VOCABULARY, save_tiny
 from runs.local_run import local_folder, write_text
 
+import xtalk.clustering.study as module
 from xtalk.clustering import find_clusters, normalised_interaction
 from xtalk.clustering.endpoint import Endpoint
 from xtalk.clustering.planted import planted_ami
+from xtalk.clustering.similarity import activation_similarity
 from xtalk.errors import XtalkError
 from xtalk.interactions.pair_matrix import PairMatrix, combine
 from xtalk.models.language_model import load_model
@@ -161,6 +163,33 @@ def test_clusters_stay_when_the_judge_has_too_little_text(interacted: RunFolder,
     assert "no held-out text is left for the judge" in record["unjudged"]
     assert record["accuracy"] == {}
     assert record["count"] > 0
+
+
+def test_a_baseline_without_clusters_is_left_out_and_the_rest_kept(folder: RunFolder, monkeypatch, caplog):
+    def no_decoder(decoder_LX, latents_F):
+        raise XtalkError("no two are alike")
+
+    def no_activation(similarity, method, n_latents, seed):
+        if similarity.values_FF.sum() == wanted:
+            raise XtalkError("louvain finds no cluster")
+        return find_clusters(similarity, method, n_latents, seed)
+
+    study = ClusterStudy(Workbench(folder, "cpu"), ClusterSettings(), silent)
+    activation = activation_similarity(study.measured_codes_BL, study.interaction.latents_F)
+    wanted = activation.values_FF.sum()
+    monkeypatch.setattr(module, "decoder_similarity", no_decoder)
+    steps.cluster(folder, method="louvain")
+    assert "without the baseline decoder: no two are alike" in caplog.text
+    record = folder.read_json("clusters.json")
+    assert record["unjudged"] is None
+    assert set(record["accuracy"]["any"]) == {"interaction", "coactivation", "activation", "random"}
+    monkeypatch.setattr(module, "find_clusters", no_activation)
+    monkeypatch.setattr(
+        module, "coactivation_similarity", lambda codes, latents: activation_similarity(codes, latents)
+    )
+    steps.cluster(folder, seed=1)
+    assert "without the baseline activation: louvain finds no cluster" in caplog.text
+    assert set(folder.read_json("clusters.json")["accuracy"]["any"]) == {"interaction", "random"}
 
 
 def test_dormant_neurons_of_the_runs_model_and_of_a_fine_tuned_one(folder: RunFolder, tmp_path: Path):

@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -71,17 +72,17 @@ class Endpoint:
         return self.cache / f"{hashlib.sha256(request.encode()).hexdigest()}.json"
 
     def _post(self, body: dict[str, Any]) -> str:
-        request = urllib.request.Request(
-            f"{self.base_url}/chat/completions",
-            json.dumps(body).encode(),
-            {"Content-Type": "application/json", "Authorization": f"Bearer {self.key}"},
-        )
         try:
+            request = urllib.request.Request(
+                f"{self.base_url}/chat/completions",
+                json.dumps(body).encode(),
+                {"Content-Type": "application/json", "Authorization": f"Bearer {self.key}"},
+            )
             with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
                 return str(json.loads(response.read())["choices"][0]["message"]["content"])
         except urllib.error.HTTPError as error:
             raise self._failed(f"answered {error.code} {error.reason}") from error
-        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
             reason = getattr(error, "reason", None) or type(error).__name__
             raise self._failed(f"gave no chat completion ({reason})") from error
 

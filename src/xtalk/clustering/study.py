@@ -1,7 +1,9 @@
 """Interaction clusters beside what they must beat: the same method, the same judges, other similarities."""
 
-from collections.abc import Mapping, Sequence
-from typing import get_args
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar, get_args
 
 import numpy as np
 import scipy.sparse as sp
@@ -24,8 +26,12 @@ from xtalk.clustering.similarity import (
     coactivation_similarity,
     decoder_similarity,
 )
+from xtalk.errors import XtalkError
 
 INTERACTION = "interaction"
+
+logger = logging.getLogger("xtalk")
+T = TypeVar("T")
 
 
 def baseline_similarities(
@@ -34,24 +40,45 @@ def baseline_similarities(
     """What interaction must beat, between the same latents, from the codes of the same text.
 
     coactivation: cosine of when they are active; activation: cosine of how strongly they are, which is
-    co-activation that knows strengths; decoder: cosine of directions.
+    co-activation that knows strengths; decoder: cosine of directions. One by which no two latents are alike
+    is left out, with a warning.
     """
     latents_F = interaction.latents_F
-    return {
-        "coactivation": coactivation_similarity(codes_BL, latents_F),
-        "activation": activation_similarity(codes_BL, latents_F),
-        "decoder": decoder_similarity(decoder_LX, latents_F),
-    }
+    return _possible(
+        {
+            "coactivation": partial(coactivation_similarity, codes_BL, latents_F),
+            "activation": partial(activation_similarity, codes_BL, latents_F),
+            "decoder": partial(decoder_similarity, decoder_LX, latents_F),
+        }
+    )
+
+
+def _possible(makers: Mapping[str, Callable[[], T]]) -> dict[str, T]:
+    """What can be made; of what cannot, the log says why."""
+    made: dict[str, T] = {}
+    for name, make in makers.items():
+        try:
+            made[name] = make()
+        except XtalkError as error:
+            logger.warning("cluster: without the baseline %s: %s", name, error)
+    return made
 
 
 def cluster_all(
     similarities: Mapping[str, Similarity], method: str, n_latents: int, seed: int
 ) -> dict[str, Clustering]:
-    """The clusters of each similarity by one method, and interaction's sizes filled at random."""
-    found = {
-        name: find_clusters(similarity, method, n_latents, seed) for name, similarity in similarities.items()
+    """The clusters of each similarity by one method, and interaction's sizes filled at random.
+
+    A baseline in which the method finds none is left out, with a warning. Errors: XtalkError where it finds
+    none by interaction.
+    """
+    ours = find_clusters(similarities[INTERACTION], method, n_latents, seed)
+    baselines = {
+        name: partial(find_clusters, similarity, method, n_latents, seed)
+        for name, similarity in similarities.items()
+        if name != INTERACTION
     }
-    return {**found, "random": matched_random(found[INTERACTION], seed)}
+    return {INTERACTION: ours, **_possible(baselines), "random": matched_random(ours, seed)}
 
 
 def judge_all(

@@ -218,12 +218,17 @@ class ClusterStudy:
         unjudged: str | None = None
         try:
             ami = self.planted_ami()
-            accuracy = {
-                distractors: {name: one.accuracy(settings.seed) for name, one in by_name.items()}
-                for distractors, by_name in self.judged.items()
-            }
             ours = self.judged["any"][INTERACTION]
             by_cluster = dict(zip(ours.clusters_C.tolist(), ours.accuracy_C.tolist(), strict=True))
+            ours.accuracy(settings.seed)  # says it where there are too few clusters for an interval
+            accuracy = {
+                distractors: {
+                    name: one.accuracy(settings.seed)
+                    for name, one in by_name.items()
+                    if len(one.clusters_C) > 1
+                }
+                for distractors, by_name in self.judged.items()
+            }
         except XtalkError as error:
             unjudged = str(error)
             logger.warning("cluster: not judged: %s", unjudged)

@@ -60,7 +60,9 @@ def judge(
         }
         for place, (name, some) in enumerate(trials.items()):
             progress(f"judged by {model}", place, len(trials))
-            record["accuracy"][name] = judge_clusters(some, asked).accuracy(seed)
+            judged = judge_clusters(some, asked)
+            if len(judged.clusters_C) > 1:  # of fewer there is no interval
+                record["accuracy"][name] = judged.accuracy(seed)
             folder.write_json(JUDGED, record)
         for place, (latent, prompt) in enumerate(descriptions.items()):
             progress(f"described by {model}", place, len(descriptions))
