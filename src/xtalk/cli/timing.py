@@ -1,0 +1,37 @@
+"""The benchmarks."""
+
+from typing import Annotated
+
+import typer
+
+from xtalk.cli.failing import one_line_errors
+
+
+def bench(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Which.  [default: all]", show_default=False),
+    ] = None,
+    pairs: Annotated[int | None, typer.Option(min=1, help="Runs of each variant.  [default: 3 to 7]")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = 2,
+    small: Annotated[bool, typer.Option("--small", help="Tiny sizes, to see that it runs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON object.")] = False,
+) -> None:
+    """Time the hot paths against the obvious ways to do the same, in paired runs, on this machine.
+
+    Names: penalty.paper, penalty.b2048, step.paper, step.wide, pairs, harvest. The whole takes a quarter
+    of an hour and 12 GB; leave the machine alone meanwhile.
+
+    Example: `xtalk bench penalty.paper --json`
+    """
+    with one_line_errors():
+        import json
+
+        from xtalk.benchmarks import suite
+        from xtalk.runs.progress import progress_bars
+
+        with progress_bars() as progress:
+            results = suite.run_benchmarks(
+                names or (), pairs=pairs, threads=threads, small=small, progress=progress
+            )
+        typer.echo(json.dumps(results, indent=1) if as_json else suite.table(results))
