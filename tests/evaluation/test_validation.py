@@ -12,7 +12,9 @@ import xtalk.evaluation.validation as module
 from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
 from xtalk.evaluation.interventions import loss_effects, mixed, removed
+from xtalk.evaluation.text import Explained
 from xtalk.evaluation.validation import MEASURES, ValidationConfig, validate_interactions
+from xtalk.interactions.pairs import PairInteractions
 from xtalk.models.hookpoints import Hookpoint
 
 CONFIG = ValidationConfig(pairs=20, loss_pairs=4, occurrences=1000, loss_occurrences=3, resamples=50)
@@ -129,3 +131,80 @@ def test_too_little_text_is_said():
         validate_interactions(model, random_crosscoder(model), held_out(4, 9), CONFIG, seed=0)
     with pytest.raises(XtalkError, match="one sequence"):
         validate_interactions(model, random_crosscoder(model), held_out(1, 9), CONFIG, seed=0)
+
+
+def prepared(most: int):
+    """Both halves of a text, every pair that occurs often, and where they occur."""
+    model = tiny_model("gpt_neo")
+    crosscoder = random_crosscoder(model)
+    explained, text = Explained(model, crosscoder), held_out(10, 9)
+    pairs = PairInteractions(crosscoder.config.d_sae, [f"blocks.{b}" for b in explained.blocks])
+    measured = module._read(explained, text, slice(0, 5), pairs=pairs)
+    intervened = module._read(explained, text, slice(5, None), seen=text.documents[:5])
+    matrix, generator = pairs.result(), np.random.default_rng(0)
+    pairs_Q2 = module._draw_pairs(matrix, "blocks.1", measured, intervened, 12, generator)
+    chosen = [module._occurrences(half, pairs_Q2, most, generator) for half in (measured, intervened)]
+    return explained, matrix, measured, intervened, pairs_Q2, chosen
+
+
+def test_measures_of_pairs_are_those_of_loops_over_tokens(few_occurrences):
+    explained, matrix, half, _, pairs_Q2, chosen = prepared(most=1000)
+    found = module._measures(explained, 1, matrix, half, pairs_Q2, chosen[0])
+    f_TL, p = half.codes_TL.toarray(), explained.index[Hookpoint(1, "ln2")]
+    d_LD, b_D = explained.crosscoder.W_dec[:, p].detach(), explained.crosscoder.b_dec[p].detach()
+    mlp, directed = explained.mlps[1], matrix.interactions("blocks.1").toarray()
+    for q, (i, j) in enumerate(pairs_Q2.tolist()):
+        both = np.flatnonzero((f_TL[:, i] > 0) & (f_TL[:, j] > 0))
+        rate, differences = len(both) / len(f_TL), []
+        for t in both:
+            n = b_D + torch.from_numpy(f_TL[t]) @ d_LD
+            a, b = (float(f_TL[t, latent]) * d_LD[latent] for latent in (i, j))
+            differences.append(float((mlp(n) - mlp(n - a) - mlp(n - b) + mlp(n - a - b)).norm()))
+        cosine = f_TL[:, i] @ f_TL[:, j] / np.linalg.norm(f_TL[:, i]) / np.linalg.norm(f_TL[:, j])
+        size = f_TL[both, i].mean() * f_TL[both, j].mean() * float(d_LD[i].norm() * d_LD[j].norm())
+        interaction = (directed[i, j] + directed[j, i]) / 2
+        expected = {
+            "interaction": (interaction / rate, interaction),
+            "true_interaction": (np.mean(differences), np.mean(differences) * rate),
+            "co_activation": (cosine, cosine),
+            "co_activation_count": (len(both), len(both)),
+            "decoder": (abs(float(torch.cosine_similarity(d_LD[i], d_LD[j], dim=0))),) * 2,
+            "size": (size, size * rate),
+        }
+        assert set(expected) == set(MEASURES)
+        for name, (per_occurrence, per_token) in expected.items():
+            assert found["occurrence"][name][q] == pytest.approx(per_occurrence, rel=2e-3, abs=1e-5), name
+            assert found["text"][name][q] == pytest.approx(per_token, rel=2e-3, abs=1e-6), name
+    cosines = torch.cosine_similarity(d_LD[pairs_Q2[:, 0]], d_LD[pairs_Q2[:, 1]], dim=1)
+    assert (cosines < -1e-3).any()
+
+
+def test_effects_are_those_of_loops_and_the_loss_is_asked_of_the_first_few(few_occurrences, monkeypatch):
+    explained, _, _, half, pairs_Q2, (_, chosen) = prepared(most=4)
+    asked = []
+
+    def signed(model, block, resid, tokens, token_Z, out_4ZD):
+        asked.append((token_Z, out_4ZD))
+        return -torch.ones(len(token_Z), dtype=torch.float64)
+
+    monkeypatch.setattr(module, "loss_effects", signed)
+    config = ValidationConfig(pairs=12, loss_pairs=5, occurrences=4, loss_occurrences=2)
+    found = module._effects(explained, 1, half, pairs_Q2, chosen, config)
+    p, mlp = explained.index[Hookpoint(1, "ln2")], explained.mlps[1]
+    tokens = torch.from_numpy(half.sequences.tokens).long()
+    n_TD = explained.model.capture(tokens, [Hookpoint(1, "ln2")])[:, :, 0].flatten(0, 1).float()
+    f_TL, d_LD = half.codes_TL.toarray(), explained.crosscoder.W_dec[:, p].detach()
+    numbers = np.unique(half.sequences.documents, return_inverse=True)[1].ravel()
+    sums, counts = np.zeros((2, len(pairs_Q2), numbers.max() + 1))
+    for q, t in zip(chosen.pair_Z.tolist(), chosen.token_Z.tolist(), strict=True):
+        a, b = (float(f_TL[t, latent]) * d_LD[latent] for latent in pairs_Q2[q].tolist())
+        n = n_TD[t]
+        sums[q, numbers[t]] += float((mlp(n) - mlp(n - a) - mlp(n - b) + mlp(n - a - b)).norm())
+        counts[q, numbers[t]] += 1
+    np.testing.assert_allclose(found["output"].sums_QE, sums, rtol=2e-3, atol=1e-5)
+    np.testing.assert_array_equal(found["output"].counts_QE, counts)
+    loss = found["loss"]
+    np.testing.assert_array_equal(loss.sums_QE, loss.counts_QE)  # the size of what is always -1
+    few = np.minimum(np.bincount(chosen.pair_Z)[:5], 2)
+    np.testing.assert_array_equal(loss.counts_QE.sum(1), few)
+    assert sum(len(token_Z) for token_Z, _ in asked) == few.sum()
