@@ -212,8 +212,11 @@ def test_dormant_neurons_of_the_runs_model_and_of_a_fine_tuned_one(folder: RunFo
     assert isinstance(found["woken_in_control"], int)
 
 
-def test_a_model_of_other_sizes_is_refused(folder: RunFolder):
+def test_a_model_of_other_sizes_and_an_empty_trigger_are_refused(folder: RunFolder):
     steps.cluster(folder)
+    with pytest.raises(XtalkError, match="dormant: trigger: String should have at least 1 character"):
+        steps.dormant(folder, trigger="")
+    assert not folder.file("dormancy.json").exists()
     with pytest.raises(XtalkError, match="the model embedded has other sizes"):
         steps.dormant(folder, model="embedded")
 

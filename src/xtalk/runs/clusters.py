@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from jaxtyping import Int
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from scipy.sparse import csr_array
 
 from xtalk.clustering import Clustering, Corpus, OfflineJudge, Similarity, normalised_interaction
@@ -36,6 +36,7 @@ from xtalk.models.hookpoints import Hookpoint
 from xtalk.runs.folder import RunFolder
 from xtalk.runs.logits import LogitTokens, logit_tokens
 from xtalk.runs.progress import Report
+from xtalk.runs.settings import checked
 from xtalk.runs.workbench import Workbench
 
 CLUSTERS, CLUSTER_MAP, SETTINGS = "clusters.json", "cluster_map.json", "clustering.json"
@@ -80,7 +81,7 @@ def choose_clustering(folder: RunFolder, given: Mapping[str, Any]) -> None:
 
     Errors: XtalkError for a crosscoder that the run lacks, or sites beside the MLPs that were not measured.
     """
-    settings = _checked(read_settings(folder).model_dump() | dict(given))
+    settings = checked(ClusterSettings, read_settings(folder).model_dump() | dict(given), "clustering")
     names = [spec.name for spec in folder.config.crosscoders]
     if settings.crosscoder is not None and settings.crosscoder not in names:
         raise XtalkError(f"the run has no crosscoder {settings.crosscoder!r}; it has {', '.join(names)}")
@@ -104,16 +105,7 @@ def read_settings(folder: RunFolder) -> ClusterSettings:
     """What the folder's clustering was asked to be."""
     if not folder.file(SETTINGS).exists():
         return ClusterSettings()
-    return _checked(folder.read_json(SETTINGS))
-
-
-def _checked(settings: Any) -> ClusterSettings:
-    try:
-        return ClusterSettings.model_validate(settings)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise XtalkError(f"clustering: {where}: {first['msg']}; choose another {where}") from error
+    return checked(ClusterSettings, folder.read_json(SETTINGS), "clustering")
 
 
 def cluster_run(workbench: Workbench, progress: Report) -> list[str]:

