@@ -15,14 +15,19 @@ from xtalk.models.hookpoints import Hookpoint
 RNG = np.random.default_rng(0)
 
 
-def test_passages_hold_every_token_but_short_ends():
-    documents = [list(range(1, 25)), [1] * 7, list(range(30, 49))]
-    text = passages(documents, start=99, length=11)
-    rows = [row[used].tolist() for row, used in zip(text.tokens_mS, text.used_mS, strict=True)]
-    assert rows == [list(range(1, 11)), list(range(11, 21)), list(range(30, 40)), list(range(40, 49))]
-    assert text.document_m.tolist() == [0, 0, 2, 2] and (text.tokens_mS[:, 0] == 99).all()
+def test_passages_hold_every_token_once_but_short_ends_and_begin_with_their_context():
+    documents = [list(range(1, 27)), [1] * 7, list(range(30, 49))]
+    text = passages(documents, start=99, length=13)  # 12 tokens, of which 3 of context
+    read = [row[row != 99].tolist() for row in text.tokens_mS]
+    assert read == [list(range(1, 13)), list(range(10, 22)), list(range(30, 42))]
+    counted = [row[used].tolist() for row, used in zip(text.tokens_mS, text.used_mS, strict=True)]
+    assert counted == [list(range(1, 13)), list(range(13, 22)), list(range(30, 42))]
+    assert text.document_m.tolist() == [0, 0, 2] and (text.tokens_mS[:, 0] == 99).all()
+    [*_, last] = passages([list(range(1, 30))], start=99, length=13).tokens_mS
+    assert last[last != 99].tolist() == list(range(19, 30))  # its last 8 tokens are just enough
+    assert passages([list(range(100))], 0, 64).used_mS.sum(1).tolist() == [63, 37]
     with pytest.raises(XtalkError, match="no document of the text has 8 tokens"):
-        passages([[1] * 7], start=0, length=11)
+        passages([[1] * 7], start=0, length=13)
 
 
 def test_alarms_are_as_rare_as_asked_for_whatever_the_scores():

@@ -23,12 +23,13 @@ from xtalk.interactions import MlpContributions, PairInteractions
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
 
+CONTEXT = 16  # tokens before a passage that are read with it
 _TOKENS = 2048  # per micro-batch
 
 
 @dataclass(frozen=True)
 class Passages:
-    """Stretches of documents, each after a start token and padded: which tokens are text, whose document."""
+    """Stretches of documents, each after a start token and padded: which tokens count, whose document."""
 
     tokens_mS: Int[np.ndarray, "m S"]
     used_mS: Bool[np.ndarray, "m S"]
@@ -47,27 +48,32 @@ class Threshold:
 
 
 def passages(documents: Sequence[Sequence[int]], start: int, length: int) -> Passages:
-    """Documents, as token ids, in passages of `length` tokens; ends of fewer than 8 tokens are left out.
+    """Documents, as token ids, in passages of at most `length` tokens; ends of fewer than 8 are left out.
 
-    Errors: XtalkError without any passage.
+    All but a document's first begin with the 16 tokens before them (fewer in short passages), which are read
+    but not counted as theirs: without context any token is unexpected. Errors: XtalkError without a passage.
     """
-    cut = [
-        (number, ids[at : at + length - 1])
-        for number, ids in enumerate(documents)
-        for at in range(0, len(ids), length - 1)
-    ]
-    kept = [(number, part) for number, part in cut if len(part) >= SHORTEST]
-    if not kept:
+    context = min(CONTEXT, length // 4)
+    rows: list[tuple[int, Sequence[int], int]] = []
+    for number, ids in enumerate(documents):
+        at = 0
+        while at < len(ids):
+            before = min(at, context)
+            part = ids[at - before : at + length - 1 - before]
+            if len(part) - before >= SHORTEST:
+                rows.append((number, part, before))
+            at += length - 1 - before
+    if not rows:
         raise XtalkError(
             f"no document of the text has {SHORTEST} tokens; expected stories or other running text, one "
             "document each; give another --text"
         )
-    tokens_mS = np.full((len(kept), length), start, dtype=np.int64)
+    tokens_mS = np.full((len(rows), length), start, dtype=np.int64)
     used_mS = np.zeros(tokens_mS.shape, dtype=bool)
-    for row, (_, part) in enumerate(kept):
+    for row, (_, part, before) in enumerate(rows):
         tokens_mS[row, 1 : 1 + len(part)] = part
-        used_mS[row, 1 : 1 + len(part)] = True
-    return Passages(tokens_mS, used_mS, np.array([number for number, _ in kept]))
+        used_mS[row, 1 + before : 1 + len(part)] = True
+    return Passages(tokens_mS, used_mS, np.array([number for number, _, _ in rows]))
 
 
 def largest(text: Passages, score_mS: Float[np.ndarray, "m S"]) -> Float[np.ndarray, "m"]:
