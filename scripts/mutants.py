@@ -73,6 +73,7 @@ WORK = [
     ("if integer is None:", "if integer is None and ball < 0:", "floors_are_below_the_ball"),
     ("union = union.union(ball)", "union = ball", "hulls_hold_all_balls"),
     ("least = least.min(ball)", "least = ball", "hulls_hold_all_balls"),
+    ("return square.upper().max(arb(0)).sqrt()", "return square.max(arb(0))", RESIDUALS),
     ("left.nrows() * left.ncols() * right.ncols()", "right.ncols()", "length_is_counted_where_work_is_done"),
     ("self.evaluations += len(values)", "self.evaluations += 1", "length_is_counted_where_work_is_done"),
 ]
@@ -197,7 +198,42 @@ T3 = [
         "no_more_is_proven_than_is_true",
     ),
 ]
+HUNTED = "hill_climbing_inside_regions_finds_no_counterexample"
+INSIDE = "inputs_count_where_they_lie_in_a_region_of_their_label"
+CHARGED = "tangents_and_curvature_are_charged_what_they_can_cost"
+POINT = "a_point_is_bounded_exactly"
+T2 = [
+    ("wrong == region.label or margin > 0", "wrong == region.label or margin > -9", INSIDE),
+    ("if not all(wrong == region.label", "if not any(wrong == region.label", INSIDE),
+    ("region.label == label and region.holds", "region.holds", INSIDE),
+    ("and region.holds(moved, code[1:], features, work)", "", INSIDE),
+    ("if not 0 <= code[0] < len(regions):", "if not code[0] < len(regions):", "bad_codes_are_refused"),
+    ("if len(codes) != len(network.labels):", "if len(codes) > 99:", "bad_codes_are_refused"),
+    ("return in_box and dot", "return dot", INSIDE),
+    ("<= self.radius**2", "<= 2 * self.radius**2 + 1", INSIDE),
+    ("x = [a - f * (self.unit * strength)", "x = [a + f * (self.unit * strength)", INSIDE),
+    ("(low + high) / 2", "low", HUNTED),
+    ("(high - low) / 2", "(high - low) / 4", HUNTED),
+    ("reach = [self.radius * root(dot(row, row)) for", "reach = [0 * root(dot(row, row)) for", CHARGED),
+    ("r + abs(move) for", "r for", CHARGED),
+    ("(curvature * width**2 / 2).union(arb(0))", "curvature * width**2 / 4", CHARGED),
+    ("(curvature * width**2 / 2).union(arb(0))", "curvature * width**2 / 2", HUNTED),
+    (".ranges(centre + arb(0, 1) * width)", ".ranges(centre)", "bends_are_those_within_reach"),
+    ("[w * slope for", "[w for", HUNTED),
+    ("network.path + work.product", "work.product", HUNTED),
+    ("margin - self._swing", "margin + 0 * self._swing", HUNTED),
+    ("return self.radius * root(dot(direction, direction)) +", "return", HUNTED),
+    ("(abs(dot(direction, span)) for span in spans)", "()", HUNTED),
+    ("+ network.b_in).entries()", ").entries()", POINT),
+    ("resting[label] - other + margin", "margin", POINT),
+    ("[row[label] - weight for", "[weight - row[label] for", POINT),
+    ("or row[1] < 0\n", "\n", "regions_of_negative_radius_are_refused"),
+    ("all(low <= high for low, high in ends)", "all(True for low, high in ends)", "empty_boxes_are_refused"),
+    ("(len(spans) + 1) * len(direction)", "0", "length_of_a_region_is_counted"),
+]
 T1 = [
+    ("path=unembed if residual else unembed * 0", "path=unembed", POINT),
+    ("work.product(x - first, self.path)", "work.product(x, self.path)", POINT),
     ("wrong == label or margin > 0", "wrong == label or margin >= 0", "the_label_must_be_strictly_ahead"),
     ("if claimed > certified:", "if claimed > certified + 1:", DATA),
     ("0, total) != total:", "0, total) > total:", DATA),
@@ -210,7 +246,7 @@ T1 = [
         "network.w_in)).entries()",
         "full_codes_of_one_feature_are_exact",
     ),
-    ("sizes = [_root(_dot(row, image))", "sizes = [arb(0)", "residuals_are_charged_what_they_can_cost"),
+    ("sizes = [root(dot(row, image))", "sizes = [arb(0)", "residuals_are_charged_what_they_can_cost"),
     ("slopes = work.evaluate(network.phi.slope", "slopes = work.evaluate(network.phi.value", RESIDUALS),
     ("crosstalk = size**2 / 2\n", "crosstalk = size**2 / 4\n", "residuals_are_charged_what_they_can_cost"),
     ("crosstalk = size**2 / 2\n", "crosstalk = size**2\n", "residuals_are_charged_what_they_can_cost"),
@@ -238,7 +274,6 @@ T1 = [
     (".slope.abs_upper()", ".slope.mid()", DOMINANT),
     ("return curvature.abs_upper()", "return curvature.abs_upper() / 2", PAIRS),
     ("logits[label] - other - charge", "logits[label] - other + charge", PAIRS),
-    ("return square.upper().max(arb(0)).sqrt()", "return square.max(arb(0))", RESIDUALS),
 ]
 POPULATION = [
     ("range(right, total + 1)", "range(right + 1, total + 1)", CLOPPER),
@@ -345,6 +380,7 @@ MUTANTS = {
     "reading.py": READING,
     "population.py": POPULATION,
     "t1.py": T1,
+    "t2.py": T2,
     "t3.py": T3,
     "tasks.py": TASKS,
     "winning.py": WINNING,

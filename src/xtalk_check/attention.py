@@ -98,7 +98,7 @@ class Columns:
     _ahead: dict[int, list[Row]] = field(default_factory=dict[int, list[Row]])
 
     def ahead(self, right: int) -> list[Row]:
-        """For each column and each answer, a ball around moved[t][right] - moved[t][answer], t in the column."""
+        """For each column and answer, a ball around moved[t][right] - moved[t][answer], t in the column."""
         if right not in self._ahead:
             self._ahead[right] = [
                 [hull(entries) for entries in zip(*(_ahead(self.moved[t], right) for t in own), strict=True)]

@@ -20,7 +20,7 @@ from xtalk_check.activations import Activation, activation
 from xtalk_check.errors import Rejected
 from xtalk_check.population import claimed_accuracy
 from xtalk_check.reading import Fields, Weights
-from xtalk_check.work import Work, rows
+from xtalk_check.work import Work, dot, root, rows
 
 LIMIT = 1 << 40  # largest entry of base, features and codes, in units of 2^-bits
 EVERYWHERE = arb(0, 1 << 100)
@@ -60,6 +60,7 @@ class Network:
     w_in: arb_mat  # D x N
     b_in: arb_mat  # 1 x N
     out: arb_mat  # N x C: w_out unembed
+    path: arb_mat  # D x C: what the residual path adds to the logits
     direct: arb_mat  # T x C: the logits without the MLP's neurons
 
     @classmethod
@@ -88,8 +89,14 @@ class Network:
             w_in=w_in,
             b_in=arb_mat(1, w_in.ncols(), weights.vector("b_in", w_in.ncols())),
             out=work.product(w_out, unembed),
+            path=unembed if residual else unembed * 0,
             direct=work.product(y, unembed) + _repeated(total, weights.vector("b_unembed", unembed.ncols())),
         )
+
+    def direct_at(self, x: arb_mat, work: Work) -> Row:
+        """The logits without the MLP's neurons at any x: those of the first input, and what the way adds."""
+        first = arb_mat([rows(self.x)[0]])
+        return (work.product(x - first, self.path) + arb_mat([rows(self.direct)[0]])).entries()
 
     @cached_property
     def spread(self) -> Row:
@@ -177,7 +184,7 @@ class Residuals:
         e = explanation.residuals
         images = rows(work.product(e, square))
         work.multiply_adds += len(images) * len(w_in)
-        sizes = [_root(_dot(row, image)) for row, image in zip(rows(e), images, strict=True)]
+        sizes = [root(dot(row, image)) for row, image in zip(rows(e), images, strict=True)]
         return cls(work.product(e, jacobian), sizes)
 
 
@@ -193,7 +200,7 @@ def from_tables(network: Network, advice: Fields, work: Work) -> list[Row]:
     residuals = Residuals.of(network, explanation, work)
     magnitudes = arb_mat([[abs(g) for g in row] for row in rows(explanation.contributions)])
     pairs = rows(work.product(_scaled(rows(magnitudes), network.spread, work), magnitudes.transpose()))
-    alone = [_root(pairs[i][i]) for i in range(len(pairs))]
+    alone = [root(pairs[i][i]) for i in range(len(pairs))]
     resting, singles = _single_effects(network, explanation, steps, work)
     logits = network.direct + residuals.linear + _repeated(len(network.labels), resting)
     curvature, unit = _curvature(network.phi), explanation.unit
@@ -257,7 +264,7 @@ def from_dominant(network: Network, advice: Fields, work: Work) -> list[Row]:
         anchors.append([sum(p[:kept], c) for p, c in zip(by_size, explanation.base, strict=True)])
         rests.append([abs(sum(p[kept:], arb(0))) for p in by_size])
         whole = [sum(p, arb(0)) for p in by_size]
-        spanned = _root(sum((s * p * p for s, p in zip(network.spread, whole, strict=True)), arb(0)))
+        spanned = root(sum((s * p * p for s, p in zip(network.spread, whole, strict=True)), arb(0)))
         charges.append(curvature * (spanned * size + size**2 / 2))
         work.multiply_adds += hidden * (len(code) + 2)
     active = [work.evaluate(network.phi.value, anchor) for anchor in anchors]
@@ -294,15 +301,6 @@ def _scaled(matrix: list[Row], scales: Row, work: Work) -> arb_mat:
     """The matrix with each column multiplied by its scale."""
     work.multiply_adds += len(matrix) * len(scales)
     return arb_mat([[entry * scale for entry, scale in zip(row, scales, strict=True)] for row in matrix])
-
-
-def _dot(left: Row, right: Row) -> arb:
-    return sum((a * b for a, b in zip(left, right, strict=True)), arb(0))
-
-
-def _root(square: arb) -> arb:
-    """An upper bound of the root of a number that is not negative."""
-    return square.upper().max(arb(0)).sqrt()
 
 
 def _repeated(count: int, row: Row) -> arb_mat:

@@ -86,11 +86,11 @@ def _absolute(matrix: arb_mat) -> arb_mat:
 
 
 def settle(claim: Fields, certified: int, total: int) -> dict[str, int]:
-    """Compare a claim about sequences with what is proven; refuses a claim that does not follow."""
+    """Compare a claim about inputs with what is proven; refuses a claim that does not follow."""
     claimed_total = claim.integer("total", 0, 10**60)
     if claimed_total != total:
-        raise Rejected(f"the claim is about {claimed_total} sequences; the task has {total}")
+        raise Rejected(f"the claim is about {claimed_total} inputs; the task has {total}")
     claimed = claim.integer("certified", 0, 10**60)
     if claimed > certified:
-        raise Rejected(f"the claim is that {claimed} sequences are answered right; {certified} are proven")
+        raise Rejected(f"the claim is that {claimed} inputs are answered right; {certified} are proven")
     return {"certified": certified, "total": total}

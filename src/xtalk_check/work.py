@@ -71,6 +71,16 @@ def smallest(balls: Iterable[arb]) -> arb:
     return least
 
 
+def dot(left: Iterable[arb], right: Iterable[arb]) -> arb:
+    """The sum of products."""
+    return sum((a * b for a, b in zip(left, right, strict=True)), arb(0))
+
+
+def root(square: arb) -> arb:
+    """An upper bound of the root of a number that is not negative."""
+    return square.upper().max(arb(0)).sqrt()
+
+
 def rows(matrix: arb_mat) -> list[list[arb]]:
     """The matrix as a list of its rows."""
     entries, width = matrix.entries(), matrix.ncols()

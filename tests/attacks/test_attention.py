@@ -31,7 +31,7 @@ def with_(part: str, **changed) -> dict:
 
 TAMPERED = {
     "one more": (with_("claim", certified=65), "are proven"),
-    "another total": (with_("claim", certified=16, total=16), "claim is about 16 sequences"),
+    "another total": (with_("claim", certified=16, total=16), "claim is about 16 inputs"),
     "no query columns": (
         GOOD | {"advice": {k: v for k, v in GOOD["advice"].items() if k != "query"}},
         "lacks query",
@@ -59,7 +59,7 @@ def test_tampered_certificates(name):
 
 
 SPECS = {
-    "another n": (attention_spec(n=4), "64 sequences; the task has 256"),
+    "another n": (attention_spec(n=4), "64 inputs; the task has 256"),
     "min": (attention_spec(name="min"), "are proven"),
     "a residual path and other classes": (attention_spec(residual=True, classes=[3, 2, 1, 0]), "are proven"),
     "an activation": (attention_spec(activation="relu"), "unknown key 'activation'"),

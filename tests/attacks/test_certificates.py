@@ -79,9 +79,9 @@ def zero(values) -> None:
 
 
 CLAIMS = {
-    "claim plus one": (with_("claim.certified", 65), "65 sequences are answered right; 64 are proven"),
+    "claim plus one": (with_("claim.certified", 65), "65 inputs are answered right; 64 are proven"),
     "claim of everything, and more": (with_("claim.certified", 10**20), "64 are proven"),
-    "another total": (with_("claim.total", 63), "about 63 sequences; the task has 64"),
+    "another total": (with_("claim.total", 63), "about 63 inputs; the task has 64"),
     "negative claim": (with_("claim.certified", -1), "expected an integer from 0"),
     "negative total": (with_("claim.total", -64), "expected an integer from 0"),
     "claim without total": (without("claim.total"), "claim lacks total"),
@@ -180,7 +180,7 @@ def test_what_is_no_certificate(name):
 
 
 SPECS = {
-    "another n": (spec(n=4), "64 sequences; the task has 256"),
+    "another n": (spec(n=4), "64 inputs; the task has 256"),
     "another task": (spec(name="min"), "are proven"),
     "a residual path": (spec(residual=True, classes=[3, 2, 1, 0]), "are proven"),
     "other classes": (spec(classes=[3, 2, 1, 0]), "are proven"),

@@ -43,7 +43,7 @@ def test_exit_codes(files, capsys):
     assert "accepted: T3 proves" in capsys.readouterr().out
     assert main(files(good(65))) == 1
     assert capsys.readouterr().out == (
-        "rejected: the claim is that 65 sequences are answered right; 64 are proven\n"
+        "rejected: the claim is that 65 inputs are answered right; 64 are proven\n"
     )
     assert main(files(b"no JSON")) == 2
     assert "not a certificate: the certificate is not JSON" in capsys.readouterr().out

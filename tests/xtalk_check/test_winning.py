@@ -132,7 +132,7 @@ def test_claims_must_follow():
             "total": 9,
         }
     for claimed, total, reason in (
-        (6, 9, "6 sequences are answered right; 5"),
+        (6, 9, "6 inputs are answered right; 5"),
         (5, 10, "about 10"),
         (5, 8, "about 8"),
     ):

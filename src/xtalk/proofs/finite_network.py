@@ -56,7 +56,7 @@ class FiniteNetwork(nn.Module):
         """The logits for an MLP input and whatever stands for the MLP's output."""
         return (x_BD + mlp_BD) @ self.unembed + self.b_unembed
 
-    def slope(self, h_N: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
+    def slope(self, h_N: Float[Tensor, "*B N"]) -> Float[Tensor, "*B N"]:
         """The activation's derivative, differentiable once more."""
         with torch.enable_grad():
             h_N = h_N if h_N.requires_grad else h_N.detach().requires_grad_()
