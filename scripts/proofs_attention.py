@@ -30,7 +30,6 @@ STUDIES: dict[str, dict[str, Any]] = {
     "max of 4, 64 tokens": {"task": "max", "n": 4, "vocabulary": 64, "classes": 8, "dictionary": 16},
     "max of 8, 64 tokens": {"task": "max", "n": 8, "vocabulary": 64, "classes": 8, "dictionary": 16},
     "min of 4, 128 tokens": {"task": "min", "n": 4, "vocabulary": 128, "classes": 16, "dictionary": 32},
-    "max of 4, 256 tokens": {"task": "max", "n": 4, "vocabulary": 256, "classes": 16, "dictionary": 64},
 }
 
 

@@ -1,4 +1,4 @@
-"""Make the certificates of theorems T1 and T2 behind docs/proofs.md, and the budget of a language model's MLP.
+"""Make the certificates of T1 and T2 behind docs/proofs.md, and the budget of a language model's MLP.
 
     python scripts/proofs_finite.py --out runs/proofs-finite
 
