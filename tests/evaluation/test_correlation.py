@@ -59,6 +59,14 @@ def test_weights_change_what_is_ranked():
     assert rank_correlations(measures, of, np.ones(60), "weighted", 10, 0).over_pairs("weighted").value < 0.95
 
 
+def test_weights_count_for_resampled_documents_too():
+    counts = np.ones((60, 12))
+    of = Effects(counts * np.linspace(1, 2, 60)[:, None], counts)  # the same whichever documents are drawn
+    weight = np.random.default_rng(2).gamma(1, size=60)
+    found = rank_correlations({"weighted": of.mean_Q * weight}, of, weight, "weighted", 10, 0)
+    assert found.over_documents("weighted") == pytest.approx((1, 1, 1))
+
+
 def test_a_pair_without_drawn_documents_keeps_its_effect():
     of = Effects(np.array([[6.0, 0, 0], [1, 1, 1]]), np.array([[2.0, 0, 0], [1, 1, 1]]))
     resampled = of.resampled(50, np.random.default_rng(0))

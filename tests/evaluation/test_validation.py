@@ -147,6 +147,30 @@ def prepared(most: int):
     return explained, matrix, measured, intervened, pairs_Q2, chosen
 
 
+def test_pairs_are_drawn_from_every_tenth_of_those_that_occur_often(few_occurrences, monkeypatch):
+    _, matrix, measured, intervened, _, _ = prepared(most=1)
+    generator = np.random.default_rng(0)
+    arguments = (matrix, "blocks.1", measured, intervened)
+    values = matrix.interactions("blocks.1", symmetric=True).toarray()
+    halves = [half.codes_TL.toarray() > 0 for half in (measured, intervened)]
+    often = [
+        (i, j)
+        for i in range(len(values))
+        for j in range(i + 1, len(values))
+        if values[i, j] > 0 and min((active[:, i] & active[:, j]).sum() for active in halves) >= 3
+    ]
+    every = module._draw_pairs(*arguments, 10_000, generator)
+    assert sorted(map(tuple, every.tolist())) == often
+    assert 40 < len(often) < (values > 0).sum() / 2
+    few = module._draw_pairs(*arguments, 20, generator)
+    ranks = np.argsort(np.argsort([values[pair] for pair in often]))
+    tenths = np.array_split(np.arange(len(often)), 10)
+    tenth = np.repeat(np.arange(10), [len(part) for part in tenths])
+    place = {pair: tenth[rank] for pair, rank in zip(often, ranks, strict=True)}
+    assert np.bincount([place[pair] for pair in map(tuple, few.tolist())]).tolist() == [2] * 10
+    assert [place[pair] for pair in map(tuple, few.tolist())] != sorted(place[tuple(p)] for p in few.tolist())
+
+
 def test_measures_of_pairs_are_those_of_loops_over_tokens(few_occurrences):
     explained, matrix, half, _, pairs_Q2, chosen = prepared(most=1000)
     found = module._measures(explained, 1, matrix, half, pairs_Q2, chosen[0])
