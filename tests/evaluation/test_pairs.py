@@ -28,10 +28,10 @@ def features_at(read, place):
 
 
 def loops_of_attention(model, crosscoder, block, site):
-    """Sums over tokens by pair, and over everything, features with themselves too."""
+    """Sums by the query's document and pair, and over everything, features with themselves too."""
     read, S = read_all(model, crosscoder), TEXT.length
     attention, L = model.attention_weights(block), crosscoder.config.d_sae
-    sums, total = np.zeros((L, L)), 0.0
+    sums, total = np.zeros((read.documents_B.max() + 1, L, L)), 0.0
     source, destination = (read.explained.index[Hookpoint(block, s)] for s in ("ln1", "resid_mid"))
     d, d_after = crosscoder.W_dec[:, source], crosscoder.W_dec[:, destination]
 
@@ -60,7 +60,7 @@ def loops_of_attention(model, crosscoder, block, site):
                                 term += float(pattern[h, t, s] * f_i * f_j * (d_after[i] @ written))
                         total += abs(term)
                         if i != j:
-                            sums[i, j] += abs(term)
+                            sums[read.documents_B[n * S + t], i, j] += abs(term)
     return sums, total
 
 
@@ -73,11 +73,19 @@ def test_attention_with_all_keys(kind, site):
     matrix = measured.matrices[site]
     assert measured.coverage == pytest.approx(1)
     assert matrix.parts == tuple(f"blocks.{block}" for block in range(BLOCKS))
-    sums, total = loops_of_attention(model, crosscoder, 1, site)
+    by_document, total = loops_of_attention(model, crosscoder, 1, site)
+    sums, lengths = by_document.sum(0), np.unique(TEXT.documents, return_counts=True)[1]
+    assert len(lengths) == matrix.documents > 1
     found = matrix.interactions("blocks.1").toarray()
     np.testing.assert_allclose(found, sums / TEXT.tokens.size, rtol=1e-4, atol=1e-6)
     relative = matrix.interactions("blocks.1", "relative").toarray()
     np.testing.assert_allclose(relative, sums / total, rtol=1e-4, atol=1e-7)
+    left = by_document - sums / TEXT.tokens.size * lengths[:, None, None]
+    errors = np.sqrt(len(lengths) / (len(lengths) - 1) * (left**2).sum(0)) / TEXT.tokens.size
+    listed = matrix.standard_errors("blocks.1").toarray()
+    rounding = 1e-3 * found.max()  # the moments are float32, and nearly cancel where documents are alike
+    np.testing.assert_allclose(listed[found > 0], errors[found > 0], rtol=1e-3, atol=rounding)
+    assert errors.max() > 100 * rounding
 
 
 def test_fewer_keys_cover_less():
