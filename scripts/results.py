@@ -118,9 +118,12 @@ def page(args: argparse.Namespace, runs: list[dict[str, dict[str, float]]], conf
     controls = {s: f"{s}/model" for s in SCHEMES[5:]}
     by_crosscoder = {s: f"{s}/crosscoder" for s in SCHEMES[:5]}
     general = {"share": "dominant_share", "T": "interaction", "FVU": "fvu", "L0": "l0", "dead": "dead"}
+    over = (
+        "one seed" if len(runs) == 1 else f"mean over {len(runs)} seeds ± half the 95 % interval over seeds"
+    )
     return f"""# Results
 
-Measured, on held-out text; mean over {len(runs)} seeds ± half the 95 % interval over seeds. Fidelities
+Measured, on held-out text; {over}. Fidelities
 are Phi_mean: 1 is the model itself, 0 is the MLP replaced by its mean output, below 0 is worse; mean
 over all blocks but the first. Model: `{args.model}`; text: {args.label}. {config.crosscoder.d_sae} latents,
 K {config.crosscoder.k}, {config.training.steps} steps of {config.training.batch_tokens} tokens
