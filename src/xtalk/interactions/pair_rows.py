@@ -205,11 +205,7 @@ def _merge(
     new_start, new_column, new_together, new_sums, new_squares, new_cross = new
     parts = values.shape[0]
     together_L = np.zeros(latents, np.int32)
-    sums_LP, open_LP, cross_LP = (
-        np.zeros((latents, parts)),
-        np.zeros((latents, parts)),
-        np.zeros((latents, parts)),
-    )
+    sums_LP, open_LP, cross_LP = np.zeros((3, latents, parts))
     squares_LQ = np.zeros((latents, parts + 1))
     document_L = np.full(latents, -2)  # the document that is open; -1: none is; -2: no such pair yet
     seen = np.empty(latents, np.int64)

