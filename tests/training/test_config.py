@@ -54,6 +54,8 @@ def test_zero_penalties_are_dropped():
         ({"penalties": {"keep_three": 1.0}}, "unknown penalty 'keep_three'; expected one of sum_minus_max"),
         ({"penalties": {"keep_one": -1.0}}, "penalty keep_one has weight -1.0"),
         ({"penalties": {"keep_one": float("nan")}}, "finite"),
+        ({"recon_weights": {"resid_mud": 2.0}}, "resid_mid"),
+        ({"recon_weights": {"resid_mid": -1.0}}, "greater than or equal to 0"),
         ({"lr": 0.0}, "greater than 0"),
         ({"steps": 0}, "greater than or equal to 1"),
         ({"learning_rate": 1e-3}, "Extra inputs"),

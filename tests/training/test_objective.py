@@ -95,6 +95,17 @@ def test_reconstruction_is_the_squared_error_summed_over_hookpoints():
     assert loss.item() == parts["recon"].item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_reconstruction_counts_each_hookpoint_by_its_weight():
+    crosscoder, x_BPD, _ = problem(2)
+    weight_P = torch.arange(x_BPD.shape[1]).float()  # the first hookpoint counts nothing
+    loss, codes, _ = Objective([], {}, 0.0, 0.0, False, weight_P)(crosscoder, x_BPD, NO_DEAD, 1.0)
+    error_BPD = (x_BPD - crosscoder.decode(codes)).detach()
+    expected = sum(p * error_BPD[:, p].square().sum().item() for p in range(x_BPD.shape[1])) / len(x_BPD)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    gradient_PD = gradients(crosscoder, loss)["b_dec"]
+    torch.testing.assert_close(gradient_PD, -2 * weight_P[:, None] * error_BPD.mean(0))
+
+
 @pytest.mark.parametrize("architecture", ["relu", "jumprelu"])
 def test_sparsity_changes_the_gradient(architecture: str):
     crosscoder, x_BPD, _ = problem(2, architecture)

@@ -24,7 +24,7 @@ from xtalk.activations import Scaling
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.errors import XtalkError
 from xtalk.training.checkpoint import FILE
-from xtalk.training.train import train_crosscoder
+from xtalk.training.train import _recon_weights, train_crosscoder
 
 PENALTIES = {"sum_minus_max": 1.0, "keep_one": 0.5}
 
@@ -73,6 +73,24 @@ def test_every_architecture_learns(architecture: str, sparsity: float):
     else:
         assert l0 == pytest.approx(config.k, rel=0.3)
         assert fvu(crosscoder) < 0.35
+
+
+def test_a_site_that_counts_more_is_rebuilt_better():
+    x_BPD = next(batches()).activations
+    mids = [name.endswith("resid_mid") for name in crosscoder_config().hook_names]
+
+    def error(weights: dict[str, float]) -> float:
+        crosscoder = train(training=training_config(steps=60, lr=4e-3, recon_weights=weights))
+        rebuilt_BPD = crosscoder.decode(crosscoder.encode(x_BPD)).detach()
+        return float((rebuilt_BPD - x_BPD)[:, mids].square().mean())
+
+    assert error({"resid_mid": 8.0}) < 0.9 * error({})
+
+
+def test_the_weight_of_a_site_without_hookpoints_is_refused():
+    config = crosscoder_config(hook_names=("blocks.0.ln2", "blocks.1.ln2"))
+    with pytest.raises(XtalkError, match="recon_weights names resid_mid; the hookpoints are of ln2"):
+        _recon_weights(config, training_config(recon_weights={"resid_mid": 2.0}), scaling_of())
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_other_ones():

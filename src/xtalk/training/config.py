@@ -1,9 +1,12 @@
 """How a crosscoder is trained."""
 
+from typing import Annotated
+
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from xtalk.interactions.penalties import PENALTIES
+from xtalk.models.hookpoints import Site
 from xtalk.training.spliced import SPLICES
 
 _CALIBRATION_TOKENS = 16384
@@ -17,8 +20,9 @@ class TrainingConfig(BaseModel):
     warmed up linearly over the fraction penalty_warmup of the steps; those that run the model on come in
     after the fraction splice_from, for their gradients are costly, and too noisy for a high lr. aux: weight
     of the auxiliary loss on latents that did not fire for dead_after_tokens; its gradient reaches them
-    alone. sparsity: weight of the L1 (relu) or L0 (jumprelu) loss. bfloat16: for the crosscoder's own large
-    products; None decides by what is fast on the device. checkpoint_every: steps.
+    alone. recon_weights: by site ("resid_mid"), what its hookpoints' squared errors count in recon, where
+    that is not 1. sparsity: weight of the L1 (relu) or L0 (jumprelu) loss. bfloat16: for the crosscoder's own
+    large products; None decides by what is fast on the device. checkpoint_every: steps.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -34,6 +38,7 @@ class TrainingConfig(BaseModel):
     splice_from: float = Field(default=0.4, ge=0, lt=1)
     aux: float = Field(default=1.0, ge=0)
     dead_after_tokens: int = Field(default=100_000, ge=1)
+    recon_weights: dict[Site, Annotated[float, Field(ge=0)]] = {}
     sparsity: float = Field(default=0.0, ge=0)
     bfloat16: bool | None = None
     seed: int = Field(default=0, ge=0, lt=2**32)

@@ -38,6 +38,7 @@ class Objective:
 
     penalties: weight by name, none of them zero. sparsity: weight of the L0 (JumpReLU) or L1 (ReLU) loss that
     the architectures without a hard K need. aux: weight of the auxiliary loss on dead latents.
+    recon_weight_P: how much each hookpoint's squared error counts in recon; None: all as 1.
     """
 
     mlps: Sequence[PenalisedMlp]
@@ -45,6 +46,7 @@ class Objective:
     aux: float
     sparsity: float
     bfloat16: bool
+    recon_weight_P: Float[Tensor, "P"] | None = None
 
     def __call__(
         self,
@@ -64,7 +66,7 @@ class Objective:
             codes, active = crosscoder.encode_for_training(pre_BL)
             rebuilt_BPD = crosscoder.decode(codes)
             error_BPD = x_BPD - rebuilt_BPD
-            parts = {"recon": error_BPD.square().flatten(1).sum(1).mean()}
+            parts = {"recon": self._recon(error_BPD)}
             if self.aux and len(dead_L):
                 parts["aux"] = auxiliary_loss(crosscoder, pre_BL, error_BPD.detach(), dead_L)
         loss = parts["recon"] + self.aux * parts.get("aux", 0.0)
@@ -75,6 +77,12 @@ class Objective:
             parts[name] = value
             loss = loss + penalty_factor * self.penalties[name] * value
         return loss, codes, parts
+
+    def _recon(self, error_BPD: Float[Tensor, "B P D"]) -> Float[Tensor, ""]:
+        square_BPD = error_BPD.square()
+        if self.recon_weight_P is not None:
+            square_BPD = square_BPD * self.recon_weight_P[:, None]
+        return square_BPD.flatten(1).sum(1).mean()
 
     def _autocast(self, x_BPD: Tensor) -> torch.autocast:
         """bf16 for the crosscoder's own large products; in penalties the casts cost more than they save."""

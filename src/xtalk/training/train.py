@@ -92,8 +92,24 @@ def _objective(
         tokens_nS = torch.from_numpy(stream.source.sequences.tokens[:_SPLICE_SAMPLE].astype("int64"))
         sample = tokens_nS.to(scaling.factor_P.device).split(8)
         mlps = spliced_mlps(mlps, config.hook_names, model, scaling, sample, training.penalties)
+    weights = training.penalties, training.aux, training.sparsity
     bfloat16 = training.uses_bfloat16(scaling.factor_P.device)
-    return Objective(mlps, training.penalties, training.aux, training.sparsity, bfloat16)
+    return Objective(mlps, *weights, bfloat16, _recon_weights(config, training, scaling))
+
+
+def _recon_weights(
+    config: CrosscoderConfig, training: TrainingConfig, scaling: Scaling
+) -> Float[Tensor, "P"] | None:
+    """What each hookpoint counts in recon. Errors: XtalkError for a weight of a site without hookpoints."""
+    if not training.recon_weights:
+        return None
+    sites = [name.rpartition(".")[2] for name in config.hook_names]
+    if missing := training.recon_weights.keys() - set(sites):
+        raise XtalkError(
+            f"recon_weights names {', '.join(sorted(missing))}; the hookpoints are of "
+            f"{', '.join(sorted(set(sites)))}; add such hookpoints, or leave the weight out"
+        )
+    return torch.tensor([training.recon_weights.get(s, 1.0) for s in sites]).to(scaling.factor_P)
 
 
 def _initial_state(
