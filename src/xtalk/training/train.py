@@ -101,15 +101,16 @@ def _recon_weights(
     config: CrosscoderConfig, training: TrainingConfig, scaling: Scaling
 ) -> Float[Tensor, "P"] | None:
     """What each hookpoint counts in recon. Errors: XtalkError for a weight of a site without hookpoints."""
-    if not training.recon_weights:
+    weights: dict[str, float] = {**training.recon_weights}
+    if not weights:
         return None
     sites = [name.rpartition(".")[2] for name in config.hook_names]
-    if missing := training.recon_weights.keys() - set(sites):
+    if missing := weights.keys() - set(sites):
         raise XtalkError(
             f"recon_weights names {', '.join(sorted(missing))}; the hookpoints are of "
             f"{', '.join(sorted(set(sites)))}; add such hookpoints, or leave the weight out"
         )
-    return torch.tensor([training.recon_weights.get(s, 1.0) for s in sites]).to(scaling.factor_P)
+    return torch.tensor([weights.get(s, 1.0) for s in sites]).to(scaling.factor_P)
 
 
 def _initial_state(
