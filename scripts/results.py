@@ -20,7 +20,7 @@ from scipy.stats import t as student_t
 import xtalk
 from xtalk.runs.progress import progress_bars
 
-_SPARSE = {"keep_one": 16.0, "full_sum": 4.0, "keep_one_kl": 32.0, "full_sum_kl": 8.0}
+_SPARSE = {"keep_one": 16.0, "full_sum": 4.0, "keep_one_kl": 48.0, "full_sum_kl": 8.0}
 PENALTIES: dict[str, dict[str, float]] = {
     "unpenalised": {},
     "paper-30": {"sum_minus_max": 30.0},
@@ -167,10 +167,10 @@ def main() -> None:
     parser.add_argument("--held-out-text", default=None, help="default: a part of --text, by document")
     parser.add_argument("--label", default="the embedded text", help="the text, in words, for the page")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=2440)
     parser.add_argument("--batch-tokens", type=int, default=1024)
     parser.add_argument("--latents", type=int, default=2048)
-    parser.add_argument("-k", type=int, default=32)
+    parser.add_argument("-k", type=int, default=64)
     parser.add_argument("--evaluation-tokens", type=int, default=8192)
     parser.add_argument("--crosscoders", nargs="+", choices=list(PENALTIES), default=list(PENALTIES))
     parser.add_argument("--out", type=Path, default=Path("runs/results"))
