@@ -57,13 +57,24 @@ ACTIVATIONS = [
         "arb(2 * piece + 2) / (2 * PIECES)",
         "ranges_over_one_piece_reach_its_ends",
     ),
-    ("return int(piece) + 1", "return int(piece)", "ranges_hold_every_derivative_and_are_tight"),
+    (
+        "return int(piece) + REACH * PIECES + 1",
+        "return int(piece) + REACH * PIECES",
+        "ranges_hold_every_derivative_and_are_tight",
+    ),
     (
         "_row(x.lower()), _row(x.upper())",
         "_row(x.mid()), _row(x.mid())",
         "ranges_hold_every_derivative_and_are_tight",
     ),
     ("other = last + 1 - (1 << level)", "other = first", "ranges_hold_every_derivative_and_are_tight"),
+    (" and x.rad() <= CELL.rad():", ":", "slopes_of_wide_and_far_balls"),
+    ("if abs(x) < REACH and x.rad()", "if x.rad()", "slopes_of_wide_and_far_balls"),
+    (
+        "(end * PIECES).floor()",
+        "((end + REACH) * PIECES - REACH * PIECES).floor()",
+        "ranges_beside_the_edge_of_a_piece",
+    ),
     ("if piece is None:", "if piece is None and end > 0:", "what_is_not_finite_is_refused"),
 ]
 WORK = [
@@ -90,6 +101,10 @@ WINNING = [
     ("UNIT = arb(2) ** -24", "UNIT = arb(2) ** -25", "rounding_bound_by_hand"),
     ("y_error = y_error + x_error + ", "y_error = y_error + ", "rounding_bound_by_hand"),
     (" + (x + x_error) * _gamma(hidden + 2)", "", "rounding_bound_by_hand"),
+    ("* _gamma(n) + _tiny(size)", "* _gamma(n)", "underflow_counts_at_every_stage"),
+    ("* ACTIVATION_ERROR + _tiny(hidden)", "* ACTIVATION_ERROR", "underflow_counts_at_every_stage"),
+    ("* _gamma(terms) + _tiny(w.ncols())", "* _gamma(terms)", "underflow_counts_at_every_stage"),
+    ("if terms >= 1 << 23:", "if terms >= 1 << 25:", "sums_without_a_useful_bound_are_refused"),
     ("x_error = x * _gamma(n)", "x_error = x * _gamma(1)", "rounding_bound_by_hand"),
     ("y = y + x\n", "y = y\n", "rounding_bound_by_hand"),
     (
@@ -326,6 +341,11 @@ READING = [
     ("map(math.isfinite, values)", "map(math.isfinite, values[1:])", "containers_that_are_refused"),
     ("if at < len(content):", "if at > len(content):", "containers_that_are_refused"),
     ("NAME.fullmatch(name)", "NAME.match(name)", "containers_that_are_refused"),
+    (
+        "if isinstance(value, list | dict) else json.dumps",
+        "if value is None else json.dumps",
+        "what_is_nested_too_deeply_to_be_quoted",
+    ),
     ("if 0 in shape:", "if 0 in shape[1:]:", "containers_that_are_refused"),
     ("wanted not in (None, size) for", "wanted == 0 for", "shapes_and_names_are_those_asked_for"),
 ]

@@ -141,7 +141,8 @@ class Fields:
 
 
 def _short(value: Json) -> str:
-    return json.dumps(value)[:40]
+    """The value for a message; a list or an object may be nested too deeply to be written out."""
+    return f"a {type(value).__name__}" if isinstance(value, list | dict) else json.dumps(value)[:40]
 
 
 @dataclass(frozen=True)

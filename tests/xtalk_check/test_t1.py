@@ -192,6 +192,17 @@ def test_claims_and_data_are_those_of_the_specification():
     assert "expected gelu" in verdict(tensors, labels, right, spec=relu, form="exact").reason
 
 
+def test_pre_activations_of_any_size_are_only_not_proven():
+    """Weights and a base so large that e^(-2u) is no number."""
+    tensors, labels = random_problem(3), [0, 1, 2, 1, 0]
+    tensors["w_in"] = (tensors["w_in"][0], [value * 2.0**99 for value in tensors["w_in"][1]])
+    advice = random_advice(3) | {"bits": 0, "base": [2**40, -(2**40)]}
+    for form in ({"form": "tables", "steps": [1] * 4}, {"form": "dominant", "kept": 1}):
+        spec = finite_spec(tensors, labels, activation="gelu_tanh")
+        found = verdict(tensors, labels, spec=spec, **advice, **form)
+        assert found.verdict == "accepted" and found.proven["certified"] == 0
+
+
 REFUSED = {
     "a code too few": ({"codes": [[]] * 4}, "4 codes"),
     "a code too many": ({"codes": [[]] * 6}, "6 codes"),
