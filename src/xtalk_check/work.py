@@ -14,6 +14,8 @@ from xtalk_check.errors import Rejected
 
 PRECISION = 64  # bits of the centres; every rounding error goes into the radius
 
+Row = list[arb]
+
 
 @dataclass
 class Work:
@@ -81,7 +83,18 @@ def root(square: arb) -> arb:
     return square.upper().max(arb(0)).sqrt()
 
 
-def rows(matrix: arb_mat) -> list[list[arb]]:
+def rows(matrix: arb_mat) -> list[Row]:
     """The matrix as a list of its rows."""
     entries, width = matrix.entries(), matrix.ncols()
     return [entries[start : start + width] for start in range(0, len(entries), width)]
+
+
+def repeated(count: int, row: Row) -> arb_mat:
+    """A matrix of `count` equal rows."""
+    return arb_mat(count, len(row), row * count)
+
+
+def scaled(matrix: list[Row], scales: Row, work: Work) -> arb_mat:
+    """The matrix with each column multiplied by its scale; one multiply-add for each entry."""
+    work.multiply_adds += len(matrix) * len(scales)
+    return arb_mat([[entry * scale for entry, scale in zip(row, scales, strict=True)] for row in matrix])

@@ -16,8 +16,9 @@ from reference.finite_data import (
 from reference.product_space import container, encoded
 
 from xtalk_check import check
+from xtalk_check.finite import Network
 from xtalk_check.reading import Fields, parse_weights
-from xtalk_check.t1 import FORMS, Network
+from xtalk_check.t1 import FORMS
 from xtalk_check.work import PRECISION, Work
 
 ROUNDING = 1e-9  # of the plain loops in float64
@@ -216,7 +217,7 @@ REFUSED = {
     "a step too few": ({"steps": [1, 1, 1]}, "3 entries; expected 4"),
     "kept in tables": ({"kept": 1}, "unknown key 'kept'"),
     "no contribution kept": ({"form": "dominant", "kept": 0, "steps": None}, "from 1"),
-    "another form": ({"form": "trust"}, "expected exact or dominant or tables"),
+    "another form": ({"form": "trust"}, "expected charts or exact or dominant"),
     "a code that is a number": ({"codes": [1, 2, 3, 4, 5]}, "expected a list"),
     "a strength that is a float": ({"codes": [[0, 0.5]] + [[]] * 4}, "numbers are integers"),
 }
