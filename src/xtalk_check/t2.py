@@ -10,10 +10,10 @@ from flint import arb, arb_mat
 
 from xtalk_check.errors import Rejected
 from xtalk_check.finite import LIMIT, Network, curvature, read_features
-from xtalk_check.population import claimed_accuracy
+from xtalk_check.population import claimed_population
 from xtalk_check.reading import Fields, Weights
 from xtalk_check.winning import settle
-from xtalk_check.work import Row, Work, dot, root, rows
+from xtalk_check.work import Row, Work, dot, root, rows, smallest
 
 
 def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: Work) -> dict[str, int]:
@@ -30,23 +30,27 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
         Region.read(row, features, network.out.ncols(), unit)
         for row in advice.table("regions", -LIMIT, LIMIT)
     ]
+    least: list[arb] = []
     for number, region in enumerate(regions):
         margins = region.margins(network, base, features, work)
-        if not all(wrong == region.label or margin > 0 for wrong, margin in enumerate(margins)):
+        least.append(smallest(m for wrong, m in enumerate(margins) if wrong != region.label))
+        if not least[number] > 0:
             raise Rejected(f"region {number} is not proven to get the answer {region.label}")
     codes = advice.table("codes", -LIMIT, LIMIT)
     if len(codes) != len(network.labels):
         raise Rejected(f"{len(codes)} codes are given for {len(network.labels)} inputs")
-    certified = 0
+    proven: list[arb] = []
     for x, label, code in zip(rows(network.x), network.labels, codes, strict=True):
-        if code:
-            if not 0 <= code[0] < len(regions):
-                raise Rejected(f"a code names region {code[0]}; there are {len(regions)}")
-            region = regions[code[0]]
-            moved = [a - b for a, b in zip(x, base, strict=True)]
-            certified += region.label == label and region.holds(moved, code[1:], features, work)
-    proven = settle(claim, certified, len(codes))
-    return proven | {"regions": len(regions)} | claimed_accuracy(task, claim, certified, len(codes))
+        if not code:
+            continue
+        if not 0 <= code[0] < len(regions):
+            raise Rejected(f"a code names region {code[0]}; there are {len(regions)}")
+        region, moved = regions[code[0]], [a - b for a, b in zip(x, base, strict=True)]
+        if region.label == label and region.holds(moved, code[1:], features, work):
+            proven.append(least[code[0]])
+    margins = proven + [arb(-1)] * (len(codes) - len(proven))  # of the others nothing is known
+    population = claimed_population(task, claim, len(proven), margins)
+    return settle(claim, len(proven), len(codes)) | {"regions": len(regions)} | population
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def test_slopes_of_wide_and_far_balls():
     """Where a power series would divide by a ball around 0: far out, and over many pieces."""
     for name in SMOOTH:
         phi = activation(name)
-        for ball in (arb(0, 8), arb(3, 2), arb(10) ** 60, -(arb(10) ** 60), arb(0, arb(10) ** 60)):
+        for ball in (arb(0, 8), arb(3, 2), arb(2) ** 200, -(arb(2) ** 200), arb(0, arb(2) ** 200)):
             slope = phi.slope(ball)
             for at in (ball.mid(), ball.lower(), ball.upper()):
                 x = float(at.max(arb(-20)).min(arb(20)).mid())

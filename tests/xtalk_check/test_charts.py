@@ -8,9 +8,10 @@ from flint import arb, ctx
 from reference.finite_data import finite_spec, logits, random_problem
 from reference.product_space import ACTIVATIONS, container
 
+from xtalk_check.activations import activation
 from xtalk_check.charts import bend, from_charts
 from xtalk_check.errors import Rejected
-from xtalk_check.finite import Network
+from xtalk_check.finite import Network, curvature
 from xtalk_check.reading import Fields, parse_weights
 from xtalk_check.work import PRECISION, Work
 
@@ -149,6 +150,23 @@ def test_bad_charts_are_refused(name):
     charts, codes, reason = REFUSED[name]
     with pytest.raises(Rejected, match=reason):
         margins(random_problem(0), LABELS, charts, codes)
+
+
+def test_bad_labels_of_charts_are_refused():
+    for label in (-1, 3):
+        with pytest.raises(Rejected, match="not a label"):
+            margins(random_problem(0), LABELS, [[label, 1, 0, 0]], [0] * 5)
+
+
+def test_a_single_class_is_refused():
+    with pytest.raises(Rejected, match="single class"):
+        loaded(random_problem(0, C=1), [0] * 5)
+
+
+def test_kinks_are_refused():
+    for ball in (arb(0, 1), arb(1, 2)):
+        with pytest.raises(Rejected, match="without kinks"):
+            curvature(activation("relu"), ball)
 
 
 def test_negative_radii_are_refused():

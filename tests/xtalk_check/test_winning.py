@@ -93,7 +93,7 @@ def test_underflow_counts_at_every_stage():
     with ctx.workprec(PRECISION):
         for residual, numbers in ((False, 5), (True, 6)):  # x, h, phi(h), y, logit; and x once more
             found = float(rounding_error(*loaded(tensors, "relu", residual), 3, Work()))
-            assert found == pytest.approx(numbers * 2.0**-100, rel=1e-4)
+            assert found * 2.0**100 == pytest.approx(numbers, rel=1e-4)
 
 
 def test_sums_without_a_useful_bound_are_refused():

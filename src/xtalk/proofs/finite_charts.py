@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from xtalk.proofs.certificates import Certificate, certify
-from xtalk.proofs.finite_certificate import BITS, population_accuracy, specification
+from xtalk.proofs.certificates import Certificate
+from xtalk.proofs.finite_certificate import BITS, certify_data, specification
 from xtalk.proofs.finite_network import FiniteNetwork
 
 _STEPS = 24  # of a neuron's reach on either side, at which its bend is evaluated
@@ -32,10 +32,11 @@ def certify_by_charts(
     labels_T: Int[Tensor, "T"],
     *,
     risk: int | None = None,
+    ramp: int | None = None,
 ) -> Certificate:
     """The certificate that claims the most with these charts, each input in the one that suits it best.
 
-    risk: as in `certify_accuracy`. Errors: XtalkError where the checker refuses the certificate.
+    risk, ramp: see `specification`. Errors: XtalkError where the checker refuses the certificate.
     """
     margins_TM = chart_margins(network, charts, network.embedded(inputs_TI), labels_T)
     units_M1D = torch.cat([charts.radii_M[:, None], charts.points_MD], 1).double() * 2.0**BITS
@@ -46,13 +47,7 @@ def certify_by_charts(
         "charts": rows.tolist(),
         "codes": margins_TM.argmax(1).tolist(),
     }
-    spec, weights = specification(network, inputs_TI, labels_T, risk)
-    total = len(labels_T)
-
-    def further(certified: int) -> dict[str, int]:
-        return {} if risk is None else {"population_accuracy": population_accuracy(certified, total, risk)}
-
-    return certify(spec, weights, advice, total, further)
+    return certify_data(*specification(network, inputs_TI, labels_T, risk, ramp), advice)
 
 
 @torch.no_grad()
