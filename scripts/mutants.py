@@ -286,6 +286,7 @@ T1 = [
     ("bend = curvature(network.phi, EVERYWHERE).abs_upper()\n", "bend = arb(0.4)\n", BESIDE),
     ("logits[label] - other - charge", "logits[label] - other + charge", PAIRS),
 ]
+BOUNDED = "margins_of_charts_are_bounded_below"
 FINITE = [
     ("path=unembed if residual else unembed * 0", "path=unembed", POINT),
     ("work.product(x - arb_mat([rows(self.x)[0]]), self.path)", "work.product(x, self.path)", POINT),
@@ -296,12 +297,11 @@ FINITE = [
     ("(self.path + work.product", "(work.product", HUNTED),
     ("resting[label] - other + move for", "move for", POINT),
     ("[row[label] - weight for", "[weight - row[label] for", POINT),
-    ("[a - b for a, b in zip(linear[label]", "[b - a for a, b in zip(linear[label]", HUNTED),
+    ("[a - b for a, b in zip(linear[label]", "[b - a for a, b in zip(linear[label]", BOUNDED),
     ("if unembed.ncols() < 2:", "if unembed.ncols() < 1:", "a_single_class_is_refused"),
     ("if bend is None:", "if bend is None and over > 0:", "kinks_are_refused"),
 ]
 COST = "bends_are_charged_what_they_can_cost"
-BOUNDED = "margins_of_charts_are_bounded_below"
 BENDS = "bends_hold_every_quotient_and_are_tight"
 CHARTED = "inputs_outside_a_chart_are_not_certified"
 CHARTS = [

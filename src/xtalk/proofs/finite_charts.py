@@ -64,7 +64,7 @@ def charts_of(
     points = torch.cat(
         [
             torch.from_numpy(
-                KMeans(per_label, n_init=4, random_state=seed).fit(x_RD[labels_R == label]).cluster_centers_
+                KMeans(per_label, random_state=seed).fit(x_RD[labels_R == label]).cluster_centers_
             )
             for label in range(network.sizes.classes)
         ]
