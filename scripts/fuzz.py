@@ -3,7 +3,7 @@
     python scripts/fuzz.py --seconds 300 [--seed 1]
 
 Needs the package atheris, which is not among the project's: install it, and python-flint, into an environment
-of its own. Half of the inputs are bytes for the parsers, which learn from coverage; half change a certificate, a
+of its own. A third of the inputs are bytes for the two parsers; the others change a certificate, a
 specification or a container that is good, in up to three places. Exit code 0: nothing was found.
 """
 

@@ -21,8 +21,8 @@ def from_charts(network: Network, advice: Fields, work: Work) -> list[Row]:
     """Margins from the chart that the certificate names for each input; no neuron is looked at for an input.
 
     Nothing is known of an input outside its chart's ball, or of another label. Cost, with P = D (D + 1) / 2
-    pairs of coordinates: P N once; N (D (C + 3) + C (P + 2)) + D C and (LAYERS + 2) N evaluations for each
-    chart; and (P + D) (C + 1) + C for each input. Proof: docs/proofs.md, T1, "charts".
+    pairs of coordinates: P N once; N (D (C + 3) + (C - 1) (P + 1) + C) + D C and (LAYERS + 2) N evaluations
+    for each chart; and (P + D) C + C - 1 for each input. Proof: docs/proofs.md, T1, "charts".
     """
     unit, size = arb(2) ** -advice.integer("bits", 0, 40), network.w_in.nrows()
     pairs = list(combinations_with_replacement(range(size), 2))
@@ -44,6 +44,7 @@ def from_charts(network: Network, advice: Fields, work: Work) -> list[Row]:
         work.multiply_adds += len(pairs) + size
         inside = label == chart.label and dot(e, e) <= chart.radius**2
         margins = work.product(terms, chart.table).entries()
+        margins.insert(chart.label, arb(0))
         bounds.append(margins if inside else [arb("-inf")] * len(margins))
     return bounds
 
@@ -55,7 +56,7 @@ class Chart:
     label: int
     point: Row
     radius: arb
-    table: arb_mat  # (1 + D + P) x C: constant, coordinates, and pairs of them
+    table: arb_mat  # (1 + D + P) x (C - 1): constant, coordinates, and pairs, for each wrong answer
 
     @classmethod
     def read(cls, row: list[int], unit: arb, network: Network, products: arb_mat, work: Work) -> "Chart":
@@ -70,15 +71,14 @@ class Chart:
             bend(network, centre, radius * root(dot(column, column)), work)
             for centre, column in zip(h, rows(network.w_in.transpose()), strict=True)
         ]
+        wrong = [answer for answer in range(len(margins)) if answer != label]
         lowest = [
-            [(weight * ball / 2).lower() for weight in ahead]
+            [(ahead[answer] * ball / 2).lower() for answer in wrong]
             for ahead, ball in zip(rows(network.ahead(label)), bends, strict=True)
         ]
-        work.multiply_adds += len(lowest) * (len(margins) + len(point))
-        curved = rows(work.product(products, arb_mat(lowest)))
-        return cls(
-            label, point, radius, arb_mat([margins, *map(list, zip(*gradients, strict=True)), *curved])
-        )
+        work.multiply_adds += len(lowest) * (len(wrong) + len(point))
+        linear = [[row[answer] for answer in wrong] for row in (margins, *zip(*gradients, strict=True))]
+        return cls(label, point, radius, arb_mat(linear + rows(work.product(products, arb_mat(lowest)))))
 
 
 def bend(network: Network, centre: arb, reach: arb, work: Work) -> arb:

@@ -186,8 +186,8 @@ def test_length_of_charts_is_counted():
     D, C, P = 2, 3, 3
     for neurons in (8, 16):
         once, each = length(neurons, 3), length(neurons, 6).multiply_adds - length(neurons, 3).multiply_adds
-        assert each == 3 * ((1 + D + P) * C + P + D)
+        assert each == 3 * ((P + D) * C + C - 1)
         assert once.evaluations == 18 * neurons
-        table = neurons * (D + C + D * (C + 1) + C + D + P * C) + D * C
+        table = neurons * (D * (C + 3) + (C - 1) * (P + 1) + C) + D * C
         assert once.multiply_adds - each == P * neurons + table
     assert Fraction(length(8, 6).evaluations, length(8, 3).evaluations) == 1

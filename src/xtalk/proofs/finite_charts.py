@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from sklearn.cluster import KMeans
 from torch import Tensor
 
+from xtalk.errors import XtalkError
 from xtalk.proofs.certificates import Certificate
 from xtalk.proofs.finite_certificate import BITS, certify_data, specification
 from xtalk.proofs.finite_network import FiniteNetwork
@@ -58,7 +59,13 @@ def charts_of(
     per_label: int,
     seed: int = 0,
 ) -> Charts:
-    """Around the means of clusters of each label's MLP inputs; each radius certifies the most of these."""
+    """Around the means of clusters of each label's MLP inputs; each radius certifies the most of these.
+
+    Errors: XtalkError for a label with fewer inputs than charts.
+    """
+    fewest = int(labels_R.bincount(minlength=network.sizes.classes).min())
+    if fewest < per_label:
+        raise XtalkError(f"{per_label} charts for each label; a label has {fewest} inputs; choose fewer")
     x_RD = network.embedded(inputs_RI).double()
     labels = torch.arange(network.sizes.classes).repeat_interleave(per_label)
     points = torch.cat(
