@@ -253,8 +253,6 @@ T1 = [
         "the_label_must_be_strictly_ahead",
     ),
     ("if wrong != label)", "if wrong == label)", DATA),
-    ("if claimed > certified:", "if claimed > certified + 1:", DATA),
-    ("0, total) != total:", "0, total) > total:", DATA),
     ("e - scale * f for", "e + scale * f for", "full_codes_of_one_feature_are_exact"),
     ("sizes = [root(dot(row, image))", "sizes = [arb(0)", "residuals_are_charged_what_they_can_cost"),
     ("slopes = work.evaluate(network.phi.slope", "slopes = work.evaluate(network.phi.value", RESIDUALS),

@@ -15,9 +15,7 @@ from xtalk_check.reading import Fields, Weights
 from xtalk_check.t3 import Bound, certified_fillings
 from xtalk_check.tasks import Cell, Task
 from xtalk_check.winning import Winning, settle
-from xtalk_check.work import Work, hull, rows, smallest
-
-Row = list[arb]
+from xtalk_check.work import Row, Work, hull, rows, smallest
 
 
 def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: Work) -> dict[str, int]:

@@ -15,6 +15,7 @@ from xtalk_check.errors import Rejected
 from xtalk_check.finite import LIMIT, Network, curvature, read_features
 from xtalk_check.population import claimed_population
 from xtalk_check.reading import Fields, Weights
+from xtalk_check.winning import settle
 from xtalk_check.work import Row, Work, dot, repeated, root, rows, scaled, smallest
 
 EVERYWHERE = arb(0, 1 << 100)
@@ -33,13 +34,8 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
         smallest(margin for wrong, margin in enumerate(margins) if wrong != label)
         for label, margins in zip(network.labels, form(network, advice, work), strict=True)
     ]
-    total, certified = len(least), sum(margin > 0 for margin in least)
-    if claim.integer("total", 0, total) != total:
-        raise Rejected(f"the claim is about another number of inputs; there are {total}")
-    claimed = claim.integer("certified", 0, total)
-    if claimed > certified:
-        raise Rejected(f"{claimed} inputs are claimed; {certified} are proven")
-    return {"certified": certified, "total": total} | claimed_population(task, claim, claimed, least)
+    certified = sum(margin > 0 for margin in least)
+    return settle(claim, certified, len(least)) | claimed_population(task, claim, certified, least)
 
 
 def exactly(network: Network, advice: Fields, work: Work) -> list[Row]:

@@ -184,7 +184,7 @@ def test_claims_and_data_are_those_of_the_specification():
     )
     assert verdict(tensors, labels, right, form="exact").verdict == "accepted"
     assert "are proven" in verdict(tensors, labels, right + 1, form="exact").reason
-    assert "another number of inputs" in verdict(tensors, labels, right, 4, form="exact").reason
+    assert "about 4 inputs; the task has 5" in verdict(tensors, labels, right, 4, form="exact").reason
     other = finite_spec(random_problem(4), labels)
     assert "about other data" in verdict(tensors, labels, right, spec=other, form="exact").reason
     fewer = finite_spec(tensors, labels[:4])
