@@ -1,10 +1,11 @@
 """Activation functions with proven enclosures of their values, slopes and curvatures.
 
+A ball stands for every number in it, in arguments and results; a slope at a kink is every subgradient.
 Proofs: docs/proofs.md, "Activation functions".
 """
 
 from functools import cache
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from flint import arb, arb_series, ctx
 
@@ -18,6 +19,7 @@ TERMS = 7  # of the Taylor polynomial on a piece; the last coefficient is enclos
 CELL = arb(0, arb(1) / (2 * PIECES))  # a piece, around its centre
 
 Number = TypeVar("Number", arb, arb_series)
+Activation: TypeAlias = "Relu | Gelu"
 
 
 class Ranges(NamedTuple):
@@ -28,22 +30,6 @@ class Ranges(NamedTuple):
 
     slope: arb
     curvature: arb | None
-
-
-class Activation(Protocol):
-    """A scalar function phi; a ball stands for every number in it, in arguments and results."""
-
-    def value(self, x: arb) -> arb:
-        """phi(x)."""
-        ...
-
-    def slope(self, x: arb) -> arb:
-        """phi'(x); at a kink every subgradient."""
-        ...
-
-    def ranges(self, x: arb) -> Ranges:
-        """The ranges of phi' and phi'' over the ball."""
-        ...
 
 
 @cache

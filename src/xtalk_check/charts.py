@@ -74,7 +74,7 @@ class Chart:
         wrong = [answer for answer in range(len(margins)) if answer != label]
         lowest = [
             [(ahead[answer] * ball / 2).lower() for answer in wrong]
-            for ahead, ball in zip(rows(network.ahead(label)), bends, strict=True)
+            for ahead, ball in zip(rows(network.ahead[label]), bends, strict=True)
         ]
         work.multiply_adds += len(lowest) * (len(wrong) + len(point))
         linear = [[row[answer] for answer in wrong] for row in (margins, *zip(*gradients, strict=True))]

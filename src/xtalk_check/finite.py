@@ -69,17 +69,14 @@ class Network:
         """
         x, direct = arb_mat([at]), arb_mat([rows(self.direct)[0]])
         resting = (work.product(x - arb_mat([rows(self.x)[0]]), self.path) + direct).entries()
-        moved = work.product(arb_mat([active]), self.ahead(label)).entries()
+        moved = work.product(arb_mat([active]), self.ahead[label]).entries()
         margins = [resting[label] - other + move for other, move in zip(resting, moved, strict=True)]
         linear = rows((self.path + work.product(scaled(rows(self.w_in), slopes, work), self.out)).transpose())
         return margins, [[a - b for a, b in zip(linear[label], other, strict=True)] for other in linear]
 
-    def ahead(self, label: int) -> arb_mat:
-        """What a unit of each neuron adds to the label's margin over each answer (N x C)."""
-        return self._ahead[label]
-
     @cached_property
-    def _ahead(self) -> list[arb_mat]:
+    def ahead(self) -> list[arb_mat]:
+        """For each label, what a unit of each neuron adds to its margin over each answer (N x C)."""
         out = rows(self.out)
         return [
             arb_mat([[row[label] - weight for weight in row] for row in out])

@@ -190,7 +190,7 @@ def from_dominant(network: Network, advice: Fields, work: Work) -> list[Row]:
     logits = rows(network.direct + residuals.linear + work.product(arb_mat(active), network.out))
     bounds: list[Row] = []
     for t, (logit, label) in enumerate(zip(logits, network.labels, strict=True)):
-        weights = arb_mat([[abs(weight) for weight in row] for row in rows(network.ahead(label))])
+        weights = arb_mat([[abs(weight) for weight in row] for row in rows(network.ahead[label])])
         lost = work.product(arb_mat([rests[t]]), weights).entries()
         margins = _margins(logit, label, charges[t])
         bounds.append([margin - slope * loss for margin, loss in zip(margins, lost, strict=True)])

@@ -63,7 +63,7 @@ def _bounds(
         for k, bias in enumerate(network.b_hidden)
     ]
     bounds: list[Bound] = []
-    for wrong, margin in enumerate(rows(work.product(network.differences(right), arb_mat(table)))):
+    for wrong, margin in enumerate(rows(work.product(network.differences[right], arb_mat(table)))):
         if wrong == right:
             continue
         terms = iter(margin)

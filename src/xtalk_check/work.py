@@ -6,7 +6,7 @@ they enclose, so it fails in doubt. An operation on balls encloses every result 
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 
 from flint import arb, arb_mat
 
@@ -41,11 +41,7 @@ class Work:
 
 def hull(balls: Iterable[arb]) -> arb:
     """A ball that encloses all the balls, of which there is at least one."""
-    iterator = iter(balls)
-    union = next(iterator)
-    for ball in iterator:
-        union = union.union(ball)
-    return union
+    return reduce(arb.union, balls)
 
 
 def floor(ball: arb, bits: int) -> int:
@@ -66,11 +62,7 @@ def _unit(bits: int) -> arb:
 
 def smallest(balls: Iterable[arb]) -> arb:
     """A ball around the least of the numbers that the balls enclose, of which there is at least one."""
-    iterator = iter(balls)
-    least = next(iterator)
-    for ball in iterator:
-        least = least.min(ball)
-    return least
+    return reduce(arb.min, balls)
 
 
 def dot(left: Iterable[arb], right: Iterable[arb]) -> arb:
