@@ -184,9 +184,9 @@ T3 = [
     ("if moves) <= 1:", "if moves) <= 2:", "neurons_lie_between_the_ends"),
     ("total = sum((w * slot.copies for", "total = sum((w for", "neurons_lie_between_the_ends"),
     ("(slot.centre * slot.copies for slot", "(slot.centre for slot", "neurons_lie_between_the_ends"),
-    ("n * smallest(s) for n, s", "n * s[-1] for n, s", "no_more_is_proven_than_is_true"),
-    ("n * smallest(s) for n, s", "smallest(s) for n, s", "ties_between_sums_of_scores"),
-    ("if not worst > 0:", "if worst < 0:", "ties_between_sums_of_scores"),
+    ("slot.copies * smallest(s) for", "slot.copies * s[-1] for", "no_more_is_proven_than_is_true"),
+    ("slot.copies * smallest(s) for", "smallest(s) for", "ties_between_sums_of_scores"),
+    ("        > 0\n", "        >= 0\n", "ties_between_sums_of_scores"),
     (
         "certified -= cell.fillings - wins",
         "certified = wins",
@@ -203,8 +203,8 @@ T3 = [
         "fillings_are_counted_with_scores_rounded_down",
     ),
     (
-        "score + bound.base / sum(copies) for",
-        "score + bound.base / (2 * sum(copies)) for",
+        "score + bound.base / positions for",
+        "score + bound.base / (2 * positions) for",
         "fillings_are_counted_with_scores_rounded_down",
     ),
     ("map(smallest, zip(*of_slot", "map(max, zip(*of_slot", "fillings_are_counted_with_scores_rounded_down"),
