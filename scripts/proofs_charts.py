@@ -158,7 +158,8 @@ def table(found: dict[str, list[list[dict[str, Any]]]]) -> str:
         for place in range(len(PER_LABEL)):
             rows = [rows[place] for rows in by_seed]
             first, bounds = rows[0], [row["bound"] for row in rows]
-            vacuous = " VACUOUS" if max(bounds) <= first["ablated"] else ""
+            empty = sum(row["bound"] <= row["ablated"] for row in rows)
+            vacuous = f" VACUOUS for {empty} of {len(rows)}" if empty else ""
             truth = " / ".join(f"{first[mlp]:.3f}" for mlp in ("whole", "linear", "ablated"))
             lines.append(
                 f"| {name} | {truth} | {first['charts']}{'' if first['per_label'] else ' at one point'} | "
