@@ -25,6 +25,7 @@ DENOMINATOR = "margins_times_the_denominator_are_bounded_below"
 OWN = "tokens_of_their_own_prove_all_that_is_true"
 SUPPORTED = "only_tasks_of_two_parts_are_supported"
 ALIKE = "columns_of_tokens_alike_lose_nothing"
+BESIDE = "residuals_beside_features_are_charged_what_they_can_cost"
 DATA = "claims_and_data_are_those_of_the_specification"
 DOMINANT = "what_is_not_dominant_is_charged_what_it_can_cost"
 PAIRS = "pairs_are_charged_what_they_can_cost"
@@ -57,13 +58,24 @@ ACTIVATIONS = [
         "arb(2 * piece + 2) / (2 * PIECES)",
         "ranges_over_one_piece_reach_its_ends",
     ),
-    ("return int(piece) + 1", "return int(piece)", "ranges_hold_every_derivative_and_are_tight"),
+    (
+        "return int(piece) + REACH * PIECES + 1",
+        "return int(piece) + REACH * PIECES",
+        "ranges_hold_every_derivative_and_are_tight",
+    ),
     (
         "_row(x.lower()), _row(x.upper())",
         "_row(x.mid()), _row(x.mid())",
         "ranges_hold_every_derivative_and_are_tight",
     ),
     ("other = last + 1 - (1 << level)", "other = first", "ranges_hold_every_derivative_and_are_tight"),
+    (" and x.rad() <= CELL.rad():", ":", "slopes_of_wide_and_far_balls"),
+    ("if abs(x) < REACH and x.rad()", "if x.rad()", "slopes_of_wide_and_far_balls"),
+    (
+        "(end * PIECES).floor()",
+        "((end + REACH) * PIECES - REACH * PIECES).floor()",
+        "ranges_beside_the_edge_of_a_piece",
+    ),
     ("if piece is None:", "if piece is None and end > 0:", "what_is_not_finite_is_refused"),
 ]
 WORK = [
@@ -71,8 +83,8 @@ WORK = [
     ("(ball.lower() * _unit(bits))", "(ball.upper() * _unit(bits))", "floors_are_below_the_ball"),
     (".lower().floor()", ".lower().ceil()", "floors_are_below_the_ball"),
     ("if integer is None:", "if integer is None and ball < 0:", "floors_are_below_the_ball"),
-    ("union = union.union(ball)", "union = ball", "hulls_hold_all_balls"),
-    ("least = least.min(ball)", "least = ball", "hulls_hold_all_balls"),
+    ("return reduce(arb.union, balls)", "return next(iter(balls))", "hulls_hold_all_balls"),
+    ("return reduce(arb.min, balls)", "return next(iter(balls))", "hulls_hold_all_balls"),
     ("return square.upper().max(arb(0)).sqrt()", "return square.max(arb(0))", RESIDUALS),
     ("left.nrows() * left.ncols() * right.ncols()", "right.ncols()", "length_is_counted_where_work_is_done"),
     ("self.evaluations += len(values)", "self.evaluations += 1", "length_is_counted_where_work_is_done"),
@@ -90,6 +102,10 @@ WINNING = [
     ("UNIT = arb(2) ** -24", "UNIT = arb(2) ** -25", "rounding_bound_by_hand"),
     ("y_error = y_error + x_error + ", "y_error = y_error + ", "rounding_bound_by_hand"),
     (" + (x + x_error) * _gamma(hidden + 2)", "", "rounding_bound_by_hand"),
+    ("* _gamma(n) + _tiny(size)", "* _gamma(n)", "underflow_counts_at_every_stage"),
+    ("* ACTIVATION_ERROR + _tiny(hidden)", "* ACTIVATION_ERROR", "underflow_counts_at_every_stage"),
+    ("* _gamma(terms) + _tiny(w.ncols())", "* _gamma(terms)", "underflow_counts_at_every_stage"),
+    ("if terms >= 1 << 23:", "if terms >= 1 << 25:", "sums_without_a_useful_bound_are_refused"),
     ("x_error = x * _gamma(n)", "x_error = x * _gamma(1)", "rounding_bound_by_hand"),
     ("y = y + x\n", "y = y\n", "rounding_bound_by_hand"),
     (
@@ -168,9 +184,9 @@ T3 = [
     ("if moves) <= 1:", "if moves) <= 2:", "neurons_lie_between_the_ends"),
     ("total = sum((w * slot.copies for", "total = sum((w for", "neurons_lie_between_the_ends"),
     ("(slot.centre * slot.copies for slot", "(slot.centre for slot", "neurons_lie_between_the_ends"),
-    ("n * smallest(s) for n, s", "n * s[-1] for n, s", "no_more_is_proven_than_is_true"),
-    ("n * smallest(s) for n, s", "smallest(s) for n, s", "ties_between_sums_of_scores"),
-    ("if not worst > 0:", "if worst < 0:", "ties_between_sums_of_scores"),
+    ("slot.copies * smallest(s) for", "slot.copies * s[-1] for", "no_more_is_proven_than_is_true"),
+    ("slot.copies * smallest(s) for", "smallest(s) for", "ties_between_sums_of_scores"),
+    ("        > 0\n", "        >= 0\n", "ties_between_sums_of_scores"),
     (
         "certified -= cell.fillings - wins",
         "certified = wins",
@@ -187,8 +203,8 @@ T3 = [
         "fillings_are_counted_with_scores_rounded_down",
     ),
     (
-        "score + bound.base / sum(copies) for",
-        "score + bound.base / (2 * sum(copies)) for",
+        "score + bound.base / positions for",
+        "score + bound.base / (2 * positions) for",
         "fillings_are_counted_with_scores_rounded_down",
     ),
     ("map(smallest, zip(*of_slot", "map(max, zip(*of_slot", "fillings_are_counted_with_scores_rounded_down"),
@@ -203,10 +219,10 @@ INSIDE = "inputs_count_where_they_lie_in_a_region_of_their_label"
 CHARGED = "tangents_and_curvature_are_charged_what_they_can_cost"
 POINT = "a_point_is_bounded_exactly"
 T2 = [
-    ("wrong == region.label or margin > 0", "wrong == region.label or margin > -9", INSIDE),
-    ("if not all(wrong == region.label", "if not any(wrong == region.label", INSIDE),
+    ("if not least[number] > 0:", "if not least[number] > -9:", INSIDE),
+    ("if wrong != region.label)", "if wrong == region.label)", INSIDE),
     ("region.label == label and region.holds", "region.holds", INSIDE),
-    ("and region.holds(moved, code[1:], features, work)", "", INSIDE),
+    (" and region.holds(moved, code[1:], features, work)", "", INSIDE),
     ("if not 0 <= code[0] < len(regions):", "if not code[0] < len(regions):", "bad_codes_are_refused"),
     ("if len(codes) != len(network.labels):", "if len(codes) > 99:", "bad_codes_are_refused"),
     ("return in_box and dot", "return dot", INSIDE),
@@ -216,41 +232,33 @@ T2 = [
     ("(high - low) / 2", "(high - low) / 4", HUNTED),
     ("reach = [self.radius * root(dot(row, row)) for", "reach = [0 * root(dot(row, row)) for", CHARGED),
     ("r + abs(move) for", "r for", CHARGED),
-    ("(curvature * width**2 / 2).union(arb(0))", "curvature * width**2 / 4", CHARGED),
-    ("(curvature * width**2 / 2).union(arb(0))", "curvature * width**2 / 2", HUNTED),
-    (".ranges(centre + arb(0, 1) * width)", ".ranges(centre)", "bends_are_those_within_reach"),
-    ("[w * slope for", "[w for", HUNTED),
-    ("network.path + work.product", "work.product", HUNTED),
+    ("arb(0, 1) * width) * width**2 / 2).union(arb(0))", "arb(0, 1) * width) * width**2 / 4)", CHARGED),
+    (" * width**2 / 2).union(arb(0))", " * width**2 / 2)", HUNTED),
+    (
+        "curvature(network.phi, centre + arb(0, 1) * width)",
+        "curvature(network.phi, centre)",
+        "bends_are_those_within_reach",
+    ),
     ("margin - self._swing", "margin + 0 * self._swing", HUNTED),
     ("return self.radius * root(dot(direction, direction)) +", "return", HUNTED),
     ("(abs(dot(direction, span)) for span in spans)", "()", HUNTED),
-    ("+ network.b_in).entries()", ").entries()", POINT),
-    ("resting[label] - other + margin", "margin", POINT),
-    ("[row[label] - weight for", "[weight - row[label] for", POINT),
     ("or row[1] < 0\n", "\n", "regions_of_negative_radius_are_refused"),
     ("all(low <= high for low, high in ends)", "all(True for low, high in ends)", "empty_boxes_are_refused"),
     ("(len(spans) + 1) * len(direction)", "0", "length_of_a_region_is_counted"),
 ]
 T1 = [
-    ("path=unembed if residual else unembed * 0", "path=unembed", POINT),
-    ("work.product(x - first, self.path)", "work.product(x, self.path)", POINT),
-    ("wrong == label or margin > 0", "wrong == label or margin >= 0", "the_label_must_be_strictly_ahead"),
-    ("if claimed > certified:", "if claimed > certified + 1:", DATA),
-    ("0, total) != total:", "0, total) > total:", DATA),
-    (' != task.digest("data"):', ' == task.digest("data") * 2:', DATA),
-    ("(x if residual else x * 0)", "(x if not residual else x * 0)", "exact_margins_are_the_networks"),
-    ("top - low)", "top)", "margins_are_bounded_below_whatever_the_advice"),
-    ("e - scale * f for", "e + scale * f for", "full_codes_of_one_feature_are_exact"),
     (
-        "network.w_in) + network.b_in).entries()",
-        "network.w_in)).entries()",
-        "full_codes_of_one_feature_are_exact",
+        "sum(margin > 0 for margin in least)",
+        "sum(margin >= 0 for margin in least)",
+        "the_label_must_be_strictly_ahead",
     ),
+    ("if wrong != label)", "if wrong == label)", DATA),
+    ("e - scale * f for", "e + scale * f for", "full_codes_of_one_feature_are_exact"),
     ("sizes = [root(dot(row, image))", "sizes = [arb(0)", "residuals_are_charged_what_they_can_cost"),
     ("slopes = work.evaluate(network.phi.slope", "slopes = work.evaluate(network.phi.value", RESIDUALS),
     ("crosstalk = size**2 / 2\n", "crosstalk = size**2 / 4\n", "residuals_are_charged_what_they_can_cost"),
     ("crosstalk = size**2 / 2\n", "crosstalk = size**2\n", "residuals_are_charged_what_they_can_cost"),
-    (", alone[i] * size)", ", arb(0))", "residuals_beside_features_are_charged_what_they_can_cost"),
+    (", alone[i] * size)", ", arb(0))", BESIDE),
     ("abs(unit * other) * pairs[i][j] for", "abs(unit * other) * pairs[i][j] / 2 for", PAIRS),
     ("in code[:place])", "in code[place:])", PAIRS),
     (
@@ -262,20 +270,83 @@ T1 = [
     ("* share * (1 - share) *", "* 0 *", "interpolation_is_charged_what_it_can_cost"),
     ("(unit * steps[i]) ** 2 / 2", "(unit * steps[i]) ** 2 / 4", "interpolation_is_charged_what_it_can_cost"),
     ("a + b + share * (c - b)", "a + c", "interpolation_is_charged_what_it_can_cost"),
-    ("network.labels[t], curvature * crosstalk", "network.labels[t], crosstalk * 0", PAIRS),
+    ("network.labels[t], bend * crosstalk", "network.labels[t], crosstalk * 0", PAIRS),
     ("value - rest for value, rest", "value for value, rest", "full_codes_of_one_feature_are_exact"),
     ("rests.append([abs(sum(p[kept:]", "rests.append([0 * abs(sum(p[kept:]", DOMINANT),
     (
         "(spanned * size + size**2 / 2)",
         "(size**2 / 2)",
-        "residuals_beside_features_are_charged_what_they_can_cost",
+        BESIDE,
     ),
     ("margin - slope * loss", "margin + slope * loss", DOMINANT),
     (".slope.abs_upper()", ".slope.mid()", DOMINANT),
-    ("return curvature.abs_upper()", "return curvature.abs_upper() / 2", PAIRS),
+    ("bend, unit = curvature(network.phi, EVERYWHERE).abs_upper()", "bend, unit = arb(0.4)", PAIRS),
+    ("bend = curvature(network.phi, EVERYWHERE).abs_upper()\n", "bend = arb(0.4)\n", BESIDE),
     ("logits[label] - other - charge", "logits[label] - other + charge", PAIRS),
 ]
+BOUNDED = "margins_of_charts_are_bounded_below"
+FINITE = [
+    ("path=unembed if residual else unembed * 0", "path=unembed", POINT),
+    ("work.product(x - arb_mat([rows(self.x)[0]]), self.path)", "work.product(x, self.path)", POINT),
+    ("(x if residual else x * 0)", "(x if not residual else x * 0)", "exact_margins_are_the_networks"),
+    ("top - low)", "top)", "margins_are_bounded_below_whatever_the_advice"),
+    ("self.w_in) + self.b_in).entries()", "self.w_in)).entries()", POINT),
+    ("scaled(rows(self.w_in), slopes, work)", "self.w_in", HUNTED),
+    ("(self.path + work.product", "(work.product", HUNTED),
+    ("resting[label] - other + move for", "move for", POINT),
+    ("[row[label] - weight for", "[weight - row[label] for", POINT),
+    ("[a - b for a, b in zip(linear[label]", "[b - a for a, b in zip(linear[label]", BOUNDED),
+    ("if unembed.ncols() < 2:", "if unembed.ncols() < 1:", "a_single_class_is_refused"),
+    ("if bend is None:", "if bend is None and over > 0:", "kinks_are_refused"),
+]
+COST = "bends_are_charged_what_they_can_cost"
+BENDS = "bends_hold_every_quotient_and_are_tight"
+CHARTED = "inputs_outside_a_chart_are_not_certified"
+CHARTS = [
+    ("(1 + (a < b)) * v * w", "v * w", "pairs_of_coordinates_are_tabled"),
+    ("label == chart.label and dot", "dot", CHARTED),
+    (" and dot(e, e) <= chart.radius**2", "", CHARTED),
+    ("<= chart.radius**2", "<= 2 * chart.radius**2", CHARTED),
+    ("e = [a - b for", "e = [b - a for", BOUNDED),
+    ("or row[1] < 0:", "or row[1] > 9:", "negative_radii_are_refused"),
+    (
+        "not 0 <= label < network.out.ncols()",
+        "not label < network.out.ncols()",
+        "bad_labels_of_charts_are_refused",
+    ),
+    (
+        "radius * root(dot(column, column))",
+        "0 * root(dot(column, column))",
+        "bends_are_those_of_the_whole_ball",
+    ),
+    (
+        "(ahead[answer] * ball / 2).lower()",
+        "(ahead[answer] * ball / 2).upper()",
+        "bends_are_those_of_the_whole_ball",
+    ),
+    ("(ahead[answer] * ball / 2).lower()", "(ahead[answer] * ball).lower()", COST),
+    ("(ahead[answer] * ball / 2).lower()", "(ahead[answer] * ball / 4).lower()", COST),
+    ("2 * (LAYERS - layer) + 1", "2 * (LAYERS - layer) + 2", BENDS),
+    ("/ LAYERS**2", "/ LAYERS", BENDS),
+    ("* reach * layer / LAYERS)", "* reach * (layer - 1) / LAYERS)", BENDS),
+    ("arb(0, 1) * reach", "arb(0.5, 0.5) * reach", BENDS),
+    ("work.evaluations += LAYERS\n", "", "length_of_charts_is_counted"),
+    ("work.multiply_adds += len(pairs) + size", "work.multiply_adds += size", "length_of_charts_is_counted"),
+]
+RAMP = "ramp_losses_are_those_of_the_margins"
+FORMULA = "mean_bounds_are_those_of_the_formula"
 POPULATION = [
+    ("(1 - m / ramp).max(arb(0)) if m > 0 else arb(1)", "(1 - m / ramp).max(arb(0))", RAMP),
+    ("(1 - m / ramp).max(arb(0))", "(1 - m / ramp)", RAMP),
+    ("/ 1000\n", "/ 1001\n", RAMP),
+    ("-floor(-bound * MILLION, 0)", "floor(bound * MILLION, 0)", RAMP),
+    ("if loss < proven:", "if loss < proven - 1:", RAMP),
+    ("min(MILLION, -floor", "min(2 * MILLION, -floor", "a_loss_of_one_is_always_true"),
+    ('if not task.null("ramp"):', 'if task.null("ramp") is None:', "a_loss_needs_a_risk"),
+    ("arb(SLOPES * MILLION) / risk", "arb(MILLION) / risk", FORMULA),
+    ("(-(1 - slope).log() - slope) * squares", "slope * slope / 2 * squares", FORMULA),
+    ("(total + ((", "(((", FORMULA),
+    (" + doubt) / slope", ") / slope", FORMULA),
     ("range(right, total + 1)", "range(right + 1, total + 1)", CLOPPER),
     ("comb(total, k) *", "1 *", CLOPPER),
     ("<= risk * MILLION**total", "<= 2 * risk * MILLION**total", CLOPPER),
@@ -293,7 +364,7 @@ NETWORK = [
         "brute_force_counts_what_is_right",
     ),
     ("unembed=unembed if residual else None", "unembed=None", "rounding_bound_by_hand"),
-    ("[a - b for wrong in self.out", "[b - a for wrong in self.out", "margins_are_bounded_below"),
+    ("[[a - b for a, b in zip(right", "[[b - a for a, b in zip(right", "margins_are_bounded_below"),
     (
         "direct=rows(work.product(embed, unembed))",
         "direct=rows(work.product(embed, unembed) * 2)",
@@ -314,6 +385,7 @@ BRUTE_FORCE = [
     ("work.multiply_adds += len(tokens) * len(h)", "", "the_length_of_brute_force"),
 ]
 READING = [
+    (".hexdigest() != digest:", ".hexdigest() == digest * 2:", DATA),
     ("if len(set(keys)) < len(keys):", "if not keys:", "json_that_is_refused"),
     ("parse_float=refuse,", "", "json_that_is_refused"),
     ("parse_constant=refuse,", "", "json_that_is_refused"),
@@ -326,6 +398,11 @@ READING = [
     ("map(math.isfinite, values)", "map(math.isfinite, values[1:])", "containers_that_are_refused"),
     ("if at < len(content):", "if at > len(content):", "containers_that_are_refused"),
     ("NAME.fullmatch(name)", "NAME.match(name)", "containers_that_are_refused"),
+    (
+        "if isinstance(value, list | dict) else json.dumps",
+        "if value is None else json.dumps",
+        "what_is_nested_too_deeply_to_be_quoted",
+    ),
     ("if 0 in shape:", "if 0 in shape[1:]:", "containers_that_are_refused"),
     ("wanted not in (None, size) for", "wanted == 0 for", "shapes_and_names_are_those_asked_for"),
 ]
@@ -373,8 +450,10 @@ MUTANTS = {
     "activations.py": ACTIVATIONS,
     "attention.py": ATTENTION,
     "brute_force.py": BRUTE_FORCE,
+    "charts.py": CHARTS,
     "codebook.py": CODEBOOK,
     "counting.py": COUNTING,
+    "finite.py": FINITE,
     "main.py": MAIN,
     "network.py": NETWORK,
     "reading.py": READING,

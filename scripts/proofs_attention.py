@@ -17,12 +17,8 @@ from scipy.stats import t as student
 
 from xtalk.files import write_text
 from xtalk.proofs.attention_certificate import ALIKE, attention_brute_force, certify_attention
-from xtalk.proofs.attention_network import AttentionNetwork, AttentionSizes
-from xtalk.proofs.dictionary import read_attention_dictionary
-from xtalk.proofs.measuring import Measured, constant_answer
-from xtalk.proofs.product_tasks import product_task
-from xtalk.proofs.sum_network_training import NetworkTraining, learn_task
-from xtalk.runs.prove import ProveConfig, train_dictionary
+from xtalk.proofs.measuring import constant_answer, measure_sample
+from xtalk.runs.prove import ProveConfig, train_subject
 
 SAMPLES = 100_000
 SEEDS = (0, 1, 2)
@@ -38,15 +34,11 @@ def study(name: str, seed: int, folder: Path) -> list[dict[str, Any]]:
     path = folder / "rows.json"
     if path.exists():
         return json.loads(path.read_text())
-    config = ProveConfig(**STUDIES[name], post_hoc=True, seed=seed)
-    task = product_task(config.task, config.vocabulary, config.n, config.classes)
-    sizes = AttentionSizes(task.vocabulary, task.answers)
-    network = AttentionNetwork(sizes, torch.Generator().manual_seed(seed))
-    learn_task(network, task, NetworkTraining(config.network_steps, seed=seed))
-    dictionary = read_attention_dictionary(train_dictionary(config, task, network), network, task)
+    subject = train_subject(ProveConfig(**STUDIES[name], network="attention", post_hoc=True, seed=seed))
+    task, network, dictionary = subject.task, subject.network, subject.dictionary
     beside = {
-        "true": measured(network, task, seed, False),
-        "ablated": measured(network, task, seed, True),
+        "true": measure_sample(network, task, SAMPLES, seed + 1000).value,
+        "ablated": measure_sample(network, task, SAMPLES, seed + 1000, ablated=True).value,
         "constant": constant_answer(task, SAMPLES, seed + 1000),
         "inputs": task.total,
         "tokens": task.vocabulary,
@@ -71,14 +63,6 @@ def study(name: str, seed: int, folder: Path) -> list[dict[str, Any]]:
         print(name, seed, rows[-1], flush=True)
     write_text(path, json.dumps(rows, indent=1) + "\n")
     return rows
-
-
-@torch.no_grad()
-def measured(network: AttentionNetwork, task: Any, seed: int, ablated: bool) -> float:
-    """The fraction of random sequences that is answered right."""
-    tokens_Bn = task.sample(SAMPLES, torch.Generator().manual_seed(seed + 1000))
-    right = network(tokens_Bn, ablated=ablated).argmax(1) == task.answer(tokens_Bn)
-    return Measured(int(right.sum()), SAMPLES, False).value
 
 
 def spread(values: list[float]) -> str:

@@ -1,10 +1,11 @@
 """Activation functions with proven enclosures of their values, slopes and curvatures.
 
+A ball stands for every number in it, in arguments and results; a slope at a kink is every subgradient.
 Proofs: docs/proofs.md, "Activation functions".
 """
 
 from functools import cache
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from flint import arb, arb_series, ctx
 
@@ -18,6 +19,7 @@ TERMS = 7  # of the Taylor polynomial on a piece; the last coefficient is enclos
 CELL = arb(0, arb(1) / (2 * PIECES))  # a piece, around its centre
 
 Number = TypeVar("Number", arb, arb_series)
+Activation: TypeAlias = "Relu | Gelu"
 
 
 class Ranges(NamedTuple):
@@ -28,22 +30,6 @@ class Ranges(NamedTuple):
 
     slope: arb
     curvature: arb | None
-
-
-class Activation(Protocol):
-    """A scalar function phi; a ball stands for every number in it, in arguments and results."""
-
-    def value(self, x: arb) -> arb:
-        """phi(x)."""
-        ...
-
-    def slope(self, x: arb) -> arb:
-        """phi'(x); at a kink every subgradient."""
-        ...
-
-    def ranges(self, x: arb) -> Ranges:
-        """The ranges of phi' and phi'' over the ball."""
-        ...
 
 
 @cache
@@ -87,8 +73,10 @@ class Gelu:
         return x * ((x * arb(0.5).sqrt()).erf() + 1) * arb(0.5)
 
     def slope(self, x: arb) -> arb:
-        """phi'(x)."""
-        return self.value(arb_series([x, 1], prec=2))[1]
+        """phi'(x): by a power series, which a ball no wider than a piece keeps finite, else by the ranges."""
+        if abs(x) < REACH and x.rad() <= CELL.rad():
+            return self.value(arb_series([x, 1], prec=2))[1]
+        return self.ranges(x).slope
 
     def ranges(self, x: arb) -> Ranges:
         """The unions over the pieces that the ball meets."""
@@ -128,15 +116,15 @@ def _derivative(coefficients: list[arb]) -> list[arb]:
 
 
 def _row(end: arb) -> int:
-    """The row of the tables that holds the exact number `end`: the first and the last are the tails."""
+    """The row of the tables that holds the number `end`: the first and the last are the tails."""
     if end >= REACH:
         return 2 * REACH * PIECES + 1
     if end < -REACH:
         return 0
-    piece = ((end + REACH) * PIECES).floor().unique_fmpz()
+    piece = (end * PIECES).floor().unique_fmpz()
     if piece is None:
         raise Rejected("a pre-activation is not a finite number")
-    return int(piece) + 1
+    return int(piece) + REACH * PIECES + 1
 
 
 def _unions(balls: list[arb]) -> list[list[arb]]:

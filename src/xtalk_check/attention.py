@@ -12,12 +12,10 @@ from flint import arb, arb_mat
 from xtalk_check.codebook import read_partition
 from xtalk_check.errors import Rejected
 from xtalk_check.reading import Fields, Weights
-from xtalk_check.t3 import Bound, certified_fillings
+from xtalk_check.t3 import Bound, certified_fillings, doubtful
 from xtalk_check.tasks import Cell, Task
 from xtalk_check.winning import Winning, settle
-from xtalk_check.work import Work, hull, rows, smallest
-
-Row = list[arb]
+from xtalk_check.work import Row, Work, hull, rows, smallest
 
 
 def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: Work) -> dict[str, int]:
@@ -50,7 +48,7 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
         query = Query(network, asking, codebooks, work)
         for cell in cells:
             whole = Cell(question.joined(cell.answer, *asked), cell.slots, cell.arrangements)
-            bounds = [scaled(bound) for bound in query.bounds(whole)]
+            bounds = [scaled(bound) for bound in doubtful(whole, query.bounds(whole))]
             fillings = certified_fillings(whole, bounds, winning, bits, work)
             certified += len(asking) * cell.arrangements * fillings
     return settle(claim, certified, question.total)

@@ -62,13 +62,9 @@ class Network:
         return len(self.b_logit)
 
     @cached_property
-    def _differences(self) -> dict[int, arb_mat]:
-        return {}
-
-    def differences(self, answer: int) -> arb_mat:
-        """Row j holds out[answer] - out[j] (C x N)."""
-        if answer not in self._differences:
-            right = self.out[answer]
-            flat = [a - b for wrong in self.out for a, b in zip(right, wrong, strict=True)]
-            self._differences[answer] = arb_mat(self.classes, len(right), flat)
-        return self._differences[answer]
+    def differences(self) -> list[arb_mat]:
+        """For each answer, row j holds out[answer] - out[j] (C x N)."""
+        return [
+            arb_mat([[a - b for a, b in zip(right, wrong, strict=True)] for wrong in self.out])
+            for right in self.out
+        ]

@@ -141,7 +141,8 @@ class Fields:
 
 
 def _short(value: Json) -> str:
-    return json.dumps(value)[:40]
+    """The value for a message; a list or an object may be nested too deeply to be written out."""
+    return f"a {type(value).__name__}" if isinstance(value, list | dict) else json.dumps(value)[:40]
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,16 @@ class Weights:
     def matrix(self, name: str, rows: int | None, columns: int | None) -> arb_mat:
         """A matrix of that shape, without rounding."""
         (height, width), values = self.values(name, rows, columns)
+        return arb_mat(height, width, values)
+
+    def data(self, name: str, digest: str) -> arb_mat:
+        """A matrix of any shape, whose values have that SHA-256 as little-endian float32."""
+        (height, width), values = self.values(name, None, None)
+        stored = array("f", values)
+        if sys.byteorder == "big":
+            stored.byteswap()
+        if sha256(stored.tobytes()).hexdigest() != digest:
+            raise Rejected("the specification is about other data")
         return arb_mat(height, width, values)
 
     def vector(self, name: str, size: int | None) -> list[arb]:

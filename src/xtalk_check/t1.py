@@ -1,31 +1,24 @@
 """T1: on how many inputs of a given data set the answer is right, from codes in the certificate.
 
-The network reads an input z, a row of the tensor data.inputs:
-    x = embed^T z + b_embed,   y = w_out^T phi(w_in^T x + b_in) + b_out  (+ x where there is a residual path),
-    logits = unembed^T y + b_unembed.
-The certificate explains x as base + sum_i s_i f_i + e: features f_i, codes s_i of every input's own, and the
-residual e that is left. Neuron k sees c_k + sum_i s_i g_ik + w_k.e; c = w_in^T base + b_in, g = w_in^T f.
+The network is that of finite.py. The certificate explains x as base + sum_i s_i f_i + e: features f_i, codes
+s_i of every input's own, and the residual e that is left. Neuron k sees c_k + sum_i s_i g_ik + w_k.e, with
+c = w_in^T base + b_in and g = w_in^T f.
 """
 
-import sys
-from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from hashlib import sha256
 
 from flint import arb, arb_mat
 
-from xtalk_check.activations import Activation, activation
+from xtalk_check.charts import from_charts
 from xtalk_check.errors import Rejected
-from xtalk_check.population import claimed_accuracy
+from xtalk_check.finite import LIMIT, Network, curvature, read_features
+from xtalk_check.population import claimed_population
 from xtalk_check.reading import Fields, Weights
-from xtalk_check.work import Work, dot, root, rows
+from xtalk_check.winning import settle
+from xtalk_check.work import Row, Work, dot, repeated, root, rows, scaled, smallest
 
-LIMIT = 1 << 40  # largest entry of base, features and codes, in units of 2^-bits
 EVERYWHERE = arb(0, 1 << 100)
-
-Row = list[arb]
 
 
 def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: Work) -> dict[str, int]:
@@ -37,91 +30,17 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
     """
     network = Network.load(task, weights, work)
     form = FORMS[advice.choice("form", *FORMS)]
-    certified = sum(
-        all(wrong == label or margin > 0 for wrong, margin in enumerate(margins))
+    least = [
+        smallest(margin for wrong, margin in enumerate(margins) if wrong != label)
         for label, margins in zip(network.labels, form(network, advice, work), strict=True)
-    )
-    total = len(network.labels)
-    if claim.integer("total", 0, total) != total:
-        raise Rejected(f"the claim is about another number of inputs; there are {total}")
-    claimed = claim.integer("certified", 0, total)
-    if claimed > certified:
-        raise Rejected(f"{claimed} inputs are claimed; {certified} are proven")
-    return {"certified": certified, "total": total} | claimed_accuracy(task, claim, claimed, total)
-
-
-@dataclass(frozen=True)
-class Network:
-    """The network and its data, with what every form needs of them."""
-
-    phi: Activation
-    labels: list[int]  # T
-    x: arb_mat  # T x D
-    w_in: arb_mat  # D x N
-    b_in: arb_mat  # 1 x N
-    out: arb_mat  # N x C: w_out unembed
-    path: arb_mat  # D x C: what the residual path adds to the logits
-    direct: arb_mat  # T x C: the logits without the MLP's neurons
-
-    @classmethod
-    def load(cls, task: Fields, weights: Weights, work: Work) -> "Network":
-        """Read network and data. Cost: T (I D + D C), where the path is residual, and N D C."""
-        (total, width), values = weights.values("data.inputs", None, None)
-        stored = array("f", values)
-        if sys.byteorder == "big":
-            stored.byteswap()
-        if sha256(stored.tobytes()).hexdigest() != task.digest("data"):
-            raise Rejected("the specification is about other data")
-        phi = activation(task.choice("activation", "gelu", "gelu_tanh"))
-        residual = task.flag("residual")
-        embed = weights.matrix("embed", width, None)
-        w_in = weights.matrix("w_in", embed.ncols(), None)
-        unembed = weights.matrix("unembed", embed.ncols(), None)
-        w_out = weights.matrix("w_out", w_in.ncols(), embed.ncols())
-        x = work.product(weights.matrix("data.inputs", total, width), embed) + _repeated(
-            total, weights.vector("b_embed", embed.ncols())
-        )
-        y = _repeated(total, weights.vector("b_out", embed.ncols())) + (x if residual else x * 0)
-        return cls(
-            phi=phi,
-            labels=task.integers("labels", 0, unembed.ncols() - 1, total),
-            x=x,
-            w_in=w_in,
-            b_in=arb_mat(1, w_in.ncols(), weights.vector("b_in", w_in.ncols())),
-            out=work.product(w_out, unembed),
-            path=unembed if residual else unembed * 0,
-            direct=work.product(y, unembed) + _repeated(total, weights.vector("b_unembed", unembed.ncols())),
-        )
-
-    def direct_at(self, x: arb_mat, work: Work) -> Row:
-        """The logits without the MLP's neurons at any x: those of the first input, and what the way adds."""
-        first = arb_mat([rows(self.x)[0]])
-        return (work.product(x - first, self.path) + arb_mat([rows(self.direct)[0]])).entries()
-
-    @cached_property
-    def spread(self) -> Row:
-        """For each neuron, the largest difference between its weights on two logits."""
-        spreads: Row = []
-        for row in rows(self.out):
-            top = low = row[0]
-            for weight in row:
-                top, low = top.max(weight), low.min(weight)
-            spreads.append(top - low)
-        return spreads
-
-    @cached_property
-    def differences(self) -> list[arb_mat]:
-        """For each label |out[:, label] - out|, the weights of the neurons in its margins (N x C)."""
-        out = rows(self.out)
-        return [
-            arb_mat([[abs(row[label] - weight) for weight in row] for row in out])
-            for label in range(self.out.ncols())
-        ]
+    ]
+    certified = sum(margin > 0 for margin in least)
+    return settle(claim, certified, len(least)) | claimed_population(task, claim, certified, least)
 
 
 def exactly(network: Network, advice: Fields, work: Work) -> list[Row]:
     """The margins, by running the network: brute force. Cost: T N (D + C), T N evaluations."""
-    h = work.product(network.x, network.w_in) + _repeated(len(network.labels), network.b_in.entries())
+    h = work.product(network.x, network.w_in) + repeated(len(network.labels), network.b_in.entries())
     active = arb_mat(h.nrows(), h.ncols(), work.evaluate(network.phi.value, h.entries()))
     logits = rows(network.direct + work.product(active, network.out))
     return [_margins(logit, label, arb(0)) for logit, label in zip(logits, network.labels, strict=True)]
@@ -140,11 +59,10 @@ class Explanation:
     @classmethod
     def read(cls, network: Network, advice: Fields, work: Work) -> "Explanation":
         """Read base, features and codes. Cost: (L + 1) D N, and D for each entry of a code."""
-        unit, size = arb(2) ** -advice.integer("bits", 0, 40), network.w_in.nrows()
-        base = [unit * entry for entry in advice.integers("base", -LIMIT, LIMIT, size)]
-        features = [[unit * entry for entry in row] for row in advice.table("features", -LIMIT, LIMIT, size)]
+        size = network.w_in.nrows()
+        unit, base, features = read_features(advice, size)
         flat = advice.table("codes", -LIMIT, LIMIT)
-        residuals = rows(network.x - _repeated(len(network.labels), base))
+        residuals = rows(network.x - repeated(len(network.labels), base))
         if len(flat) != len(residuals) or not features:
             raise Rejected(
                 f"{len(flat)} codes of {len(features)} features are given for {len(residuals)} inputs"
@@ -160,7 +78,7 @@ class Explanation:
                 work.multiply_adds += size
         return cls(
             contributions=work.product(arb_mat(features), network.w_in),
-            base=(work.product(arb_mat([base]), network.w_in) + network.b_in).entries(),
+            base=network.before(base, work),
             codes=codes,
             unit=unit,
             residuals=arb_mat(residuals),
@@ -179,8 +97,8 @@ class Residuals:
         """Cost: D N (C + D + 2) and N evaluations; then T D (C + D + 1)."""
         w_in = rows(network.w_in)
         slopes = work.evaluate(network.phi.slope, explanation.base)
-        jacobian = work.product(_scaled(w_in, slopes, work), network.out)
-        square = work.product(_scaled(w_in, network.spread, work), network.w_in.transpose())
+        jacobian = work.product(scaled(w_in, slopes, work), network.out)
+        square = work.product(scaled(w_in, network.spread, work), network.w_in.transpose())
         e = explanation.residuals
         images = rows(work.product(e, square))
         work.multiply_adds += len(images) * len(w_in)
@@ -199,11 +117,11 @@ def from_tables(network: Network, advice: Fields, work: Work) -> list[Row]:
     steps = advice.integers("steps", 1, LIMIT, explanation.contributions.nrows())
     residuals = Residuals.of(network, explanation, work)
     magnitudes = arb_mat([[abs(g) for g in row] for row in rows(explanation.contributions)])
-    pairs = rows(work.product(_scaled(rows(magnitudes), network.spread, work), magnitudes.transpose()))
+    pairs = rows(work.product(scaled(rows(magnitudes), network.spread, work), magnitudes.transpose()))
     alone = [root(pairs[i][i]) for i in range(len(pairs))]
     resting, singles = _single_effects(network, explanation, steps, work)
-    logits = network.direct + residuals.linear + _repeated(len(network.labels), resting)
-    curvature, unit = _curvature(network.phi), explanation.unit
+    logits = network.direct + residuals.linear + repeated(len(network.labels), resting)
+    bend, unit = curvature(network.phi, EVERYWHERE).abs_upper(), explanation.unit
     bounds: list[Row] = []
     for t, (code, logit) in enumerate(zip(explanation.codes, rows(logits), strict=True)):
         size = residuals.sizes[t]
@@ -217,7 +135,7 @@ def from_tables(network: Network, advice: Fields, work: Work) -> list[Row]:
             low, high = singles[i, node], singles[i, node + (beyond > 0)]
             logit = [a + b + share * (c - b) for a, b, c in zip(logit, low, high, strict=True)]
             work.multiply_adds += place + 4 + 2 * len(logit)
-        bounds.append(_margins(logit, network.labels[t], curvature * crosstalk))
+        bounds.append(_margins(logit, network.labels[t], bend * crosstalk))
     return bounds
 
 
@@ -253,7 +171,8 @@ def from_dominant(network: Network, advice: Fields, work: Work) -> list[Row]:
     explanation = Explanation.read(network, advice, work)
     residuals = Residuals.of(network, explanation, work)
     contributions, hidden = rows(explanation.contributions), len(explanation.base)
-    slope, curvature = network.phi.ranges(EVERYWHERE).slope.abs_upper(), _curvature(network.phi)
+    slope = network.phi.ranges(EVERYWHERE).slope.abs_upper()
+    bend = curvature(network.phi, EVERYWHERE).abs_upper()
     anchors: list[Row] = []
     charges: list[arb] = []
     rests: list[Row] = []
@@ -265,19 +184,21 @@ def from_dominant(network: Network, advice: Fields, work: Work) -> list[Row]:
         rests.append([abs(sum(p[kept:], arb(0))) for p in by_size])
         whole = [sum(p, arb(0)) for p in by_size]
         spanned = root(sum((s * p * p for s, p in zip(network.spread, whole, strict=True)), arb(0)))
-        charges.append(curvature * (spanned * size + size**2 / 2))
+        charges.append(bend * (spanned * size + size**2 / 2))
         work.multiply_adds += hidden * (len(code) + 2)
     active = [work.evaluate(network.phi.value, anchor) for anchor in anchors]
     logits = rows(network.direct + residuals.linear + work.product(arb_mat(active), network.out))
     bounds: list[Row] = []
     for t, (logit, label) in enumerate(zip(logits, network.labels, strict=True)):
-        lost = work.product(arb_mat([rests[t]]), network.differences[label]).entries()
+        weights = arb_mat([[abs(weight) for weight in row] for row in rows(network.ahead[label])])
+        lost = work.product(arb_mat([rests[t]]), weights).entries()
         margins = _margins(logit, label, charges[t])
         bounds.append([margin - slope * loss for margin, loss in zip(margins, lost, strict=True)])
     return bounds
 
 
 FORMS: dict[str, Callable[[Network, Fields, Work], list[Row]]] = {
+    "charts": from_charts,
     "exact": exactly,
     "dominant": from_dominant,
     "tables": from_tables,
@@ -287,22 +208,3 @@ FORMS: dict[str, Callable[[Network, Fields, Work], list[Row]]] = {
 def _margins(logits: Row, label: int, charge: arb) -> Row:
     """By how much the label's logit is ahead of each, after a charge."""
     return [logits[label] - other - charge for other in logits]
-
-
-def _curvature(phi: Activation) -> arb:
-    """The supremum of |phi''|."""
-    curvature = phi.ranges(EVERYWHERE).curvature
-    if curvature is None:
-        raise Rejected("T1 needs an activation function without kinks")
-    return curvature.abs_upper()
-
-
-def _scaled(matrix: list[Row], scales: Row, work: Work) -> arb_mat:
-    """The matrix with each column multiplied by its scale."""
-    work.multiply_adds += len(matrix) * len(scales)
-    return arb_mat([[entry * scale for entry, scale in zip(row, scales, strict=True)] for row in matrix])
-
-
-def _repeated(count: int, row: Row) -> arb_mat:
-    """A matrix of `count` equal rows."""
-    return arb_mat(count, len(row), row * count)

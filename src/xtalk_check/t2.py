@@ -1,7 +1,7 @@
 """T2: regions of real inputs that all get one answer, and which inputs of a data set lie in them.
 
-The network is that of t1.py, of which only what follows x matters here. A region holds every x = base + sum_i
-s_i f_i + e with s_i in [low_i, high_i] for its features i, and |e| at most its radius.
+The network is that of finite.py, of which only what follows x matters here. A region holds every
+x = base + sum_i s_i f_i + e with s_i in [low_i, high_i] for its features i, and |e| at most its radius.
 """
 
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from flint import arb, arb_mat
 
 from xtalk_check.errors import Rejected
-from xtalk_check.population import claimed_accuracy
+from xtalk_check.finite import LIMIT, Network, curvature, read_features
+from xtalk_check.population import claimed_population
 from xtalk_check.reading import Fields, Weights
-from xtalk_check.t1 import LIMIT, Network, Row
 from xtalk_check.winning import settle
-from xtalk_check.work import Work, dot, root, rows
+from xtalk_check.work import Row, Work, dot, root, rows, smallest
 
 
 def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: Work) -> dict[str, int]:
@@ -25,30 +25,32 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
     entry of a code. Proof: docs/proofs.md, theorem T2.
     """
     network = Network.load(task, weights, work)
-    unit, size = arb(2) ** -advice.integer("bits", 0, 40), network.w_in.nrows()
-    base = [unit * entry for entry in advice.integers("base", -LIMIT, LIMIT, size)]
-    features = [[unit * entry for entry in row] for row in advice.table("features", -LIMIT, LIMIT, size)]
+    unit, base, features = read_features(advice, network.w_in.nrows())
     regions = [
         Region.read(row, features, network.out.ncols(), unit)
         for row in advice.table("regions", -LIMIT, LIMIT)
     ]
+    least: list[arb] = []
     for number, region in enumerate(regions):
         margins = region.margins(network, base, features, work)
-        if not all(wrong == region.label or margin > 0 for wrong, margin in enumerate(margins)):
+        least.append(smallest(m for wrong, m in enumerate(margins) if wrong != region.label))
+        if not least[number] > 0:
             raise Rejected(f"region {number} is not proven to get the answer {region.label}")
     codes = advice.table("codes", -LIMIT, LIMIT)
     if len(codes) != len(network.labels):
         raise Rejected(f"{len(codes)} codes are given for {len(network.labels)} inputs")
-    certified = 0
+    proven: list[arb] = []
     for x, label, code in zip(rows(network.x), network.labels, codes, strict=True):
-        if code:
-            if not 0 <= code[0] < len(regions):
-                raise Rejected(f"a code names region {code[0]}; there are {len(regions)}")
-            region = regions[code[0]]
-            moved = [a - b for a, b in zip(x, base, strict=True)]
-            certified += region.label == label and region.holds(moved, code[1:], features, work)
-    proven = settle(claim, certified, len(codes))
-    return proven | {"regions": len(regions)} | claimed_accuracy(task, claim, certified, len(codes))
+        if not code:
+            continue
+        if not 0 <= code[0] < len(regions):
+            raise Rejected(f"a code names region {code[0]}; there are {len(regions)}")
+        region, moved = regions[code[0]], [a - b for a, b in zip(x, base, strict=True)]
+        if region.label == label and region.holds(moved, code[1:], features, work):
+            proven.append(least[code[0]])
+    margins = proven + [arb(-1)] * (len(codes) - len(proven))  # of the others nothing is known
+    population = claimed_population(task, claim, len(proven), margins)
+    return settle(claim, len(proven), len(codes)) | {"regions": len(regions)} | population
 
 
 @dataclass(frozen=True)
@@ -88,26 +90,22 @@ class Region:
                 m + f * (self.unit * (low + high) / 2) for m, f in zip(middle, features[i], strict=True)
             ]
             spans.append([f * (self.unit * (high - low) / 2) for f in features[i]])
-        at = arb_mat([middle])
-        h = (work.product(at, network.w_in) + network.b_in).entries()
+        h = network.before(middle, work)
         reach = [self.radius * root(dot(row, row)) for row in rows(network.w_in.transpose())]
         for moved in rows(work.product(arb_mat(spans), network.w_in)) if spans else []:
             reach = [r + abs(move) for r, move in zip(reach, moved, strict=True)]
         slopes = work.evaluate(network.phi.slope, h)
         remainders = [
-            _curved(network.phi.ranges(centre + arb(0, 1) * width).curvature, width)
+            (curvature(network.phi, centre + arb(0, 1) * width) * width**2 / 2).union(arb(0))
             for centre, width in zip(h, reach, strict=True)
         ]
         work.evaluations += len(h)
         work.multiply_adds += 4 * len(h)
-        w_in = [[w * slope for w, slope in zip(row, slopes, strict=True)] for row in rows(network.w_in)]
-        work.multiply_adds += len(w_in) * len(h)
-        linear = rows((network.path + work.product(arb_mat(w_in), network.out)).transpose())
-        resting = network.direct_at(at, work)
         active = [a + b for a, b in zip(work.evaluate(network.phi.value, h), remainders, strict=True)]
+        margins, gradients = network.tangent(self.label, middle, active, slopes, work)
         return [
-            margin - self._swing([a - b for a, b in zip(linear[self.label], other, strict=True)], spans, work)
-            for margin, other in zip(_ahead(network, active, resting, self.label, work), linear, strict=True)
+            margin - self._swing(gradient, spans, work)
+            for margin, gradient in zip(margins, gradients, strict=True)
         ]
 
     def _swing(self, direction: Row, spans: list[Row], work: Work) -> arb:
@@ -128,17 +126,3 @@ class Region:
         work.multiply_adds += len(x) * (len(strengths) + 1)
         in_box = all(low <= s <= high for s, (low, high) in zip(strengths, self.box, strict=True))
         return in_box and dot(x, x) <= self.radius**2
-
-
-def _ahead(network: Network, active: Row, resting: Row, label: int, work: Work) -> Row:
-    """The label's margins where the neurons' values are in `active`, a ball for each neuron."""
-    differences = [[row[label] - weight for weight in row] for row in rows(network.out)]
-    moved = work.product(arb_mat([active]), arb_mat(differences)).entries()
-    return [resting[label] - other + margin for other, margin in zip(resting, moved, strict=True)]
-
-
-def _curved(curvature: arb | None, width: arb) -> arb:
-    """What a function may differ from its tangent at the centre of an interval of this half-width."""
-    if curvature is None:
-        raise Rejected("T2 needs an activation function without kinks")
-    return (curvature * width**2 / 2).union(arb(0))

@@ -32,7 +32,7 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
     bits = advice.integer("bits", 0, 20)
     certified = 0
     for cell in question.cells(*codebooks):
-        bounds = _bounds(cell, codebooks, network, winning, work)
+        bounds = doubtful(cell, _bounds(cell, codebooks, network, winning, work))
         certified += cell.arrangements * certified_fillings(cell, bounds, winning, bits, work)
     return settle(claim, certified, question.total)
 
@@ -63,7 +63,7 @@ def _bounds(
         for k, bias in enumerate(network.b_hidden)
     ]
     bounds: list[Bound] = []
-    for wrong, margin in enumerate(rows(work.product(network.differences(right), arb_mat(table)))):
+    for wrong, margin in enumerate(rows(work.product(network.differences[right], arb_mat(table)))):
         if wrong == right:
             continue
         terms = iter(margin)
@@ -170,14 +170,25 @@ def _steps(phi: Activation, centre: arb, here: arb, slots: list[_Column], work: 
     ]
 
 
+def doubtful(cell: Cell, bounds: Iterable[Bound]) -> list[Bound]:
+    """The wrong answers over which not even the worst filling of a cell certainly wins."""
+    return [
+        bound
+        for bound in bounds
+        if not sum(
+            (slot.copies * smallest(s) for slot, s in zip(cell.slots, bound.scores, strict=True)), bound.base
+        )
+        > 0
+    ]
+
+
 def certified_fillings(cell: Cell, bounds: list[Bound], winning: Winning, bits: int, work: Work) -> int:
     """A lower bound on the number of fillings of a cell that are answered right.
 
-    Wrong answers over which even the worst filling wins drop out. Of the others, either the failures against
+    Precondition: over other answers than those of `bounds`, every filling wins. Either the failures against
     each are added up, or the fillings are counted that win by the tokens' least scores against all; with
     scores in units of 2^-bits. Proof: docs/proofs.md, lemma "counting".
     """
-    copies = [slot.copies for slot in cell.slots]
 
     def scored(scores: Iterable[Iterable[arb]]) -> list[Scored]:
         return [
@@ -185,21 +196,17 @@ def certified_fillings(cell: Cell, bounds: list[Bound], winning: Winning, bits: 
             for slot, of_slot in zip(cell.slots, scores, strict=True)
         ]
 
-    doubtful: list[Bound] = []
-    for bound in bounds:
-        worst = sum((n * smallest(s) for n, s in zip(copies, bound.scores, strict=True)), bound.base)
-        if not worst > 0:
-            doubtful.append(bound)
-    least = [winning.least(cell.answer, bound.wrong) for bound in doubtful]
+    least = [winning.least(cell.answer, bound.wrong) for bound in bounds]
     certified = cell.fillings
-    for bound, needed in zip(doubtful, least, strict=True):
+    for bound, needed in zip(bounds, least, strict=True):
         wins = successes(scored(bound.scores), needed - floor(bound.base, bits), work)
         certified -= cell.fillings - wins
-    if len(doubtful) < 2:
+    if len(bounds) < 2:
         return certified
+    positions = sum(slot.copies for slot in cell.slots)
     spread = [
-        [[score + bound.base / sum(copies) for score in of_slot] for of_slot in bound.scores]
-        for bound in doubtful
+        [[score + bound.base / positions for score in of_slot] for of_slot in bound.scores]
+        for bound in bounds
     ]
     shared = (map(smallest, zip(*of_slot, strict=True)) for of_slot in zip(*spread, strict=True))
     return max(certified, successes(scored(shared), max(least), work))

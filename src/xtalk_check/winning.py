@@ -52,19 +52,17 @@ def rounding_error(network: Network, weights: Weights, n: int, work: Work) -> ar
         """Bounds on the outputs and on their errors, of a sum of that many products."""
         exact = work.product(inputs, w) + _absolute(arb_mat(1, w.ncols(), bias))
         carried = work.product(error, w)
-        return exact, carried + (exact + carried) * _gamma(terms) + arb_mat(
-            1, w.ncols(), [UNDERFLOW] * w.ncols()
-        )
+        return exact, carried + (exact + carried) * _gamma(terms) + _tiny(w.ncols())
 
     largest = [abs(network.embed[0, d]).upper() for d in range(size)]
     for token in range(1, network.embed.nrows()):
         largest = [a.max(abs(network.embed[token, d])) for d, a in enumerate(largest)]
     x = arb_mat(1, size, largest) * n
-    x_error = x * _gamma(n)
+    x_error = x * _gamma(n) + _tiny(size)
     h, h_error = layer(x, x_error, w_in, weights.vector("b_in", hidden), size + 1)
     slope = network.phi.ranges(arb(0, arb(2) ** 100)).slope.abs_upper()
     reached = h + h_error
-    active_error = h_error * slope + reached * ACTIVATION_ERROR
+    active_error = h_error * slope + reached * ACTIVATION_ERROR + _tiny(hidden)
     y, y_error = layer(h, active_error, w_out, weights.vector("b_out", size), hidden + 2)
     if network.unembed is not None:
         y_error = y_error + x_error + (x + x_error) * _gamma(hidden + 2)
@@ -78,7 +76,14 @@ def rounding_error(network: Network, weights: Weights, n: int, work: Work) -> ar
 
 def _gamma(terms: int) -> arb:
     """The relative error of a sum of that many products in any order: Higham 2002, lemma 3.1."""
+    if terms >= 1 << 23:
+        raise Rejected(f"sums of {terms} terms have no useful bound on their rounding")
     return terms * UNIT / (1 - terms * UNIT)
+
+
+def _tiny(width: int) -> arb_mat:
+    """What underflow may add to each of that many numbers."""
+    return arb_mat(1, width, [UNDERFLOW] * width)
 
 
 def _absolute(matrix: arb_mat) -> arb_mat:

@@ -6,13 +6,15 @@ they enclose, so it fails in doubt. An operation on balls encloses every result 
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 
 from flint import arb, arb_mat
 
 from xtalk_check.errors import Rejected
 
 PRECISION = 64  # bits of the centres; every rounding error goes into the radius
+
+Row = list[arb]
 
 
 @dataclass
@@ -39,11 +41,7 @@ class Work:
 
 def hull(balls: Iterable[arb]) -> arb:
     """A ball that encloses all the balls, of which there is at least one."""
-    iterator = iter(balls)
-    union = next(iterator)
-    for ball in iterator:
-        union = union.union(ball)
-    return union
+    return reduce(arb.union, balls)
 
 
 def floor(ball: arb, bits: int) -> int:
@@ -64,11 +62,7 @@ def _unit(bits: int) -> arb:
 
 def smallest(balls: Iterable[arb]) -> arb:
     """A ball around the least of the numbers that the balls enclose, of which there is at least one."""
-    iterator = iter(balls)
-    least = next(iterator)
-    for ball in iterator:
-        least = least.min(ball)
-    return least
+    return reduce(arb.min, balls)
 
 
 def dot(left: Iterable[arb], right: Iterable[arb]) -> arb:
@@ -81,7 +75,18 @@ def root(square: arb) -> arb:
     return square.upper().max(arb(0)).sqrt()
 
 
-def rows(matrix: arb_mat) -> list[list[arb]]:
+def rows(matrix: arb_mat) -> list[Row]:
     """The matrix as a list of its rows."""
     entries, width = matrix.entries(), matrix.ncols()
     return [entries[start : start + width] for start in range(0, len(entries), width)]
+
+
+def repeated(count: int, row: Row) -> arb_mat:
+    """A matrix of `count` equal rows."""
+    return arb_mat(count, len(row), row * count)
+
+
+def scaled(matrix: list[Row], scales: Row, work: Work) -> arb_mat:
+    """The matrix with each column multiplied by its scale; one multiply-add for each entry."""
+    work.multiply_adds += len(matrix) * len(scales)
+    return arb_mat([[entry * scale for entry, scale in zip(row, scales, strict=True)] for row in matrix])

@@ -309,6 +309,13 @@ def test_networks_that_are_wrong_on_purpose(name):
         assert verdict(given, weights=weights).proven["certified"] <= right
 
 
+def test_nesting_of_any_depth_is_only_a_rejection():
+    """Somewhere the reader just manages what a message could not quote."""
+    for depth in range(960, 1000):
+        found = verdict(raw('"bits": 6', '"bits": ' + "[" * depth + "]" * depth))
+        assert found.verdict == "rejected"
+
+
 def test_the_good_one_is_accepted():
     found = verdict()
     assert (found.verdict, found.exit_code, found.reason) == ("accepted", 0, "")

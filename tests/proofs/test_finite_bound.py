@@ -7,8 +7,9 @@ from proofs.small_finite import rings, untrained
 from xtalk.codes import Codes
 from xtalk.proofs.finite_bound import margin_loss, table_margins
 from xtalk.proofs.finite_certificate import explanation, specification
+from xtalk_check.finite import Network
 from xtalk_check.reading import Fields, parse_weights
-from xtalk_check.t1 import Network, from_tables
+from xtalk_check.t1 import from_tables
 from xtalk_check.work import PRECISION, Work
 
 

@@ -47,7 +47,14 @@ def random_advice(seed: int, T: int = 5, D: int = 2, L: int = 4) -> dict:
 
 def finite_spec(tensors: Tensors, labels: list[int], **task) -> dict:
     data = hashlib.sha256(array("f", tensors["data.inputs"][1]).tobytes()).hexdigest()
-    defaults = {"data": data, "labels": labels, "activation": "gelu", "residual": True, "risk": None}
+    defaults = {
+        "data": data,
+        "labels": labels,
+        "activation": "gelu",
+        "residual": True,
+        "risk": None,
+        "ramp": None,
+    }
     return {"format": "xtalk.spec/1", "theorem": "T1", "weights": None, "task": defaults | task}
 
 

@@ -60,6 +60,26 @@ def test_modular_addition_is_certified_post_hoc_only(tmp_path):
         prove(ProveConfig(**sizes), tmp_path)
 
 
+def test_attention_is_certified_post_hoc_for_max_and_min(tmp_path):
+    sizes = TINY | {"network": "attention"}
+    row = prove(ProveConfig(**sizes, post_hoc=True), tmp_path)
+    Certificate.model_validate(row)
+    assert row["theorem"] == "T3 attention" and "attention" in row["what"] and "attention" in row["path"]
+    assert row["bound"] > 0 and row["true"]["inputs"] == 100_000 and not row["true"]["exhaustive"]
+    assert row["bound"] <= row["true"]["ci95"][1] and row["true"] == row["unconstrained"]
+    assert row["brute_force_macs"] == 12 * (12 * 13 // 2) * 3 * 4
+    assert (row["break_even_inputs"] - 1) * 3 * 4 < row["macs"] <= row["break_even_inputs"] * 3 * 4
+    assert "without the layer" in describe(row) and "without the MLP" not in describe(row)
+    with pytest.raises(XtalkError, match="expected --post-hoc"):
+        prove(ProveConfig(**sizes), tmp_path)
+    with pytest.raises(XtalkError, match="expected max or min"):
+        prove(ProveConfig(**sizes | {"task": "majority"}, post_hoc=True), tmp_path)
+    name = row["path"].removesuffix(".json")
+    files = [str(tmp_path / f"{name}{end}") for end in (".json", ".spec.json", ".weights")]
+    result = CliRunner().invoke(app, ["check", files[0], "--spec", files[1], "--weights", files[2]])
+    assert result.exit_code == 0 and "T3 attention" in result.output
+
+
 def test_words_say_when_the_bound_is_vacuous(tmp_path):
     row = prove(ProveConfig(**TINY | {"network_steps": 1}, post_hoc=True), tmp_path)
     assert row["vacuous"] and row["bound"] <= row["constant_answer"]

@@ -109,6 +109,28 @@ def test_relu_at_its_kink():
     assert phi.slope(arb(0)).contains(arb(1)) and phi.slope(arb(0)).contains(arb(0))
 
 
+def test_slopes_of_wide_and_far_balls():
+    """Where a power series would divide by a ball around 0: far out, and over many pieces."""
+    for name in SMOOTH:
+        phi = activation(name)
+        for ball in (arb(0, 8), arb(3, 2), arb(2) ** 200, -(arb(2) ** 200), arb(0, arb(2) ** 200)):
+            slope = phi.slope(ball)
+            for at in (ball.mid(), ball.lower(), ball.upper()):
+                x = float(at.max(arb(-20)).min(arb(20)).mid())
+                assert inside(slope, derivatives(name, x)[0])
+
+
+def test_ranges_beside_the_edge_of_a_piece():
+    """A number that is all but an edge, of more bits than the sum with REACH would have."""
+    for name in SMOOTH:
+        for edge in (0, 1 / 16, -3):
+            for ball in (arb(edge, arb(2) ** -90), arb(edge) - arb(2) ** -90):
+                slope, curvature = activation(name).ranges(ball)
+                first, second = derivatives(name, edge)
+                assert inside(slope, first, 1e-6) and inside(curvature, second, 1e-6)
+                assert slope.rad() < 0.1
+
+
 def test_what_is_not_finite_is_refused():
     with pytest.raises(Rejected, match="not a finite number"), ctx.workprec(64):
         activation("gelu").ranges(arb("nan"))

@@ -157,3 +157,11 @@ def test_no_bytes_crash_the_readers(noise, cut):
                 reader(content)
             except (Rejected, NotACertificate) as error:
                 assert str(error)
+
+
+def test_what_is_nested_too_deeply_to_be_quoted():
+    deep: list = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(Rejected, match="has a list; expected an integer"):
+        Fields({"i": deep}, "file").integer("i", 0, 9)

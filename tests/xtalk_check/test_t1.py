@@ -16,8 +16,9 @@ from reference.finite_data import (
 from reference.product_space import container, encoded
 
 from xtalk_check import check
+from xtalk_check.finite import Network
 from xtalk_check.reading import Fields, parse_weights
-from xtalk_check.t1 import FORMS, Network
+from xtalk_check.t1 import FORMS
 from xtalk_check.work import PRECISION, Work
 
 ROUNDING = 1e-9  # of the plain loops in float64
@@ -183,13 +184,24 @@ def test_claims_and_data_are_those_of_the_specification():
     )
     assert verdict(tensors, labels, right, form="exact").verdict == "accepted"
     assert "are proven" in verdict(tensors, labels, right + 1, form="exact").reason
-    assert "another number of inputs" in verdict(tensors, labels, right, 4, form="exact").reason
+    assert "about 4 inputs; the task has 5" in verdict(tensors, labels, right, 4, form="exact").reason
     other = finite_spec(random_problem(4), labels)
     assert "about other data" in verdict(tensors, labels, right, spec=other, form="exact").reason
     fewer = finite_spec(tensors, labels[:4])
     assert "4 entries; expected 5" in verdict(tensors, labels, right, spec=fewer, form="exact").reason
     relu = finite_spec(tensors, labels, activation="relu")
     assert "expected gelu" in verdict(tensors, labels, right, spec=relu, form="exact").reason
+
+
+def test_pre_activations_of_any_size_are_only_not_proven():
+    """Weights and a base so large that e^(-2u) is no number."""
+    tensors, labels = random_problem(3), [0, 1, 2, 1, 0]
+    tensors["w_in"] = (tensors["w_in"][0], [value * 2.0**99 for value in tensors["w_in"][1]])
+    advice = random_advice(3) | {"bits": 0, "base": [2**40, -(2**40)]}
+    for form in ({"form": "tables", "steps": [1] * 4}, {"form": "dominant", "kept": 1}):
+        spec = finite_spec(tensors, labels, activation="gelu_tanh")
+        found = verdict(tensors, labels, spec=spec, **advice, **form)
+        assert found.verdict == "accepted" and found.proven["certified"] == 0
 
 
 REFUSED = {
@@ -205,7 +217,7 @@ REFUSED = {
     "a step too few": ({"steps": [1, 1, 1]}, "3 entries; expected 4"),
     "kept in tables": ({"kept": 1}, "unknown key 'kept'"),
     "no contribution kept": ({"form": "dominant", "kept": 0, "steps": None}, "from 1"),
-    "another form": ({"form": "trust"}, "expected exact or dominant or tables"),
+    "another form": ({"form": "trust"}, "expected charts or exact or dominant"),
     "a code that is a number": ({"codes": [1, 2, 3, 4, 5]}, "expected a list"),
     "a strength that is a float": ({"codes": [[0, 0.5]] + [[]] * 4}, "numbers are integers"),
 }

@@ -9,8 +9,8 @@ from reference.finite_data import finite_spec, logits, random_problem
 from reference.product_space import ACTIVATIONS, certificate, container, encoded
 
 from xtalk_check import check
+from xtalk_check.finite import Network
 from xtalk_check.reading import Fields, parse_weights
-from xtalk_check.t1 import Network
 from xtalk_check.t2 import Region
 from xtalk_check.work import PRECISION, Work
 

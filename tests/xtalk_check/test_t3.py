@@ -26,7 +26,7 @@ from xtalk_check.codebook import Codebook
 from xtalk_check.errors import Rejected
 from xtalk_check.network import Network
 from xtalk_check.reading import Fields, parse_weights
-from xtalk_check.t3 import Bound, _bounds, _Column, _neuron, certified_fillings
+from xtalk_check.t3 import Bound, _bounds, _Column, _neuron, certified_fillings, doubtful
 from xtalk_check.tasks import Cell, Slot, Task
 from xtalk_check.winning import Winning
 from xtalk_check.work import PRECISION, Work
@@ -272,7 +272,7 @@ def right(copies: int, bounds, bits: int, ties: str) -> int:
     given = [
         Bound(wrong + 1, arb(base), [[arb(s) for s in scores]]) for wrong, (base, scores) in enumerate(bounds)
     ]
-    return certified_fillings(cell, given, Winning(ties, arb(0)), bits, Work())
+    return certified_fillings(cell, doubtful(cell, given), Winning(ties, arb(0)), bits, Work())
 
 
 def test_fillings_are_counted_with_scores_rounded_down():

@@ -18,7 +18,7 @@ from xtalk_check import check
 from xtalk_check.errors import Rejected
 from xtalk_check.network import Network
 from xtalk_check.reading import Fields, parse_weights
-from xtalk_check.winning import Winning, rounding_error, settle
+from xtalk_check.winning import Winning, _gamma, rounding_error, settle
 from xtalk_check.work import PRECISION, Work
 
 
@@ -83,6 +83,23 @@ def test_rounding_bound_by_hand():
         found = float(rounding_error(network, weights, 4, Work()))
         # the residual stream adds x's own error and 3 units more of it, and the logit is twice as large
         assert found == pytest.approx(4 * unit * (4 + 2 + 16 + 3 + 4 + 3 + 2 * 2), rel=1e-4)
+
+
+def test_underflow_counts_at_every_stage():
+    """A token of zeros, weights of 1: whatever remains is what underflow may add."""
+    tensors = random_network(0, 1, 1, 1, 1) | {"embed": ((1, 1), [0.0])}
+    tensors |= {name: ((1, 1), [1.0]) for name in ("w_in", "w_out", "unembed")}
+    tensors |= {name: ((1,), [0.0]) for name in ("b_in", "b_out", "b_unembed")}
+    with ctx.workprec(PRECISION):
+        for residual, numbers in ((False, 5), (True, 6)):  # x, h, phi(h), y, logit; and x once more
+            found = float(rounding_error(*loaded(tensors, "relu", residual), 3, Work()))
+            assert found * 2.0**100 == pytest.approx(numbers, rel=1e-4)
+
+
+def test_sums_without_a_useful_bound_are_refused():
+    assert _gamma((1 << 23) - 1) < arb(1.01)
+    with pytest.raises(Rejected, match="no useful bound"):
+        _gamma(1 << 23)
 
 
 def test_rounding_is_that_of_the_largest_token():

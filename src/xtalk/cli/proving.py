@@ -11,6 +11,13 @@ from xtalk.cli.failing import one_line_errors
 
 def prove(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where to.", show_default=False)],
+    network: Annotated[
+        str | None,
+        typer.Option(
+            metavar="mlp|attention",
+            help="One MLP, or one head of attention (max and min, with --post-hoc).  [default: mlp]",
+        ),
+    ] = None,
     task: Annotated[
         str | None,
         typer.Option(metavar="max|min|majority|lookup|modular_addition", help="What to do.  [default: max]"),
@@ -43,6 +50,7 @@ def prove(
         from xtalk.runs.progress import progress_bars
 
         given = {
+            "network": network,
             "task": task,
             "n": n,
             "vocabulary": vocabulary,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from xtalk.codes import Codes
 from xtalk.crosscoder.crosscoder import Crosscoder
-from xtalk.proofs.certificates import Certificate, certify, container
+from xtalk.proofs.certificates import Certificate, certify_claim, container
 from xtalk.proofs.finite_network import FiniteNetwork
 from xtalk.proofs.finite_training import activations
 
@@ -30,14 +30,14 @@ def certify_accuracy(
     kept: int = 1,
     entries: int = 16,
     risk: int | None = None,
+    ramp: int | None = None,
 ) -> Certificate:
     """The certificate that the network is right on as many of the inputs as can be proven in this form.
 
     kept: contributions that stay in each neuron, for "dominant". entries: of the table of a feature's
-    effects, for "tables", in the mean: more are longer and tighter. risk: in millionths; the claim is then
-    about the population that the inputs were drawn from too, and false for at most so much of the draws.
+    effects, for "tables", in the mean: more are longer and tighter. risk, ramp: see `specification`.
     """
-    spec, weights = specification(network, inputs_TI, labels_T, risk)
+    spec, weights = specification(network, inputs_TI, labels_T, risk, ramp)
     advice: dict[str, Any] = {"form": form}
     if form != "exact":
         advice |= explanation(network, crosscoder, inputs_TI, tight=form == "tables")
@@ -45,12 +45,26 @@ def certify_accuracy(
         advice["kept"] = kept
     if form == "tables":
         advice["steps"] = _steps(network, advice, entries)
-    total = len(labels_T)
+    return certify_data(spec, weights, advice)
 
-    def further(certified: int) -> dict[str, int]:
-        return {} if risk is None else {"population_accuracy": population_accuracy(certified, total, risk)}
 
-    return certify(spec, weights, advice, total, further)
+def certify_data(spec: dict[str, Any], weights: bytes, advice: dict[str, Any]) -> Certificate:
+    """The certificate that claims the most with this advice, of the population too if that is asked for.
+
+    Errors: XtalkError where the checker refuses it.
+    """
+    total, risk, ramp = (len(spec["task"]["labels"]), spec["task"]["risk"], spec["task"]["ramp"])
+
+    def claim(proven: dict[str, int]) -> dict[str, int]:
+        claimed = {"certified": proven["certified"], "total": total}
+        if risk is not None:
+            claimed["population_accuracy"] = population_accuracy(proven["certified"], total, risk)
+        if ramp is not None:
+            claimed["population_ramp_loss"] = proven["population_ramp_loss"]
+        return claimed
+
+    weakest = claim({"certified": 0, "population_ramp_loss": MILLION})
+    return certify_claim(spec, weights, advice, weakest, claim)
 
 
 def specification(
@@ -58,8 +72,14 @@ def specification(
     inputs_TI: Float[Tensor, "T I"],
     labels_T: Int[Tensor, "T"],
     risk: int | None = None,
+    ramp: int | None = None,
 ) -> tuple[dict[str, Any], bytes]:
-    """What a verifier asks (labels, and the inputs' hash), and the container of weights and inputs."""
+    """What a verifier asks (labels, and the inputs' hash), and the container of weights and inputs.
+
+    risk: in millionths; claims are then about the population that the inputs were drawn from too, each false
+    for at most so much of the draws: its accuracy and, with `ramp` (in thousandths of a logit), the mean of
+    the loss that falls from 1 to 0 while the margin rises from 0 to the ramp.
+    """
     weights = container({**network.state_dict(), "data.inputs": inputs_TI})
     values = inputs_TI.detach().to("cpu", torch.float32).contiguous().numpy().astype("<f4").tobytes()
     task = {
@@ -68,6 +88,7 @@ def specification(
         "activation": network.activation.name,
         "residual": True,
         "risk": risk,
+        "ramp": ramp,
     }
     digest = hashlib.sha256(weights).hexdigest()
     return {"format": "xtalk.spec/1", "theorem": "T1", "weights": digest, "task": task}, weights

@@ -1,4 +1,4 @@
-"""The true accuracy of a sum network: exact in a small space, with an interval in a large one."""
+"""The true accuracy of a small network: exact in a small space, with an interval in a large one."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from scipy.stats import beta
 from torch import Tensor
 
+from xtalk.proofs.attention_network import AttentionNetwork
 from xtalk.proofs.product_tasks import ProductTask
 from xtalk.proofs.sum_network import SumNetwork
 
@@ -53,6 +54,14 @@ def measure(
             for tokens_Bn, orders_B in _multisets(task.vocabulary, task.n)
         )
         return Measured(right, task.total, True)
+    return measure_sample(network, task, samples, seed, ablated)
+
+
+@torch.no_grad()
+def measure_sample(
+    network: SumNetwork | AttentionNetwork, task: ProductTask, samples: int, seed: int, ablated: bool = False
+) -> Measured:
+    """The same on that many random sequences, whatever the task."""
     generator = torch.Generator().manual_seed(seed)
     right = 0
     for first in range(0, samples, _BATCH):
@@ -68,7 +77,7 @@ def constant_answer(task: ProductTask, samples: int, seed: int) -> float:
 
 
 def _right(
-    network: SumNetwork, task: ProductTask, tokens_Bn: Int[Tensor, "B n"], ablated: bool
+    network: SumNetwork | AttentionNetwork, task: ProductTask, tokens_Bn: Int[Tensor, "B n"], ablated: bool
 ) -> Int[Tensor, "B"]:
     logits_BC: Float[Tensor, "B C"] = network(tokens_Bn, ablated=ablated)
     answer_B1 = task.answer(tokens_Bn)[:, None]

@@ -242,7 +242,16 @@ PRESETS: dict[str, dict[str, Any]] = {
             },
         ),
         "evaluation": {"tokens": 8192, "resamples": 1000},
-        "certificates": ({"post_hoc": True},),
+        "certificates": (
+            {"post_hoc": True},
+            {
+                "network": "attention",
+                "post_hoc": True,
+                "vocabulary": 32,
+                "network_steps": 800,
+                "crosscoder_steps": 400,
+            },
+        ),
     },
     # arXiv 2606.09940: TinyStories-Instruct-33M, 17 hookpoints, the penalty's weight from 0 to 10,000.
     "paper": {

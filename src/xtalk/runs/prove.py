@@ -5,7 +5,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -15,10 +15,17 @@ from xtalk.crosscoder.config import CrosscoderConfig
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.errors import XtalkError
 from xtalk.files import write_text
-from xtalk.proofs.attention_network import AttentionNetwork
+from xtalk.proofs.attention_certificate import attention_brute_force, certify_attention
+from xtalk.proofs.attention_network import AttentionNetwork, AttentionSizes
 from xtalk.proofs.certificates import Certificate
-from xtalk.proofs.dictionary import Dictionary, NetworkActivations, read_dictionary, weights_hash
-from xtalk.proofs.measuring import Measured, constant_answer, measure
+from xtalk.proofs.dictionary import (
+    Dictionary,
+    NetworkActivations,
+    read_attention_dictionary,
+    read_dictionary,
+    weights_hash,
+)
+from xtalk.proofs.measuring import Measured, constant_answer, measure, measure_sample
 from xtalk.proofs.product_certificate import (
     Detail,
     brute_force_multiply_adds,
@@ -28,7 +35,7 @@ from xtalk.proofs.product_certificate import (
 )
 from xtalk.proofs.product_tasks import ProductTask, TaskName, product_task
 from xtalk.proofs.sum_network import Activation, NetworkSizes, SumNetwork
-from xtalk.proofs.sum_network_training import NetworkTraining, train_network
+from xtalk.proofs.sum_network_training import NetworkTraining, learn_task, train_network
 from xtalk.runs.progress import Report, silent
 from xtalk.training.config import TrainingConfig
 from xtalk.training.train import train_crosscoder
@@ -39,14 +46,16 @@ SAMPLES = 100_000
 class ProveConfig(BaseModel):
     """What to prove, and of which network.
 
-    vocabulary: tokens (for lookup: values), names of `classes` classes; dictionary: latents of the
-    crosscoder; post_hoc: certify the network as ordinary training leaves it, cross-entropy and weight decay
-    alone. Otherwise the bound is in its loss, and with weight `direct` what the direct path carries past the
-    MLP.
+    network: one MLP on the sum of the tokens; or one head of attention in which the last token asks, for max
+    and min, post hoc only, to which activation, residual and neurons do not apply. vocabulary: tokens (for
+    lookup: values), names of `classes` classes; dictionary: latents of the crosscoder; post_hoc: certify the
+    network as ordinary training leaves it, cross-entropy and weight decay alone. Otherwise the bound is in
+    its loss, and with weight `direct` what the direct path carries past the MLP.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    network: Literal["mlp", "attention"] = "mlp"
     task: TaskName = "max"
     vocabulary: int = Field(default=64, ge=2)
     n: int = Field(default=4, ge=2)
@@ -81,8 +90,8 @@ class Subject:
 
     config: ProveConfig
     task: ProductTask
-    network: SumNetwork
-    unconstrained: SumNetwork
+    network: SumNetwork | AttentionNetwork
+    unconstrained: SumNetwork | AttentionNetwork
     crosscoder: Crosscoder
     dictionary: Dictionary
 
@@ -91,7 +100,22 @@ class Subject:
         """The network and its task, for people."""
         trained = "post hoc" if self.config.post_hoc else "proof-aware"
         task = self.task.name.replace("_", " ")
-        return f"{task} of {self.task.n}, {self.task.vocabulary} tokens, {trained}"
+        layer = "attention, " if self.config.network == "attention" else ""
+        return f"{task} of {self.task.n}, {self.task.vocabulary} tokens, {layer}{trained}"
+
+    @property
+    def brute_force_multiply_adds(self) -> int:
+        """What going through every input costs."""
+        if isinstance(self.network, AttentionNetwork):
+            return attention_brute_force(self.task)
+        return brute_force_multiply_adds(self.task, self.network.sizes.neurons)
+
+    @property
+    def per_input_multiply_adds(self) -> int:
+        """What one input costs."""
+        if isinstance(self.network, AttentionNetwork):
+            return self.task.n * self.task.answers
+        return per_input_multiply_adds(self.task, self.network.sizes.neurons)
 
 
 @dataclass(frozen=True)
@@ -127,11 +151,12 @@ class Proof:
     def row(self, path: Path) -> dict[str, Any]:
         """The certificate's entry in metrics.json."""
         subject, truth, verdict = self.subject, self.truth, self.certificate.verdict
-        neurons, length = subject.network.sizes.neurons, verdict.length
+        length = verdict.length
         return {
             "path": path.name,
             "theorem": verdict.theorem,
             "what": subject.words,
+            "network": subject.config.network,
             "task": subject.config.task,
             "post_hoc": subject.config.post_hoc,
             "claim": self.certificate.claim,
@@ -147,8 +172,8 @@ class Proof:
             "macs": length.multiply_adds,
             "evaluations": length.evaluations,
             "reads": length.reads,
-            "brute_force_macs": brute_force_multiply_adds(subject.task, neurons),
-            "break_even_inputs": -(-length.multiply_adds // per_input_multiply_adds(subject.task, neurons)),
+            "brute_force_macs": subject.brute_force_multiply_adds,
+            "break_even_inputs": -(-length.multiply_adds // subject.per_input_multiply_adds),
             "check_seconds": verdict.seconds,
             "verdict": verdict.verdict,
         }
@@ -162,7 +187,8 @@ def prove(config: ProveConfig, folder: Path, *, progress: Report = silent) -> di
     subject = train_subject(config, progress=progress)
     proof = prove_subject(subject, measure_subject(subject), default_detail(subject))
     mode = "post-hoc" if config.post_hoc else "aware"
-    name = f"{config.task}-{config.n}-of-{config.vocabulary}-{mode}"
+    layer = "attention-" if config.network == "attention" else ""
+    name = f"{config.task}-{config.n}-of-{config.vocabulary}-{layer}{mode}"
     row = proof.row(proof.certificate.save(folder, name))
     write_text(folder / f"{name}.figures.json", json.dumps(row, indent=1, allow_nan=False) + "\n")
     return row
@@ -182,14 +208,14 @@ def describe(row: dict[str, Any]) -> str:
         ("certified", f"{row['bound']:.4f}, {claim['certified']:,} of {claim['total']:,} inputs"),
         ("", f"VACUOUS: a constant answer is right on {constant:.4f}" if row["vacuous"] else ""),
         ("true", measured("true")),
-        ("without the MLP", measured("mlp_ablated")),
+        (f"without {'the layer' if row['network'] == 'attention' else 'the MLP'}", measured("mlp_ablated")),
         ("before the bound", "the same network" if row["post_hoc"] else measured("unconstrained")),
         ("dictionary", f"{row['features']} features, {row['columns']} columns of {row['vocabulary']} tokens"),
         ("length", f"{row['macs']:,} multiply-adds, checked in {row['check_seconds']:.2f} s"),
         ("brute force", f"{row['brute_force_macs']:,} multiply-adds"),
         ("break-even", f"{row['break_even_inputs']:,} inputs"),
     ]
-    return "\n".join(f"{name:17}{text}" for name, text in lines if text)
+    return "\n".join(f"{name:18}{text}" for name, text in lines if text)
 
 
 def train_subject(config: ProveConfig, *, progress: Report = silent) -> Subject:
@@ -200,6 +226,8 @@ def train_subject(config: ProveConfig, *, progress: Report = silent) -> Subject:
     network.
     """
     task = product_task(config.task, config.vocabulary, config.n, config.classes)
+    if config.network == "attention":
+        return _train_attention_subject(config, task, progress)
     if task.name == "modular_addition" and not config.post_hoc:
         raise XtalkError(
             "modular addition has no anchor, so training has no bound to lower; expected --post-hoc with it"
@@ -224,6 +252,20 @@ def train_subject(config: ProveConfig, *, progress: Report = silent) -> Subject:
     return Subject(config, task, network, unconstrained, crosscoder, dictionary)
 
 
+def _train_attention_subject(config: ProveConfig, task: ProductTask, progress: Report) -> Subject:
+    if not config.post_hoc:
+        raise XtalkError("no bound is in the loss of an attention network; expected --post-hoc with it")
+    if task.name not in ("max", "min"):
+        raise XtalkError(f"{task.name} is no task of an attention network; expected max or min")
+    sizes = AttentionSizes(task.vocabulary, task.answers, config.d_model, config.d_model)
+    network = AttentionNetwork(sizes, torch.Generator().manual_seed(config.seed))
+    training = NetworkTraining(config.network_steps, seed=config.seed)
+    learn_task(network, task, training, progress=partial(progress, "train the network"))
+    crosscoder = train_dictionary(config, task, network, progress=progress)
+    dictionary = read_attention_dictionary(crosscoder, network, task)
+    return Subject(config, task, network, network, crosscoder, dictionary)
+
+
 def default_detail(subject: Subject) -> Detail:
     """The shortest certificate that tables tokens; for modular addition, every multiset of columns."""
     if subject.task.name == "modular_addition":
@@ -235,7 +277,9 @@ def measure_subject(subject: Subject) -> Truth:
     """The figures that stand beside every certificate of a network."""
     seed = subject.config.seed + 1000
 
-    def measured(network: SumNetwork, ablated: bool = False) -> Measured:
+    def measured(network: SumNetwork | AttentionNetwork, ablated: bool = False) -> Measured:
+        if isinstance(network, AttentionNetwork):
+            return measure_sample(network, subject.task, SAMPLES, seed, ablated)
         return measure(network, subject.task, SAMPLES, seed, ablated)
 
     true = measured(subject.network)
@@ -248,8 +292,13 @@ def measure_subject(subject: Subject) -> Truth:
 
 
 def prove_subject(subject: Subject, truth: Truth, detail: Detail | None) -> Proof:
-    """Certify a network at one level of detail, None for brute force. Errors: as `certify_network`."""
-    if detail is None:
+    """Certify a network at one level of detail, None for brute force. Errors: as `certify_network`.
+
+    An attention network is certified with every token for itself, whatever the detail.
+    """
+    if isinstance(subject.network, AttentionNetwork):
+        certificate = certify_attention(subject.network, subject.task, subject.dictionary.columns, "tokens")
+    elif detail is None:
         certificate = certify_by_brute_force(subject.network, subject.task)
     else:
         certificate = certify_network(subject.network, subject.task, subject.dictionary.columns, detail)
