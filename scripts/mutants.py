@@ -237,7 +237,6 @@ T1 = [
     ("wrong == label or margin > 0", "wrong == label or margin >= 0", "the_label_must_be_strictly_ahead"),
     ("if claimed > certified:", "if claimed > certified + 1:", DATA),
     ("0, total) != total:", "0, total) > total:", DATA),
-    (' != task.digest("data"):', ' == task.digest("data") * 2:', DATA),
     ("(x if residual else x * 0)", "(x if not residual else x * 0)", "exact_margins_are_the_networks"),
     ("top - low)", "top)", "margins_are_bounded_below_whatever_the_advice"),
     ("e - scale * f for", "e + scale * f for", "full_codes_of_one_feature_are_exact"),
@@ -314,6 +313,7 @@ BRUTE_FORCE = [
     ("work.multiply_adds += len(tokens) * len(h)", "", "the_length_of_brute_force"),
 ]
 READING = [
+    (".hexdigest() != digest:", ".hexdigest() == digest * 2:", DATA),
     ("if len(set(keys)) < len(keys):", "if not keys:", "json_that_is_refused"),
     ("parse_float=refuse,", "", "json_that_is_refused"),
     ("parse_constant=refuse,", "", "json_that_is_refused"),

@@ -68,17 +68,35 @@ def certify(
     many inputs are certified. Errors: XtalkError where the checker refuses it.
     """
 
-    def claiming(certified: int) -> dict[str, Any]:
+    def claim(proven: dict[str, int]) -> dict[str, int]:
+        certified = proven["certified"]
+        return {"certified": certified, "total": total} | further(certified)
+
+    return certify_claim(spec, weights, advice, claim({"certified": 0}), claim)
+
+
+def certify_claim(
+    spec: dict[str, Any],
+    weights: bytes,
+    advice: dict[str, Any],
+    weakest: dict[str, int],
+    claim: Callable[[dict[str, int]], dict[str, int]],
+) -> Certificate:
+    """The certificate with this advice that claims what the checker finds proven, checked again.
+
+    weakest: a claim that any proof implies. claim: from what is proven to what is claimed. Errors: as above.
+    """
+
+    def claiming(claimed: dict[str, int]) -> dict[str, Any]:
         return {
             "format": "xtalk.certificate/1",
             "theorem": spec["theorem"],
             "weights": spec["weights"],
-            "claim": {"certified": certified, "total": total} | further(certified),
+            "claim": claimed,
             "advice": advice,
         }
 
-    verdict = _checked(claiming(0), spec, weights)
-    certificate = claiming(verdict.proven["certified"])
+    certificate = claiming(claim(_checked(claiming(weakest), spec, weights).proven))
     return Certificate(certificate, spec, weights, _checked(certificate, spec, weights))
 
 
