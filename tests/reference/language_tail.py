@@ -46,6 +46,18 @@ def random_features(seed: int, D: int = 3, N: int = 7, F: int = 4) -> dict:
     }
 
 
+def explained_tail(seed: int, N: int = 7, D: int = 3) -> tuple[Tensors, dict]:
+    """A tail whose neurons read one feature each, exactly, and the features, with dense knots."""
+    tensors, advice = random_tail(seed), random_features(seed)
+    reads = [
+        [gain * r / 2**16 for r in advice["directions"][i]]
+        for gain, i in zip(advice["gains"], advice["features"], strict=True)
+    ]
+    tensors["w_in"] = ((D, N), [reads[k][d] for d in range(D) for k in range(N)])
+    advice["knots"] = [list(range(-2048, 2049, 8)) for _ in advice["directions"]]
+    return tensors, advice
+
+
 def language_spec(tensors: Tensors, targets: list[int], **task) -> dict:
     data = hashlib.sha256(array("f", tensors["data.resid_mid"][1]).tobytes()).hexdigest()
     defaults = {"data": data, "targets": targets, "activation": "gelu", "epsilon": EPSILON}

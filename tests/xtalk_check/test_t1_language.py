@@ -8,6 +8,7 @@ import pytest
 from flint import arb, ctx
 from reference.language_tail import (
     EPSILON,
+    explained_tail,
     language_certificate,
     language_spec,
     loss,
@@ -85,30 +86,24 @@ def test_losses_and_streams_are_bounded_whatever_the_advice():
             assert float(bound.upper()) >= loss(tensors, t, TARGETS[t]) - ROUNDING
 
 
-def of_features(seed: int, N: int = 7, D: int = 3) -> tuple[dict, dict]:
-    """A tail whose neurons read one feature each, exactly, and knots at and beside every reading."""
-    tensors, advice = random_tail(seed), random_features(seed)
-    reads = [
-        [gain / 256 * r / 256 for r in advice["directions"][i]]
-        for gain, i in zip(advice["gains"], advice["features"], strict=True)
-    ]
-    tensors["w_in"] = ((D, N), [reads[k][d] for d in range(D) for k in range(N)])
-    advice |= {"bits": 40, "gains": [g << 32 for g in advice["gains"]]}
+def with_knots_at_readings(tensors, advice: dict) -> dict:
+    """The same features in finer units, with knots beside every reading."""
+    advice = advice | {"bits": 40, "gains": [g << 32 for g in advice["gains"]], "knots": []}
     advice["directions"] = [[r << 32 for r in row] for row in advice["directions"]]
-    advice["knots"] = []
     for row in advice["directions"]:
         readings = [
             sum(r / 2**40 * a for r, a in zip(row, mlp_input(tensors, t), strict=True)) for t in range(5)
         ]
         near = {int(s * 2**40) + beside for s in readings for beside in (-4096, 4096)}
         advice["knots"].append(sorted(near))
-    return tensors, advice
+    return advice
 
 
 def test_features_that_explain_all_are_exact():
     """No crosstalk, and knots next to every reading: next to nothing is charged, and nothing lost."""
     for seed in range(4):
-        tensors, advice = of_features(seed)
+        tensors, advice = explained_tail(seed)
+        advice = with_knots_at_readings(tensors, advice)
         for t, (z, error) in enumerate(streams(tensors, advice)):
             assert error < 1e-6 and far(z, stream(tensors, t)) <= error + ROUNDING
         for t, bound in enumerate(losses(tensors, advice)):
