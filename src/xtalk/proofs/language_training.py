@@ -127,4 +127,4 @@ def train_mlp(
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        progress(step + 1, training.steps, float(loss))
+        progress(step + 1, training.steps, loss.item())
