@@ -141,12 +141,13 @@ class Tables:
         own = study.ablated(network)
         certified, whole = made.claim["micronats"] / 1e6, study.loss(network.to(dtype=torch.float64))
         part, shorter_from = mlp_part(made, mlp)
+        tied = "" if mlp is None else f", {TOKENS * (len(mlp.directions) + N) * D / part:.2f}"
         crosstalk = "" if mlp is None else f"{interaction(study, network, mlp):.2g}"
         vacuous = " VACUOUS" if certified >= min(own, self.ablated) else ""
         return (
             f"| {name} | {crosstalk} | **{certified:.4f}**{vacuous} | {whole:.4f} | {own:.3f} | "
             f"{length.multiply_adds:,} | {part:,} | "
-            f"{2 * TOKENS * D * N / part:.2f} | {shorter_from} | {length.evaluations:,} | "
+            f"{2 * TOKENS * D * N / part:.2f}{tied} | {shorter_from} | {length.evaluations:,} | "
             f"{made.verdict.seconds:.0f} s |"
         )
 
@@ -186,7 +187,7 @@ class Tables:
 
 HEAD = (
     "| network | crosstalk | certified | true | its MLP ablated | multiply-adds | of these for the MLP "
-    "| times fewer than 2 D N | shorter from | evaluations | check |\n|" + "---|" * 11
+    "| times fewer than 2 D N, (F + N) D | shorter from | evaluations | check |\n|" + "---|" * 11
 )
 
 
@@ -202,9 +203,9 @@ def main() -> None:
     tables = Tables(study)
     true, affine = study.loss(study.tail.mlp.to(dtype=torch.float64)), study.affine()
     content = [
-        f"The model as it is {true:.4f} nat/token, its MLP's output at its mean {tables.ablated:.4f}, an affine "
-        f"map in its place, trained alike, {affine:.4f}. Brute force for the MLP is {2 * TOKENS * D * N:,} "
-        "multiply-adds.",
+        f"The model as it is {true:.4f} nat/token, its MLP's output at its mean {tables.ablated:.4f}, an "
+        f"affine map in its place, trained alike, {affine:.4f}. Brute force for the MLP takes "
+        f"{2 * TOKENS * D * N:,} multiply-adds.",
         "",
         HEAD,
         *tables.lines(),

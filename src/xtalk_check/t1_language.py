@@ -11,6 +11,7 @@ s_i; what else reaches a neuron, rest_k . n, is crosstalk, and charged.
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 
 from flint import arb, arb_mat
@@ -260,12 +261,15 @@ class Table:
         self.work.multiply_adds += 2
         return self.work.product(arb_mat([[1 - share, share]]), ends), bend * share * (1 - share)
 
+    @cached_property
+    def _out(self) -> arb_mat:
+        return arb_mat([self.features.out[k] for k in self.features.neurons[self.feature]])
+
     def _value(self, place: int) -> Row:
         """The sum of phi(h_k) w_out[k] at a knot. Cost: for M neurons M (D + 1), and M evaluations."""
         if place not in self.values:
-            out = [self.features.out[k] for k in self.features.neurons[self.feature]]
             active = self.work.evaluate(self.tail.phi.value, self._inputs(place))
-            effect = self.work.product(arb_mat([active]), arb_mat(out))
+            effect = self.work.product(arb_mat([active]), self._out)
             self.values[place] = effect.entries()
         return self.values[place]
 
