@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
+from time import process_time
 
 import torch
 from page import PAGE, put
@@ -57,14 +58,31 @@ class Study:
 
     @property
     def train_RD(self) -> Tensor:
-        """Activations to train on, computed when they are first needed."""
+        """Activations to train on, computed when they are first needed, and kept in the folder."""
+        path = self.folder / "resid_mid.safetensors"
+        if not path.exists():
+            x_RD = resid_mid(self.model, sequences(self.model, held_out=False))[0]
+            with replacing(path) as partial:
+                save_file({"x": x_RD}, partial)
         if self._train_RD is None:
-            self._train_RD = resid_mid(self.model, sequences(self.model, held_out=False))[0]
+            self._train_RD = load_file(path)["x"]
         return self._train_RD
 
     def loss(self, mlp: Mlp) -> float:
         """The cross-entropy on the data of the claim with this in the MLP's place."""
         return self.tail.losses(self.x_TD, self.targets_T, mlp).mean().item()
+
+    @torch.no_grad()
+    def seconds(self) -> float:
+        """CPU seconds that the tail's losses take in float32, the least of five runs."""
+        times: list[float] = []
+        for _ in range(5):
+            start = process_time()
+            for x_BD, targets_B in zip(self.x_TD.split(512), self.targets_T.split(512), strict=True):
+                logits_BV = self.tail.logits(x_BD, self.tail.mlp(self.tail.norm_in(x_BD)))
+                nn.functional.cross_entropy(logits_BV, targets_B)
+            times.append(process_time() - start)
+        return min(times)
 
     def ablated(self, mlp: MlpWeights) -> float:
         """With its mean output over the data in its place."""
@@ -205,7 +223,8 @@ def main() -> None:
     content = [
         f"The model as it is {true:.4f} nat/token, its MLP's output at its mean {tables.ablated:.4f}, an "
         f"affine map in its place, trained alike, {affine:.4f}. Brute force for the MLP takes "
-        f"{2 * TOKENS * D * N:,} multiply-adds.",
+        f"{2 * TOKENS * D * N:,} multiply-adds; torch runs the tail on these tokens in "
+        f"{study.seconds():.2g} s of one core, in float32.",
         "",
         HEAD,
         *tables.lines(),

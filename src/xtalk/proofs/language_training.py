@@ -21,7 +21,7 @@ Progress = Callable[[int, int, float], object]
 class LanguageTraining:
     """Adam; lr is warmed up over 50 steps and decayed to 0 over the last half of the steps."""
 
-    steps: int = 2500
+    steps: int = 1500
     batch: int = 1024
     lr: float = 3e-3
     seed: int = 0
