@@ -59,6 +59,11 @@ def test_models_with_another_tail_are_refused():
     for kind in ("llama", "gpt_neox"):
         with pytest.raises(XtalkError, match="theorem T1 language takes"):
             tail_of(tiny_model(kind))
+    for eps in (1e-6, 1.5e-5):
+        model = tiny_model("gpt2")
+        model.hf.transformer.ln_f.eps = eps
+        with pytest.raises(XtalkError, match="epsilons are not one whole number"):
+            tail_of(model)
 
 
 def test_the_embedded_model_has_a_tail():

@@ -9,12 +9,11 @@ from torch import Tensor
 
 from xtalk.models.mlp import MlpWeights
 from xtalk.proofs.certificates import Certificate, certify_claim, container
-from xtalk.proofs.language_tail import LanguageTail
+from xtalk.proofs.language_tail import MILLION, LanguageTail
 from xtalk.proofs.language_training import FeatureMlp
 
 BITS = 32  # after the binary point, of directions, gains and knots
 _WORST = 1 << 50  # micronats that every proof stays below, or the checker refuses it
-_MILLION = 1_000_000
 _BINS = 400  # of a feature's readings, when knots are laid
 _DIFFERENCE = 1e-3  # for second derivatives, in float64
 
@@ -72,7 +71,7 @@ def specification(
         "data": hashlib.sha256(values).hexdigest(),
         "targets": targets_T.tolist(),
         "activation": mlp.activation.name,
-        "epsilon": round(tail.norm_in.eps * _MILLION),
+        "epsilon": round(tail.norm_in.eps * MILLION),
     }
     digest = hashlib.sha256(content).hexdigest()
     return {"format": "xtalk.spec/1", "theorem": "T1 language", "weights": digest, "task": task}, content

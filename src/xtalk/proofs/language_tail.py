@@ -12,6 +12,7 @@ from xtalk.models.language_model import LanguageModel
 from xtalk.models.mlp import MlpWeights
 from xtalk.models.norms import NormWeights
 
+MILLION = 1_000_000
 _SEQUENCES_AT_ONCE = 32
 _TOKENS_AT_ONCE = 2048
 
@@ -66,10 +67,13 @@ def tail_of(model: LanguageModel) -> LanguageTail:
         or source.site != "resid_mid"
         or mlp.gated
         or not norm_in.centred
+        or norm.eps != norm_in.eps
+        or round(norm.eps * MILLION) / MILLION != norm.eps
     ):
         raise XtalkError(
             f"the last MLP of {model.name} is not followed by a LayerNorm and an unembedding without bias, "
-            "or is gated; theorem T1 language takes GPT-Neo and GPT-2 models, such as 'embedded'"
+            "or is gated, or its norms' epsilons are not one whole number of millionths; theorem T1 language "
+            "takes GPT-Neo and GPT-2 models, such as 'embedded'"
         )
     weight, bias = norm.weight.detach().float(), norm.bias.detach().float()
     return LanguageTail(
