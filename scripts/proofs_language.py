@@ -176,10 +176,11 @@ def limits(study: Study, room: float) -> str:
     unit_DN = tail.mlp.W_in / read_N
     alike = ((unit_DN.T @ unit_DN).abs() - torch.eye(N)).max().item()
     return (
-        f"By the lemmas on norm and cross-entropy an error of norm {low:.3f} in z uses up the room of {room:.3f} "
-        "nat/token. By the lemma on crosstalk, leaving one neuron of the model as it is unread adds an error of "
-        f"{charged_N.min():.1f} at the least; its two neurons that read most alike do so with cosine {alike:.2f}, "
-        f"so that letting one read as another does adds {charged_N.min() * (1 - alike**2) ** 0.5:.1f} or more."
+        f"By the lemmas on norm and cross-entropy an error of norm {low:.3f} in z uses up the room of "
+        f"{room:.3f} nat/token. By the lemma on crosstalk, leaving one neuron of the model as it is unread "
+        f"adds an error of {charged_N.min():.1f} at the least; its two neurons that read most alike do so "
+        f"with cosine {alike:.2f}, so that letting one read as another does adds "
+        f"{charged_N.min() * (1 - alike**2) ** 0.5:.1f} or more."
     )
 
 
