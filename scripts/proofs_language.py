@@ -190,9 +190,7 @@ class Tables:
         self.study = study
         self.ablated = study.ablated(study.tail.mlp)
 
-    def row(
-        self, name: str, made: Certificate, network: MlpWeights, mlp: FeatureMlp | None, seconds: float
-    ) -> str:
+    def row(self, name: str, made: Certificate, network: MlpWeights, mlp: FeatureMlp | None) -> str:
         study, length = self.study, made.verdict.length
         own = study.ablated(network)
         certified, whole = made.claim["micronats"] / 1e6, study.loss(network.to(dtype=torch.float64))
@@ -203,8 +201,7 @@ class Tables:
         return (
             f"| {name} | {crosstalk} | **{certified:.4f}**{vacuous} | {whole:.4f} | {own:.3f} | "
             f"{length.multiply_adds:,} | {part:,} | "
-            f"{2 * TOKENS * D * N / part:.2f}{tied} | {shorter_from} | {length.evaluations:,} | "
-            f"{seconds:.0f} s |"
+            f"{2 * TOKENS * D * N / part:.2f}{tied} | {shorter_from} | {length.evaluations:,} |"
         )
 
     def certify(
@@ -214,12 +211,10 @@ class Tables:
         study, file = self.study, name.replace(" ", "-").replace(",", "")
         kept = study.folder / f"{file}.row"
         if not kept.exists():
-            start = process_time()
             made = certify_loss(study.tail, mlp, study.x_TD, study.targets_T, network=network, knots=knots)
-            seconds = (process_time() - start) / 2  # it is checked twice
             made.save(study.folder, file)
             network = network or (study.tail.mlp if mlp is None else mlp.weights())
-            write_text(kept, self.row(name, made, network, mlp, seconds))
+            write_text(kept, self.row(name, made, network, mlp))
             print(kept.read_text(), flush=True)
         return kept.read_text()
 
@@ -248,7 +243,7 @@ class Tables:
 
 HEAD = (
     "| network | crosstalk | certified | true | its MLP ablated | multiply-adds | of these for the MLP "
-    "| times fewer than 2 D N, (F + N) D | shorter from | evaluations | check |\n|" + "---|" * 11
+    "| times fewer than 2 D N, (F + N) D | shorter from | evaluations |\n|" + "---|" * 10
 )
 
 
