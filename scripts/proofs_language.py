@@ -38,6 +38,7 @@ HEADLINE = (128, 0)
 KNOTS, OTHER_KNOTS = 256, (64,)
 SHARES = (1e-3,)  # of the model's own crosstalk, put back
 TRAINING = LanguageTraining()
+AFFINE_STEPS = 400  # more hardly change it
 
 
 def sequences(model: LanguageModel, held_out: bool) -> Tensor:
@@ -91,17 +92,17 @@ class Study:
         mean_D = exact(self.tail.to(torch.float64).norm_in(self.x_TD.double())).mean(0)
         return self.loss(lambda n_BD: mean_D)
 
-    def trained(self, student: nn.Module, name: str, seed: int = 0) -> None:
+    def trained(self, student: nn.Module, name: str, training: LanguageTraining) -> None:
         """Train what is not in the folder yet, in place."""
         path = self.folder / f"{name}.safetensors"
         if not path.exists():
             with Progress() as progress:
-                bar = progress.add_task(name, total=TRAINING.steps)
+                bar = progress.add_task(name, total=training.steps)
                 train_mlp(
                     student,
                     self.tail,
                     self.train_RD,
-                    replace(TRAINING, seed=seed),
+                    training,
                     lambda done, total, loss: progress.update(bar, completed=done),
                 )
             with replacing(path) as partial:
@@ -115,11 +116,11 @@ class Study:
 
     def features(self, count: int, seed: int) -> FeatureMlp:
         mlp = self.projected(count, seed)
-        self.trained(mlp, f"features-{count}-seed-{seed}", seed)
+        self.trained(mlp, f"features-{count}-seed-{seed}", replace(TRAINING, seed=seed))
         return mlp
 
     def affine(self) -> float:
-        """The loss with an affine map in the MLP's place, fitted to its output and trained alike."""
+        """The loss with an affine map in the MLP's place, fitted to its output, then trained alike."""
         n_BD = self.tail.norm_in(self.train_RD[:CLUSTERING])
         inputs = torch.cat([n_BD, torch.ones(len(n_BD), 1)], 1)
         fitted = torch.linalg.lstsq(inputs, self.tail.mlp(n_BD)).solution
@@ -127,7 +128,7 @@ class Study:
         with torch.no_grad():
             student.weight.copy_(fitted[:-1].T)
             student.bias.copy_(fitted[-1])
-        self.trained(student, "affine")
+        self.trained(student, "affine", replace(TRAINING, steps=AFFINE_STEPS))
         return self.loss(student.double())
 
 
