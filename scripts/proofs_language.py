@@ -36,7 +36,7 @@ CLUSTERING = 65_536  # inputs, for their covariance
 FEATURES = ((64, 0), (128, 0), (256, 0))  # how many, and the seed
 HEADLINE = (128, 0)
 KNOTS, OTHER_KNOTS = 256, (64,)
-SHARES = (1e-3,)  # of the model's own crosstalk, put back
+SHARES = (1e-5,)  # of the model's own crosstalk, put back
 TRAINING = LanguageTraining()
 AFFINE_STEPS = 400  # more hardly change it
 
