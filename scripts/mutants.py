@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from hypothesis import Phase, settings
+from mutants_language import T1_LANGUAGE
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "xtalk_check"
@@ -459,6 +460,7 @@ MUTANTS = {
     "reading.py": READING,
     "population.py": POPULATION,
     "t1.py": T1,
+    "t1_language.py": T1_LANGUAGE,
     "t2.py": T2,
     "t3.py": T3,
     "tasks.py": TASKS,
