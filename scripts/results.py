@@ -20,7 +20,7 @@ from scipy.stats import t as student_t
 import xtalk
 from xtalk.runs.progress import progress_bars
 
-_SPARSE = {"keep_one": 16.0, "full_sum": 8.0, "keep_one_kl": 40.0, "full_sum_kl": 16.0}
+_SPARSE = {"keep_one": 16.0, "full_sum": 6.0, "keep_one_kl": 44.0, "full_sum_kl": 12.0}
 PENALTIES: dict[str, dict[str, float]] = {
     "unpenalised": {},
     "paper-30": {"sum_minus_max": 30.0},
