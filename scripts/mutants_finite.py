@@ -1,0 +1,147 @@
+"""Mutants of what checks theorems about data and regions, each with the test that must fail; see mutants.py."""
+
+CLOPPER = "population_accuracy_is_clopper_and_pearsons"
+BESIDE = "residuals_beside_features_are_charged_what_they_can_cost"
+DATA = "claims_and_data_are_those_of_the_specification"
+DOMINANT = "what_is_not_dominant_is_charged_what_it_can_cost"
+PAIRS = "pairs_are_charged_what_they_can_cost"
+RESIDUALS = "residuals_are_charged_what_they_can_cost"
+HUNTED = "hill_climbing_inside_regions_finds_no_counterexample"
+INSIDE = "inputs_count_where_they_lie_in_a_region_of_their_label"
+CHARGED = "tangents_and_curvature_are_charged_what_they_can_cost"
+POINT = "a_point_is_bounded_exactly"
+BOUNDED = "margins_of_charts_are_bounded_below"
+COST = "bends_are_charged_what_they_can_cost"
+BENDS = "bends_hold_every_quotient_and_are_tight"
+CHARTED = "inputs_outside_a_chart_are_not_certified"
+RAMP = "ramp_losses_are_those_of_the_margins"
+FORMULA = "mean_bounds_are_those_of_the_formula"
+
+T2 = [
+    ("if not least[number] > 0:", "if not least[number] > -9:", INSIDE),
+    ("if wrong != region.label)", "if wrong == region.label)", INSIDE),
+    ("region.label == label and region.holds", "region.holds", INSIDE),
+    (" and region.holds(moved, code[1:], features, work)", "", INSIDE),
+    ("if not 0 <= code[0] < len(regions):", "if not code[0] < len(regions):", "bad_codes_are_refused"),
+    ("if len(codes) != len(network.labels):", "if len(codes) > 99:", "bad_codes_are_refused"),
+    ("return in_box and dot", "return dot", INSIDE),
+    ("<= self.radius**2", "<= 2 * self.radius**2 + 1", INSIDE),
+    ("x = [a - f * (self.unit * strength)", "x = [a + f * (self.unit * strength)", INSIDE),
+    ("(low + high) / 2", "low", HUNTED),
+    ("(high - low) / 2", "(high - low) / 4", HUNTED),
+    ("reach = [self.radius * root(dot(row, row)) for", "reach = [0 * root(dot(row, row)) for", CHARGED),
+    ("r + abs(move) for", "r for", CHARGED),
+    ("arb(0, 1) * width) * width**2 / 2).union(arb(0))", "arb(0, 1) * width) * width**2 / 4)", CHARGED),
+    (" * width**2 / 2).union(arb(0))", " * width**2 / 2)", HUNTED),
+    (
+        "curvature(network.phi, centre + arb(0, 1) * width)",
+        "curvature(network.phi, centre)",
+        "bends_are_those_within_reach",
+    ),
+    ("margin - self._swing", "margin + 0 * self._swing", HUNTED),
+    ("return self.radius * root(dot(direction, direction)) +", "return", HUNTED),
+    ("(abs(dot(direction, span)) for span in spans)", "()", HUNTED),
+    ("or row[1] < 0\n", "\n", "regions_of_negative_radius_are_refused"),
+    ("all(low <= high for low, high in ends)", "all(True for low, high in ends)", "empty_boxes_are_refused"),
+    ("(len(spans) + 1) * len(direction)", "0", "length_of_a_region_is_counted"),
+]
+T1 = [
+    (
+        "sum(margin > 0 for margin in least)",
+        "sum(margin >= 0 for margin in least)",
+        "the_label_must_be_strictly_ahead",
+    ),
+    ("if wrong != label)", "if wrong == label)", DATA),
+    ("e - scale * f for", "e + scale * f for", "full_codes_of_one_feature_are_exact"),
+    ("sizes = [root(dot(row, image))", "sizes = [arb(0)", "residuals_are_charged_what_they_can_cost"),
+    ("slopes = work.evaluate(network.phi.slope", "slopes = work.evaluate(network.phi.value", RESIDUALS),
+    ("crosstalk = size**2 / 2\n", "crosstalk = size**2 / 4\n", "residuals_are_charged_what_they_can_cost"),
+    ("crosstalk = size**2 / 2\n", "crosstalk = size**2\n", "residuals_are_charged_what_they_can_cost"),
+    (", alone[i] * size)", ", arb(0))", BESIDE),
+    ("abs(unit * other) * pairs[i][j] for", "abs(unit * other) * pairs[i][j] / 2 for", PAIRS),
+    ("in code[:place])", "in code[place:])", PAIRS),
+    (
+        "in code[:place])",
+        "in code[max(place - 1, 0) : place])",
+        "many_pairs_and_neurons_are_charged_together",
+    ),
+    ("crosstalk += abs(unit * strength) * others", "crosstalk -= abs(unit * strength) * others", PAIRS),
+    ("* share * (1 - share) *", "* 0 *", "interpolation_is_charged_what_it_can_cost"),
+    ("(unit * steps[i]) ** 2 / 2", "(unit * steps[i]) ** 2 / 4", "interpolation_is_charged_what_it_can_cost"),
+    ("a + b + share * (c - b)", "a + c", "interpolation_is_charged_what_it_can_cost"),
+    ("network.labels[t], bend * crosstalk", "network.labels[t], crosstalk * 0", PAIRS),
+    ("value - rest for value, rest", "value for value, rest", "full_codes_of_one_feature_are_exact"),
+    ("rests.append([abs(sum(p[kept:]", "rests.append([0 * abs(sum(p[kept:]", DOMINANT),
+    (
+        "(spanned * size + size**2 / 2)",
+        "(size**2 / 2)",
+        BESIDE,
+    ),
+    ("margin - slope * loss", "margin + slope * loss", DOMINANT),
+    (".slope.abs_upper()", ".slope.mid()", DOMINANT),
+    ("bend, unit = curvature(network.phi, EVERYWHERE).abs_upper()", "bend, unit = arb(0.4)", PAIRS),
+    ("bend = curvature(network.phi, EVERYWHERE).abs_upper()\n", "bend = arb(0.4)\n", BESIDE),
+    ("logits[label] - other - charge", "logits[label] - other + charge", PAIRS),
+]
+FINITE = [
+    ("path=unembed if residual else unembed * 0", "path=unembed", POINT),
+    ("work.product(x - arb_mat([rows(self.x)[0]]), self.path)", "work.product(x, self.path)", POINT),
+    ("(x if residual else x * 0)", "(x if not residual else x * 0)", "exact_margins_are_the_networks"),
+    ("top - low)", "top)", "margins_are_bounded_below_whatever_the_advice"),
+    ("self.w_in) + self.b_in).entries()", "self.w_in)).entries()", POINT),
+    ("scaled(rows(self.w_in), slopes, work)", "self.w_in", HUNTED),
+    ("(self.path + work.product", "(work.product", HUNTED),
+    ("resting[label] - other + move for", "move for", POINT),
+    ("[row[label] - weight for", "[weight - row[label] for", POINT),
+    ("[a - b for a, b in zip(linear[label]", "[b - a for a, b in zip(linear[label]", BOUNDED),
+    ("if unembed.ncols() < 2:", "if unembed.ncols() < 1:", "a_single_class_is_refused"),
+    ("if bend is None:", "if bend is None and over > 0:", "kinks_are_refused"),
+]
+CHARTS = [
+    ("(1 + (a < b)) * v * w", "v * w", "pairs_of_coordinates_are_tabled"),
+    ("label == chart.label and dot", "dot", CHARTED),
+    (" and dot(e, e) <= chart.radius**2", "", CHARTED),
+    ("<= chart.radius**2", "<= 2 * chart.radius**2", CHARTED),
+    ("e = [a - b for", "e = [b - a for", BOUNDED),
+    ("or row[1] < 0:", "or row[1] > 9:", "negative_radii_are_refused"),
+    (
+        "not 0 <= label < network.out.ncols()",
+        "not label < network.out.ncols()",
+        "bad_labels_of_charts_are_refused",
+    ),
+    (
+        "radius * root(dot(column, column))",
+        "0 * root(dot(column, column))",
+        "bends_are_those_of_the_whole_ball",
+    ),
+    (
+        "(ahead[answer] * ball / 2).lower()",
+        "(ahead[answer] * ball / 2).upper()",
+        "bends_are_those_of_the_whole_ball",
+    ),
+    ("(ahead[answer] * ball / 2).lower()", "(ahead[answer] * ball).lower()", COST),
+    ("(ahead[answer] * ball / 2).lower()", "(ahead[answer] * ball / 4).lower()", COST),
+    ("2 * (LAYERS - layer) + 1", "2 * (LAYERS - layer) + 2", BENDS),
+    ("/ LAYERS**2", "/ LAYERS", BENDS),
+    ("* reach * layer / LAYERS)", "* reach * (layer - 1) / LAYERS)", BENDS),
+    ("arb(0, 1) * reach", "arb(0.5, 0.5) * reach", BENDS),
+    ("work.evaluations += LAYERS\n", "", "length_of_charts_is_counted"),
+    ("work.multiply_adds += len(pairs) + size", "work.multiply_adds += size", "length_of_charts_is_counted"),
+]
+POPULATION = [
+    ("(1 - m / ramp).max(arb(0)) if m > 0 else arb(1)", "(1 - m / ramp).max(arb(0))", RAMP),
+    ("(1 - m / ramp).max(arb(0))", "(1 - m / ramp)", RAMP),
+    ("/ 1000\n", "/ 1001\n", RAMP),
+    ("-floor(-bound * MILLION, 0)", "floor(bound * MILLION, 0)", RAMP),
+    ("if loss < proven:", "if loss < proven - 1:", RAMP),
+    ("min(MILLION, -floor", "min(2 * MILLION, -floor", "a_loss_of_one_is_always_true"),
+    ('if not task.null("ramp"):', 'if task.null("ramp") is None:', "a_loss_needs_a_risk"),
+    ("arb(SLOPES * MILLION) / risk", "arb(MILLION) / risk", FORMULA),
+    ("(-(1 - slope).log() - slope) * squares", "slope * slope / 2 * squares", FORMULA),
+    ("(total + ((", "(((", FORMULA),
+    (" + doubt) / slope", ") / slope", FORMULA),
+    ("range(right, total + 1)", "range(right + 1, total + 1)", CLOPPER),
+    ("comb(total, k) *", "1 *", CLOPPER),
+    ("<= risk * MILLION**total", "<= 2 * risk * MILLION**total", CLOPPER),
+    ("wrong = MILLION - accuracy", "wrong = MILLION", CLOPPER),
+]
