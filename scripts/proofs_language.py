@@ -33,7 +33,7 @@ D, N, V = 128, 512, 2048  # of the embedded model
 SEQUENCES = 3000  # to train on
 TOKENS = 4096
 CLUSTERING = 65_536  # inputs, for their covariance
-FEATURES = ((128, 0),)  # how many, and the seed
+FEATURES = ((64, 0), (128, 0))  # how many, and the seed
 KNOTS = 256
 TRAINING = LanguageTraining()
 AFFINE_STEPS = 400  # more hardly change it
@@ -218,6 +218,7 @@ class Tables:
     def lines(self) -> Iterator[str]:
         study = self.study
         yield self.certify("as it is, exact", None)
+        yield self.certify("as it is, 128 features", study.projected(128), study.tail.mlp)
         for count, seed in FEATURES:
             yield self.certify(f"{count} features, seed {seed}", study.features(count, seed))
 
