@@ -33,10 +33,8 @@ D, N, V = 128, 512, 2048  # of the embedded model
 SEQUENCES = 3000  # to train on
 TOKENS = 4096
 CLUSTERING = 65_536  # inputs, for their covariance
-FEATURES = ((64, 0), (128, 0), (256, 0))  # how many, and the seed
-HEADLINE = (128, 0)
-KNOTS, OTHER_KNOTS = 256, (64,)
-SHARES = (1e-5,)  # of the model's own crosstalk, put back
+FEATURES = ((64, 0), (128, 0))  # how many, and the seed
+KNOTS = 256
 TRAINING = LanguageTraining()
 AFFINE_STEPS = 400  # more hardly change it
 
@@ -205,14 +203,12 @@ class Tables:
             f"{2 * TOKENS * D * N / part:.2f}{tied} | {shorter_from} | {length.evaluations:,} |"
         )
 
-    def certify(
-        self, name: str, mlp: FeatureMlp | None, network: MlpWeights | None = None, knots: int = KNOTS
-    ) -> str:
+    def certify(self, name: str, mlp: FeatureMlp | None, network: MlpWeights | None = None) -> str:
         """The row of a certificate, which is made unless the folder has it already."""
         study, file = self.study, name.replace(" ", "-").replace(",", "")
         kept = study.folder / f"{file}.row"
         if not kept.exists():
-            made = certify_loss(study.tail, mlp, study.x_TD, study.targets_T, network=network, knots=knots)
+            made = certify_loss(study.tail, mlp, study.x_TD, study.targets_T, network=network, knots=KNOTS)
             made.save(study.folder, file)
             network = network or (study.tail.mlp if mlp is None else mlp.weights())
             write_text(kept, self.row(name, made, network, mlp))
@@ -225,21 +221,6 @@ class Tables:
         yield self.certify("as it is, 128 features", study.projected(128), study.tail.mlp)
         for count, seed in FEATURES:
             yield self.certify(f"{count} features, seed {seed}", study.features(count, seed))
-
-    def knots(self) -> Iterator[str]:
-        for knots in OTHER_KNOTS:
-            yield self.certify(
-                f"{HEADLINE[0]} features, {knots} knots", self.study.features(*HEADLINE), knots=knots
-            )
-
-    def crosstalk(self) -> Iterator[str]:
-        """The trained network with a share of what the model's neurons read beside their feature."""
-        study = self.study
-        projected, mlp = study.projected(*HEADLINE), study.features(*HEADLINE)
-        rest_DN = study.tail.mlp.W_in - projected.weights().W_in
-        for share in SHARES:
-            network = replace(mlp.weights(), W_in=mlp.weights().W_in + share * rest_DN)
-            yield self.certify(f"{HEADLINE[0]} features, {share:g} of the crosstalk", mlp, network)
 
 
 HEAD = (
@@ -269,9 +250,7 @@ def main() -> None:
         *tables.lines(),
     ]
     page = put(PAGE.read_text(), "t1-language", "\n".join(content))
-    page = put(page, "t1-language-limits", limits(study, tables.ablated - true))
-    page = put(page, "t1-language-knots", "\n".join([HEAD, *tables.knots()]))
-    write_text(PAGE, put(page, "t1-language-crosstalk", "\n".join([HEAD, *tables.crosstalk()])))
+    write_text(PAGE, put(page, "t1-language-limits", limits(study, tables.ablated - true)))
 
 
 if __name__ == "__main__":
