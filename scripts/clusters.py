@@ -206,7 +206,7 @@ def dormant_tables(folders: list[xtalk.RunFolder]) -> tuple[str, str, str]:
             f"{len(found['clusters'])} | {found['rare_latents']} |"
         )
         for one in found["woken"]:
-            rates = [one[key] for key in ("on_reference", "on_trigger", "on_trigger_in_control")]
+            rates = [one[key] for key in ("on_reference", "on_other", "on_other_in_control")]
             driver = one["driver"] if one["driver"] >= 0 else "none"
             cluster = one["cluster"] if one["cluster"] >= 0 else "none"
             woken += f"\n| {seed} | {one['block']} | {one['neuron']} | "

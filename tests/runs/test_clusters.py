@@ -13,11 +13,14 @@ from xtalk.clustering import find_clusters, normalised_interaction
 from xtalk.clustering.endpoint import Endpoint
 from xtalk.clustering.planted import planted_ami
 from xtalk.clustering.similarity import activation_similarity
+from xtalk.data import read_documents, tokenise
+from xtalk.detection import dormant, neuron_rates
 from xtalk.errors import XtalkError
 from xtalk.interactions.pair_matrix import PairMatrix, combine
 from xtalk.models.language_model import load_model
 from xtalk.runs import endpoint, steps
 from xtalk.runs.clusters import ClusterSettings, ClusterStudy, choose_clustering, read_settings
+from xtalk.runs.dormant import read_settings as read_dormant
 from xtalk.runs.folder import RunFolder
 from xtalk.runs.progress import silent
 from xtalk.runs.sites import interact_elsewhere
@@ -210,6 +213,36 @@ def test_dormant_neurons_of_the_runs_model_and_of_a_fine_tuned_one(folder: RunFo
     assert found["neurons"] != plain["neurons"] or found["neurons_by_block"] != plain["neurons_by_block"]
     assert len(found["woken"]) == found["woken_by_trigger"]
     assert isinstance(found["woken_in_control"], int)
+
+
+def test_neurons_that_another_text_wakes(folder: RunFolder, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(dormant, "QUIET", 0.2)  # a random model has few that are off on ordinary text
+    monkeypatch.setattr(dormant, "AWAKE", 0.3)
+    steps.cluster(folder)
+    other = tmp_path / "other.txt"
+    other.write_text("w3 w4 w5 w4 " * 60)  # unlike the run's text, where every word is as frequent
+    with pytest.raises(XtalkError, match="dormant: a trigger and another text; give the one"):
+        steps.dormant(folder, text=str(other), trigger="w3")
+    with pytest.raises(XtalkError, match=r"nowhere\.jsonl"):
+        steps.dormant(folder, text="nowhere.jsonl")
+    steps.dormant(folder, trigger="w3")
+    steps.dormant(folder, text=str(other))
+    found = folder.read_json("dormant.json")
+    assert (found["trigger"], found["text"], found["woken_by_trigger"]) == (None, str(other), None)
+    assert found["woken_by_text"] == len(found["woken"]) > 0
+    model, reference = load_model(folder.config.model), Workbench(folder, "cpu").held_out_sequences.tokens
+    tokens = tokenise(read_documents(other), model.tokenizer, reference.shape[1]).tokens
+    assert len(tokens) < len(reference)
+    rates = neuron_rates(model, reference, np.ones(reference.shape, dtype=bool))
+    expected = neuron_rates(model, tokens, np.ones(tokens.shape, dtype=bool), rates.scale_b)
+    for row in found["woken"]:
+        where = row["block"], row["neuron"]
+        assert row["on_other"] == pytest.approx(expected.on_bN[where])
+        assert row["on_other"] >= 0.3
+        assert row["on_reference"] == pytest.approx(rates.on_bN[where])
+        assert row["on_reference"] <= 0.2
+    steps.dormant(folder, trigger="w3")
+    assert read_dormant(folder).text is None
 
 
 def test_a_model_of_other_sizes_and_an_empty_trigger_are_refused(folder: RunFolder):
