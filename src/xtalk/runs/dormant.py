@@ -67,10 +67,10 @@ def choose_dormant(folder: RunFolder, given: Mapping[str, Any]) -> None:
     A trigger takes the place of another text, and the other way round. Errors: XtalkError for both at once,
     or an empty one.
     """
-    replaced = {key: None for key in ("trigger", "text") if {"trigger", "text"} & set(given)}
-    settings = checked(
-        DormantSettings, read_settings(folder).model_dump() | replaced | dict(given), "dormant"
-    )
+    before = read_settings(folder).model_dump()
+    if "trigger" in given or "text" in given:
+        before |= {"trigger": None, "text": None}
+    settings = checked(DormantSettings, before | dict(given), "dormant")
     if settings != read_settings(folder):
         folder.write_json(SETTINGS, settings.model_dump())
         folder.file(DORMANT).unlink(missing_ok=True)
