@@ -110,7 +110,8 @@ def test_what_cannot_be_clustered_is_refused(monkeypatch):
         find_clusters(one, "louvain", 3, seed=0)
     monkeypatch.setattr(methods, "MOST_DENSE", 20)
     with pytest.raises(
-        XtalkError, match="96 latents for affinity-propagation, .* at most 20; use hdbscan or spectral or lou"
+        XtalkError,
+        match=r"96 latents for affinity-propagation, .* at most 20; use hdbscan or spectral or lou",
     ):
         find_clusters(blocks(), "affinity-propagation", 200, seed=0)
     for method in ("hdbscan", "spectral", "louvain"):

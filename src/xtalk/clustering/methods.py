@@ -137,7 +137,8 @@ def _spectral(values_FF: sp.csr_array, seed: int) -> tuple[Labels, bool]:
     start_F = np.random.default_rng(seed).uniform(-1, 1, F)
     settled = True
     try:
-        vectors_FC: Any = eigsh(scaled_FF, clusters, which="LA", v0=start_F, tol=EIGENVALUE_TOLERANCE)[1]
+        tolerance: Any = EIGENVALUE_TOLERANCE  # the stub wants an int
+        vectors_FC: Any = eigsh(scaled_FF, clusters, which="LA", v0=start_F, tol=tolerance)[1]
     except ArpackNoConvergence as error:
         vectors_FC, settled = error.eigenvectors, False
     return _assign(vectors_FC * scale_F[:, None]), settled
@@ -147,8 +148,8 @@ def _assign(vectors_FC: Float[np.ndarray, "F C"]) -> Labels:
     """Damle, Minden and Ying's assignment (2019): C latents that span the rows best, and who is nearest."""
     if not vectors_FC.size:
         raise XtalkError("no eigenvector of the similarity settled; use another clustering method")
-    pivots = qr(vectors_FC.T, mode="r", pivoting=True)[1][: vectors_FC.shape[1]]
-    rotation_CC = polar(vectors_FC[pivots].T)[0]
+    factors: Any = qr(vectors_FC.T, mode="r", pivoting=True)
+    rotation_CC = polar(vectors_FC[factors[1][: vectors_FC.shape[1]]].T)[0]
     return np.abs(vectors_FC @ rotation_CC).argmax(1)
 
 
