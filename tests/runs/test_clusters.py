@@ -1,6 +1,9 @@
 """The cluster and dormant steps on a tiny run: what they leave, what settings do, what they refuse."""
 
+import re
 import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,8 @@ from reference.tiny_models import BLOCKS, VOCABULARY, save_tiny
 from runs.local_run import local_folder, write_text
 
 import xtalk.clustering.study as module
-from xtalk.clustering import find_clusters, normalised_interaction
+from xtalk import cli
+from xtalk.clustering import find_clusters, methods, normalised_interaction
 from xtalk.clustering.endpoint import Endpoint
 from xtalk.clustering.planted import planted_ami
 from xtalk.clustering.similarity import activation_similarity
@@ -147,14 +151,42 @@ def test_unknown_settings_are_refused_and_not_kept(folder: RunFolder, given, mes
     assert read_settings(folder) == ClusterSettings()
 
 
-def test_a_matrix_of_another_crosscoder_is_refused(folder: RunFolder):
-    stranger = folder.file("interactions/unpenalised.mlp.safetensors").read_bytes()
-    folder.file("interactions/sparse.mlp.safetensors").write_bytes(stranger)
-    record = folder.read_json("steps.json")
-    record["interact"]["outputs"] = folder._hashes(record["interact"]["outputs"])
-    folder.write_json("steps.json", record)
-    with pytest.raises(XtalkError, match="was measured of other weights"):
-        steps.cluster(folder)
+def _without_pairs(matrix: PairMatrix) -> PairMatrix:
+    none = slice(0, 0)
+    listed = (matrix.column_E[none], matrix.together_E[none], matrix.sums_EP[none], matrix.errors_EQ[none])
+    names = ("column_E", "together_E", "sums_EP", "errors_EQ")
+    return replace(matrix, start_L=np.zeros_like(matrix.start_L), **dict(zip(names, listed, strict=True)))
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (lambda matrix: replace(matrix, sums_EP=matrix.sums_EP * np.nan), "holds NaN or infinite"),
+        (lambda matrix: replace(matrix, source="0" * 64), "was measured of other weights .000000000000, not"),
+        (_without_pairs, r"\d+ latents are active at 8 tokens or more, and no two of them interact"),
+        (None, "louvain finds all \\d+ latents in one cluster; choose another method"),
+    ],
+)
+def test_a_matrix_that_cannot_be_clustered_is_one_line_and_the_rest_is_kept(
+    folder: RunFolder, monkeypatch, capsys, broken, message: str
+):
+    path = folder.file("interactions/sparse.mlp.safetensors")
+    if broken is None:
+        monkeypatch.setattr(methods, "RESOLUTION", 0.01)
+    else:
+        broken(PairMatrix.load(path)).save(path)
+        record = folder.read_json("steps.json")  # as if `interact` had left it so
+        record["interact"]["outputs"] = folder._hashes(record["interact"]["outputs"])
+        folder.write_json("steps.json", record)
+    kept = path.read_bytes()
+    monkeypatch.setattr(sys, "argv", ["xtalk", "cluster", "--out", str(folder.path), "--method", "louvain"])
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("xtalk: ")]
+    assert exit_.value.code == 2
+    assert len(told) == 1
+    assert re.search(message, told[0])
+    assert path.read_bytes() == kept
     assert not folder.file("clusters.json").exists()
 
 
@@ -280,3 +312,35 @@ def test_an_endpoint_judges_what_the_folder_has_and_what_it_said_is_kept(folder:
     endpoint.judge(folder, "stub", describe=True)  # nothing is left to send, so nothing to confirm
     assert len(asked) == count
     assert not any("key" in file.read_text().split() for file in folder.file("endpoint_cache").iterdir())
+    assert "words" in folder.file("clusters.html").read_text()
+
+
+@pytest.mark.parametrize("breaks_at", ["one letter", "Say in at most"])
+def test_what_an_endpoint_said_before_it_broke_off_is_kept(
+    folder: RunFolder, monkeypatch, capsys, breaks_at: str
+):
+    steps.cluster(folder)
+    asked: list[str] = []
+
+    def answer(self: Endpoint, body) -> str:
+        asked.append(body["messages"][0]["content"])
+        if sum(breaks_at in prompt for prompt in asked) > 3:
+            raise self._failed("answered 503 Service Unavailable")
+        return "A" if "one letter" in asked[-1] else "words"
+
+    monkeypatch.setattr(Endpoint, "_post", answer)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://nowhere.invalid")
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    command = ["xtalk", "judge", "--out", str(folder.path), "--model", "stub", "--describe", "--yes"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("xtalk: ")]
+    assert (exit_.value.code, len(told)) == (2, 1)
+    assert "answered 503" in told[0]
+    assert len(list(folder.file("endpoint_cache").iterdir())) == len(asked) - 1
+    if breaks_at == "Say in at most":
+        record = folder.read_json("endpoint.json")
+        assert len(record["descriptions"]) == 3
+        assert "interaction" in record["accuracy"]
+        assert "words" in folder.file("clusters.html").read_text()
