@@ -2,7 +2,7 @@
 
     python scripts/clusters.py --runs RUNS --planted PLANTED --text train.jsonl --held-out-text test.jsonl
 
-Makes the runs and the planted models where they are not there yet (`cluster_runs.py`). What was judged is kept
+Makes the runs and planted models that are not there yet (`cluster_runs.py`). What was judged is kept
 in each run's folder, clusters_page/, and not judged again: remove that to have it done anew.
 """
 
