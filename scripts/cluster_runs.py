@@ -17,6 +17,7 @@ from xtalk.runs.config import PRESETS
 
 CROSSCODERS = ("unpenalised", "sparse")
 SEEDS = range(3)
+PLANTED_STEPS = 300  # after half of them the planted model predicts every word that a rule determines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +61,8 @@ def planted_runs(place: Path) -> list[xtalk.RunFolder]:
 def _planted_run(path: Path, seed: int) -> xtalk.RunFolder:
     if not (path / "text.jsonl").exists():
         script = Path(__file__).with_name("train_planted.py")
-        subprocess.run([sys.executable, script, "--out", path, "--seed", str(seed)], check=True)
+        command = [sys.executable, script, "--out", path, "--seed", str(seed), "--steps", str(PLANTED_STEPS)]
+        subprocess.run(command, check=True)
     config = xtalk.preset(
         "quick",
         seed=seed,

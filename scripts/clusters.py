@@ -137,7 +137,7 @@ def interact_missing(folder: xtalk.RunFolder, name: str) -> None:
     """Measure pairs in attention and norms where a run lacks them."""
     missing = [s for s in SITES if not folder.file(f"interactions/{name}.{s}.safetensors").exists()]
     if missing:
-        interact_elsewhere(folder, missing)
+        interact_elsewhere(folder, missing, crosscoders=[name])
 
 
 def main() -> None:

@@ -17,13 +17,19 @@ from xtalk.runs.workbench import Workbench
 
 
 def interact_elsewhere(
-    folder: RunFolder, sites: Sequence[str], *, device: str = "auto", progress: Report = silent
+    folder: RunFolder,
+    sites: Sequence[str],
+    *,
+    crosscoders: Sequence[str] = (),
+    device: str = "auto",
+    progress: Report = silent,
 ) -> list[str]:
-    """Measure every crosscoder's pair interactions at some sites, on held-out text; returns the files.
+    """Measure pair interactions at some sites, on held-out text; returns the files.
 
-    Each a `PairMatrix`, interactions/NAME.SITE.safetensors, its strongest latents in NAME.SITE.json, which
-    the next `evaluate` and `report` show; interactions/NAME.attention.json tells which part of the attention
-    the pairs cover. Errors: XtalkError for an unknown site or a crosscoder not trained.
+    crosscoders: of the run, all if none is named. Each file a `PairMatrix`, interactions/NAME.SITE.safetensors,
+    its strongest latents in NAME.SITE.json, which the next `evaluate` and `report` show;
+    interactions/NAME.attention.json tells which part of the attention the pairs cover. Errors: XtalkError for
+    an unknown site or a crosscoder not trained.
     """
     if strangers := set(sites) - set(SITES):
         raise XtalkError(f"no site {min(strangers)!r}; expected some of {', '.join(SITES)}")
@@ -33,6 +39,7 @@ def interact_elsewhere(
         names = [
             name
             for spec in folder.config.crosscoders
+            if not crosscoders or spec.name in crosscoders
             for name in _interact_one(workbench, spec, chosen, progress)
         ]
         folder.file(REPORT_DATA).unlink(missing_ok=True)  # to be written again with these
