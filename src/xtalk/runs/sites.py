@@ -26,10 +26,10 @@ def interact_elsewhere(
 ) -> list[str]:
     """Measure pair interactions at some sites, on held-out text; returns the files.
 
-    crosscoders: of the run, all if none is named. Each file a `PairMatrix`, interactions/NAME.SITE.safetensors,
-    its strongest latents in NAME.SITE.json, which the next `evaluate` and `report` show;
-    interactions/NAME.attention.json tells which part of the attention the pairs cover. Errors: XtalkError for
-    an unknown site or a crosscoder not trained.
+    crosscoders: of the run, all if none is named. Each file is a `PairMatrix`,
+    interactions/NAME.SITE.safetensors, its strongest latents in NAME.SITE.json, which the next `evaluate` and
+    `report` show; interactions/NAME.attention.json tells which part of the attention the pairs cover. Errors:
+    XtalkError for an unknown site or a crosscoder not trained.
     """
     if strangers := set(sites) - set(SITES):
         raise XtalkError(f"no site {min(strangers)!r}; expected some of {', '.join(SITES)}")
