@@ -29,21 +29,24 @@ def interact_elsewhere(
     crosscoders: of the run, all if none is named. Each file is a `PairMatrix`,
     interactions/NAME.SITE.safetensors, its strongest latents in NAME.SITE.json, which the next `evaluate` and
     `report` show; interactions/NAME.attention.json tells which part of the attention the pairs cover. Errors:
-    XtalkError for an unknown site or a crosscoder not trained.
+    XtalkError for an unknown site or crosscoder, or one not trained.
     """
     if strangers := set(sites) - set(SITES):
         raise XtalkError(f"no site {min(strangers)!r}; expected some of {', '.join(SITES)}")
+    names = [spec.name for spec in folder.config.crosscoders]
+    if strangers := set(crosscoders) - set(names):
+        raise XtalkError(f"no crosscoder {min(strangers)!r} in {folder.path}; it has {', '.join(names)}")
     chosen: tuple[Site, ...] = tuple(site for site in SITES if site in sites)
     with folder.locked():
         workbench = Workbench(folder, device)
-        names = [
-            name
+        files = [
+            file
             for spec in folder.config.crosscoders
             if not crosscoders or spec.name in crosscoders
-            for name in _interact_one(workbench, spec, chosen, progress)
+            for file in _interact_one(workbench, spec, chosen, progress)
         ]
         folder.file(REPORT_DATA).unlink(missing_ok=True)  # to be written again with these
-        return names
+        return files
 
 
 def _interact_one(
