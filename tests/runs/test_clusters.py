@@ -86,7 +86,7 @@ def test_other_sites_are_clustered_alone_and_together(folder: RunFolder):
     ):
         steps.cluster(folder, sites=["norm", "qk"])
     assert read_settings(folder).sites == ("mlp",)
-    with pytest.raises(XtalkError, match="no crosscoder 'best' in .*; it has unpenalised, sparse"):
+    with pytest.raises(XtalkError, match=r"no crosscoder 'best' in .*; it has unpenalised, sparse"):
         interact_elsewhere(folder, ["qk"], crosscoders=["best"])
     interact_elsewhere(folder, ["qk", "norm"], crosscoders=["sparse"])
     assert not folder.file("interactions/unpenalised.qk.safetensors").exists()
