@@ -34,6 +34,8 @@ def text_runs(args: argparse.Namespace) -> list[xtalk.RunFolder]:
         folders = [xtalk.RunFolder.open(path) for path in sorted(args.runs.glob("seed-*"))]
     else:
         folders = [_text_run(args.runs / f"seed-{seed}", args, seed) for seed in SEEDS]
+    if len(folders) < 2:
+        raise SystemExit(f"{len(folders)} runs in {args.runs}; the pages need two seeds or more, or a --text")
     for folder in folders:
         _up_to_interactions(folder)
     return folders
@@ -81,6 +83,13 @@ def _planted_run(path: Path, seed: int) -> xtalk.RunFolder:
 def _up_to_interactions(folder: xtalk.RunFolder) -> None:
     for step in (steps.harvest, steps.train, steps.interact):
         step(folder)
+
+
+def command(script: str, args: argparse.Namespace) -> str:
+    """The command that a page says it was made by: of runs that it made itself, or that were there."""
+    planted = " --planted PLANTED" if "planted" in args else ""
+    texts = "" if args.text is None else " --text train.jsonl --held-out-text test.jsonl"
+    return f"python scripts/{script} --runs RUNS{planted}{texts}"
 
 
 def sizes(folders: Sequence[xtalk.RunFolder]) -> str:

@@ -2,7 +2,8 @@
 
     python scripts/clusters.py --runs RUNS --planted PLANTED --text train.jsonl --held-out-text test.jsonl
 
-Makes the runs and planted models that are not there yet (`cluster_runs.py`). What was judged is kept
+Makes the runs and planted models that are not there yet (`cluster_runs.py`); without --text it takes the runs
+in the folder, such as `scripts/results.py` makes with `unpenalised` and `sparse`. What was judged is kept
 in each run's folder, clusters_page/, and not judged again: remove that to have it done anew.
 """
 
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from cluster_affinities import affinities
-from cluster_runs import CROSSCODERS, add_arguments, planted_runs, sizes, text_runs
+from cluster_runs import CROSSCODERS, add_arguments, command, planted_runs, sizes, text_runs
 from clusters_page import MATCHED, page
 
 import xtalk
@@ -165,6 +166,7 @@ def main() -> None:
     )
     sparse = by_text[CROSSCODERS[-1]]
     written = page(
+        command=command("clusters.py", args),
         text=f"{args.label}; the model is `embedded`, {sizes(folders)}",
         judged=judged,
         truth=truth,

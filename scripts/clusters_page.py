@@ -24,6 +24,7 @@ Seeds = list[dict[str, Any]]
 
 def page(
     *,
+    command: str,
     text: str,
     judged: dict[str, dict[str, Seeds]],
     truth: dict[str, dict[str, Seeds]],
@@ -39,7 +40,7 @@ def page(
 
 Measured on held-out text ({text}), {len(dormant)} seeds. Made by
 
-    python scripts/clusters.py --runs RUNS --planted PLANTED --text train.jsonl --held-out-text test.jsonl
+    {command}
 
 Features are clustered by pair interaction (each pair's over the geometric mean of all that either feature
 has), by the cosine of their activations (`activation`), by the cosine of when they are active at all

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from cluster_runs import CROSSCODERS, add_arguments, sizes, text_runs
+from cluster_runs import CROSSCODERS, add_arguments, command, sizes, text_runs
 from scipy.stats import t as student_t
 
 from xtalk.evaluation.validation import MEASURES
@@ -149,7 +149,7 @@ rho [95 % over pairs] [95 % over documents].
 """
 
 
-def page(command: str, label: str, records: dict[str, list[dict[str, Any]]]) -> str:
+def page(made_by: str, label: str, records: dict[str, list[dict[str, Any]]]) -> str:
     """docs/validation.md; label: model, text and crosscoders, in words."""
     first = next(iter(records.values()))[0]
     config = first["config"]
@@ -158,7 +158,7 @@ def page(command: str, label: str, records: dict[str, list[dict[str, Any]]]) -> 
 
 Made by
 
-    {command}
+    {made_by}
 
 {label}; {first["tokens"]} held-out tokens per run:
 measures are taken on the first half of the text, interventions made on the documents that begin in the
@@ -204,12 +204,10 @@ def main() -> None:
             files = validate(folder, crosscoders=args.crosscoders, tokens=args.tokens, progress=progress)
         for name, file in zip(args.crosscoders, files, strict=True):
             records[name].append(folder.read_json(file))
-    command = "python scripts/validation.py --runs RUNS"
     label = f"Text: {args.label}; the model is `embedded`; {sizes(folders)}"
     if args.text is not None:
-        command += " --text train.jsonl --held-out-text test.jsonl"
         label += ", the runs of [clusters.md](clusters.md)"
-    args.page.write_text(page(command, label, records))
+    args.page.write_text(page(command("validation.py", args), label, records))
     print(f"{args.page}: {len(folders)} seeds, {len(records)} crosscoders each")
 
 
