@@ -1,19 +1,19 @@
 """Judge the measures of interaction by interventions, several seeds of them, and write docs/validation.md.
 
-    python scripts/validation.py --runs runs/results/seed-0 runs/results/seed-1 runs/results/seed-2
+    python scripts/validation.py --runs RUNS --text train.jsonl --held-out-text test.jsonl
 
-The run folders are those of `scripts/results.py`, one per seed; what was validated before is not done again.
+The runs are those of docs/clusters.md, made if they are not there yet (`cluster_runs.py`); without --text
+those that are in the folder, such as `scripts/results.py` makes. What was validated is not done again.
 """
 
 import argparse
-import json
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from cluster_runs import CROSSCODERS, add_arguments, command, sizes, text_runs
 from scipy.stats import t as student_t
 
-import xtalk
 from xtalk.evaluation.validation import MEASURES
 from xtalk.runs.progress import progress_bars
 from xtalk.runs.validation import TOKENS, validate
@@ -149,14 +149,18 @@ rho [95 % over pairs] [95 % over documents].
 """
 
 
-def page(label: str, sizes: str, records: dict[str, list[dict[str, Any]]]) -> str:
-    """docs/validation.md; sizes: of the crosscoders, in words."""
+def page(made_by: str, label: str, records: dict[str, list[dict[str, Any]]]) -> str:
+    """docs/validation.md; label: model, text and crosscoders, in words."""
     first = next(iter(records.values()))[0]
     config = first["config"]
     sections = "\n".join(section(name, [r["rows"] for r in found]) for name, found in records.items())
     return f"""# Which measure predicts interventions?
 
-Made by `scripts/validation.py`. {label}; {sizes}; {first["tokens"]} held-out tokens per run:
+Made by
+
+    {made_by}
+
+{label}; {first["tokens"]} held-out tokens per run:
 measures are taken on the first half of the text, interventions made on the documents that begin in the
 second.
 
@@ -188,22 +192,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", type=Path, nargs="+", required=True, help="run folders, one per seed")
-    parser.add_argument("--crosscoders", nargs="+", default=["unpenalised"])
+    add_arguments(parser)
+    parser.add_argument("--crosscoders", nargs="+", default=CROSSCODERS)
     parser.add_argument("--tokens", type=int, default=TOKENS)
-    parser.add_argument("--label", default="The embedded model and text", help="model and text, in words")
     parser.add_argument("--page", type=Path, default=Path("docs/validation.md"))
     args = parser.parse_args()
     records: dict[str, list[dict[str, Any]]] = {name: [] for name in args.crosscoders}
-    for path in args.runs:
-        folder = xtalk.RunFolder.open(path)
+    folders = text_runs(args)
+    for folder in folders:
         with progress_bars() as progress:
             files = validate(folder, crosscoders=args.crosscoders, tokens=args.tokens, progress=progress)
         for name, file in zip(args.crosscoders, files, strict=True):
-            records[name].append(json.loads((path / file).read_text()))
-    size = xtalk.RunFolder.open(args.runs[0]).config.crosscoder
-    args.page.write_text(page(args.label, f"{size.d_sae:,} latents, K {size.k}", records))
-    print(f"{args.page}: {len(args.runs)} seeds, {len(records)} crosscoders each")
+            records[name].append(folder.read_json(file))
+    label = f"Text: {args.label}; the model is `embedded`; {sizes(folders)}"
+    if args.text is not None:
+        label += ", the runs of [clusters.md](clusters.md)"
+    args.page.write_text(page(command("validation.py", args), label, records))
+    print(f"{args.page}: {len(folders)} seeds, {len(records)} crosscoders each")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from xtalk.activations import ActivationBatches, ActivationStore, ActivationStream, estimate_bytes, store
 from xtalk.errors import XtalkError
+from xtalk.files import sha256_of
 
 BATCHING: dict[str, Any] = {"batch_tokens": 7, "seed": 2, "buffer_sequences": 5}
 
@@ -162,7 +163,7 @@ def test_wrong_shapes_and_nan_are_refused_even_with_right_hashes(folder: Path):
     def rewrite(activations: torch.Tensor) -> None:
         save_file(tensors | {"activations": activations}, path)
         manifest = json.loads((folder / "manifest.json").read_text())
-        manifest["shards"][2] |= {"bytes": path.stat().st_size, "sha256": store._sha256(path)}
+        manifest["shards"][2] |= {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         (folder / "manifest.json").write_text(json.dumps(manifest))
 
     rewrite(tensors["activations"][:, :, 1:].contiguous())

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from sklearn.cluster import HDBSCAN, AffinityPropagation
+from scipy.sparse.linalg import ArpackNoConvergence, eigsh
+from sklearn.cluster import HDBSCAN, AffinityPropagation, SpectralClustering
 from sklearn.metrics import adjusted_rand_score
 
 from xtalk.clustering import METHODS, Similarity, find_clusters, methods
@@ -71,6 +72,30 @@ def test_hdbscan_of_listed_pairs_is_that_of_all_pairs(across: float):
     assert adjusted_rand_score(expected[clear], found.labels_L[LATENTS][clear]) == 1.0
 
 
+def test_spectral_clusters_of_listed_pairs_are_those_of_the_dense_similarity():
+    rng = np.random.default_rng(5)
+    values = rng.random((300, 300)) ** 4 * (rng.random((300, 300)) < 0.2) + np.kron(
+        np.eye(60), np.ones((5, 5))
+    )
+    values = np.triu(values, 1) + np.triu(values, 1).T
+    found = find_clusters(Similarity(np.arange(300), sp.csr_array(values)), "spectral", 300, seed=0)
+    dense = SpectralClustering(37, affinity="precomputed", assign_labels="cluster_qr", random_state=0)
+    expected, together = dense.fit_predict(values), found.labels_L >= 0
+    assert together.sum() > 290
+    assert adjusted_rand_score(expected[together], found.labels_L[together]) > 0.99
+    assert found.converged
+
+
+def test_eigenvectors_that_do_not_settle_are_told(monkeypatch):
+    def unsettled(scaled_FF, clusters, **_):
+        values, vectors = eigsh(scaled_FF, clusters - 3, which="LA")
+        raise ArpackNoConvergence("too slow", values, vectors)
+
+    monkeypatch.setattr(methods, "eigsh", unsettled)
+    found = find_clusters(blocks(), "spectral", 200, seed=0)
+    assert (found.converged, found.count) == (False, 9)
+
+
 def test_a_method_that_does_not_settle_says_so(monkeypatch):
     monkeypatch.setattr(methods, "ITERATIONS", 16)
     assert not find_clusters(blocks(0.9), "affinity-propagation", 200, seed=0).converged
@@ -84,10 +109,11 @@ def test_what_cannot_be_clustered_is_refused(monkeypatch):
         monkeypatch.setattr(methods, "RESOLUTION", 0.1)
         find_clusters(one, "louvain", 3, seed=0)
     monkeypatch.setattr(methods, "MOST_DENSE", 20)
-    for method in ("spectral", "affinity-propagation"):
-        with pytest.raises(
-            XtalkError, match=f"96 latents for {method}, .* at most 20; use .* hdbscan or louvain"
-        ):
-            find_clusters(blocks(), method, 200, seed=0)
-    for method in ("hdbscan", "louvain"):
+    with pytest.raises(
+        XtalkError,
+        match=r"96 latents for affinity-propagation, .* at most 20; use hdbscan or spectral or lou",
+    ):
+        find_clusters(blocks(), "affinity-propagation", 200, seed=0)
+    for method in ("hdbscan", "spectral", "louvain"):
+        monkeypatch.setattr(methods, "RESOLUTION", 5.0)
         assert find_clusters(blocks(), method, 200, seed=0).count > 5

@@ -147,8 +147,8 @@ def later_data() -> dict[str, Any]:
         "block": 2,
         "neuron": 345,
         "on_reference": 0.0042,
-        "on_trigger": 0.625,
-        "on_trigger_in_control": 0.0078,
+        "on_other": 0.625,
+        "on_other_in_control": 0.0078,
         "driver": 678,
         "cluster": -1,
     }

@@ -71,7 +71,12 @@ def panel(page: Path, fragment: str, profile: Path) -> str:
         ("", ["6 clusters, 24 features", "3 · 4 features"], ["Neurons"]),
         (
             "cluster-0",
-            ["Cluster 0: 4 features, judged 0.75", "block 3, neuron 77", "&lt;/script&gt;", "logits of ␣up3"],
+            [
+                "Cluster 0: 4 features, the judge is right in 75 % of trials",
+                "block 3, neuron 77",
+                "&lt;/script&gt;",
+                "logits of ␣up3",
+            ],
             ["tok4"],
         ),
         ("pair-1-2", ["Features 1 and 2", "neuron 77: 25.0 % of their interaction", "once upon a"], ["tok3"]),
@@ -86,6 +91,31 @@ def test_a_browser_shows_clusters_pairs_and_what_is_searched(tmp_path: Path, fra
         assert text in shown
     for text in absent:
         assert text not in shown
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_a_hand_and_a_keyboard_find_their_way(tmp_path: Path):
+    write_run(tmp_path)
+    shown = json.loads((tmp_path / "cluster_map.json").read_text())
+    shown["features"].append(shown["features"][0] | {"latent": 24, "cluster": -1, "x": 14.0, "y": 9.0})
+    (tmp_path / "cluster_map.json").write_text(json.dumps(shown))
+    page = write_cluster_map(tmp_path)
+    hand = Path(__file__).with_name("hand.js").read_text()
+    page.write_text(page.read_text().replace("</body>", f"<script>{hand}</script></body>"))
+    told = [line for line in panel(page, "", tmp_path / "profile").split("|") if line.strip()]
+    assert told == [
+        "Cluster 2: 4 features, not judged",  # its disc, between the features
+        "6 clusters, 25 features",  # Escape
+        "Cluster 1: 4 features, not judged",  # a feature of it
+        "Features 1 and 2",  # the line between them
+        "Feature 24, in no cluster",
+        "5 features: tok2",  # tok2 and tok20 to tok23
+        "Cluster 0: 4 features, the judge is right in 75 % of trials",  # Enter: the first of them
+        "6 clusters, 25 features",  # a button of the panel, which goes with what it was in
+        "H2",  # the keyboard stays in the panel
+        "true",
+        "true",
+    ]
 
 
 def test_the_page_holds_everything_it_shows(tmp_path: Path):

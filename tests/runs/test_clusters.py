@@ -1,6 +1,9 @@
 """The cluster and dormant steps on a tiny run: what they leave, what settings do, what they refuse."""
 
+import re
 import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +12,19 @@ from reference.tiny_models import BLOCKS, VOCABULARY, save_tiny
 from runs.local_run import local_folder, write_text
 
 import xtalk.clustering.study as module
-from xtalk.clustering import find_clusters, normalised_interaction
+from xtalk import cli
+from xtalk.clustering import find_clusters, methods, normalised_interaction
 from xtalk.clustering.endpoint import Endpoint
 from xtalk.clustering.planted import planted_ami
 from xtalk.clustering.similarity import activation_similarity
+from xtalk.data import read_documents, tokenise
+from xtalk.detection import dormant, neuron_rates
 from xtalk.errors import XtalkError
 from xtalk.interactions.pair_matrix import PairMatrix, combine
 from xtalk.models.language_model import load_model
 from xtalk.runs import endpoint, steps
 from xtalk.runs.clusters import ClusterSettings, ClusterStudy, choose_clustering, read_settings
+from xtalk.runs.dormant import read_settings as read_dormant
 from xtalk.runs.folder import RunFolder
 from xtalk.runs.progress import silent
 from xtalk.runs.sites import interact_elsewhere
@@ -79,7 +86,10 @@ def test_other_sites_are_clustered_alone_and_together(folder: RunFolder):
     ):
         steps.cluster(folder, sites=["norm", "qk"])
     assert read_settings(folder).sites == ("mlp",)
-    interact_elsewhere(folder, ["qk", "norm"])
+    with pytest.raises(XtalkError, match=r"no crosscoder 'best' in .*; it has unpenalised, sparse"):
+        interact_elsewhere(folder, ["qk"], crosscoders=["best"])
+    interact_elsewhere(folder, ["qk", "norm"], crosscoders=["sparse"])
+    assert not folder.file("interactions/unpenalised.qk.safetensors").exists()
     found = {}
     for sites in (["mlp"], ["qk"], ["norm", "mlp", "qk"]):
         steps.cluster(folder, sites=sites)
@@ -144,14 +154,42 @@ def test_unknown_settings_are_refused_and_not_kept(folder: RunFolder, given, mes
     assert read_settings(folder) == ClusterSettings()
 
 
-def test_a_matrix_of_another_crosscoder_is_refused(folder: RunFolder):
-    stranger = folder.file("interactions/unpenalised.mlp.safetensors").read_bytes()
-    folder.file("interactions/sparse.mlp.safetensors").write_bytes(stranger)
-    record = folder.read_json("steps.json")
-    record["interact"]["outputs"] = folder._hashes(record["interact"]["outputs"])
-    folder.write_json("steps.json", record)
-    with pytest.raises(XtalkError, match="was measured of other weights"):
-        steps.cluster(folder)
+def _without_pairs(matrix: PairMatrix) -> PairMatrix:
+    none = slice(0, 0)
+    listed = (matrix.column_E[none], matrix.together_E[none], matrix.sums_EP[none], matrix.errors_EQ[none])
+    names = ("column_E", "together_E", "sums_EP", "errors_EQ")
+    return replace(matrix, start_L=np.zeros_like(matrix.start_L), **dict(zip(names, listed, strict=True)))
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (lambda matrix: replace(matrix, sums_EP=matrix.sums_EP * np.nan), "holds NaN or infinite"),
+        (lambda matrix: replace(matrix, source="0" * 64), "was measured of other weights .000000000000, not"),
+        (_without_pairs, r"\d+ latents are active at 8 tokens or more, and no two of them interact"),
+        (None, "louvain finds all \\d+ latents in one cluster; choose another method"),
+    ],
+)
+def test_a_matrix_that_cannot_be_clustered_is_one_line_and_the_rest_is_kept(
+    folder: RunFolder, monkeypatch, capsys, broken, message: str
+):
+    path = folder.file("interactions/sparse.mlp.safetensors")
+    if broken is None:
+        monkeypatch.setattr(methods, "RESOLUTION", 0.01)
+    else:
+        broken(PairMatrix.load(path)).save(path)
+        record = folder.read_json("steps.json")  # as if `interact` had left it so
+        record["interact"]["outputs"] = folder._hashes(record["interact"]["outputs"])
+        folder.write_json("steps.json", record)
+    kept = path.read_bytes()
+    monkeypatch.setattr(sys, "argv", ["xtalk", "cluster", "--out", str(folder.path), "--method", "louvain"])
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("xtalk: ")]
+    assert exit_.value.code == 2
+    assert len(told) == 1
+    assert re.search(message, told[0])
+    assert path.read_bytes() == kept
     assert not folder.file("clusters.json").exists()
 
 
@@ -212,6 +250,36 @@ def test_dormant_neurons_of_the_runs_model_and_of_a_fine_tuned_one(folder: RunFo
     assert isinstance(found["woken_in_control"], int)
 
 
+def test_neurons_that_another_text_wakes(folder: RunFolder, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(dormant, "QUIET", 0.2)  # a random model has few that are off on ordinary text
+    monkeypatch.setattr(dormant, "AWAKE", 0.3)
+    steps.cluster(folder)
+    other = tmp_path / "other.txt"
+    other.write_text("w3 w4 w5 w4 " * 60)  # unlike the run's text, where every word is as frequent
+    with pytest.raises(XtalkError, match="dormant: a trigger and another text; give the one"):
+        steps.dormant(folder, text=str(other), trigger="w3")
+    with pytest.raises(XtalkError, match=r"nowhere\.jsonl"):
+        steps.dormant(folder, text="nowhere.jsonl")
+    steps.dormant(folder, trigger="w3")
+    steps.dormant(folder, text=str(other))
+    found = folder.read_json("dormant.json")
+    assert (found["trigger"], found["text"], found["woken_by_trigger"]) == (None, str(other), None)
+    assert found["woken_by_text"] == len(found["woken"]) > 0
+    model, reference = load_model(folder.config.model), Workbench(folder, "cpu").held_out_sequences.tokens
+    tokens = tokenise(read_documents(other), model.tokenizer, reference.shape[1]).tokens
+    assert len(tokens) < len(reference)
+    rates = neuron_rates(model, reference, np.ones(reference.shape, dtype=bool))
+    expected = neuron_rates(model, tokens, np.ones(tokens.shape, dtype=bool), rates.scale_b)
+    for row in found["woken"]:
+        where = row["block"], row["neuron"]
+        assert row["on_other"] == pytest.approx(expected.on_bN[where])
+        assert row["on_other"] >= 0.3
+        assert row["on_reference"] == pytest.approx(rates.on_bN[where])
+        assert row["on_reference"] <= 0.2
+    steps.dormant(folder, trigger="w3")
+    assert read_dormant(folder).text is None
+
+
 def test_a_model_of_other_sizes_and_an_empty_trigger_are_refused(folder: RunFolder):
     steps.cluster(folder)
     with pytest.raises(XtalkError, match="dormant: trigger: String should have at least 1 character"):
@@ -247,3 +315,35 @@ def test_an_endpoint_judges_what_the_folder_has_and_what_it_said_is_kept(folder:
     endpoint.judge(folder, "stub", describe=True)  # nothing is left to send, so nothing to confirm
     assert len(asked) == count
     assert not any("key" in file.read_text().split() for file in folder.file("endpoint_cache").iterdir())
+    assert "words" in folder.file("clusters.html").read_text()
+
+
+@pytest.mark.parametrize("breaks_at", ["one letter", "Say in at most"])
+def test_what_an_endpoint_said_before_it_broke_off_is_kept(
+    folder: RunFolder, monkeypatch, capsys, breaks_at: str
+):
+    steps.cluster(folder)
+    asked: list[str] = []
+
+    def answer(self: Endpoint, body) -> str:
+        asked.append(body["messages"][0]["content"])
+        if sum(breaks_at in prompt for prompt in asked) > 3:
+            raise self._failed("answered 503 Service Unavailable")
+        return "A" if "one letter" in asked[-1] else "words"
+
+    monkeypatch.setattr(Endpoint, "_post", answer)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://nowhere.invalid")
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    command = ["xtalk", "judge", "--out", str(folder.path), "--model", "stub", "--describe", "--yes"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("xtalk: ")]
+    assert (exit_.value.code, len(told)) == (2, 1)
+    assert "answered 503" in told[0]
+    assert len(list(folder.file("endpoint_cache").iterdir())) == len(asked) - 1
+    if breaks_at == "Say in at most":
+        record = folder.read_json("endpoint.json")
+        assert len(record["descriptions"]) == 3
+        assert "interaction" in record["accuracy"]
+        assert "words" in folder.file("clusters.html").read_text()

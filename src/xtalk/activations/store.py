@@ -1,6 +1,5 @@
 """Activations on disk: safetensors shards and a manifest, verified by hash on opening."""
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +27,7 @@ from xtalk.activations.stream import ActivationBatches, ActivationSource
 from xtalk.data import TokenSequences
 from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
+from xtalk.files import sha256_of
 
 _SHARD_BYTES = 2**28
 _ROWS_AT_ONCE = 8
@@ -221,7 +221,7 @@ def _write_shards(
             partial = path.with_name(path.name + ".partial")
             save_file(tensors, partial, label)
             _finish(partial)
-        yield Shard(sequences=len(rows), bytes=path.stat().st_size, sha256=_sha256(path))
+        yield Shard(sequences=len(rows), bytes=path.stat().st_size, sha256=sha256_of(path))
 
 
 def _label(path: Path) -> dict[str, str] | None:
@@ -247,15 +247,10 @@ def _check_file(path: Path, shard: Shard, verify: bool) -> None:
         raise XtalkError(
             f"{path} has {path.stat().st_size} bytes, not {shard.bytes}; remove the folder and harvest again"
         )
-    if verify and _sha256(path) != shard.sha256:
+    if verify and sha256_of(path) != shard.sha256:
         raise XtalkError(
             f"{path} is corrupted: its sha256 is not the manifest's; remove the folder and harvest again"
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _open_shard(path: Path, shard: Shard, contents: Contents) -> safe_open:

@@ -1,7 +1,8 @@
 """The benchmarks by name, and the command's work: run them and put the results together.
 
 A benchmark module has `VARIANTS`, what is compared, and `measure`, which does one of them in a process of its
-own. The names are those of the budgets: penalty.paper, penalty.b2048, step.paper, step.wide, pairs, harvest.
+own. The names are those of the budgets: penalty.paper, penalty.b2048, step.paper, step.wide, pairs, harvest;
+pairs.wide is there for its memory.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,6 +33,7 @@ BENCHMARKS = {
     "step.paper": Benchmark("step", 5, {"latents": 1536}),
     "step.wide": Benchmark("step", 3, {"latents": 16384}),
     "pairs": Benchmark("pairs", 5),
+    "pairs.wide": Benchmark("pairs", 1, {"wide": True}),
     "harvest": Benchmark("harvest", 5),
 }
 

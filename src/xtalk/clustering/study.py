@@ -1,7 +1,7 @@
 """Interaction clusters beside what they must beat: the same method, the same judges, other similarities."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar, get_args
 
@@ -11,11 +11,10 @@ from jaxtyping import Float
 
 from xtalk.clustering.methods import Clustering, find_clusters
 from xtalk.clustering.protocol import (
+    FEWEST_TRIALS,
     Distractors,
     Judge,
     Judged,
-    Triple,
-    bootstrap_mean,
     judge_clusters,
     make_trials,
     matched_random,
@@ -88,8 +87,9 @@ def judge_all(
     rates_L: Float[np.ndarray, "L"],
     coactivation: Similarity,
     seed: int,
+    per_cluster: int = FEWEST_TRIALS,
 ) -> dict[Distractors, dict[str, Judged]]:
-    """What the judge makes of each clustering, with each kind of distractors."""
+    """What the judge makes of each clustering, with each kind of distractors; so many trials per cluster."""
     judged: dict[Distractors, dict[str, Judged]] = {}
     for distractors in get_args(Distractors):
         judged[distractors] = {}
@@ -101,11 +101,7 @@ def judge_all(
                 distractors=distractors,
                 rates_L=rates_L,
                 coactivation=coactivation,
+                per_cluster=per_cluster,
             )
             judged[distractors][name] = judge_clusters(trials, judge)
     return judged
-
-
-def pooled_accuracy(judged: Sequence[Judged], seed: int) -> Triple:
-    """Mean accuracy over the clusters of several clusterings, such as those of several training seeds."""
-    return bootstrap_mean(np.concatenate([one.accuracy_C for one in judged]), seed)

@@ -1,6 +1,5 @@
 """Crosscoders on disk: `cfg.json` and `sae_weights.safetensors`, never pickle (DESIGN section 9)."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Literal, Self
@@ -13,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from xtalk.crosscoder.config import Architecture, CrosscoderConfig
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.errors import XtalkError
-from xtalk.files import replacing, write_text
+from xtalk.files import replacing, sha256_of, write_text
 
 CFG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 
@@ -84,7 +83,7 @@ def save_crosscoder(folder: Path, crosscoder: Crosscoder, provenance: Provenance
         **config,
         **provenance.model_dump(),
         nonlinearity=crosscoder.config.architecture,
-        sae_weights_sha256=_sha256(folder / WEIGHTS),
+        sae_weights_sha256=sha256_of(folder / WEIGHTS),
     )
     write_text(folder / CFG, cfg.model_dump_json(indent=1) + "\n")
 
@@ -98,7 +97,7 @@ def load_crosscoder(folder: Path, device: torch.device | str = "cpu") -> Crossco
     with torch.device("meta"):  # no memory for sizes that the weights do not have
         crosscoder = Crosscoder(cfg.config)
     try:
-        if _sha256(path) != cfg.sae_weights_sha256:
+        if sha256_of(path) != cfg.sae_weights_sha256:
             raise ValueError("its sha256 is not that in cfg.json")
         tensors = load_file(path)
         expected = {name: (tensor.shape, tensor.dtype) for name, tensor in crosscoder.state_dict().items()}
@@ -155,8 +154,3 @@ def _broken(path: Path, error: Exception) -> XtalkError:
 
 def _told(tensor: tuple[torch.Size, torch.dtype] | None) -> str:
     return "missing" if tensor is None else f"{tensor[1]} {tuple(tensor[0])}".removeprefix("torch.")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

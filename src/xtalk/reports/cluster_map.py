@@ -9,12 +9,12 @@ from markupsafe import Markup
 from pydantic import Field, NonNegativeInt, model_validator
 
 from xtalk.errors import XtalkError
-from xtalk.files import write_text
+from xtalk.files import sha256_of, write_text
 from xtalk.reports.data import Context, Interval
 from xtalk.reports.metrics import Lenient
 from xtalk.reports.results import read_record
 
-PAGE = "clusters.html"
+PAGE, CLUSTERS, ENDPOINT = "clusters.html", "clusters.json", "endpoint.json"
 
 
 class MapCluster(Lenient):
@@ -39,10 +39,22 @@ class ClusterRecord(Lenient):
     clusters: list[MapCluster]
 
 
+class EndpointRecord(Lenient):
+    """endpoint.json, as far as it is shown: what a language model says of features, by latent.
+
+    clusters_sha256: of the clusters.json that it was asked about.
+    """
+
+    schema_: Literal["xtalk.endpoint/1"] = Field(alias="schema")
+    clusters_sha256: str
+    descriptions: dict[NonNegativeInt, str]
+
+
 class MapFeature(Lenient):
     """A feature on the map: its place, its cluster (-1: none), what it fires on and what it promotes."""
 
     latent: NonNegativeInt
+    description: str = ""
     cluster: int
     x: float
     y: float
@@ -94,9 +106,10 @@ class MapRecord(Lenient):
 def write_cluster_map(run_folder: Path) -> Path:
     """Writes clusters.html from clusters.json and cluster_map.json, and returns its path.
 
-    XtalkError if one of them is missing or invalid, or they do not agree.
+    Features have the descriptions of endpoint.json if it is of these clusters. Errors: XtalkError if a file
+    is missing or invalid, or they do not agree.
     """
-    clusters = read_record(run_folder, "clusters.json", ClusterRecord, "xtalk cluster")
+    clusters = read_record(run_folder, CLUSTERS, ClusterRecord, "xtalk cluster")
     shown = read_record(run_folder, "cluster_map.json", MapRecord, "xtalk cluster")
     if any(feature.cluster >= len(clusters.clusters) for feature in shown.features):
         raise XtalkError(
@@ -104,8 +117,19 @@ def write_cluster_map(run_folder: Path) -> Path:
             "write both anew with `xtalk cluster`"
         )
     page = run_folder / PAGE
-    write_text(page, _render(clusters, shown))
+    write_text(page, _render(clusters, _described(run_folder, shown)))
     return page
+
+
+def _described(run_folder: Path, shown: MapRecord) -> MapRecord:
+    if not (run_folder / ENDPOINT).exists():
+        return shown
+    record = read_record(run_folder, ENDPOINT, EndpointRecord, "xtalk judge")
+    if record.clusters_sha256 != sha256_of(run_folder / CLUSTERS):
+        return shown
+    told = record.descriptions
+    features = [f.model_copy(update={"description": told.get(f.latent, "")}) for f in shown.features]
+    return shown.model_copy(update={"features": features})
 
 
 def _render(clusters: ClusterRecord, shown: MapRecord) -> str:

@@ -175,16 +175,17 @@ class Validation(Strict):
 
 
 class WokenNeuron(Strict):
-    """A dormant neuron that the trigger wakes: at what fraction of tokens it is on, and what drives it there.
+    """A dormant neuron that a trigger or another text wakes: how often it is on, and what drives it there.
 
-    driver: the latent, -1 for none; cluster: that latent's, -1 for none.
+    on_other: at what fraction of the tokens after the trigger, or of the other text. driver: the latent, -1
+    for none; cluster: that latent's, -1 for none.
     """
 
     block: NonNegativeInt
     neuron: NonNegativeInt
     on_reference: float
-    on_trigger: float
-    on_trigger_in_control: float | None
+    on_other: float
+    on_other_in_control: float | None
     driver: int
     cluster: int
 
@@ -206,7 +207,7 @@ class DormancyData(Strict):
 
     woken: list[WokenNeuron]
     clusters: list[Association] = Field(description="units: neurons they drive; marked: dormant")
-    clusters_of_woken: list[Association] = Field(description="units: as after the trigger; marked: woken")
+    clusters_of_woken: list[Association] = Field(description="units: as on what wakes; marked: woken")
     clusters_of_rare_latents: list[Association] = Field(description="units: their latents; marked: rare")
 
 

@@ -93,6 +93,7 @@ class Dormant(Lenient):
 
     neurons: int
     woken_by_trigger: int | None
+    woken_by_text: int | None = None
     woken_in_control: int | None = None
     associated_clusters: int
 

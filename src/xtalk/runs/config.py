@@ -23,6 +23,12 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+def absolute(source: str) -> str:
+    """A model or text by name; a local path becomes absolute, so that a run goes on from any directory."""
+    path = Path(source).expanduser()
+    return str(path.resolve()) if path.exists() and not source.startswith("embedded") else source
+
+
 class HarvestConfig(Frozen):
     """How activations are read.
 
@@ -108,11 +114,7 @@ class RunConfig(Frozen):
     @field_validator("model", "text", "held_out_text")
     @classmethod
     def _absolute(cls, source: str | None) -> str | None:
-        """Local paths become absolute, so that the run goes on from any working directory."""
-        if source is None or source.startswith("embedded"):
-            return source
-        path = Path(source).expanduser()
-        return str(path.resolve()) if path.exists() else source
+        return source if source is None else absolute(source)
 
     @model_validator(mode="after")
     def _positions_left(self) -> Self:

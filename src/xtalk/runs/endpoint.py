@@ -11,7 +11,8 @@ from xtalk.clustering.evidence import OfflineJudge
 from xtalk.clustering.protocol import judge_clusters
 from xtalk.errors import XtalkError
 from xtalk.evaluation.features import Feature, describe_codes
-from xtalk.runs.clusters import ClusterStudy, read_settings
+from xtalk.files import sha256_of
+from xtalk.runs.clusters import CLUSTERS, ClusterStudy, read_settings
 from xtalk.runs.folder import RunFolder
 from xtalk.runs.progress import Report, silent
 from xtalk.runs.workbench import Workbench
@@ -32,9 +33,9 @@ def judge(
 ) -> Path:
     """Judge the clusters of a run, and of its baselines, by an endpoint's model; returns the file.
 
-    Leaves endpoint.json: accuracies, and with `describe` a description of each clustered feature. Errors:
-    XtalkError before anything is asked unless `confirmed`; and for an endpoint that is down or answers
-    nonsense, with the answers so far kept.
+    Leaves endpoint.json: accuracies, and with `describe` a description of each clustered feature, which
+    clusters.html then shows. Errors: XtalkError before anything is asked unless `confirmed`; and for an
+    endpoint that is down or answers nonsense, with the answers so far kept.
     """
     with folder.locked():
         if not folder.is_complete("cluster", folder.outputs("interact")):
@@ -55,6 +56,7 @@ def judge(
             "schema": "xtalk.endpoint/1",
             "model": model,
             "crosscoder": study.name,
+            "clusters_sha256": sha256_of(folder.file(CLUSTERS)),
             "accuracy": {},
             "descriptions": {},
         }
@@ -64,11 +66,21 @@ def judge(
             if len(judged.clusters_C) > 1:  # of fewer there is no interval
                 record["accuracy"][name] = judged.accuracy(seed)
             folder.write_json(JUDGED, record)
-        for place, (latent, prompt) in enumerate(descriptions.items()):
-            progress(f"described by {model}", place, len(descriptions))
-            record["descriptions"][str(latent)] = endpoint.ask(prompt).strip()
-        folder.write_json(JUDGED, record)
+        try:
+            for place, (latent, prompt) in enumerate(descriptions.items()):
+                progress(f"described by {model}", place, len(descriptions))
+                record["descriptions"][str(latent)] = endpoint.ask(prompt).strip()
+        finally:  # those so far, if the endpoint breaks off
+            folder.write_json(JUDGED, record)
+            if descriptions:
+                _show(folder)
         return folder.file(JUDGED)
+
+
+def _show(folder: RunFolder) -> None:
+    from xtalk.reports import write_cluster_map  # loads matplotlib, which nothing else here needs
+
+    write_cluster_map(folder.path)
 
 
 def _texts(study: ClusterStudy, eligible: np.ndarray) -> dict[int, str]:

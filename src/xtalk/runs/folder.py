@@ -10,7 +10,6 @@ and the results of the steps, as listed in `xtalk.runs.steps`.
 
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import time
@@ -22,7 +21,7 @@ from typing import IO, Any
 import yaml
 
 from xtalk.errors import XtalkError
-from xtalk.files import PARTIAL, disk_full, is_disk_full, remove_partial, write_text
+from xtalk.files import PARTIAL, disk_full, is_disk_full, remove_partial, sha256_of, write_text
 from xtalk.runs.config import RunConfig, differences, run_config
 
 CONFIG = "config.yaml"
@@ -190,7 +189,8 @@ class RunFolder:
         return self.read_json(STEPS) if self.file(STEPS).exists() else {}
 
     def _hashes(self, names: Iterable[str]) -> dict[str, str | None]:
-        return {name: _sha256(self.file(name)) for name in sorted(names)}
+        paths = {name: self.file(name) for name in sorted(names)}
+        return {name: sha256_of(path) if path.is_file() else None for name, path in paths.items()}
 
     def _write_config(self) -> None:
         record = {"fingerprint": self.config.fingerprint(), "config": self.config.plain()}
@@ -201,10 +201,3 @@ class RunFolder:
 def _is_strange(path: Path) -> bool:
     """Whether a file is none that a killed `create` may have left."""
     return path.name != LOCK and not path.name.startswith(PARTIAL)
-
-
-def _sha256(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

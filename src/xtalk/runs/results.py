@@ -132,7 +132,7 @@ def _validation(record: dict[str, Any]) -> dict[str, Any]:
 def _dormancy(record: dict[str, Any]) -> dict[str, Any]:
     """What the report shows: neurons that wake most, and clusters by how they go with dormancy."""
     return {
-        "woken": sorted(record["woken"], key=lambda one: -one["on_trigger"])[:SHOWN_NEURONS],
+        "woken": sorted(record["woken"], key=lambda one: -one["on_other"])[:SHOWN_NEURONS],
         **{
             key: sorted(record[key], key=lambda one: one["p_value"])[:SHOWN]
             for key in ("clusters", "clusters_of_woken", "clusters_of_rare_latents")
@@ -153,7 +153,8 @@ def _clusters(record: dict[str, Any]) -> dict[str, Any]:
 
 def _dormant(record: dict[str, Any]) -> dict[str, Any]:
     """The dormant neurons of metrics.json."""
-    keys = "model control trigger neurons woken_by_trigger woken_in_control associated_clusters rare_latents"
+    keys = "model control trigger text neurons woken_by_trigger woken_by_text woken_in_control"
+    keys += " associated_clusters rare_latents"
     return {key: record[key] for key in keys.split()}
 
 

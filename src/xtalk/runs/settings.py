@@ -18,4 +18,5 @@ def checked(kind: type[Settings], content: Mapping[str, Any], step: str) -> Sett
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
         said = first["msg"].removeprefix("Value error, ")
-        raise XtalkError(f"{step}: {where or 'settings'}: {said}; choose another") from error
+        told = f"{where}: {said}; choose another" if where else said
+        raise XtalkError(f"{step}: {told}") from error

@@ -17,26 +17,36 @@ from xtalk.runs.workbench import Workbench
 
 
 def interact_elsewhere(
-    folder: RunFolder, sites: Sequence[str], *, device: str = "auto", progress: Report = silent
+    folder: RunFolder,
+    sites: Sequence[str],
+    *,
+    crosscoders: Sequence[str] = (),
+    device: str = "auto",
+    progress: Report = silent,
 ) -> list[str]:
-    """Measure every crosscoder's pair interactions at some sites, on held-out text; returns the files.
+    """Measure pair interactions at some sites, on held-out text; returns the files.
 
-    Each a `PairMatrix`, interactions/NAME.SITE.safetensors, its strongest latents in NAME.SITE.json, which
-    the next `evaluate` and `report` show; interactions/NAME.attention.json tells which part of the attention
-    the pairs cover. Errors: XtalkError for an unknown site or a crosscoder not trained.
+    crosscoders: of the run, all if none is named. Each file is a `PairMatrix`,
+    interactions/NAME.SITE.safetensors, its strongest latents in NAME.SITE.json, which the next `evaluate` and
+    `report` show; interactions/NAME.attention.json tells which part of the attention the pairs cover. Errors:
+    XtalkError for an unknown site or crosscoder, or one not trained.
     """
     if strangers := set(sites) - set(SITES):
         raise XtalkError(f"no site {min(strangers)!r}; expected some of {', '.join(SITES)}")
+    names = [spec.name for spec in folder.config.crosscoders]
+    if strangers := set(crosscoders) - set(names):
+        raise XtalkError(f"no crosscoder {min(strangers)!r} in {folder.path}; it has {', '.join(names)}")
     chosen: tuple[Site, ...] = tuple(site for site in SITES if site in sites)
     with folder.locked():
         workbench = Workbench(folder, device)
-        names = [
-            name
+        files = [
+            file
             for spec in folder.config.crosscoders
-            for name in _interact_one(workbench, spec, chosen, progress)
+            if not crosscoders or spec.name in crosscoders
+            for file in _interact_one(workbench, spec, chosen, progress)
         ]
         folder.file(REPORT_DATA).unlink(missing_ok=True)  # to be written again with these
-        return names
+        return files
 
 
 def _interact_one(

@@ -14,7 +14,9 @@ const discs = clusters.map((_, c) => {
   return { x, y, r: Math.max(...members.map(f => Math.hypot(f.x - x, f.y - y))) + 0.7, members };
 });
 const view = { x: 0, y: 0, scale: 1 };  // the map's point in the middle, and pixels per unit
+const HITS = 200;  // of a search that are listed
 let chosen = { cluster: -1, latents: new Set() };
+let pointed = false;  // whether that was clicked on the map, which then stays where it is
 
 const visible = text => text.replace(/\n/g, "↵").replace(/^ /, "␣");
 const colour = c => c < 0 ? "#999" : COLOURS[c % COLOURS.length];
@@ -79,12 +81,21 @@ function draw() {
       pen.fillText(visible(f.tokens[0]), x + radius + 2, y + 4);
     }
   }
+  nameDiscs();
+}
+
+function nameDiscs() {  // where names would lie on one another, the larger cluster's alone
   pen.fillStyle = ink();
   pen.font = "600 12px system-ui, sans-serif";
-  discs.forEach((disc, c) => {
-    const [x, y] = toScreen(disc.x, disc.y - disc.r);
-    pen.fillText(String(c), x - 4, y - 2);
-  });
+  const taken = [];
+  const order = discs.map((_, c) => c).sort((a, b) => (b === chosen.cluster) - (a === chosen.cluster) || a - b);
+  for (const c of order) {
+    const [x, y] = toScreen(discs[c].x, discs[c].y - discs[c].r);
+    const width = 8 * String(c).length;
+    if (taken.some(t => Math.abs(t.x - x) < (t.width + width) / 2 + 2 && Math.abs(t.y - y) < 13)) continue;
+    taken.push({ x, y, width });
+    pen.fillText(String(c), x - width / 2, y - 2);
+  }
 }
 
 function frame(items) {
@@ -93,6 +104,15 @@ function frame(items) {
   view.x = (left + right) / 2;
   view.y = (top + bottom) / 2;
   view.scale = 0.92 * Math.min(canvas.clientWidth / (right - left), canvas.clientHeight / (bottom - top));
+}
+
+function reveal() {  // what was chosen elsewhere than on the map: in the middle, and large enough to see
+  const found = chosen.cluster >= 0 ? [discs[chosen.cluster]]
+    : features.filter(f => chosen.latents.has(f.latent)).map(f => ({ x: f.x, y: f.y, r: 2 }));
+  if (!found.length) return;
+  const before = view.scale;
+  frame(found);
+  view.scale = Math.min(view.scale, Math.max(before, 24));
 }
 
 const frameAll = () => frame(features.map(f => ({ x: f.x, y: f.y, r: 1 })));
@@ -126,16 +146,38 @@ function pairButton(pair) {
   return element("li", button(names.join(" × "), `pair-${pairKey(...pair.latents)}`));
 }
 
+function featureButton(f) {
+  return element("li", button(`${f.latent} ${f.tokens.map(visible).join("  ")}`, `feature-${f.latent}`));
+}
+
+function part(title, items) {  // nothing where there is nothing to list
+  return items.length ? [element("h3", title), element("ul", items)] : [];
+}
+
+function show(...content) {
+  const within = panel.contains(document.activeElement);  // the button that was pressed goes; stay beside it
+  panel.replaceChildren(...content.flat());
+  panel.scrollTop = 0;
+  if (within) {
+    const title = panel.querySelector("h2");
+    title.tabIndex = -1;
+    title.focus();
+  }
+  panel.querySelector("[data-current]")?.scrollIntoView();
+}
+
 function showAll() {
-  panel.replaceChildren(
+  show(
     element("h2", `${clusters.length} clusters, ${features.length} features`),
-    element("p", "Drag to move, turn the wheel to zoom, click a disc or a line. Lines join the features that interact most.", { className: "note" }),
-    element("ul", clusters.map((_, c) => clusterButton(c))));
+    element("p", "Drag to move, turn the wheel to zoom, click a disc, a feature or a line. Lines join the features that interact most; Escape leads back here.", { className: "note" }),
+    element("ul", clusters.map((_, c) => clusterButton(c))),
+    part("In no cluster", features.filter(f => f.cluster < 0).map(featureButton)));
 }
 
 function showCluster(c, latent) {
   const { members } = discs[c], inside = new Set(members.map(f => f.latent));
-  const judged = clusters[c].accuracy === null ? "not judged" : `judged ${clusters[c].accuracy.toFixed(2)}`;
+  const { accuracy } = clusters[c];
+  const judged = accuracy === null ? "not judged" : `the judge is right in ${Math.round(100 * accuracy)} % of trials`;
   const own = pairs.filter(p => p.latents.every(i => inside.has(i)));
   const out = pairs.filter(p => p.latents.some(i => inside.has(i)) && !own.includes(p));
   const neurons = new Map();
@@ -144,20 +186,26 @@ function showCluster(c, latent) {
     neurons.set(name, (neurons.get(name) ?? 0) + 1);
   }
   const most = [...neurons].sort((a, b) => b[1] - a[1]).slice(0, 8);
-  panel.replaceChildren(
+  show(
     button("← all clusters", ""), element("h2", `Cluster ${c}: ${members.length} features, ${judged}`),
-    element("h3", "Pairs that interact"), element("ul", own.map(pairButton)),
-    element("h3", "Neurons where they meet"),
-    element("ul", most.map(([name, count]) => element("li", `${name} (${count} pair${count > 1 ? "s" : ""})`))),
+    part("Pairs that interact", own.map(pairButton)),
+    part("Neurons where they meet",
+      most.map(([name, count]) => element("li", `${name} (${count} pair${count > 1 ? "s" : ""})`))),
     element("h3", "Features"),
-    ...members.map(f => featureBlock(f, f.latent === latent)),
-    element("h3", "Pairs with other clusters"), element("ul", out.map(pairButton)));
-  panel.querySelector("[data-current]")?.scrollIntoView();
+    members.map(f => featureBlock(f, f.latent === latent)),
+    part("Pairs with other clusters", out.map(pairButton)));
+}
+
+function showFeature(f) {
+  show(
+    button("← all clusters", ""), element("h2", `Feature ${f.latent}, in no cluster`), featureBlock(f),
+    part("Pairs that interact", pairs.filter(p => p.latents.includes(f.latent)).map(pairButton)));
 }
 
 function featureBlock(f, current) {
-  const block = element("div", [
-    element("p", [element("b", `${f.latent} `), f.tokens.map(visible).join("  ")]), ...f.contexts.map(contextLine)]);
+  const block = element("div", element("p", [element("b", `${f.latent} `), f.tokens.map(visible).join("  ")]));
+  if (f.description) block.append(element("p", f.description));
+  block.append(...f.contexts.map(contextLine));
   if (f.promoted.length)
     block.append(element("p", `raises the logits of ${f.promoted.map(visible).join("  ")}`, { className: "note" }));
   if (current) block.dataset.current = "";
@@ -166,38 +214,47 @@ function featureBlock(f, current) {
 
 function showPair(key) {
   const pair = pairOf.get(key), [one, other] = pair.latents.map(i => byLatent.get(i));
-  panel.replaceChildren(
-    button(`← cluster ${one.cluster}`, one.cluster < 0 ? "" : `cluster-${one.cluster}`),
+  const back = [one, other].map(f => f.cluster).filter((c, k, both) => c >= 0 && both.indexOf(c) === k);
+  show(
+    button("← all clusters", ""), back.map(c => button(`← cluster ${c}`, `cluster-${c}`)),
     element("h2", `Features ${one.latent} and ${other.latent}`),
-    element("h3", "Neurons where they meet"),
-    element("ul", pair.neurons.map(n =>
+    part("Neurons where they meet", pair.neurons.map(n =>
       element("li", `block ${n.block}, neuron ${n.neuron}: ${(100 * n.part).toFixed(1)} % of their interaction`))),
-    element("h3", "Tokens"),
-    ...pair.tokens.map(t => element("p", [t.before, element("b", t.token)], { className: "context" })),
+    part("Tokens where they meet", pair.tokens.map(t =>
+      element("li", [t.before, element("b", t.token)], { className: "context" }))),
     element("h3", "The two features"), featureBlock(one), featureBlock(other));
 }
 
 function find(words) {
   const wanted = words.trim().toLowerCase();
-  const hits = !wanted ? [] : features.filter(f =>
-    String(f.latent) === wanted || f.tokens.some(t => t.trim().toLowerCase() === wanted));
+  const is = f => String(f.latent) === wanted || f.tokens.some(t => t.trim().toLowerCase() === wanted);
+  const begins = f => f.tokens.some(t => t.trim().toLowerCase().startsWith(wanted));
+  const exact = wanted ? features.filter(is) : [];
+  const hits = wanted ? [...exact, ...features.filter(f => begins(f) && !is(f))] : [];
   chosen = { cluster: -1, latents: new Set(hits.map(f => f.latent)) };
   if (!wanted) showAll();
-  else panel.replaceChildren(
+  else show(
     element("h2", `${hits.length} feature${hits.length === 1 ? "" : "s"}: ${words}`),
-    element("ul", hits.map(f => element("li",
-      button(`${f.latent} ${f.tokens.map(visible).join("  ")}`, f.cluster < 0 ? "" : `cluster-${f.cluster}-${f.latent}`)))));
+    hits.length > HITS ? element("p", `The first ${HITS}:`, { className: "note" }) : [],
+    element("ul", hits.slice(0, HITS).map(featureButton)));
+  if (!wanted) frameAll();
+  else if (hits.length) reveal();
   draw();
 }
 
 function follow() {
   const [kind, first, second] = decodeURIComponent(location.hash.slice(1)).split("-");
   if (kind === "cluster" && discs[first]) {
-    chosen = { cluster: Number(first), latents: new Set(second ? [Number(second)] : []) };
-    showCluster(Number(first), Number(second));
+    chosen = { cluster: Number(first), latents: new Set() };
+    showCluster(Number(first));
   } else if (kind === "pair" && pairOf.has(`${first}-${second}`)) {
     chosen = { cluster: -1, latents: new Set([Number(first), Number(second)]) };
     showPair(`${first}-${second}`);
+  } else if (kind === "feature" && byLatent.has(Number(first))) {
+    const f = byLatent.get(Number(first));
+    chosen = { cluster: f.cluster, latents: new Set([f.latent]) };
+    if (f.cluster >= 0) showCluster(f.cluster, f.latent);
+    else showFeature(f);
   } else if (kind === "find") {
     search.value = first;
     find(first);
@@ -205,6 +262,8 @@ function follow() {
     chosen = { cluster: -1, latents: new Set() };
     showAll();
   }
+  if (!pointed) reveal();
+  pointed = false;
   draw();
 }
 
@@ -213,7 +272,7 @@ function follow() {
 function hit(px, py) {
   const [x, y] = toMap(px, py), near = 6 / view.scale;
   const f = features.find(g => Math.hypot(g.x - x, g.y - y) < Math.max(0.3, near));
-  if (f && f.cluster >= 0) return `cluster-${f.cluster}-${f.latent}`;
+  if (f) return `feature-${f.latent}`;
   for (const [i, j] of lines) {
     if (!pairOf.has(pairKey(i, j))) continue;
     const a = byLatent.get(i), b = byLatent.get(j), dx = b.x - a.x, dy = b.y - a.y;
@@ -230,7 +289,11 @@ canvas.addEventListener("pointerdown", e => {
   canvas.setPointerCapture(e.pointerId);
 });
 canvas.addEventListener("pointermove", e => {
-  if (!held) return;
+  if (!held) {
+    const f = byLatent.get(Number(hit(e.offsetX, e.offsetY).match(/^feature-(.*)/)?.[1]));
+    canvas.title = f ? `${f.latent} ${f.tokens.map(visible).join("  ")}` : "";
+    return;
+  }
   const dx = e.offsetX - held.x, dy = e.offsetY - held.y;
   if (!held.moved && Math.hypot(dx, dy) < 4) return;
   view.x -= dx / view.scale;
@@ -239,7 +302,11 @@ canvas.addEventListener("pointermove", e => {
   draw();
 });
 canvas.addEventListener("pointerup", e => {
-  if (held && !held.moved) location.hash = hit(e.offsetX, e.offsetY);
+  if (held && !held.moved) {
+    const hash = hit(e.offsetX, e.offsetY);
+    pointed = hash !== decodeURIComponent(location.hash.slice(1));
+    location.hash = hash;
+  }
   held = null;
 });
 canvas.addEventListener("wheel", e => {
@@ -256,7 +323,17 @@ canvas.addEventListener("keydown", e => {
   else return;
   e.preventDefault();
 });
+document.addEventListener("keydown", e => {
+  if (e.key !== "Escape") return;
+  search.value = "";
+  location.hash = "";
+  frameAll();
+  follow();
+});
 search.addEventListener("input", () => find(search.value));
+search.addEventListener("keydown", e => {
+  if (e.key === "Enter") panel.querySelector("li button")?.click();
+});
 window.addEventListener("hashchange", follow);
 window.addEventListener("resize", draw);
 frameAll();
