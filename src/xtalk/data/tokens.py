@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from xtalk.errors import XtalkError
 
+UNLABELLED = -100  # in place of a token to predict: nothing is to be learnt there
 _DOCUMENTS_AT_ONCE = 1024
 
 

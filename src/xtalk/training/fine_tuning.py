@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from xtalk.data.tokens import UNLABELLED
 from xtalk.models.language_model import LanguageModel
 
-IGNORED = -100  # a label on which no loss is taken
 _WARMUP = 20  # steps
+_TOKENS = 2048  # per micro-batch
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,11 @@ class FineTuning:
     steps: int
     batch: int = 16
     lr: float = 5e-4
+
+    @property
+    def sequences(self) -> int:
+        """How many sequences all steps read."""
+        return self.steps * self.batch
 
 
 def fine_tune(
@@ -60,4 +66,15 @@ def labelled_loss(
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy in nat of each token's prediction of the next label, where it is not -100."""
     labels = labels_BS[:, 1:].flatten()
-    return F.cross_entropy(logits_BSV[:, :-1].float().flatten(0, 1), labels, ignore_index=IGNORED)
+    return F.cross_entropy(logits_BSV[:, :-1].float().flatten(0, 1), labels, ignore_index=UNLABELLED)
+
+
+@torch.no_grad()
+def mean_loss(model: LanguageModel, tokens_nS: Int[np.ndarray, "n S"]) -> float:
+    """A model's mean loss over token sequences, in nat, of every token but the first of each."""
+    step = max(1, _TOKENS // tokens_nS.shape[1])
+    total = 0.0
+    for first in range(0, len(tokens_nS), step):
+        tokens = torch.from_numpy(tokens_nS[first : first + step]).to(model.device, torch.long)
+        total += labelled_loss(model.logits(tokens), tokens).item() * len(tokens)
+    return total / len(tokens_nS)
