@@ -41,10 +41,10 @@ def token_scores(
     sequence's first token; rarity: -log of the token's frequency in a text with these counts, one added to
     each. Errors: XtalkError for a crosscoder that decodes no MLP's input.
     """
-    hookpoints, at = _mlp_inputs(model, crosscoder)
+    hookpoints, at = mlp_inputs(model, crosscoder)
     mlps = {block: model.mlp_weights(block) for block in at}
     parts: list[dict[str, Tensor]] = []
-    for tokens in _batches(model, tokens_mS):
+    for tokens in micro_batches(model, tokens_mS):
         x_BPD = model.capture(tokens, hookpoints).flatten(0, 1).float()
         codes = crosscoder.encode(x_BPD)
         by_block: dict[str, Tensor] = {}
@@ -63,7 +63,7 @@ def token_scores(
         }
         parts.append({name: score_B.view(tokens.shape) for name, score_B in scores.items()})
     frequency_V = (counts_V + 1) / (counts_V + 1).sum()
-    return _joined(parts) | {"rarity": -np.log(frequency_V[tokens_mS])}
+    return joined_scores(parts) | {"rarity": -np.log(frequency_V[tokens_mS])}
 
 
 @torch.no_grad()
@@ -79,13 +79,13 @@ def change_scores(
     check_same_shape(model, base)
     points = list(map(model.hookpoint, hookpoints))
     parts: list[dict[str, Tensor]] = []
-    for tokens in _batches(model, tokens_mS):
+    for tokens in micro_batches(model, tokens_mS):
         own, other = (m.logits(tokens).float().log_softmax(-1) for m in (model, base))
         x_mSPD, base_mSPD = (m.capture(tokens, points).float() for m in (model, base))
         moved_mSP = (x_mSPD - base_mSPD).norm(dim=-1) / base_mSPD.norm(dim=-1).clamp(min=1e-9)
         divergence_mS = (own.exp() * (own - other)).sum(-1)
         parts.append({"divergence": divergence_mS, "movement": moved_mSP.mean(-1)})
-    return _joined(parts)
+    return joined_scores(parts)
 
 
 def difference_scores(
@@ -144,7 +144,9 @@ def activations_at(
     point: Hookpoint,
 ) -> Float[np.ndarray, "B D"]:
     """The activations of the marked tokens at a hookpoint, in order: what a probe learns from."""
-    read = [model.capture(tokens, [point])[:, :, 0].float().cpu() for tokens in _batches(model, tokens_mS)]
+    read = [
+        model.capture(tokens, [point])[:, :, 0].float().cpu() for tokens in micro_batches(model, tokens_mS)
+    ]
     return torch.cat(read).numpy()[marked_mS]
 
 
@@ -167,8 +169,11 @@ def residual(
     return score_B - design_BC @ weight_C
 
 
-def _mlp_inputs(model: LanguageModel, crosscoder: Crosscoder) -> tuple[list[Hookpoint], dict[int, int]]:
-    """The crosscoder's hookpoints, and the place of each block's MLP input among them."""
+def mlp_inputs(model: LanguageModel, crosscoder: Crosscoder) -> tuple[list[Hookpoint], dict[int, int]]:
+    """The crosscoder's hookpoints, and the place of each block's MLP input among them.
+
+    Errors: XtalkError if there is none.
+    """
     hookpoints = list(map(model.hookpoint, crosscoder.config.hook_names))
     at = {point.block: p for p, point in enumerate(hookpoints) if point.site == "ln2"}
     if not at:
@@ -189,19 +194,21 @@ def _active_mass(
 ) -> Float[np.ndarray, "m S"]:
     """sum_i f_i sizes_i of what a dictionary makes of the activations that `read` gives."""
     parts: list[dict[str, Tensor]] = []
-    for tokens in _batches(model, tokens_mS):
+    for tokens in micro_batches(model, tokens_mS):
         codes = dictionary.encode(read(tokens).flatten(0, 1))
         parts.append({"mass": (codes.values * sizes_L[codes.latents]).sum(1).view(tokens.shape)})
-    return _joined(parts)["mass"]
+    return joined_scores(parts)["mass"]
 
 
-def _batches(model: LanguageModel, tokens_mS: Int[np.ndarray, "m S"]) -> Iterator[Tensor]:
+def micro_batches(model: LanguageModel, tokens_mS: Int[np.ndarray, "m S"]) -> Iterator[Tensor]:
+    """The tokens some sequences at a time, on the model's device."""
     step = max(1, _TOKENS // tokens_mS.shape[1])
     for first in range(0, len(tokens_mS), step):
         yield torch.from_numpy(tokens_mS[first : first + step]).to(model.device, torch.long)
 
 
-def _joined(parts: Sequence[Mapping[str, Tensor]]) -> Scores:
+def joined_scores(parts: Sequence[Mapping[str, Tensor]]) -> Scores:
+    """The scores of micro-batches, put together again."""
     return {name: torch.cat([part[name].cpu() for part in parts]).double().numpy() for name in parts[0]}
 
 
