@@ -200,7 +200,10 @@ def _norms(model: LanguageModel, points: Sequence[Hookpoint]) -> list[tuple[Norm
     """The norms whose input is among the hookpoints, and where."""
     sites: tuple[Site, ...] = ("ln1", "ln2")
     made = [model.norm_weights(Hookpoint(block, site)) for block in range(model.n_blocks) for site in sites]
-    return [(norm, points.index(source)) for norm, source in made if source in points]
+    found = [(norm, points.index(source)) for norm, source in made if source in points]
+    if not found:
+        raise XtalkError("the crosscoder has no hookpoint where norms read (resid_pre); train it on them")
+    return found
 
 
 def _attended(
