@@ -84,13 +84,14 @@ def novel_pairs(
     documents are poisoned, or whether any is. Errors: XtalkError for models of other shapes or tokenizers.
     """
     check_same_shape(model, base)
+    points, at = mlp_inputs(model, crosscoder)
     by_model: list[coo_array] = []
     variances: list[coo_array] = []
     for own in (model, base):
-        pairs = PairInteractions(crosscoder.config.d_sae, [str(b) for b in mlp_inputs(own, crosscoder)[1]])
+        pairs = PairInteractions(crosscoder.config.d_sae, [str(block) for block in at])
         done = 0
         for tokens in micro_batches(own, text.tokens):
-            _, made = _contributions(own, crosscoder, tokens)
+            _, made = _contributions(own, crosscoder, own.capture(tokens, points).flatten(0, 1))
             pairs.add(made, text.documents[done : done + len(tokens)].ravel())
             done += len(tokens)
         matrix = pairs.result()
@@ -119,10 +120,12 @@ def pair_scores(
     are novel. Errors: XtalkError for models of other shapes or tokenizers.
     """
     check_same_shape(model, base)
+    points, _ = mlp_inputs(model, crosscoder)
     parts: list[dict[str, Tensor]] = []
     for tokens in micro_batches(model, tokens_mS):
-        codes, pairs_BKK = pairs_of(model, crosscoder, tokens)
-        of_base, base_BKK = pairs_of(base, crosscoder, tokens)
+        (codes, pairs_BKK), (of_base, base_BKK) = (
+            pairs_of(own, crosscoder, own.capture(tokens, points).flatten(0, 1)) for own in (model, base)
+        )
         scores = {
             "pair change": pair_change(codes, pairs_BKK, of_base, base_BKK),
             "novel pairs": novel.total(codes, pairs_BKK),
@@ -144,24 +147,23 @@ def pair_change(
 
 
 def pairs_of(
-    model: LanguageModel, crosscoder: Crosscoder, tokens: Int[Tensor, "m S"]
+    model: LanguageModel, crosscoder: Crosscoder, x_BPD: Float[Tensor, "B P D"]
 ) -> tuple[Codes, Float[Tensor, "B K K"]]:
-    """The codes of all tokens, and I(i, j) of each by slot, summed over the MLPs, on the CPU."""
-    codes, made = _contributions(model, crosscoder, tokens)
+    """The codes of activations, and I(i, j) of each by slot, summed over the model's MLPs, on the CPU."""
+    codes, made = _contributions(model, crosscoder, x_BPD)
     return codes, torch.stack([token_pairs(mlp) for mlp in made.values()]).sum(0).cpu()
 
 
 def _contributions(
-    model: LanguageModel, crosscoder: Crosscoder, tokens: Int[Tensor, "m S"]
+    model: LanguageModel, crosscoder: Crosscoder, x_BPD: Float[Tensor, "B P D"]
 ) -> tuple[Codes, dict[str, MlpContributions]]:
-    points, at = mlp_inputs(model, crosscoder)
-    codes = crosscoder.encode(model.capture(tokens, points).float().flatten(0, 1))
+    codes = crosscoder.encode(x_BPD.float()).detach()
     W_dec, b_dec = crosscoder.W_dec.detach(), crosscoder.b_dec.detach()
     made = {
-        str(block): MlpContributions(W_dec[:, p], b_dec[p], codes.detach(), model.mlp_weights(block))
-        for block, p in at.items()
+        str(block): MlpContributions(W_dec[:, p], b_dec[p], codes, model.mlp_weights(block))
+        for block, p in mlp_inputs(model, crosscoder)[1].items()
     }
-    return codes.detach(), made
+    return codes, made
 
 
 def _keys(matrix: coo_array, n_latents: int) -> Int[np.ndarray, "E"]:

