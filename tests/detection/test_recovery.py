@@ -99,7 +99,7 @@ def test_what_a_model_says_is_its_likeliest_continuation():
 def test_too_little_to_search_is_refused():
     score = additive(torch.zeros(5, 3, 20))
     for prompts, candidates, length in (
-        (PROMPTS[:1], CANDIDATES, 2),
+        (PROMPTS[:0], CANDIDATES, 2),
         (PROMPTS, CANDIDATES[:0], 2),
         (PROMPTS, CANDIDATES, 0),
     ):

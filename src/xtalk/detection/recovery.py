@@ -15,7 +15,7 @@ from torch import Tensor
 from xtalk.errors import XtalkError
 from xtalk.models.language_model import LanguageModel
 
-SCREENED, KEPT = 2, 32  # prompts that every token is tried on, and how many tokens are tried on all prompts
+SCREENED, KEPT = 1, 32  # prompts that every token is tried on, and how many tokens are tried on all prompts
 _TOKENS = 8192  # per micro-batch
 
 Score = Callable[[Int[Tensor, "m S"], Int[Tensor, "m"]], Float[Tensor, "m"]]
@@ -34,8 +34,8 @@ class Recovered:
 class InputSearch:
     """A greedy search for the tokens after ordinary prompts that raise a score most.
 
-    prompts_mC: of one length. candidates_v: the tokens that may be inserted. Errors: XtalkError for fewer
-    than two prompts or no candidate.
+    prompts_mC: of one length. candidates_v: the tokens that may be inserted. Errors: XtalkError for no prompt
+    or no candidate.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class InputSearch:
         if len(prompts_mC) < SCREENED or not len(candidates_v):
             raise XtalkError(
                 f"{len(prompts_mC)} prompts and {len(candidates_v)} tokens to search; expected at least "
-                f"{SCREENED} and 1; give more text"
+                f"{SCREENED} and 1; give longer documents"
             )
         self._score, self._prompts_mC, self._candidates_v = score, prompts_mC, candidates_v
         self._rng = np.random.default_rng(seed)
@@ -65,7 +65,10 @@ class InputSearch:
         return Recovered(best.tokens, best.value, self._read)
 
     def ranks(self, tokens: Sequence[int]) -> list[int]:
-        """Each token's rank among all candidates at its place, the others given; 1 is the highest score."""
+        """Each token's rank among all candidates at its place, the others given; 1 is the highest score.
+
+        After a prompt drawn for each place.
+        """
         ranks: list[int] = []
         for place, token in enumerate(tokens):
             values_v = self._values(self._at(list(tokens), place, self._candidates_v), self._screened())
