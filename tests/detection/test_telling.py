@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from xtalk.detection.prompts import Prompts, inserted_trigger, kinds_of
+from xtalk.detection.prompts import Prompts
 from xtalk.detection.telling import shift, shifts, tell_models
 from xtalk.errors import XtalkError
 
@@ -22,7 +22,7 @@ def test_a_shift_is_that_of_the_largest_twentieth():
 def test_ordinary_are_clean_prompts_of_every_second_document():
     documents, S = 40, 6
     rng = np.random.default_rng(1)
-    each = kinds_of(inserted_trigger([1, 2]))
+    each = ("poisoned", "clean", "half", "shuffled", "rare")
     kinds, number_m = np.tile(each, documents), np.repeat(np.arange(documents), len(each))
     used = np.zeros((len(kinds), S), dtype=bool)
     used[:, 1:4] = True
