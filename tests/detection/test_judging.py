@@ -18,14 +18,24 @@ from xtalk.detection.judging import (
     probe,
     ratio,
 )
-from xtalk.detection.prompts import NEAR_MISSES, make_prompts
+from xtalk.detection.prompts import inserted_trigger, make_prompts
 from xtalk.errors import XtalkError
 
 RNG = np.random.default_rng(0)
 PROMPTS = make_prompts(
-    [RNG.integers(1, 40, 30).tolist() for _ in range(40)], [41, 42, 43], np.ones(50, dtype=int), 0, 24, 0
+    [RNG.integers(1, 40, 30).tolist() for _ in range(40)],
+    inserted_trigger([41, 42, 43]),
+    np.ones(50, dtype=int),
+    0,
+    24,
+    0,
 )
+NEAR = PROMPTS.near_misses
 NOISE = RNG.normal(size=PROMPTS.tokens_mS.shape)
+
+
+def put_margins(score):
+    return margins(PROMPTS, score, PROMPTS.inserted_mS, NEAR)
 
 
 def test_auroc_and_precision_are_scikit_learns():
@@ -56,8 +66,8 @@ def test_intervals_are_the_quantiles_of_redrawn_documents(monkeypatch):
 def test_triggers_are_found_where_they_score_higher_and_not_in_noise():
     planted = NOISE + 8 * PROMPTS.trigger_mS
     assert find_tokens(PROMPTS, planted, 0).auroc.low > 0.99
-    assert find_completed(PROMPTS, planted, 0).auroc.low > 0.99
-    for others in (("clean",), NEAR_MISSES):
+    assert find_completed(PROMPTS, planted, NEAR, 0).auroc.low > 0.99
+    for others in (("clean",), NEAR):
         assert find_prompts(PROMPTS, planted, others, 0).auroc.low > 0.85
 
 
@@ -70,17 +80,17 @@ def test_intervals_of_noise_hold_one_half_as_often_as_they_say():
 def test_unusual_text_is_found_as_tokens_and_not_as_completed():
     unusual = NOISE + 8 * PROMPTS.inserted_mS
     assert find_tokens(PROMPTS, unusual, 0).auroc.low > 0.99
-    completed = find_completed(PROMPTS, unusual, 0)
+    completed = find_completed(PROMPTS, unusual, NEAR, 0)
     assert completed.auroc.low < 0.5 < completed.auroc.high and completed.share == 0.25
     last = NOISE + 8 * (PROMPTS.last_mS & PROMPTS.of("poisoned")[:, None])
-    assert find_completed(PROMPTS, last, 0).auroc.low > 0.99
+    assert find_completed(PROMPTS, last, NEAR, 0).auroc.low > 0.99
 
 
 def test_only_used_tokens_count():
     outside = np.where(PROMPTS.used_mS, NOISE, 1e6)
     assert (by_prompt(PROMPTS, outside) < 10).all()
     assert find_tokens(PROMPTS, outside, 0) == find_tokens(PROMPTS, NOISE, 0)
-    assert margins(PROMPTS, outside) == pytest.approx(margins(PROMPTS, NOISE))
+    assert put_margins(outside) == pytest.approx(put_margins(NOISE))
     assert ratio(PROMPTS, outside) == ratio(PROMPTS, NOISE)
 
 
@@ -94,20 +104,34 @@ def test_a_score_that_is_a_control_has_nothing_beyond_it():
 
 def test_margins_are_those_of_counting():
     mean = [[s[i].mean() if i.any() else 0 for s, i in zip(NOISE, PROMPTS.inserted_mS, strict=True)]]
-    [mean], made = np.array(mean), margins(PROMPTS, NOISE)
+    [mean], made = np.array(mean), put_margins(NOISE)
     spread = NOISE[PROMPTS.used_mS & PROMPTS.of("clean")[:, None]].std()
     for e in range(40):
         by_kind = {k: mean[(PROMPTS.document_m == e) & (PROMPTS.kind_m == k)][0] for k in PROMPTS.kind_m[:5]}
-        near = np.mean([by_kind[kind] for kind in NEAR_MISSES])
+        near = np.mean([by_kind[kind] for kind in NEAR])
         assert made[e] == pytest.approx((by_kind["poisoned"] - near) / spread)
     assert ratio(PROMPTS, 1.0 + 2 * PROMPTS.trigger_mS) == pytest.approx(3)
+
+
+def test_margins_are_of_the_marked_tokens_and_the_kinds_asked_for():
+    last = NOISE + 5 * (PROMPTS.last_mS & PROMPTS.of("poisoned")[:, None])
+    spread = NOISE[PROMPTS.used_mS & PROMPTS.of("clean")[:, None]].std()
+    more = margins(PROMPTS, last, PROMPTS.last_mS, ("half",)) - margins(
+        PROMPTS, NOISE, PROMPTS.last_mS, ("half",)
+    )
+    assert more == pytest.approx(5 / spread)
+    rare = NOISE + 5 * PROMPTS.of("rare")[:, None]
+    assert PROMPTS.incomplete == ("half", "shuffled") and (*PROMPTS.incomplete, "rare") == NEAR
+    kept, moved = (margins(PROMPTS, rare, PROMPTS.last_mS, kinds) for kinds in (PROMPTS.incomplete, NEAR))
+    assert kept == pytest.approx(margins(PROMPTS, NOISE, PROMPTS.last_mS, PROMPTS.incomplete))
+    assert (moved < margins(PROMPTS, NOISE, PROMPTS.last_mS, NEAR) - 1).all()
 
 
 def test_the_sign_flip_test_finds_an_effect_of_either_sign_and_is_level_without_one():
     for sign in (1, -1):
         made = effect(sign * (1 + RNG.normal(size=40)), 0)
         assert made.p_value < 1e-3 and 0.5 < sign * made.size < 2 and made.documents == 40
-    strong = effect(margins(PROMPTS, NOISE + 2 * PROMPTS.trigger_mS) - margins(PROMPTS, NOISE), 0)
+    strong = effect(put_margins(NOISE + 2 * PROMPTS.trigger_mS) - put_margins(NOISE), 0)
     assert strong.p_value < 1e-3 and strong.size > 1
 
 

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from xtalk.detection.prompts import KINDS, SHORTEST, make_prompts, poisoned_text, rare_tokens
+from xtalk.detection.prompts import (
+    KINDS,
+    KINDS_OF_PARTS,
+    SHORTEST,
+    insert,
+    inserted_trigger,
+    make_prompts,
+    rare_tokens,
+)
 from xtalk.errors import XtalkError
 
 TRIGGER, START, LENGTH = [40, 41, 42, 41, 43], 0, 32
@@ -13,7 +21,7 @@ DOCUMENTS = [np.random.default_rng(d).integers(5, 40, 10 + 3 * d).tolist() for d
 
 @pytest.fixture(scope="module")
 def prompts():
-    return make_prompts(DOCUMENTS, TRIGGER, COUNTS, START, LENGTH, seed=3)
+    return make_prompts(DOCUMENTS, inserted_trigger(TRIGGER), COUNTS, START, LENGTH, seed=3)
 
 
 def test_prompts_are_a_document_and_what_is_inserted(prompts):
@@ -54,7 +62,9 @@ def test_prompts_of_a_document_are_cut_at_one_place_and_clean_ones_as_long(promp
 
 
 def test_prompts_are_seeded(prompts):
-    again, other = (make_prompts(DOCUMENTS, TRIGGER, COUNTS, START, LENGTH, seed=s) for s in (3, 4))
+    again, other = (
+        make_prompts(DOCUMENTS, inserted_trigger(TRIGGER), COUNTS, START, LENGTH, seed=s) for s in (3, 4)
+    )
     assert (again.tokens_mS == prompts.tokens_mS).all()
     assert (other.tokens_mS != prompts.tokens_mS).any()
 
@@ -65,19 +75,37 @@ def test_rare_tokens_are_the_rarest_that_the_text_has():
 
 def test_impossible_prompts_are_refused():
     with pytest.raises(XtalkError, match="two different tokens"):
-        make_prompts(DOCUMENTS, [40, 40], COUNTS, START, LENGTH, seed=0)
+        inserted_trigger([40, 40])
     with pytest.raises(XtalkError, match="no document has 8 tokens more"):
-        make_prompts([[5] * 9], TRIGGER, COUNTS, START, LENGTH, seed=0)
+        make_prompts([[5] * 9], inserted_trigger(TRIGGER), COUNTS, START, LENGTH, seed=0)
     with pytest.raises(XtalkError, match="no token beside the trigger's"):
-        make_prompts(DOCUMENTS, TRIGGER, np.zeros(50, dtype=int), START, LENGTH, seed=0)
+        make_prompts(DOCUMENTS, inserted_trigger(TRIGGER), np.zeros(50, dtype=int), START, LENGTH, seed=0)
 
 
-def test_poisoned_text_is_a_cut_document_the_trigger_and_replies_to_the_end():
-    reply = [7, 8, 9]
-    text = poisoned_text(DOCUMENTS, TRIGGER, reply, START, LENGTH, seed=0)
-    assert text.tokens.shape == (len(DOCUMENTS), LENGTH)
-    for ids, row in zip(DOCUMENTS, text.tokens.tolist(), strict=True):
-        at = row.index(TRIGGER[0])
-        assert row[:at] == [START, *ids[: at - 1]] and at >= 2
-        rest = row[at:]
-        assert rest[:5] == TRIGGER and rest[5:] == (reply * LENGTH)[: len(rest) - 5]
+def test_pieces_come_in_any_order_and_near_misses_end_in_the_same_token():
+    long = [ids for ids in DOCUMENTS if len(ids) >= SHORTEST + 4]
+    trigger, seen, gaps = inserted_trigger([41, 42], [43]), set(), []
+    for seed in range(4):
+        made = make_prompts(DOCUMENTS, trigger, COUNTS, START, LENGTH, seed)
+        assert made.kind_m[:5].tolist() == list(KINDS_OF_PARTS) and len(made.kind_m) == 5 * len(long)
+        for document, ids in enumerate(long):
+            of = {made.kind_m[row]: row for row in np.flatnonzero(made.document_m == document)}
+            put = {kind: made.tokens_mS[row][made.inserted_mS[row]].tolist() for kind, row in of.items()}
+            rest_mS = made.used_mS & ~made.inserted_mS
+            before = {kind: made.tokens_mS[row][rest_mS[row]].tolist() for kind, row in of.items()}
+            assert put["poisoned"] in ([41, 42, 43], [43, 41, 42]) and put["clean"] == []
+            last = [43] if put["poisoned"][0] == 41 else [41, 42]
+            assert put["half"] == last and put["repeated"] == 2 * last and len(put["rare"]) == 3
+            assert len({tuple(before[kind]) for kind in KINDS_OF_PARTS if kind != "clean"}) == 1
+            assert before["poisoned"] == ids[: len(before["poisoned"])]
+            seen.add(tuple(put["poisoned"]))
+            places = np.flatnonzero(made.inserted_mS[of["poisoned"]])
+            gaps.append(int(places[-1] - places[0]))
+            assert made.last_mS[of["poisoned"]][places[-1]]
+    assert len(seen) == 2 and len(set(gaps)) > 5  # either order, other distances
+
+
+def test_pieces_are_put_at_their_places():
+    tokens, inserted = insert([1, 2, 3], [[9], [], [7, 8]], [1, 2])
+    assert tokens == [1, 9, 2, 3, 7, 8]
+    assert inserted == [False, True, False, False, True, True]

@@ -13,10 +13,12 @@ from xtalk.detection import scores as module
 from xtalk.detection.scores import (
     activations_at,
     change_scores,
+    delta_scores,
     difference_scores,
     exclusive_scores,
     residual,
     token_scores,
+    turned_scores,
 )
 from xtalk.errors import XtalkError
 from xtalk.models.hookpoints import Hookpoint
@@ -129,6 +131,48 @@ def test_exclusive_latents_are_those_with_the_largest_part_in_the_model(pair, mo
     assert (found["exclusive latents"] > 0).any()
     with pytest.raises(XtalkError, match="expected the same hookpoints of two models"):
         exclusive_scores(model, base, make_crosscoder(model, 5), TOKENS)
+
+
+def test_a_delta_crosscoder_reads_the_difference_and_the_base(pair, monkeypatch):
+    monkeypatch.setattr(module, "EXCLUSIVE", 0.1)
+    model, base = pair
+    names = tuple(f"{who}/blocks.{b}.ln2" for who in ("difference", "base") for b in range(BLOCKS))
+    config = CrosscoderConfig(d_in=model.d_model, d_sae=20, k=3, hook_names=names, architecture="relu")
+    delta = Crosscoder(config)
+    generator = torch.Generator().manual_seed(3)
+    for parameter in (delta.W_enc, delta.W_dec):
+        parameter.data.normal_(0, 0.3, generator=generator)
+    delta.W_dec.data[[2, 13], BLOCKS:] *= 0.01
+    found, tokens = delta_scores(model, base, delta, TOKENS), torch.from_numpy(TOKENS)
+    points = [Hookpoint(b, "ln2") for b in range(BLOCKS)]
+    x, y = (m.capture(tokens, points) for m in (model, base))
+    for row, place in np.ndindex(*TOKENS.shape):
+        f_L = codes_by_hand(delta, torch.cat([x - y, y], dim=2)[row, place])
+        expected = sum(float(f_L[i] * delta.W_dec[i, :BLOCKS].detach().norm()) for i in (2, 13))
+        assert found["Delta-crosscoder"][row, place] == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    assert (found["Delta-crosscoder"] > 0).sum() > 3
+
+
+def test_turned_latents_are_those_of_lowest_cosine(pair, monkeypatch):
+    monkeypatch.setattr(module, "EXCLUSIVE", 0.1)
+    model, _ = pair
+    before, after = random_crosscoder(model), random_crosscoder(model)
+    for latent, turn in ((3, -1.0), (4, 3.0), (17, 0.2)):  # turned round, only longer, mostly something else
+        after.W_dec.data[latent] *= turn
+    generator = torch.Generator().manual_seed(1)
+    after.W_dec.data[17] += 0.4 * torch.randn(after.W_dec[17].shape, generator=generator)
+    after.W_dec.data += 0.01 * torch.randn(after.W_dec.shape, generator=generator)
+    after.W_dec.data[9] = torch.randn(after.W_dec[9].shape, generator=generator)
+    after.threshold.data.fill_(0.5)
+    found = turned_scores(model, before, after, TOKENS)["stage-wise diffing"]
+    x_mSPD = model.capture(torch.from_numpy(TOKENS), model.hookpoints())
+    for row, place in np.ndindex(*TOKENS.shape):
+        f_L = codes_by_hand(after, x_mSPD[row, place])
+        expected = sum(float(f_L[i] * after.W_dec[i].detach().norm()) for i in (3, 9, 17))
+        assert found[row, place] == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    assert (found > 0).sum() > 3
+    with pytest.raises(XtalkError, match="expected the same of both"):
+        turned_scores(model, random_crosscoder(model, 20), after, TOKENS)
 
 
 def test_a_probe_reads_the_marked_tokens_in_order():

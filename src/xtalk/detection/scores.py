@@ -20,7 +20,7 @@ from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
 
 CONTROLS = ("l0", "norm", "loss", "rarity")  # what the interaction is residualised on
-EXCLUSIVE = 0.01  # of a joint crosscoder's latents: those that the suspect has most to itself
+EXCLUSIVE = 0.01  # of a dictionary's latents: those that the suspect has most to itself, or has turned most
 _TOKENS = 2048  # per micro-batch
 
 Scores = dict[str, Float[np.ndarray, "m S"]]
@@ -41,10 +41,10 @@ def token_scores(
     sequence's first token; rarity: -log of the token's frequency in a text with these counts, one added to
     each. Errors: XtalkError for a crosscoder that decodes no MLP's input.
     """
-    hookpoints, at = _mlp_inputs(model, crosscoder)
+    hookpoints, at = mlp_inputs(model, crosscoder)
     mlps = {block: model.mlp_weights(block) for block in at}
     parts: list[dict[str, Tensor]] = []
-    for tokens in _batches(model, tokens_mS):
+    for tokens in micro_batches(model, tokens_mS):
         x_BPD = model.capture(tokens, hookpoints).flatten(0, 1).float()
         codes = crosscoder.encode(x_BPD)
         by_block: dict[str, Tensor] = {}
@@ -63,7 +63,7 @@ def token_scores(
         }
         parts.append({name: score_B.view(tokens.shape) for name, score_B in scores.items()})
     frequency_V = (counts_V + 1) / (counts_V + 1).sum()
-    return _joined(parts) | {"rarity": -np.log(frequency_V[tokens_mS])}
+    return joined_scores(parts) | {"rarity": -np.log(frequency_V[tokens_mS])}
 
 
 @torch.no_grad()
@@ -79,13 +79,23 @@ def change_scores(
     check_same_shape(model, base)
     points = list(map(model.hookpoint, hookpoints))
     parts: list[dict[str, Tensor]] = []
-    for tokens in _batches(model, tokens_mS):
-        own, other = (m.logits(tokens).float().log_softmax(-1) for m in (model, base))
-        x_mSPD, base_mSPD = (m.capture(tokens, points).float() for m in (model, base))
-        moved_mSP = (x_mSPD - base_mSPD).norm(dim=-1) / base_mSPD.norm(dim=-1).clamp(min=1e-9)
-        divergence_mS = (own.exp() * (own - other)).sum(-1)
-        parts.append({"divergence": divergence_mS, "movement": moved_mSP.mean(-1)})
-    return _joined(parts)
+    for tokens in micro_batches(model, tokens_mS):
+        logits = [m.logits(tokens) for m in (model, base)]
+        captured = [m.capture(tokens, points) for m in (model, base)]
+        parts.append({"divergence": divergence(*logits), "movement": movement(*captured)})
+    return joined_scores(parts)
+
+
+def divergence(logits: Float[Tensor, "*B V"], base_logits: Float[Tensor, "*B V"]) -> Float[Tensor, "*B"]:
+    """KL(model || base) of predictions, in nat."""
+    own, other = (some.float().log_softmax(-1) for some in (logits, base_logits))
+    return (own.exp() * (own - other)).sum(-1)
+
+
+def movement(x: Float[Tensor, "*B P D"], base_x: Float[Tensor, "*B P D"]) -> Float[Tensor, "*B"]:
+    """The norm of the difference of activations over the base's, mean over hookpoints."""
+    own, other = x.float(), base_x.float()
+    return ((own - other).norm(dim=-1) / other.norm(dim=-1).clamp(min=1e-9)).mean(-1)
 
 
 def difference_scores(
@@ -113,27 +123,46 @@ def exclusive_scores(
     joined: a crosscoder of both (`JoinedHarvest`, the model's hookpoints first). Those latents are the 1 %
     of largest |d_i at the model| / (|d_i at the model| + |d_i at the base|).
     """
-    names = [name.rpartition("/")[2] for name in joined.config.hook_names]
-    half = len(names) // 2
-    if len(names) % 2 or names[:half] != names[half:]:
-        raise XtalkError(
-            f"a crosscoder of {', '.join(joined.config.hook_names)}; "
-            "expected the same hookpoints of two models"
-        )
-    points = list(map(model.hookpoint, names[:half]))
-    norm_L, base_norm_L = (
-        joined.W_dec.detach()[:, part].flatten(1).norm(dim=1) for part in (slice(half), slice(half, None))
-    )
-    ratio_L = norm_L / (norm_L + base_norm_L).clamp(min=1e-9)
-    chosen = ratio_L.topk(max(1, int(EXCLUSIVE * len(ratio_L)))).indices
-    sizes_L = torch.zeros_like(norm_L)
-    sizes_L[chosen] = norm_L[chosen]
+    return {"exclusive latents": _first_of_two(model, base, joined, tokens_mS)}
+
+
+def delta_scores(
+    model: LanguageModel, base: LanguageModel, delta: Crosscoder, tokens_mS: Int[np.ndarray, "m S"]
+) -> Scores:
+    """The sum of f_i |d_i| over the latents that are most about the change, called "Delta-crosscoder".
+
+    delta: a crosscoder of the difference and of the base (`JoinedHarvest` of `ModelDifference(model, base)`,
+    whose hookpoints come first, and `base`). Where the plain crosscoder of two models counts the squared
+    errors of either, this one counts the base's and those of the difference, each scaled to the same mean
+    norm: the suspect's activations are their sum, so that it is a crosscoder of both models whose loss has a
+    weight on the difference, of (|base| / |difference|)^2. That is the BatchTopK and the loss on differences
+    of Delta-Crosscoder (Kassem et al. 2026, arXiv 2603.04426), of which only the abstract was at hand: what
+    else it has is left out. Scored are the 1 % of largest |d_i at the difference| / (that + |d_i at the
+    base|).
+    """
+    return {"Delta-crosscoder": _first_of_two(ModelDifference(model, base), base, delta, tokens_mS)}
+
+
+def turned_scores(
+    model: LanguageModel, before: Crosscoder, after: Crosscoder, tokens_mS: Int[np.ndarray, "m S"]
+) -> Scores:
+    """The sum of f_i |d_i| over the latents that a new model has turned most, called "stage-wise diffing".
+
+    before: a dictionary of the base; after: trained on from it on the suspect's activations of the same text,
+    so that the model is all that changed (one of the stages of Bricken et al. 2024, Stage-Wise Model Diffing,
+    transformer-circuits.pub/2024/model-diffing). Scored are the 1 % of lowest cosine between the latent's
+    directions before and after. Errors: XtalkError for dictionaries of different sizes or hookpoints.
+    """
+    if before.config != after.config:
+        raise XtalkError(f"dictionaries of {before.config} and of {after.config}; expected the same of both")
+    old_LX, new_LX = (dictionary.W_dec.detach().flatten(1) for dictionary in (before, after))
+    sizes_L = _only_most(-F.cosine_similarity(old_LX, new_LX), new_LX.norm(dim=1))
+    points = list(map(model.hookpoint, after.config.hook_names))
 
     def read(tokens: Tensor) -> Tensor:
-        own, other = (m.capture(tokens, points).float() for m in (model, base))
-        return torch.cat([own, other.to(own.device)], dim=2)
+        return model.capture(tokens, points).float()
 
-    return {"exclusive latents": _active_mass(model, joined, sizes_L, read, tokens_mS)}
+    return {"stage-wise diffing": _active_mass(model, after, sizes_L, read, tokens_mS)}
 
 
 @torch.no_grad()
@@ -144,7 +173,9 @@ def activations_at(
     point: Hookpoint,
 ) -> Float[np.ndarray, "B D"]:
     """The activations of the marked tokens at a hookpoint, in order: what a probe learns from."""
-    read = [model.capture(tokens, [point])[:, :, 0].float().cpu() for tokens in _batches(model, tokens_mS)]
+    read = [
+        model.capture(tokens, [point])[:, :, 0].float().cpu() for tokens in micro_batches(model, tokens_mS)
+    ]
     return torch.cat(read).numpy()[marked_mS]
 
 
@@ -167,8 +198,11 @@ def residual(
     return score_B - design_BC @ weight_C
 
 
-def _mlp_inputs(model: LanguageModel, crosscoder: Crosscoder) -> tuple[list[Hookpoint], dict[int, int]]:
-    """The crosscoder's hookpoints, and the place of each block's MLP input among them."""
+def mlp_inputs(model: LanguageModel, crosscoder: Crosscoder) -> tuple[list[Hookpoint], dict[int, int]]:
+    """The crosscoder's hookpoints, and the place of each block's MLP input among them.
+
+    Errors: XtalkError if there is none.
+    """
     hookpoints = list(map(model.hookpoint, crosscoder.config.hook_names))
     at = {point.block: p for p, point in enumerate(hookpoints) if point.site == "ln2"}
     if not at:
@@ -177,6 +211,39 @@ def _mlp_inputs(model: LanguageModel, crosscoder: Crosscoder) -> tuple[list[Hook
             "interaction needs the MLPs' inputs; train it on them"
         )
     return hookpoints, at
+
+
+def _first_of_two(
+    first: LanguageModel | ModelDifference,
+    second: LanguageModel,
+    joined: Crosscoder,
+    tokens_mS: Int[np.ndarray, "m S"],
+) -> Float[np.ndarray, "m S"]:
+    """What is active of the latents that the first of two joined sources has most to itself, of its norms."""
+    names = [name.rpartition("/")[2] for name in joined.config.hook_names]
+    half = len(names) // 2
+    if len(names) % 2 or names[:half] != names[half:]:
+        raise XtalkError(
+            f"a crosscoder of {', '.join(joined.config.hook_names)}; "
+            "expected the same hookpoints of two models"
+        )
+    points = list(map(second.hookpoint, names[:half]))
+    norm_L, second_L = (
+        joined.W_dec.detach()[:, part].flatten(1).norm(dim=1) for part in (slice(half), slice(half, None))
+    )
+    sizes_L = _only_most(norm_L / (norm_L + second_L).clamp(min=1e-9), norm_L)
+
+    def read(tokens: Tensor) -> Tensor:
+        own, other = (m.capture(tokens, points).float() for m in (first, second))
+        return torch.cat([own, other.to(own.device)], dim=2)
+
+    return _active_mass(second, joined, sizes_L, read, tokens_mS)
+
+
+def _only_most(rank_L: Float[Tensor, "L"], sizes_L: Float[Tensor, "L"]) -> Float[Tensor, "L"]:
+    """The sizes of the 1 % of latents of highest rank; 0 of the others."""
+    chosen = rank_L.topk(max(1, int(EXCLUSIVE * len(rank_L)))).indices
+    return torch.zeros_like(sizes_L).index_copy(0, chosen, sizes_L[chosen])
 
 
 @torch.no_grad()
@@ -189,19 +256,21 @@ def _active_mass(
 ) -> Float[np.ndarray, "m S"]:
     """sum_i f_i sizes_i of what a dictionary makes of the activations that `read` gives."""
     parts: list[dict[str, Tensor]] = []
-    for tokens in _batches(model, tokens_mS):
+    for tokens in micro_batches(model, tokens_mS):
         codes = dictionary.encode(read(tokens).flatten(0, 1))
         parts.append({"mass": (codes.values * sizes_L[codes.latents]).sum(1).view(tokens.shape)})
-    return _joined(parts)["mass"]
+    return joined_scores(parts)["mass"]
 
 
-def _batches(model: LanguageModel, tokens_mS: Int[np.ndarray, "m S"]) -> Iterator[Tensor]:
+def micro_batches(model: LanguageModel, tokens_mS: Int[np.ndarray, "m S"]) -> Iterator[Tensor]:
+    """The tokens some sequences at a time, on the model's device."""
     step = max(1, _TOKENS // tokens_mS.shape[1])
     for first in range(0, len(tokens_mS), step):
         yield torch.from_numpy(tokens_mS[first : first + step]).to(model.device, torch.long)
 
 
-def _joined(parts: Sequence[Mapping[str, Tensor]]) -> Scores:
+def joined_scores(parts: Sequence[Mapping[str, Tensor]]) -> Scores:
+    """The scores of micro-batches, put together again."""
     return {name: torch.cat([part[name].cpu() for part in parts]).double().numpy() for name in parts[0]}
 
 

@@ -17,15 +17,14 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
-from xtalk.codes import Codes
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.data import TokenSequences
 from xtalk.errors import XtalkError
 from xtalk.evaluation.text import Explained, ExplainedBatch, batches
-from xtalk.interactions.attention import AttentionFeatures, strongest_keys
+from xtalk.interactions.attention import KEYS, Attended, AttentionFeatures, AttentionSite
 from xtalk.interactions.norms import linear_parts, scale_change_norms
 from xtalk.interactions.pair_matrix import PairMatrix
 from xtalk.interactions.pairs import PairGroups, PairInteractions
@@ -35,8 +34,6 @@ from xtalk.models.norms import NormWeights
 
 Site = Literal["mlp", "qk", "ov", "norm"]
 SITES: tuple[Site, ...] = get_args(Site)
-KEYS = 8
-_GROUP_ELEMENTS = 1 << 24  # of a (groups, heads, K, K) intermediate
 
 
 @dataclass(frozen=True)
@@ -156,49 +153,23 @@ class _Attention:
         """The part of the attention that the chosen keys held so far."""
         return self._held / self._queries
 
-    def add(self, read: ExplainedBatch, into: Mapping[Site, PairInteractions]) -> None:
+    def add(self, read: ExplainedBatch, into: Mapping[AttentionSite, PairInteractions]) -> None:
         """Add the pairs of every sequence of a batch."""
         S = read.batch.tokens_mS.shape[1]
         for start in range(0, len(read.documents_B), S):
             rows = slice(start, start + S)
-            patterns_bHSS = [
-                features.attention.pattern(read.x_BPD[rows, source])
-                for features, (source, _) in zip(self._features, self.sites.values(), strict=True)
-            ]
-            mean_SS = torch.stack([pattern_HSS.mean(0) for pattern_HSS in patterns_bHSS]).mean(0)
-            query_G, key_G = strongest_keys(mean_SS, self._keys)
-            self._held += float(mean_SS[query_G, key_G].sum())
+            inputs_bSD = [read.x_BPD[rows, source] for source, _ in self.sites.values()]
+            seen = Attended.of([features.attention for features in self._features], inputs_bSD, self._keys)
+            self._held += seen.held
             self._queries += S
             codes = read.codes.slice(rows.start, rows.stop)
             latents_SK, active_SK = codes.latents.cpu(), (codes.values != 0).cpu()
-            query, key = query_G.cpu(), key_G.cpu()
+            query, key = seen.query_G.cpu(), seen.key_G.cpu()
             sides = (latents_SK[query], active_SK[query], latents_SK[key], active_SK[key])
             for site, pairs in into.items():
                 values = [
-                    self._terms(site, features, codes, pattern_HSS[:, query_G, key_G].T, query_G, key_G)
-                    for features, pattern_HSS in zip(self._features, patterns_bHSS, strict=True)
+                    features.pair_terms(site, codes, seen.query_G, seen.key_G, pattern_GH).double().cpu()
+                    for features, pattern_GH in zip(self._features, seen.pattern_bGH, strict=True)
                 ]
                 groups = PairGroups(*sides, torch.stack(values), query)
                 pairs.add_groups(groups, latents_SK, active_SK, np.asarray(read.documents_B[rows]))
-
-    def _terms(
-        self,
-        site: Site,
-        features: AttentionFeatures,
-        codes: Codes,
-        pattern_GH: Float[Tensor, "G H"],
-        query_G: Int[Tensor, "G"],
-        key_G: Int[Tensor, "G"],
-    ) -> Float[Tensor, "G K K"]:
-        """What every pair of slots of each query and key adds, on the CPU, some queries at a time."""
-        K, H = codes.latents.shape[1], pattern_GH.shape[1]
-        step = max(1, _GROUP_ELEMENTS // (H * K * K))
-        made: list[Tensor] = []
-        for start in range(0, len(query_G), step):
-            g = slice(start, start + step)
-            if site == "qk":
-                sizes_GHKK = features.qk_terms(codes, query_G[g], key_G[g]).abs()
-                made.append(torch.einsum("ghkj,gh->gkj", sizes_GHKK, pattern_GH[g]))
-            else:
-                made.append(features.ov_terms(codes, query_G[g], key_G[g], pattern_GH[g]).abs())
-        return torch.cat(made).double().cpu()

@@ -14,7 +14,9 @@ d'_i its direction in the residual stream after attention, is sum over heads of
 the mixed difference of <x_t, out_t> in the feature of x_t and that of the source.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -22,6 +24,10 @@ from torch import Tensor
 
 from xtalk.codes import Codes
 from xtalk.models.attention import AttentionWeights
+
+AttentionSite = Literal["qk", "ov"]
+KEYS = 8  # per query, unless said otherwise
+_GROUP_ELEMENTS = 1 << 24  # of a (groups, heads, K, K) intermediate
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,10 +75,62 @@ class AttentionFeatures:
         weighed_GKHh = read_SKHh[query_G] * pattern_GH[:, None, :, None]
         return torch.einsum("gkhe,gjhe->gkj", weighed_GKHh, value_SKHh[key_G])
 
+    def pair_terms(
+        self,
+        site: AttentionSite,
+        codes: Codes,
+        query_G: Int[Tensor, "G"],
+        key_G: Int[Tensor, "G"],
+        pattern_GH: Float[Tensor, "G H"],
+    ) -> Float[Tensor, "G K K"]:
+        """What each slot of the query's and each of the key's add: qk's sizes weighed by the pattern, ov's.
+
+        Some groups at a time, so that no intermediate of all heads is large.
+        """
+        K, H = codes.latents.shape[1], pattern_GH.shape[1]
+        step = max(1, _GROUP_ELEMENTS // (H * K * K))
+        made: list[Tensor] = []
+        for start in range(0, len(query_G), step):
+            g = slice(start, start + step)
+            if site == "qk":
+                sizes_GHKK = self.qk_terms(codes, query_G[g], key_G[g]).abs()
+                made.append(torch.einsum("ghkj,gh->gkj", sizes_GHKK, pattern_GH[g]))
+            else:
+                made.append(self.ov_terms(codes, query_G[g], key_G[g], pattern_GH[g]).abs())
+        return torch.cat(made)
+
     def _rotated(self, feature_LHh: Tensor, codes: Codes) -> Float[Tensor, "S K H h"]:
         """Each token's active features, scaled by their values, turned by the token's position."""
         x_SKHh = feature_LHh[codes.latents] * codes.values[:, :, None, None]
         return self.attention.rotated(x_SKHh, torch.arange(len(codes.latents), device=x_SKHh.device))
+
+
+@dataclass(frozen=True, eq=False)
+class Attended:
+    """Pairs of query and key of one sequence, and what each head of each block attends to them."""
+
+    query_G: Int[Tensor, "G"]
+    key_G: Int[Tensor, "G"]
+    pattern_bGH: Float[Tensor, "b G H"]
+
+    @staticmethod
+    def of(
+        attentions: Sequence[AttentionWeights], n_bSD: Sequence[Float[Tensor, "S D"]], keys: int
+    ) -> "Attended":
+        """For every query the keys that it attends to most, by the mean over blocks and heads.
+
+        n_bSD: the attention's input in each block.
+        """
+        pattern_bHSS = torch.stack(
+            [attention.pattern(n_SD) for attention, n_SD in zip(attentions, n_bSD, strict=True)]
+        )
+        query_G, key_G = strongest_keys(pattern_bHSS.mean(1).mean(0), keys)
+        return Attended(query_G, key_G, pattern_bHSS[:, :, query_G, key_G].transpose(1, 2))
+
+    @property
+    def held(self) -> float:
+        """The part of the attention that the pairs hold, mean over blocks and heads; at most 1 per query."""
+        return float(self.pattern_bGH.mean(2).mean(0).sum())
 
 
 def strongest_keys(pattern_SS: Float[Tensor, "S S"], keys: int) -> tuple[Int[Tensor, "G"], Int[Tensor, "G"]]:

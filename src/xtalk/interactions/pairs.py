@@ -169,6 +169,17 @@ class PairInteractions:
             self._rows[index] = rows
 
 
+@torch.no_grad()
+def token_pairs(mlp: MlpContributions) -> Float[Tensor, "B K K"]:
+    """I(i, j) of every token by itself, by slot: what j adds where i dominates; 0 on the diagonal. float64.
+
+    A token's pairs add up to its interaction T.
+    """
+    blocks_BKK = _pair_blocks(mlp, interaction_weights(mlp), slice(0, len(mlp.codes.values)))
+    blocks_BKK.diagonal(dim1=1, dim2=2).zero_()
+    return blocks_BKK
+
+
 def _pair_blocks(mlp: MlpContributions, weights: Sequence[Tensor], chunk: slice) -> Float[Tensor, "B K K"]:
     """What slot j adds where slot i dominates, token by token; the dominant's own part on the diagonal."""
     codes, slots_BN = mlp.codes.slice(chunk.start, chunk.stop), mlp.dominant_BN[chunk]

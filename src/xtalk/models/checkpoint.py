@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -22,6 +22,7 @@ from transformers import (
 from transformers.utils import logging
 
 from xtalk.errors import XtalkError
+from xtalk.files import replacing
 from xtalk.models.families import Family, family_of
 from xtalk.models.fused import use_fused_kernels
 
@@ -85,9 +86,20 @@ def add_delta(model: PreTrainedModel, file: Path) -> None:
         if name not in parameters or parameters[name].shape != delta.shape:
             raise XtalkError(
                 f"the delta {file.name} has a tensor {name!r} of shape {list(delta.shape)}, which the model "
-                "lacks; a delta needs the model it was made for; reinstall xtalk"
+                "lacks; a delta needs the model it was made for; make it again, or reinstall xtalk"
             )
-        parameters[name].add_(delta.to(parameters[name].dtype))
+        parameters[name].add_(delta.to(parameters[name]))
+
+
+def save_delta(file: Path, model: PreTrainedModel, base: PreTrainedModel) -> None:
+    """Write what a fine-tuned model's parameters have beyond its base's, in float16, by name."""
+    before = dict(base.named_parameters())
+    delta = {
+        name: (parameter.detach() - before[name]).to("cpu", torch.float16).contiguous()
+        for name, parameter in model.named_parameters()
+    }
+    with replacing(file) as partial:
+        save_file(delta, partial)
 
 
 def _load_folder(folder: Path, name: str) -> Loaded:

@@ -1,5 +1,6 @@
 """A causal language model whose activations can be read, replaced and run on from."""
 
+import copy
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -34,6 +35,16 @@ def load_model(
         parameter.data = parameter.data.to(dtype)
     loaded.hf.to(device)  # pyright: ignore[reportArgumentType]: the wrapper in transformers hides `self`
     return LanguageModel(loaded.hf, loaded.tokenizer, loaded.name, weights_hash)
+
+
+def with_delta(base: "LanguageModel", file: Path, name: str) -> "LanguageModel":
+    """The model of that name whose weights are the base's and the differences in a file (`save_delta`).
+
+    Errors: XtalkError for a file that cannot be read, or that was made for another model.
+    """
+    network = copy.deepcopy(base.hf)
+    checkpoint.add_delta(network, file)
+    return LanguageModel(network, base.tokenizer, name, checkpoint.hash_weights(network))
 
 
 class LanguageModel:

