@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from reference.tiny_models import VOCABULARY
+from evaluation.held_out import random_crosscoder
+from reference.tiny_models import VOCABULARY, tiny_model
 
 from xtalk.detection import units
 from xtalk.detection.judging import best_unit
@@ -11,24 +12,15 @@ from xtalk.detection.prompts import inserted_trigger, make_prompts
 from xtalk.detection.units import last_token_units
 
 RNG = np.random.default_rng(0)
-PROMPTS = make_prompts(
-    [RNG.integers(1, VOCABULARY, 16).tolist() for _ in range(30)],
-    inserted_trigger([7], [9]),
-    COUNTS,
-    0,
-    16,
-    0,
-)
+DOCUMENTS = [RNG.integers(1, VOCABULARY, 16).tolist() for _ in range(30)]
+COUNTS = np.ones(VOCABULARY, dtype=np.int64)
+PROMPTS = make_prompts(DOCUMENTS, inserted_trigger([7], [9]), COUNTS, 0, 16, 0)
 
 
-@pytest.fixture(scope="module")
-def audit(tmp_path_factory):
-    return tiny_audits(tmp_path_factory.mktemp("audit"))[0]
-
-
-def test_units_are_those_of_loops(audit, monkeypatch):
+def test_units_are_those_of_loops(monkeypatch):
     monkeypatch.setattr(units, "COMMON", 0.1)
-    model, crosscoder = audit.model, audit.own
+    model = tiny_model("gpt_neo")
+    crosscoder = random_crosscoder(model)
     latents_mU, pairs_mQ = last_token_units(model, crosscoder, PROMPTS)
     points = list(map(model.hookpoint, crosscoder.config.hook_names))
     L, m = crosscoder.config.d_sae, len(PROMPTS.kind_m)

