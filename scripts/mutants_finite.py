@@ -1,4 +1,4 @@
-"""Mutants of what checks theorems about data and regions, each with its test that must fail; see mutants.py."""
+"""Mutants of what checks theorems about data and regions, each with its test; see mutants.py."""
 
 CLOPPER = "population_accuracy_is_clopper_and_pearsons"
 BESIDE = "residuals_beside_features_are_charged_what_they_can_cost"
