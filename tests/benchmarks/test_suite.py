@@ -6,7 +6,7 @@ import math
 import pytest
 from typer.testing import CliRunner
 
-from xtalk.benchmarks import paired
+from xtalk.benchmarks import paired, suite
 from xtalk.benchmarks.suite import BENCHMARKS
 from xtalk.cli import app
 
@@ -14,6 +14,8 @@ from xtalk.cli import app
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_variants_run_and_compute_the_same(name: str):
     benchmark = BENCHMARKS[name]
+    if not benchmark.runs_here:
+        pytest.skip(f"needs {benchmark.needs}")
     module = benchmark.load()
     found = {v: module.measure(v, small=True, **benchmark.size) for v in module.VARIANTS}
     ours, theirs, _ = module.VARIANTS
@@ -74,3 +76,10 @@ def test_a_child_that_fails_is_named(capfd):
     with pytest.raises(paired.XtalkError, match="the variant none ended with code 1"):
         paired._child("penalty.paper", "none", ["--small"])
     assert "KeyError" in capfd.readouterr().err
+
+
+def test_a_benchmark_of_a_package_that_is_missing_is_refused(monkeypatch):
+    monkeypatch.setattr(suite, "distributions", lambda name: iter(()))
+    found = CliRunner().invoke(app, ["bench", "step.peer", "--small"])
+    assert found.exit_code == 2
+    assert "step.peer needs the package eai-sparsify" in found.stderr

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from xtalk.benchmarks.paired import Variants, work
-from xtalk.crosscoder.config import CrosscoderConfig
+from xtalk.crosscoder.config import Architecture, CrosscoderConfig
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.training.config import TrainingConfig
 from xtalk.training.objective import Objective
@@ -31,11 +31,14 @@ class Inputs:
     x_BPD: Tensor
 
 
-def draw(B: int, P: int, D: int, L: int, K: int, fused: bool) -> Inputs:
+def draw(
+    B: int, P: int, D: int, L: int, K: int, fused: bool, architecture: Architecture = "batchtopk"
+) -> Inputs:
     """Random inputs, the same in each process."""
     generator = torch.Generator().manual_seed(0)
     names = tuple(f"blocks.{p}.resid_pre" for p in range(P))
-    crosscoder = Crosscoder(CrosscoderConfig(d_in=D, d_sae=L, k=K, hook_names=names))
+    config = CrosscoderConfig(d_in=D, d_sae=L, k=K, hook_names=names, architecture=architecture)
+    crosscoder = Crosscoder(config)
     crosscoder.initialise(torch.zeros(P, D), torch.randn(L, P, D, generator=generator))
     parameters = [parameter for parameter in crosscoder.parameters() if parameter.requires_grad]
     optimiser = torch.optim.Adam(parameters, lr=0.0, fused=fused or None)

@@ -19,7 +19,8 @@ def bench(
 ) -> None:
     """Time the hot paths against the obvious ways to do the same, in paired runs, on this machine.
 
-    Names: penalty.paper, penalty.b2048, step.paper, step.wide, pairs, harvest. The whole takes a quarter
+    Names: penalty.paper, penalty.b2048, step.paper, step.wide, pairs, pairs.wide, harvest; step.peer, where
+    eai-sparsify is installed. The whole takes a quarter
     of an hour and 12 GB; leave the machine alone meanwhile.
 
     Example: `xtalk bench penalty.paper --json`
