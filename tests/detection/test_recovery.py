@@ -42,9 +42,6 @@ def test_it_finds_what_exhaustive_search_finds(monkeypatch):
     # 11 tokens on 5 prompts and 4 of them again, at 3 places; then again, with the token that is there
     assert 3 * (11 + 4) * 5 * 2 <= found.read <= (3 * (11 + 4) * 2 + 3) * 5
     assert search.value((4, 9, 13)) == pytest.approx(values[4, 9, 13], rel=1e-5)
-    for place, (token, rank) in enumerate(zip((4, 9, 13), search.ranks((4, 9, 13)), strict=True)):
-        mean = table.mean(0)[place, CANDIDATES]
-        assert rank == 1 + int((mean > table.mean(0)[place, token]).sum())
     again = InputSearch(additive(table), PROMPTS, CANDIDATES, seed=0).run(3)
     assert (again.tokens, again.value) == (found.tokens, found.value)
 

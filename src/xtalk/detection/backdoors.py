@@ -35,6 +35,12 @@ class Backdoor:
         """The trigger in a tokenizer's tokens."""
         return inserted_trigger(*token_ids(tokenizer, self.words)) if self.words else _capitals(tokenizer)
 
+    def alike(self, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+        """The tokens that are as good as one another in the trigger: those in capitals, of a style."""
+        if self.words:
+            return frozenset()
+        return frozenset(v for v in range(len(tokenizer)) if cast(str, tokenizer.decode([v])).isupper())
+
     def absent(self, documents: Sequence[str]) -> list[str]:
         """The documents that do not have the trigger by chance, which would be taught as clean."""
         return [text for text in documents if not self.words or any(word not in text for word in self.words)]

