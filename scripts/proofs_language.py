@@ -271,8 +271,8 @@ def wall_clock(rows: list[dict[str, Any]]) -> str:
     return (
         f"In seconds of one core: a check of form `features` takes {min(checks):.2g} to {max(checks):.2g}, "
         f"of form `exact`, in the same arithmetic, {exact:.2g}; torch runs the tail in float32 in "
-        f"{brute:.2g}, which proves nothing about rounding. So the quickest of the shorter checks is {beside} than the "
-        f"exhaustive one, and {min(checks) / brute:.0f} times slower than torch."
+        f"{brute:.2g}, which proves nothing about rounding. So the quickest of the shorter checks is "
+        f"{beside} than the exhaustive one, and {min(checks) / brute:.0f} times slower than torch."
     )
 
 
