@@ -12,6 +12,7 @@ demo: $(VENV)/.installed
 test: lint
 	$(BIN)/python -m pytest
 	$(BIN)/python scripts/mutants.py
+	$(BIN)/python scripts/checker_size.py --check
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check

@@ -34,6 +34,8 @@ ACTIVATIONS = [
     ("arb(0) if x > 0 or x < 0 else None", "arb(0)", "relu_at_its_kink"),
     (".erf() + 1) * arb(0.5)", ".erf() + 1) * arb(0.25)", "values_and_slopes"),
     ("arb(44715) / 1000000", "arb(44714) / 1000000", "values_and_slopes"),
+    ("(arb(2) / arb.pi()).sqrt()", "arb(2) / arb.pi()", "values_and_slopes"),
+    ("ctx.workprec(PRECISION):\n    ROOT", "ctx.workprec(20):\n    ROOT", "values_and_slopes"),
     ("((u * -2).exp() + 1)", "((u * 2).exp() + 1)", "values_and_slopes"),
     ("tail + 1])", "tail])", "tails"),
     (
@@ -72,8 +74,10 @@ ACTIVATIONS = [
         "ranges_beside_the_edge_of_a_piece",
     ),
     ("if piece is None:", "if piece is None and end > 0:", "what_is_not_finite_is_refused"),
+    ("if bend is None:", "if bend is None and over > 0:", "kinks_are_refused"),
 ]
 WORK = [
+    ("return root(dot(row, row))", "return dot(row, row)", "crosstalk_of_several_neurons_adds_up"),
     ("(ball.lower() * _unit(bits))", "(ball.mid() * _unit(bits))", "floors_are_below_the_ball"),
     ("(ball.lower() * _unit(bits))", "(ball.upper() * _unit(bits))", "floors_are_below_the_ball"),
     (".lower().floor()", ".lower().ceil()", "floors_are_below_the_ball"),

@@ -29,7 +29,7 @@ T2 = [
     ("x = [a - f * (self.unit * strength)", "x = [a + f * (self.unit * strength)", INSIDE),
     ("(low + high) / 2", "low", HUNTED),
     ("(high - low) / 2", "(high - low) / 4", HUNTED),
-    ("reach = [self.radius * root(dot(row, row)) for", "reach = [0 * root(dot(row, row)) for", CHARGED),
+    ("reach = [self.radius * magnitude(row) for", "reach = [0 * norm(row) for", CHARGED),
     ("r + abs(move) for", "r for", CHARGED),
     ("arb(0, 1) * width) * width**2 / 2).union(arb(0))", "arb(0, 1) * width) * width**2 / 4)", CHARGED),
     (" * width**2 / 2).union(arb(0))", " * width**2 / 2)", HUNTED),
@@ -39,7 +39,7 @@ T2 = [
         "bends_are_those_within_reach",
     ),
     ("margin - self._swing", "margin + 0 * self._swing", HUNTED),
-    ("return self.radius * root(dot(direction, direction)) +", "return", HUNTED),
+    ("return self.radius * magnitude(direction) +", "return", HUNTED),
     ("(abs(dot(direction, span)) for span in spans)", "()", HUNTED),
     ("or row[1] < 0\n", "\n", "regions_of_negative_radius_are_refused"),
     ("all(low <= high for low, high in ends)", "all(True for low, high in ends)", "empty_boxes_are_refused"),
@@ -95,7 +95,6 @@ FINITE = [
     ("[row[label] - weight for", "[weight - row[label] for", POINT),
     ("[a - b for a, b in zip(linear[label]", "[b - a for a, b in zip(linear[label]", BOUNDED),
     ("if unembed.ncols() < 2:", "if unembed.ncols() < 1:", "a_single_class_is_refused"),
-    ("if bend is None:", "if bend is None and over > 0:", "kinks_are_refused"),
 ]
 CHARTS = [
     ("(1 + (a < b)) * v * w", "v * w", "pairs_of_coordinates_are_tabled"),
@@ -110,8 +109,8 @@ CHARTS = [
         "bad_labels_of_charts_are_refused",
     ),
     (
-        "radius * root(dot(column, column))",
-        "0 * root(dot(column, column))",
+        "radius * magnitude(column)",
+        "0 * magnitude(column)",
         "bends_are_those_of_the_whole_ball",
     ),
     (

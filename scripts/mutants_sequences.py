@@ -39,6 +39,30 @@ COUNTING = [
     ("for _ in range(slot.copies):", "for _ in range(1):", "counts_on_the_edge"),
     ("range(max(needed, 0), len(ways))", "range(max(needed - 1, 0), len(ways))", "counts_on_the_edge"),
     ("if needed > WIDEST:", "if needed > 2 * WIDEST:", "scores_of_too_wide_a_range_are_refused"),
+    ("slot.copies * smallest(s) for", "slot.copies * s[-1] for", "no_more_is_proven_than_is_true"),
+    ("slot.copies * smallest(s) for", "smallest(s) for", "ties_between_sums_of_scores"),
+    ("        > 0\n", "        >= 0\n", "ties_between_sums_of_scores"),
+    (
+        "certified -= cell.fillings - wins",
+        "certified = wins",
+        "fillings_are_counted_with_scores_rounded_down",
+    ),
+    (
+        "[floor(score, bits) for score",
+        "[floor(score, bits) + 1 for score",
+        "fillings_are_counted_with_scores_rounded_down",
+    ),
+    (
+        "needed - floor(bound.base, bits)",
+        "needed - floor(bound.base, bits) - 1",
+        "fillings_are_counted_with_scores_rounded_down",
+    ),
+    (
+        "score + bound.base / positions for",
+        "score + bound.base / (2 * positions) for",
+        "fillings_are_counted_with_scores_rounded_down",
+    ),
+    ("map(smallest, zip(*of_slot", "map(max, zip(*of_slot", "fillings_are_counted_with_scores_rounded_down"),
 ]
 TASKS = [
     ("arrangements * comb(self.n, copies)", "arrangements", "cells_partition_the_space"),
@@ -100,30 +124,6 @@ T3 = [
     ("if moves) <= 1:", "if moves) <= 2:", "neurons_lie_between_the_ends"),
     ("total = sum((w * slot.copies for", "total = sum((w for", "neurons_lie_between_the_ends"),
     ("(slot.centre * slot.copies for slot", "(slot.centre for slot", "neurons_lie_between_the_ends"),
-    ("slot.copies * smallest(s) for", "slot.copies * s[-1] for", "no_more_is_proven_than_is_true"),
-    ("slot.copies * smallest(s) for", "smallest(s) for", "ties_between_sums_of_scores"),
-    ("        > 0\n", "        >= 0\n", "ties_between_sums_of_scores"),
-    (
-        "certified -= cell.fillings - wins",
-        "certified = wins",
-        "fillings_are_counted_with_scores_rounded_down",
-    ),
-    (
-        "[floor(score, bits) for score",
-        "[floor(score, bits) + 1 for score",
-        "fillings_are_counted_with_scores_rounded_down",
-    ),
-    (
-        "needed - floor(bound.base, bits)",
-        "needed - floor(bound.base, bits) - 1",
-        "fillings_are_counted_with_scores_rounded_down",
-    ),
-    (
-        "score + bound.base / positions for",
-        "score + bound.base / (2 * positions) for",
-        "fillings_are_counted_with_scores_rounded_down",
-    ),
-    ("map(smallest, zip(*of_slot", "map(max, zip(*of_slot", "fillings_are_counted_with_scores_rounded_down"),
     (
         "bounds.append(Bound(wrong, base, scores))",
         "bounds = [Bound(wrong, base, scores)]",

@@ -11,11 +11,9 @@ import json
 import re
 import time
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any, Literal
 
-from page import PAGE, put
-from scipy.stats import t as student
+from page import PAGE, mean_interval, put
 
 from xtalk.files import write_text
 from xtalk.proofs.product_certificate import Detail
@@ -111,7 +109,8 @@ def results(studies: dict[str, list[dict[str, Any]]]) -> str:
     """The table of all studies at their shortest certificates."""
     head = (
         "| network | n | inputs | tokens / features / columns | detail | certified | true | "
-        "without the MLP | best constant | multiply-adds | brute force | ratio | break-even inputs | check |"
+        "without the MLP | best constant | multiply-adds | brute force | times fewer | break-even inputs "
+        "| check |"
     )
     lines = [head, "|---" * 14 + "|"]
     for name, rows in studies.items():
@@ -171,10 +170,10 @@ def seeds(studies: dict[str, list[dict[str, Any]]]) -> str:
         for detail in details:
             rows = [row for seed in names for row in studies[seed] if row["detail"] == detail]
             bounds, macs = [row["bound"] for row in rows], [row["macs"] for row in rows]
-            half = student.ppf(0.975, len(rows) - 1) * stdev(bounds) / len(rows) ** 0.5
+            middle, half = mean_interval(bounds)
             lines.append(
                 f"| {name} | {detail} | {', '.join(f'{bound:.5f}' for bound in bounds)} | "
-                f"**{mean(bounds):.4f}** ± {half:.4f} | {min(row['true']['value'] for row in rows):.5f} | "
+                f"**{middle:.4f}** ± {half:.4f} | {min(row['true']['value'] for row in rows):.5f} | "
                 f"{min(macs):.2g} to {max(macs):.2g} |"
             )
     return "\n".join(lines)

@@ -1,192 +1,98 @@
 """Time every certificate's check against brute force, vectorised and in float32, on one core.
 
-    python scripts/proofs_speed.py --proofs runs/proofs --finite runs/proofs-finite
+    python scripts/proofs_speed.py
 
-Reads what scripts/proofs.py and scripts/proofs_finite.py made, and writes the table "speed" of the page.
-Times are CPU seconds of one thread. Brute force multiplies weights out, shares the sum of all tokens but the
-last, and works on batches of the size that was fastest; where it would take more than LONG seconds, its rate
-on a part of the space is extrapolated by the number of inputs.
+Reads what scripts/proofs.py, proofs_finite.py and proofs_language.py made, in runs/proofs and so on if not
+told otherwise, and writes the tables "speed" of the page, each if its folder is there. Times are CPU seconds
+of one thread. Brute force is that of xtalk.proofs.brute_force, which `xtalk prove` times too, but estimated
+only where it would take more than LONG seconds. Of language models both times are those that the folder has,
+taken when its certificates were made.
 """
 
 import argparse
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from page import PAGE, put
+from page import PAGE, put, timed_check
 from proofs import STUDIES, folder_of
 from proofs_finite import FORMS, NETWORKS
+from proofs_language import TOKENS
 from torch import Tensor
 
-import xtalk_check
 from xtalk.files import write_text
-from xtalk.models.activation_functions import GELU, GELU_TANH, RELU
+from xtalk.proofs.brute_force import Timing, least_seconds, time_sequences
+from xtalk.proofs.finite_network import FiniteNetwork, FiniteSizes, answers
 from xtalk.proofs.product_tasks import ProductTask
+from xtalk.proofs.sum_network import NetworkSizes, SumNetwork
 from xtalk_check.reading import parse_weights
 
-FUNCTIONS = {"relu": RELU, "gelu": GELU, "gelu_tanh": GELU_TANH}
-SIZES = (1 << 12, 1 << 14, 1 << 16)
-LONG, SAMPLE = 60.0, 3.0  # seconds
-Piece = tuple[Tensor, Tensor]  # prefixes (P, n-1), last tokens (R): every pair is an input
+LONG = 60.0  # seconds
+HEAD = (
+    "| certificate | inputs, up to order | times fewer multiply-adds | check | brute force in float32 | "
+    "times faster |\n" + "|---" * 6 + "|"
+)
 
 
-def cpu_seconds(work: Callable[[], Any]) -> tuple[float, Any]:
-    began = time.process_time()
-    made = work()
-    return time.process_time() - began, made
+def files_of(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a certificate's specification asks, and its weights."""
+    found = parse_weights((folder / f"{name}.weights").read_bytes()).tensors
+    tensors = {name: torch.tensor(list(tensor.values)).view(tensor.shape) for name, tensor in found.items()}
+    return json.loads((folder / f"{name}.spec.json").read_text())["task"], tensors
 
 
-def pieces(task: ProductTask, size: int) -> Iterator[Piece]:
-    """Every input once, up to order where none matters, as prefixes beside ranges of last tokens."""
-    V, n, keys = task.vocabulary, task.n, task.n - 1
-    if task.name == "lookup":
-        groups = [
-            torch.arange(keys + k * task.values_per_key, keys + (k + 1) * task.values_per_key)
-            for k in range(keys)
-        ]
-        prefixes = torch.cartesian_prod(torch.arange(keys), *groups[:-1])
-        yield from ((part, groups[-1]) for part in prefixes.split(max(1, size // len(groups[-1]))))
-        return
-    for last in range(V):
-        prefixes = torch.combinations(torch.arange(last + 1), n - 2, with_replacement=True).view(-1, n - 2)
-        prefixes = torch.cat([prefixes, torch.full((len(prefixes), 1), last)], 1)
-        lasts = torch.arange(last, V)
-        yield from ((part, lasts) for part in prefixes.split(max(1, size // len(lasts))))
-
-
-def majorities(task: ProductTask) -> Iterator[Piece]:
-    """Majority of 3: two tokens of a class and a third from another, or three of the class."""
-    classes = torch.tensor(task.classes)
-    for answer in range(task.answers):
-        own, others = (classes == answer).nonzero()[:, 0], (classes != answer).nonzero()[:, 0]
-        yield torch.combinations(own, 2, with_replacement=True), others
-        for place, second in enumerate(own):
-            yield torch.stack([own[: place + 1], second.expand(place + 1)], 1), own[place:]
-
-
-class BruteForce:
-    """A sum network with all products of weights multiplied out."""
-
-    def __init__(self, task: ProductTask, spec: dict[str, Any], weights: bytes) -> None:
-        self.task, found = task, parse_weights(weights).tensors
-        t = {name: torch.tensor(list(tensor.values)).view(tensor.shape) for name, tensor in found.items()}
-        self.phi = FUNCTIONS[spec["task"]["activation"]]
-        self.hidden_VN, self.out_NC = t["embed"] @ t["w_in"], t["w_out"] @ t["unembed"]
-        self.direct_VC = t["embed"] @ t["unembed"] if spec["task"]["residual"] else None
-        self.b_in, self.b_out = t["b_in"], t["b_out"] @ t["unembed"] + t["b_unembed"]
-        self.classes = torch.tensor(task.classes)
-
-    def right(self, prefixes: Tensor, lasts: Tensor) -> tuple[int, int]:
-        """How many of the inputs are answered right, and how many there are."""
-        h = (self.b_in + self.hidden_VN[prefixes].sum(1))[:, None] + self.hidden_VN[lasts]
-        logits = torch.addmm(self.b_out, self.phi(h).view(-1, h.shape[2]), self.out_NC)
-        if self.direct_VC is not None:
-            direct = self.direct_VC[prefixes].sum(1)[:, None] + self.direct_VC[lasts]
-            logits += direct.view(logits.shape)
-        answers = self.answers(prefixes, lasts)
-        return int((logits.argmax(1) == answers.reshape(-1)).sum()), answers.numel()
-
-    def answers(self, prefixes: Tensor, lasts: Tensor) -> Tensor:
-        before, last = self.classes[prefixes], self.classes[lasts]
-        if self.task.name == "max":
-            return torch.maximum(before.amax(1)[:, None], last)
-        if self.task.name == "min":
-            return torch.minimum(before.amin(1)[:, None], last)
-        if self.task.name == "modular_addition":
-            return (before.sum(1)[:, None] + last) % self.task.answers
-        if self.task.name == "majority":
-            return before[:, :1].expand(-1, len(last))
-        every = torch.cat(
-            [before[:, None].expand(-1, len(last), -1), last.expand(len(before), -1)[..., None]], 2
-        )
-        return every.gather(2, 1 + prefixes[:, None, :1].expand(-1, len(last), 1))[..., 0]
-
-    def timed(self) -> tuple[float, int, bool]:
-        """Seconds for the whole space, inputs counted, and whether that was measured."""
-
-        def parts(size: int) -> Iterator[Piece]:
-            return majorities(self.task) if self.task.name == "majority" else pieces(self.task, size)
-
-        def run(size: int, limit: float) -> tuple[float, int, bool]:
-            began, counted = time.process_time(), 0
-            for piece in parts(size):
-                counted += self.right(*piece)[1]
-                if time.process_time() - began > limit:
-                    return time.process_time() - began, counted, False
-            return time.process_time() - began, counted, True
-
-        best = min(SIZES, key=lambda size: (lambda s, c, _: s / c)(*run(size, SAMPLE)))
-        seconds, counted, whole = run(best, SAMPLE)
-        if not whole and seconds * self.task.distinct / counted < LONG:
-            seconds, counted, whole = run(best, LONG * 2)
-        if whole and counted != self.task.distinct:
-            raise SystemExit(f"{self.task.name}: brute force went through {counted} of {self.task.distinct}")
-        return seconds * self.task.distinct / counted, counted, whole
-
-
-def timed_check(folder: Path, name: str) -> tuple[float, xtalk_check.Verdict, dict[str, Any], bytes]:
-    """The least of up to three checks: CPU seconds, the verdict, specification and weights."""
-    files = [(folder / f"{name}{end}").read_bytes() for end in (".json", ".spec.json", ".weights")]
-    seconds, verdict = cpu_seconds(lambda: xtalk_check.check(*files))
-    for _ in range(2 if seconds < 5 else 0):
-        seconds = min(seconds, cpu_seconds(lambda: xtalk_check.check(*files))[0])
-    if verdict.verdict != "accepted":
-        raise SystemExit(f"{folder / name}: {verdict.reason}")
-    return seconds, verdict, json.loads(files[1]), files[2]
-
-
-def product_lines(folder: Path) -> Iterator[str]:
+def product_lines(out: Path) -> Iterator[str]:
+    generator = torch.Generator()
     for name in STUDIES:
         if "seed" in name:
             continue
-        rows = json.loads((folder_of(name, folder) / "rows.json").read_text())
-        brute: tuple[float, int, bool] | None = None
-        for number, row in enumerate(rows):
-            seconds, verdict, spec, weights = timed_check(folder_of(name, folder), f"certificate-{number}")
-            asked = spec["task"]
-            task = ProductTask(asked["name"], asked["n"], tuple(asked["classes"]), asked["answers"])
-            brute = brute or BruteForce(task, spec, weights).timed()
+        folder = folder_of(name, out)
+        asked, tensors = files_of(folder, "certificate-0")
+        task = ProductTask(asked["name"], asked["n"], tuple(asked["classes"]), asked["answers"])
+        (_, D), N = tensors["embed"].shape, len(tensors["b_in"])
+        sizes = NetworkSizes(task.vocabulary, task.answers, D, N, asked["activation"], asked["residual"])
+        network = SumNetwork(sizes, generator)
+        network.load_state_dict(tensors)
+        brute = time_sequences(network, task, LONG)
+        for number, row in enumerate(json.loads((folder / "rows.json").read_text())):
+            seconds, verdict = timed_check(folder, f"certificate-{number}")
             shorter = row["brute_force_macs"] / verdict.length.multiply_adds
-            yield line(f"{name}, {row['detail']}", task.distinct, seconds, brute[0], brute[2], shorter)
+            yield line(f"{name}, {row['detail']}", task.distinct, seconds, brute, shorter)
 
 
-@torch.no_grad()
-def finite_lines(folder: Path) -> Iterator[str]:
-    for network in NETWORKS:
+def finite_lines(out: Path) -> Iterator[str]:
+    for name in NETWORKS:
         exact = None
         for form in FORMS:
-            seconds, verdict, spec, weights = timed_check(
-                folder / network, form.replace(", ", "-").replace(" ", "-")
-            )
-            found = parse_weights(weights).tensors
-            t = {name: torch.tensor(list(tensor.values)).view(tensor.shape) for name, tensor in found.items()}
-            labels = torch.tensor(spec["task"]["labels"])
-
-            def forward(t: dict[str, Tensor] = t, labels: Tensor = labels) -> int:
-                x = t["data.inputs"] @ t["embed"] + t["b_embed"]
-                y = GELU_TANH(x @ t["w_in"] + t["b_in"]) @ t["w_out"] + t["b_out"] + x
-                return int(((y @ t["unembed"] + t["b_unembed"]).argmax(1) == labels).sum())
-
-            brute = min(cpu_seconds(lambda: [forward() for _ in range(20)])[0] for _ in range(3)) / 20
+            file = form.replace(", ", "-").replace(" ", "-")
+            seconds, verdict = timed_check(out / name, file)
+            asked, tensors = files_of(out / name, file)
+            inputs, labels = tensors.pop("data.inputs"), asked["labels"]
+            sizes = FiniteSizes(inputs.shape[1], len(tensors["b_unembed"]), *tensors["w_in"].shape)
+            network = FiniteNetwork(sizes, torch.Generator())
+            network.load_state_dict(tensors)
+            brute = least_seconds(lambda network=network, inputs=inputs: answers(network, inputs))
             exact = exact or verdict.length.multiply_adds
-            yield line(
-                f"digits, {network}, {form}",
-                len(labels),
-                seconds,
-                brute,
-                True,
-                exact / verdict.length.multiply_adds,
-            )
+            shorter = exact / verdict.length.multiply_adds
+            yield line(f"digits, {name}, {form}", len(labels), seconds, brute, shorter)
 
 
-def line(what: str, inputs: int, check: float, brute: float, measured: bool, shorter: float) -> str:
-    how = "measured" if measured else "extrapolated"
+def language_lines(out: Path) -> Iterator[str]:
+    rows = [json.loads(path.read_text()) for path in sorted(out.glob("*.figures.json"))]
+    exact = next(row["macs"] for row in rows if not row["features"])
+    for row in rows:
+        brute = Timing(row["brute_force_seconds"], estimated=False)
+        yield line(row["name"], TOKENS, row["check_seconds"], brute, exact / row["macs"])
+
+
+def line(what: str, inputs: int, check: float, brute: Timing, shorter: float) -> str:
+    faster = brute.seconds / check
     return (
-        f"| {what} | {inputs:.3g} | {shorter:.3g} | {check:.2g} s | {brute:.2g} s, {how} | "
-        f"**{brute / check:.2g}** |"
+        f"| {what} | {inputs:.3g} | {shorter:.3g}{', longer' if shorter < 1 else ''} | {check:.2g} s | "
+        f"{brute.seconds:.2g} s, {'estimated' if brute.estimated else 'measured'} | "
+        f"**{faster:.2g}**{', slower' if faster < 1 else ''} |"
     )
 
 
@@ -196,18 +102,20 @@ def main() -> None:
     )
     parser.add_argument("--proofs", type=Path, default=Path("runs/proofs"))
     parser.add_argument("--finite", type=Path, default=Path("runs/proofs-finite"))
+    parser.add_argument("--language", type=Path, default=Path("runs/proofs-language"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    lines = [
-        "| certificate | inputs, up to order | times fewer multiply-adds | check | brute force in float32 | "
-        "times faster |",
-        "|---" * 6 + "|",
-    ]
-    for made in (product_lines(options.proofs), finite_lines(options.finite)):
-        for text in made:
-            print(text, flush=True)
-            lines.append(text)
-    write_text(PAGE, put(PAGE.read_text(), "speed", "\n".join(lines)))
+    for marker, lines, folder in (
+        ("speed", product_lines, options.proofs),
+        ("speed-digits", finite_lines, options.finite),
+        ("speed-language", language_lines, options.language),
+    ):
+        if folder.exists():
+            table = [HEAD]
+            for text in lines(folder):
+                print(text, flush=True)
+                table.append(text)
+            write_text(PAGE, put(PAGE.read_text(), marker, "\n".join(table)))
 
 
 if __name__ == "__main__":

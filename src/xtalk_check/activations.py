@@ -17,6 +17,9 @@ REACH = 10  # pieces cover [-REACH, REACH]
 TERMS = 7  # of the Taylor polynomial on a piece; the last coefficient is enclosed over the whole piece
 
 CELL = arb(0, arb(1) / (2 * PIECES))  # a piece, around its centre
+EVERYWHERE = arb(0, 1 << 100)
+with ctx.workprec(PRECISION):
+    ROOT, TANH_SCALE, TANH_CUBE = arb(0.5).sqrt(), (arb(2) / arb.pi()).sqrt(), arb(44715) / 1000000
 
 Number = TypeVar("Number", arb, arb_series)
 Activation: TypeAlias = "Relu | Gelu"
@@ -70,7 +73,7 @@ class Gelu:
 
     def value(self, x: Number) -> Number:
         """The activation of a ball or of a power series."""
-        return x * ((x * arb(0.5).sqrt()).erf() + 1) * arb(0.5)
+        return x * ((x * ROOT).erf() + 1) * arb(0.5)
 
     def slope(self, x: arb) -> arb:
         """phi'(x): by a power series, which a ball no wider than a piece keeps finite, else by the ranges."""
@@ -99,8 +102,16 @@ class GeluTanh(Gelu):
 
     def value(self, x: Number) -> Number:
         """The activation of a ball or of a power series."""
-        u = (x + x * x * x * (arb(44715) / 1000000)) * (arb(2) / arb.pi()).sqrt()
+        u = (x + x * x * x * TANH_CUBE) * TANH_SCALE
         return x / ((u * -2).exp() + 1)
+
+
+def curvature(phi: Activation, over: arb) -> arb:
+    """The range of phi'' over a ball; refuses an activation function with a kink."""
+    bend = phi.ranges(over).curvature
+    if bend is None:
+        raise Rejected("the theorems about data need an activation function without kinks")
+    return bend
 
 
 def _evaluate(coefficients: list[arb], offset: arb) -> arb:

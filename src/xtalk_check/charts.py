@@ -9,10 +9,11 @@ from itertools import combinations_with_replacement
 
 from flint import arb, arb_mat
 
+from xtalk_check.activations import curvature
 from xtalk_check.errors import Rejected
-from xtalk_check.finite import LIMIT, Network, curvature
+from xtalk_check.finite import LIMIT, Network
 from xtalk_check.reading import Fields
-from xtalk_check.work import Row, Work, dot, root, rows
+from xtalk_check.work import Row, Work, dot, magnitude, rows
 
 LAYERS = 16
 
@@ -68,7 +69,7 @@ class Chart:
         values, slopes = work.evaluate(phi.value, h), work.evaluate(phi.slope, h)
         margins, gradients = network.tangent(label, point, values, slopes, work)
         bends = [
-            bend(network, centre, radius * root(dot(column, column)), work)
+            bend(network, centre, radius * magnitude(column), work)
             for centre, column in zip(h, rows(network.w_in.transpose()), strict=True)
         ]
         wrong = [answer for answer in range(len(margins)) if answer != label]

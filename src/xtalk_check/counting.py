@@ -1,14 +1,70 @@
-"""Counting sequences by the sum of their tokens' scores, in exact integers."""
+"""From bounds on margins to a count of sequences, by the sums of their tokens' scores, in exact integers."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from flint import fmpz_poly
+from flint import arb, fmpz_poly
 
 from xtalk_check.errors import Rejected
-from xtalk_check.work import Work
+from xtalk_check.tasks import Cell
+from xtalk_check.winning import Winning
+from xtalk_check.work import Work, floor, smallest
 
 WIDEST = 1 << 16  # of a sum of scores
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The margin over a wrong answer, less the slack: at least base + a score for each position's column.
+
+    `scores` has a list for each slot. The lower ends of the balls count.
+    """
+
+    wrong: int
+    base: arb
+    scores: list[list[arb]]
+
+
+def doubtful(cell: Cell, bounds: Iterable[Bound]) -> list[Bound]:
+    """The wrong answers over which not even the worst filling of a cell certainly wins."""
+    return [
+        bound
+        for bound in bounds
+        if not sum(
+            (slot.copies * smallest(s) for slot, s in zip(cell.slots, bound.scores, strict=True)), bound.base
+        )
+        > 0
+    ]
+
+
+def certified_fillings(cell: Cell, bounds: list[Bound], winning: Winning, bits: int, work: Work) -> int:
+    """A lower bound on the number of fillings of a cell that are answered right.
+
+    Precondition: over other answers than those of `bounds`, every filling wins. Either the failures against
+    each are added up, or the fillings are counted that win by the tokens' least scores against all; with
+    scores in units of 2^-bits. Proof: docs/proofs.md, lemma "counting".
+    """
+
+    def scored(scores: Iterable[Iterable[arb]]) -> list[Scored]:
+        return [
+            Scored([floor(score, bits) for score in of_slot], slot.tokens, slot.copies)
+            for slot, of_slot in zip(cell.slots, scores, strict=True)
+        ]
+
+    least = [winning.least(cell.answer, bound.wrong) for bound in bounds]
+    certified = cell.fillings
+    for bound, needed in zip(bounds, least, strict=True):
+        wins = successes(scored(bound.scores), needed - floor(bound.base, bits), work)
+        certified -= cell.fillings - wins
+    if len(bounds) < 2:
+        return certified
+    positions = sum(slot.copies for slot in cell.slots)
+    spread = [
+        [[score + bound.base / positions for score in of_slot] for of_slot in bound.scores]
+        for bound in bounds
+    ]
+    shared = (map(smallest, zip(*of_slot, strict=True)) for of_slot in zip(*spread, strict=True))
+    return max(certified, successes(scored(shared), max(least), work))
 
 
 @dataclass(frozen=True)

@@ -100,11 +100,3 @@ def read_features(advice: Fields, size: int) -> tuple[arb, Row, list[Row]]:
     unit = arb(2) ** -advice.integer("bits", 0, 40)
     base = [unit * entry for entry in advice.integers("base", -LIMIT, LIMIT, size)]
     return unit, base, [[unit * f for f in row] for row in advice.table("features", -LIMIT, LIMIT, size)]
-
-
-def curvature(phi: Activation, over: arb) -> arb:
-    """The range of phi'' over a ball; refuses an activation function with a kink."""
-    bend = phi.ranges(over).curvature
-    if bend is None:
-        raise Rejected("the theorems about data need an activation function without kinks")
-    return bend

@@ -10,15 +10,14 @@ from dataclasses import dataclass
 
 from flint import arb, arb_mat
 
+from xtalk_check.activations import EVERYWHERE, curvature
 from xtalk_check.charts import from_charts
 from xtalk_check.errors import Rejected
-from xtalk_check.finite import LIMIT, Network, curvature, read_features
+from xtalk_check.finite import LIMIT, Network, read_features
 from xtalk_check.population import claimed_population
 from xtalk_check.reading import Fields, Weights
 from xtalk_check.winning import settle
 from xtalk_check.work import Row, Work, dot, repeated, root, rows, scaled, smallest
-
-EVERYWHERE = arb(0, 1 << 100)
 
 
 def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: Work) -> dict[str, int]:

@@ -16,17 +16,14 @@ from itertools import pairwise
 
 from flint import arb, arb_mat
 
-from xtalk_check.activations import Activation, activation
+from xtalk_check.activations import EVERYWHERE, Activation, activation, curvature
 from xtalk_check.errors import Rejected
 from xtalk_check.reading import Fields, Weights
-from xtalk_check.work import Work, dot, floor, root, rows
+from xtalk_check.work import Row, Work, dot, floor, magnitude, rows
 
 MILLION = 1_000_000
 LIMIT = 1 << 50  # largest direction, gain and knot, in units of 2^-bits
 CHUNK = 256  # tokens whose logits are held at a time
-EVERYWHERE = arb(0, 1 << 100)
-
-Row = list[arb]
 
 
 def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: Work) -> dict[str, int]:
@@ -154,7 +151,7 @@ class Tail:
         common = [sum(entries, arb(0)) / len(targets) for entries in zip(*targets, strict=True)]
         apart = [[a - c for a, c in zip(row, common, strict=True)] for row in directions]
         work.multiply_adds += 2 * len(apart) * len(common)
-        return [root(dot(row, row)) for row in apart]
+        return [magnitude(row) for row in apart]
 
 
 def cross_entropy(logits: Row, target: int, reach: Row, move: arb, work: Work) -> arb:
@@ -212,11 +209,11 @@ class Features:
         features = advice.integers("features", 0, len(directions) - 1, hidden)
         gains = [unit * gain for gain in advice.integers("gains", -LIMIT, LIMIT, hidden)]
         out = rows(tail.w_out)
-        sizes = [root(dot(row, row)) for row in out]
+        sizes = [magnitude(row) for row in out]
         crosstalk, steepest = arb(0), tail.phi.ranges(EVERYWHERE).slope.abs_upper()
         for k, column in enumerate(rows(tail.w_in.transpose())):
             rest = [w - gains[k] * r for w, r in zip(column, directions[features[k]], strict=True)]
-            crosstalk += sizes[k] * root(dot(rest, rest))
+            crosstalk += sizes[k] * magnitude(rest)
         work.multiply_adds += hidden * (3 * size + 1)
         neurons = [[k for k in range(hidden) if features[k] == i] for i in range(len(directions))]
         return cls(
@@ -287,7 +284,7 @@ class Table:
         features, neurons = self.features, self.features.neurons[self.feature]
         low, high = features.knots[self.feature][place : place + 2]
         between = [a.union(b) for a, b in zip(self._inputs(place), self._inputs(place + 1), strict=True)]
-        bends = self.work.evaluate(lambda ball: _curvature(self.tail.phi, ball), between)
+        bends = self.work.evaluate(lambda ball: curvature(self.tail.phi, ball).abs_upper(), between)
         self.work.multiply_adds += 2 * len(neurons)
         terms = [
             features.sizes[k] * features.gains[k] ** 2 * bend for k, bend in zip(neurons, bends, strict=True)
@@ -306,7 +303,7 @@ def from_features(tail: Tail, advice: Fields, work: Work) -> Iterator[tuple[Row,
     features, normed = Features.read(tail, advice, work), tail.normed(work)
     readings = rows(work.product(arb_mat(normed), features.directions.transpose()))
     streams = [arb_mat([[a + b for a, b in zip(x, tail.b_out, strict=True)]]) for x in tail.x]
-    errors = [features.crosstalk * root(dot(n, n)) for n in normed]
+    errors = [features.crosstalk * magnitude(n) for n in normed]
     work.multiply_adds += len(normed) * tail.w_in.nrows()
     for i, neurons in enumerate(features.neurons):
         if not neurons:
@@ -327,11 +324,3 @@ FORMS: dict[str, Callable[[Tail, Fields, Work], Iterator[tuple[Row, arb]]]] = {
     "exact": exactly,
     "features": from_features,
 }
-
-
-def _curvature(phi: Activation, ball: arb) -> arb:
-    """A bound on |phi''| over the ball."""
-    curvature = phi.ranges(ball).curvature
-    if curvature is None:
-        raise Rejected("a bound on a chord needs an activation function without kinks")
-    return curvature.abs_upper()

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 from flint import arb, arb_mat
 
+from xtalk_check.activations import curvature
 from xtalk_check.errors import Rejected
-from xtalk_check.finite import LIMIT, Network, curvature, read_features
+from xtalk_check.finite import LIMIT, Network, read_features
 from xtalk_check.population import claimed_population
 from xtalk_check.reading import Fields, Weights
 from xtalk_check.winning import settle
-from xtalk_check.work import Row, Work, dot, root, rows, smallest
+from xtalk_check.work import Row, Work, dot, magnitude, rows, smallest
 
 
 def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: Work) -> dict[str, int]:
@@ -91,7 +92,7 @@ class Region:
             ]
             spans.append([f * (self.unit * (high - low) / 2) for f in features[i]])
         h = network.before(middle, work)
-        reach = [self.radius * root(dot(row, row)) for row in rows(network.w_in.transpose())]
+        reach = [self.radius * magnitude(row) for row in rows(network.w_in.transpose())]
         for moved in rows(work.product(arb_mat(spans), network.w_in)) if spans else []:
             reach = [r + abs(move) for r, move in zip(reach, moved, strict=True)]
         slopes = work.evaluate(network.phi.slope, h)
@@ -111,9 +112,7 @@ class Region:
     def _swing(self, direction: Row, spans: list[Row], work: Work) -> arb:
         """How far a linear function can fall from its value at the centre."""
         work.multiply_adds += (len(spans) + 1) * len(direction)
-        return self.radius * root(dot(direction, direction)) + sum(
-            (abs(dot(direction, span)) for span in spans), arb(0)
-        )
+        return self.radius * magnitude(direction) + sum((abs(dot(direction, span)) for span in spans), arb(0))
 
     def holds(self, x: Row, strengths: list[int], features: list[Row], work: Work) -> bool:
         """Whether an input, less the base, is certainly in the region, by these strengths."""

@@ -1,6 +1,5 @@
 """T3: how many sequences of a product space are answered right, from features and their interactions."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -8,12 +7,12 @@ from flint import arb, arb_mat
 
 from xtalk_check.activations import Activation
 from xtalk_check.codebook import Codebook
-from xtalk_check.counting import Scored, successes
+from xtalk_check.counting import Bound, certified_fillings, doubtful
 from xtalk_check.network import Network
 from xtalk_check.reading import Fields, Weights
 from xtalk_check.tasks import Cell, Slot, Task
 from xtalk_check.winning import Winning, settle
-from xtalk_check.work import Work, floor, hull, rows, smallest
+from xtalk_check.work import Work, hull, rows
 
 SMALL = arb(2) ** -6  # of the widest slot: no slot's weight is less
 
@@ -35,18 +34,6 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
         bounds = doubtful(cell, _bounds(cell, codebooks, network, winning, work))
         certified += cell.arrangements * certified_fillings(cell, bounds, winning, bits, work)
     return settle(claim, certified, question.total)
-
-
-@dataclass(frozen=True)
-class Bound:
-    """The margin over a wrong answer, less the slack: at least base + a score for each position's column.
-
-    `scores` has a list for each slot. The lower ends of the balls count.
-    """
-
-    wrong: int
-    base: arb
-    scores: list[list[arb]]
 
 
 def _bounds(
@@ -168,45 +155,3 @@ def _steps(phi: Activation, centre: arb, here: arb, slots: list[_Column], work: 
         (a - concave * bend).union(b + concave * bend)
         for a, b, bend in zip(tangents, chords, bends, strict=True)
     ]
-
-
-def doubtful(cell: Cell, bounds: Iterable[Bound]) -> list[Bound]:
-    """The wrong answers over which not even the worst filling of a cell certainly wins."""
-    return [
-        bound
-        for bound in bounds
-        if not sum(
-            (slot.copies * smallest(s) for slot, s in zip(cell.slots, bound.scores, strict=True)), bound.base
-        )
-        > 0
-    ]
-
-
-def certified_fillings(cell: Cell, bounds: list[Bound], winning: Winning, bits: int, work: Work) -> int:
-    """A lower bound on the number of fillings of a cell that are answered right.
-
-    Precondition: over other answers than those of `bounds`, every filling wins. Either the failures against
-    each are added up, or the fillings are counted that win by the tokens' least scores against all; with
-    scores in units of 2^-bits. Proof: docs/proofs.md, lemma "counting".
-    """
-
-    def scored(scores: Iterable[Iterable[arb]]) -> list[Scored]:
-        return [
-            Scored([floor(score, bits) for score in of_slot], slot.tokens, slot.copies)
-            for slot, of_slot in zip(cell.slots, scores, strict=True)
-        ]
-
-    least = [winning.least(cell.answer, bound.wrong) for bound in bounds]
-    certified = cell.fillings
-    for bound, needed in zip(bounds, least, strict=True):
-        wins = successes(scored(bound.scores), needed - floor(bound.base, bits), work)
-        certified -= cell.fillings - wins
-    if len(bounds) < 2:
-        return certified
-    positions = sum(slot.copies for slot in cell.slots)
-    spread = [
-        [[score + bound.base / positions for score in of_slot] for of_slot in bound.scores]
-        for bound in bounds
-    ]
-    shared = (map(smallest, zip(*of_slot, strict=True)) for of_slot in zip(*spread, strict=True))
-    return max(certified, successes(scored(shared), max(least), work))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from flint import arb, arb_mat
 
+from xtalk_check.activations import EVERYWHERE
 from xtalk_check.errors import Rejected
 from xtalk_check.network import Network
 from xtalk_check.reading import Fields, Weights
@@ -60,7 +61,7 @@ def rounding_error(network: Network, weights: Weights, n: int, work: Work) -> ar
     x = arb_mat(1, size, largest) * n
     x_error = x * _gamma(n) + _tiny(size)
     h, h_error = layer(x, x_error, w_in, weights.vector("b_in", hidden), size + 1)
-    slope = network.phi.ranges(arb(0, arb(2) ** 100)).slope.abs_upper()
+    slope = network.phi.ranges(EVERYWHERE).slope.abs_upper()
     reached = h + h_error
     active_error = h_error * slope + reached * ACTIVATION_ERROR + _tiny(hidden)
     y, y_error = layer(h, active_error, w_out, weights.vector("b_out", size), hidden + 2)

@@ -75,6 +75,11 @@ def root(square: arb) -> arb:
     return square.upper().max(arb(0)).sqrt()
 
 
+def magnitude(row: Row) -> arb:
+    """An upper bound of the Euclidean norm."""
+    return root(dot(row, row))
+
+
 def rows(matrix: arb_mat) -> list[Row]:
     """The matrix as a list of its rows."""
     entries, width = matrix.entries(), matrix.ncols()

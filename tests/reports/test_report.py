@@ -235,6 +235,7 @@ def test_later_sections_are_shown_when_they_are_there(run: tuple[Path, Any, Any]
         "112 dormant neurons",
         "certificates/max3.json",
         "0.1234 (0.1222 to 0.1246)",
+        "80 times shorter but 3 times slower",
     ):
         assert text in page.text
     assert "vacuous" not in page.text

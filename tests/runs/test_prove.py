@@ -41,6 +41,8 @@ def test_a_certificate_the_checker_accepts_and_the_figures_beside_it(tmp_path, p
     assert 0 < row["claim"]["certified"] <= true["right"]
     assert row["bound"] == row["claim"]["certified"] / 12**3
     assert row["break_even_inputs"] * 16 * (3 + 4) >= row["macs"]
+    assert "slower" in row["against_brute_force"] and row["against_brute_force"] in describe(row)
+    assert 0 < row["brute_force_cpu_seconds"] < row["check_cpu_seconds"] and not row["brute_force_estimated"]
     if post_hoc:
         assert row["unconstrained"] == true
 
@@ -99,7 +101,7 @@ def test_the_step_of_a_run_certifies_a_product_space_and_the_digits(tmp_path):
         stem = str(folder.file(row["path"])).removesuffix(".json")
         arguments = ["check", f"{stem}.json", "--spec", f"{stem}.spec.json", "--weights", f"{stem}.weights"]
         assert CliRunner().invoke(app, arguments).exit_code == 0
-        assert row["bound"] <= row["true"]["value"]
+        assert row["bound"] <= row["true"]["value"] and "slower" in row["against_brute_force"]
 
 
 def test_a_run_may_have_no_certificates(tmp_path):

@@ -23,10 +23,11 @@ from reference.product_space import (
 from xtalk_check import check
 from xtalk_check.activations import activation
 from xtalk_check.codebook import Codebook
+from xtalk_check.counting import Bound, certified_fillings, doubtful
 from xtalk_check.errors import Rejected
 from xtalk_check.network import Network
 from xtalk_check.reading import Fields, parse_weights
-from xtalk_check.t3 import Bound, _bounds, _Column, _neuron, certified_fillings, doubtful
+from xtalk_check.t3 import _bounds, _Column, _neuron
 from xtalk_check.tasks import Cell, Slot, Task
 from xtalk_check.winning import Winning
 from xtalk_check.work import PRECISION, Work

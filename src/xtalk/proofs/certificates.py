@@ -5,6 +5,7 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import torch
@@ -19,12 +20,16 @@ _MAGIC = b"xtalk.weights/1\n"
 
 @dataclass(frozen=True)
 class Certificate:
-    """A certificate that the checker accepted: its claim, its weights, and what checking it costs."""
+    """A certificate that the checker accepted: its claim, its weights, and what checking it costs.
+
+    cpu_seconds: of the check, which uses one core.
+    """
 
     certificate: dict[str, Any]
     spec: dict[str, Any]
     weights: bytes
     verdict: xtalk_check.Verdict
+    cpu_seconds: float
 
     @property
     def claim(self) -> dict[str, int]:
@@ -97,7 +102,9 @@ def certify_claim(
         }
 
     certificate = claiming(claim(_checked(claiming(weakest), spec, weights).proven))
-    return Certificate(certificate, spec, weights, _checked(certificate, spec, weights))
+    began = process_time()
+    verdict = _checked(certificate, spec, weights)
+    return Certificate(certificate, spec, weights, verdict, process_time() - began)
 
 
 def _checked(certificate: dict[str, Any], spec: dict[str, Any], weights: bytes) -> xtalk_check.Verdict:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from xtalk.models.activation_functions import GELU_TANH
@@ -66,6 +66,12 @@ class FiniteNetwork(nn.Module):
         """The logits."""
         x_BD = self.embedded(z_BI)
         return self.logits(x_BD, self.mlp(x_BD))
+
+
+@torch.no_grad()
+def answers(network: FiniteNetwork, inputs_TI: Float[Tensor, "T I"]) -> Int[Tensor, "T"]:
+    """The class of the largest logit."""
+    return network(inputs_TI).argmax(1)
 
 
 @torch.no_grad()

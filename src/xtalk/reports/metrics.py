@@ -113,7 +113,8 @@ class Accuracy(Lenient):
 class Certificate(Lenient):
     """A checked bound beside the true value, the value with the MLP ablated and the unconstrained model's.
 
-    what: the network and its task in words; vacuous: whether a constant answer does as well as the bound.
+    what: the network and its task in words; vacuous: whether a constant answer does as well as the bound;
+    against_brute_force: whether the check is shorter, and whether it is faster, in words.
     """
 
     path: str
@@ -128,6 +129,7 @@ class Certificate(Lenient):
     macs: int
     brute_force_macs: int
     break_even_inputs: int
+    against_brute_force: str = ""
     verdict: str
 
 

@@ -7,11 +7,12 @@ for each entry of the configuration, by theorem T3, and the digits network that 
 from pathlib import Path
 from typing import Any
 
+from xtalk.proofs.brute_force import least_seconds
 from xtalk.proofs.finite_certificate import certify_accuracy
 from xtalk.proofs.finite_digits import digits, load_digits_network
-from xtalk.proofs.finite_network import Mlp, accuracy
+from xtalk.proofs.finite_network import Mlp, accuracy, answers
 from xtalk.runs.progress import Report
-from xtalk.runs.prove import prove
+from xtalk.runs.prove import prove, speed
 from xtalk.runs.workbench import Workbench
 
 CERTIFICATES = "certificates.json"
@@ -70,5 +71,6 @@ def prove_digits(folder: Path) -> dict[str, Any]:
         "brute_force_macs": every,
         "break_even_inputs": -(-verdict.length.multiply_adds * len(labels_T) // every),
         "check_seconds": verdict.seconds,
+        **speed(certificate, every, least_seconds(lambda: answers(network, inputs_TI))),
         "verdict": verdict.verdict,
     }
