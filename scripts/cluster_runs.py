@@ -89,7 +89,9 @@ def command(script: str, args: argparse.Namespace) -> str:
     """The command that a page says it was made by: of runs that it made itself, or that were there."""
     planted = " --planted PLANTED" if "planted" in args else ""
     texts = "" if args.text is None else " --text train.jsonl --held-out-text test.jsonl"
-    return f"python scripts/{script} --runs RUNS{planted}{texts}"
+    names = getattr(args, "crosscoders", CROSSCODERS)
+    chosen = "" if tuple(names) == CROSSCODERS else f" --crosscoders {' '.join(names)}"
+    return f"python scripts/{script} --runs RUNS{planted}{texts}{chosen}"
 
 
 def sizes(folders: Sequence[xtalk.RunFolder]) -> str:
