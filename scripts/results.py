@@ -1,8 +1,10 @@
 """Run the study behind docs/results.md, several seeds of it, and write the page and its figure.
 
-    python scripts/results.py --text stories.jsonl --held-out-text held_out.jsonl --out runs/results
-    python scripts/results.py ... --out runs/sweep --page docs/results-sweep.md --latents 1024 --steps 1000 \
-        --crosscoders unpenalised paper-30 paper-300 paper-3000 sparse sparse-300 sparse-1000 sparse-resid
+    python scripts/results.py --text stories.jsonl --held-out-text held_out.jsonl --out runs/results \
+        --crosscoders unpenalised sparse
+    python scripts/results.py ... --out runs/sweep --page docs/results-sweep.md --latents 1024 -k 20 \
+        --steps 700 --batch-tokens 512 \
+        --crosscoders unpenalised paper-30 paper-300 paper-3000 sparse sparse-1000
 
 Each seed is a run folder of its own (`RUNS/seed-0`, ...), resumable as any run: the same command goes on
 where it was stopped, and when all is there only writes the page again.
@@ -26,9 +28,7 @@ PENALTIES: dict[str, dict[str, float]] = {
     "paper-30": {"sum_minus_max": 30.0},
     "paper-300": {"sum_minus_max": 300.0},
     "paper-3000": {"sum_minus_max": 3000.0},
-    "rebuilt": {"keep_one": 32.0, "full_sum": 16.0},
     "sparse": _SPARSE,
-    "sparse-300": _SPARSE | {"sum_minus_max": 300.0},
     "sparse-1000": _SPARSE | {"sum_minus_max": 1000.0},
     "sparse-resid": _SPARSE | {"keep_one_kl_resid": 16.0, "full_sum_kl_resid": 16.0},
 }

