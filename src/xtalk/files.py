@@ -33,6 +33,14 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with its ~ or ~user in full. Errors: XtalkError for a user that does not exist."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise XtalkError(f"{str(path)!r} is of no user of this machine; write the path in full") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, whole or not at all."""
     with replacing(path) as partial:

@@ -95,8 +95,18 @@ def test_missing_file_and_empty_folder(tmp_path: Path):
     for source in (tmp_path / "none", str(tmp_path / "none"), "none.txt", "./none"):
         with pytest.raises(XtalkError, match="does not exist"):
             read_documents(source)
-    with pytest.raises(XtalkError, match="has no text file"):
+    with pytest.raises(XtalkError, match="has no text;"):
         read_documents(tmp_path)
+    with pytest.raises(XtalkError, match="of no user"):
+        read_documents("~nobody-of-that-name/a.txt")
+
+
+def test_a_folder_is_read_without_what_holds_no_text(tmp_path: Path):
+    (tmp_path / "a.txt").write_text("one story")
+    (tmp_path / "b.txt").touch()
+    (tmp_path / "._a.txt").write_bytes(b"\xff\x00")  # such as macOS leaves on other systems' disks
+    (tmp_path / "c.txt").mkdir()
+    assert read_documents(tmp_path) == ["one story"]
 
 
 def test_hub_dataset_is_streamed(monkeypatch: pytest.MonkeyPatch):

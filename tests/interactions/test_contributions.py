@@ -70,7 +70,8 @@ def test_tensor_formulation_for_other_devices(make, gated, m, monkeypatch):
     expected = all_ranks(make, ACTIVATIONS[1], gated)[:, :m]
     for elements in (1 << 26, 3 * K * N, 1):  # one chunk, an uneven last chunk, a chunk per token
         monkeypatch.setattr(module, "_CHUNK_ELEMENTS", elements)
-        assert torch.equal(contributions(case)._top_slots_chunked(m), expected)
+        made = contributions(case)
+        assert torch.equal(made._top_slots_chunked(m, made.path_weights()), expected)
 
 
 @every_mlp

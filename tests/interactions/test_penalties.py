@@ -52,6 +52,20 @@ def test_value_and_gradient(name, activation, gated):
     assert bool(expected_gradients[0].any()) and bool(expected_gradients[2].any())
 
 
+@every_penalty
+@every_mlp
+def test_gradients_do_not_depend_on_what_was_asked_before(name, gated):
+    """Penalties share contributions, and what one computes must reach the others with its graph."""
+    target = MlpTarget(true_output(), VARIANCE)
+    for before in PENALTIES:
+        case = differentiable(random_case(GELU, gated))
+        made = contributions(case)
+        penalty(before)(made, target)
+        found = gradients(penalty(name)(made, target), case)
+        for one, expected in zip(found, reference(GELU, gated)[name][1], strict=True):
+            torch.testing.assert_close(one, expected)
+
+
 @pytest.mark.parametrize("name", ["sum_minus_max", "out_norm"])
 @every_mlp
 def test_tensor_formulation_for_other_devices(name, gated, monkeypatch):

@@ -32,6 +32,12 @@ def outputs_of(model, block):
     return model.mlp_weights(block)(n_BD)
 
 
+def test_factors_go_where_the_model_is(model, monkeypatch):
+    weights = model.mlp_weights(0).to(torch.device("meta"))
+    monkeypatch.setattr(type(model), "mlp_weights", lambda self, block: weights)
+    assert LossMetric(model, {0: torch.eye(D_MODEL)}).mlp_weights(0).W_out.device.type == "meta"
+
+
 def test_the_mean_output_costs_1_at_every_block(model, metrics):
     assert set(metrics) == set(range(BLOCKS))
     for block, metric_DD in metrics.items():

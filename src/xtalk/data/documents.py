@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from xtalk.errors import XtalkError
+from xtalk.files import expanded
 
 END_OF_TEXT = "<|endoftext|>"
 SUFFIXES = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz")
@@ -89,7 +90,7 @@ def _hash(text: str, seed: int) -> bytes:
 def _documents(source: str | Path | None) -> Iterator[str]:
     if source is None or source == EMBEDDED:
         return _embedded()
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_dir():
         return _folder(path)
     if path.exists():
@@ -108,9 +109,10 @@ def _embedded() -> Iterator[str]:
 
 
 def _folder(path: Path) -> Iterator[str]:
-    files = sorted(file for file in path.iterdir() if file.name.endswith(SUFFIXES))
+    named = (file for file in path.iterdir() if file.name.endswith(SUFFIXES) and file.name[0] != ".")
+    files = sorted(file for file in named if file.is_file() and file.stat().st_size)
     if not files:
-        raise XtalkError(f"the folder {path} has no text file; expected files in {', '.join(SUFFIXES)}")
+        raise XtalkError(f"the folder {path} has no text; expected files in {', '.join(SUFFIXES)}")
     for file in files:
         yield from _file(file)
 

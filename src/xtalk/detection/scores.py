@@ -21,7 +21,6 @@ from xtalk.models.language_model import LanguageModel
 
 CONTROLS = ("l0", "norm", "loss", "rarity")  # what the interaction is residualised on
 EXCLUSIVE = 0.01  # of a dictionary's latents: those that the suspect has most to itself, or has turned most
-_TOKENS = 2048  # per micro-batch
 
 Scores = dict[str, Float[np.ndarray, "m S"]]
 
@@ -264,7 +263,7 @@ def _active_mass(
 
 def micro_batches(model: LanguageModel, tokens_mS: Int[np.ndarray, "m S"]) -> Iterator[Tensor]:
     """The tokens some sequences at a time, on the model's device."""
-    step = max(1, _TOKENS // tokens_mS.shape[1])
+    step = model.sequences_at_once(tokens_mS.shape[1])
     for first in range(0, len(tokens_mS), step):
         yield torch.from_numpy(tokens_mS[first : first + step]).to(model.device, torch.long)
 

@@ -2,7 +2,6 @@
 
 from functools import cached_property
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -26,10 +25,10 @@ class RankedContributions(MlpContributions):
             kept.append(tuple(p + path.at(slots_BN) for p, path in zip(kept[-1], self.paths, strict=True)))
         return kept
 
-    @torch.no_grad()
     def top_slots(self, m: int) -> Int[Tensor, "B m N"]:
-        """As in `MlpContributions`."""
-        return self._slots_BmN[:, :m] if 1 <= m <= RANKS else super().top_slots(m)
+        """As in `MlpContributions`; one alone, which some measures are content with, costs an eighth."""
+        ranked = 1 < m <= RANKS or (m == 1 and "_slots_BmN" in vars(self))
+        return self._slots_BmN[:, :m] if ranked else super().top_slots(m)
 
     def keep(self, m: int) -> tuple[Float[Tensor, "B N"], ...]:
         """As in `MlpContributions`."""

@@ -20,9 +20,6 @@ from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
 from xtalk.models.mlp import MlpWeights
 
-_TOKENS = 2048  # per micro-batch: on a CPU more leave the cache
-_LOGITS = 1 << 25  # elements of a micro-batch's logits, of which a few copies live at once
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -41,7 +38,7 @@ def batches(
     model: LanguageModel, sequences: TokenSequences, micro_batch: int | None = None
 ) -> Iterator[Batch]:
     """The text in order, `micro_batch` sequences at a time; by default as many as run well."""
-    step = micro_batch or max(1, min(_TOKENS, _LOGITS // model.vocabulary) // sequences.length)
+    step = micro_batch or model.sequences_at_once(sequences.length)
     _, numbers = np.unique(sequences.documents, return_inverse=True)
     documents = numbers.reshape(sequences.documents.shape)
     for first in range(0, len(sequences), step):

@@ -131,20 +131,19 @@ class MlpContributions:
         kept = [torch.stack([path.at(s) for s in slots_BmN.unbind(1)]).sum(0) for path in self.paths]
         return tuple(kept)
 
-    @torch.no_grad()
     def path_weights(self) -> tuple[Float[Tensor, "B N"], ...]:
         """How much a unit contribution on each path can move the neuron: the weights of the dominance score.
 
         Ordinary MLP: 1 (up to the constant Lip(phi), which no argmax sees). Gated: |phi(G)| on the value
-        path, Lip(phi) |U| on the gate path.
+        path, Lip(phi) |U| on the gate path. Not differentiable, but the totals that it reads are.
         """
         if self.gate is None:
             return (torch.ones_like(self.value.base_N).expand(len(self.codes.values), -1),)
-        total_value_BN, total_gate_BN = self.totals
-        phi_BN = self.mlp.activation(self.gate.base_N + total_gate_BN).abs()
-        return phi_BN, self.mlp.activation.lipschitz * (self.value.base_N + total_value_BN).abs()
+        total_value_BN, total_gate_BN = self.totals  # kept for penalties, so with their graph
+        with torch.no_grad():
+            phi_BN = self.mlp.activation(self.gate.base_N + total_gate_BN).abs()
+            return phi_BN, self.mlp.activation.lipschitz * (self.value.base_N + total_value_BN).abs()
 
-    @torch.no_grad()
     def top_slots(self, m: int) -> Int[Tensor, "B m N"]:
         """Slots of the m latents of largest dominance score per token and neuron, largest first.
 
@@ -156,19 +155,20 @@ class MlpContributions:
             raise XtalkError(f"the {m} largest contributions per neuron; expected 1 or more")
         codes, M_LN = self.codes, self.value.M_LN
         m = min(m, codes.latents.shape[1])
-        if M_LN.device.type != "cpu":
-            return self._top_slots_chunked(m)
-        if self.gate is None:
-            return kernels.top_slots(M_LN, codes.latents, codes.values, m)
-        value_BN, gate_BN = self.path_weights()
-        return kernels.top_slots_gated(
-            self.gate.M_LN, M_LN, gate_BN, value_BN, codes.latents, codes.values, m
-        )
+        weights = self.path_weights()
+        with torch.no_grad():
+            if M_LN.device.type != "cpu":
+                return self._top_slots_chunked(m, weights)
+            if self.gate is None:
+                return kernels.top_slots(M_LN, codes.latents, codes.values, m)
+            value_BN, gate_BN = weights
+            return kernels.top_slots_gated(
+                self.gate.M_LN, M_LN, gate_BN, value_BN, codes.latents, codes.values, m
+            )
 
-    def _top_slots_chunked(self, m: int) -> Int[Tensor, "B m N"]:
+    def _top_slots_chunked(self, m: int, weights: tuple[Tensor, ...]) -> Int[Tensor, "B m N"]:
         B, K = self.codes.latents.shape
         step = max(1, _CHUNK_ELEMENTS // (K * self.value.M_LN.shape[1]))
-        weights = self.path_weights()
         slots: list[Tensor] = []
         for start in range(0, B, step):
             codes = self.codes.slice(start, start + step)

@@ -45,7 +45,11 @@ def sum_minus_max(mlp: MlpContributions, target: MlpTarget) -> Float[Tensor, ""]
 
 
 def out_norm(mlp: MlpContributions, target: MlpTarget) -> Float[Tensor, ""]:
-    """The paper's penalty, neurons weighted by ||W_out[k]|| over its mean: for ordinary MLPs, T scaled."""
+    """The paper's penalty, neurons weighted by ||W_out[k]|| over its mean: for ordinary MLPs, T scaled.
+
+    The norm is that of the W_out at hand: in a loss metric (`training/loss_metric.py`) a direction of the
+    output counts what it costs the loss.
+    """
     return _weighted_sum_minus_max(mlp, mlp.output_norm_N / mlp.output_norm_N.mean())
 
 

@@ -22,7 +22,7 @@ from transformers import (
 from transformers.utils import logging
 
 from xtalk.errors import XtalkError
-from xtalk.files import replacing
+from xtalk.files import expanded, replacing
 from xtalk.models.families import Family, family_of
 from xtalk.models.fused import use_fused_kernels
 
@@ -52,7 +52,7 @@ def load(source: str | Path) -> Loaded:
         if delta is not None:
             add_delta(loaded.hf, EMBEDDED_FOLDER / delta)
         return loaded
-    folder = Path(source).expanduser()
+    folder = expanded(source)
     if folder.is_dir():
         return _load_folder(folder, folder.resolve().name)
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(source)):
@@ -175,12 +175,12 @@ def _weight_files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
-            shards: set[str] = set(json.loads(index.read_text())["weight_map"].values())
+            shards = {folder / name for name in json.loads(index.read_text())["weight_map"].values()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise XtalkError(
                 f"{str(index)!r} is no index of shards; expected JSON with a weight_map; download it again"
             ) from error
-        return [folder / name for name in sorted(shards)]
+        return sorted(shards)
     pickles = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
     seen = f"only {pickles[0]}, a pickle, which can run code when loaded" if pickles else "no weights"
     raise XtalkError(

@@ -18,6 +18,9 @@ from xtalk.models.hookpoints import Hookpoint, paper_hookpoints, parse_hookpoint
 from xtalk.models.mlp import MlpWeights
 from xtalk.models.norms import NormWeights
 
+_TOKENS = 2048  # that run well together: on a CPU more leave the cache
+_LOGITS = 1 << 25  # elements of their logits, of which a few copies live at once
+
 
 def load_model(
     source: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
@@ -76,6 +79,10 @@ class LanguageModel:
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.hf.device
+
+    def sequences_at_once(self, length: int) -> int:
+        """How many sequences of that length run well together."""
+        return max(1, min(_TOKENS, _LOGITS // self.vocabulary) // length)
 
     def hookpoints(self) -> tuple[Hookpoint, ...]:
         """The paper's hookpoints of this model, 4 x blocks + 1."""

@@ -3,13 +3,13 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from xtalk.crosscoder.config import Architecture
 from xtalk.errors import XtalkError
+from xtalk.files import expanded
 from xtalk.runs.prove import ProveConfig
 from xtalk.training.config import TrainingConfig, check_penalty
 
@@ -25,7 +25,7 @@ class Frozen(BaseModel):
 
 def absolute(source: str) -> str:
     """A model or text by name; a local path becomes absolute, so that a run goes on from any directory."""
-    path = Path(source).expanduser()
+    path = expanded(source)
     return str(path.resolve()) if path.exists() and not source.startswith("embedded") else source
 
 

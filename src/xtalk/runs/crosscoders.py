@@ -1,7 +1,6 @@
 """The work of a run on each of its crosscoders: training, and measuring interactions."""
 
 import json
-import shutil
 from dataclasses import replace
 from functools import partial
 from statistics import median
@@ -39,14 +38,13 @@ def train_one(workbench: Workbench, spec: CrosscoderSpec, progress: Report) -> l
     )
     training = config.training_of(spec)
     stream = workbench.batches()
-    checkpoints = folder.file(f"checkpoints/{spec.name}")
     crosscoder = train_crosscoder(
         crosscoder_config,
         training,
         stream,
         workbench.penalised,
         workbench.scaling,
-        checkpoint_folder=checkpoints,
+        checkpoint_folder=folder.file(f"checkpoints/{spec.name}"),
         log=lambda record: folder.log("train", crosscoder=spec.name, **record),
         progress=partial(progress, f"train {spec.name}"),
     )
@@ -64,7 +62,6 @@ def train_one(workbench: Workbench, spec: CrosscoderSpec, progress: Report) -> l
     save_crosscoder(folder.file(place), crosscoder, provenance)
     rates = [r["tokens_per_second"] for r in _training_log(workbench) if r["crosscoder"] == spec.name]
     folder.write_json(f"{place}/training.json", {"tokens_per_second": median(rates)})
-    shutil.rmtree(checkpoints, ignore_errors=True)  # three times the weights, and of no more use
     return [f"{place}/{name}" for name in (CFG, WEIGHTS, "training.json")]
 
 

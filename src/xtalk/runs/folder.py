@@ -21,7 +21,7 @@ from typing import IO, Any
 import yaml
 
 from xtalk.errors import XtalkError
-from xtalk.files import PARTIAL, disk_full, is_disk_full, remove_partial, sha256_of, write_text
+from xtalk.files import PARTIAL, disk_full, expanded, is_disk_full, remove_partial, sha256_of, write_text
 from xtalk.runs.config import RunConfig, differences, run_config
 
 CONFIG = "config.yaml"
@@ -48,7 +48,7 @@ class RunFolder:
         Errors: XtalkError if the folder was made by another configuration (naming the differences), if it
         holds other things, or if it cannot be made.
         """
-        path = Path(path).expanduser().absolute()
+        path = expanded(path).absolute()
         if path.exists() and not path.is_dir():
             raise XtalkError(f"{path} is a file; expected a folder for the run; give another --out")
         if path.exists() and not (path / CONFIG).exists() and any(map(_is_strange, path.iterdir())):
@@ -77,7 +77,7 @@ class RunFolder:
 
         Errors: XtalkError if it is none, or its config.yaml was changed.
         """
-        path = Path(path).expanduser().absolute()
+        path = expanded(path).absolute()
         if not (path / CONFIG).is_file():
             raise XtalkError(
                 f"{path} is no run folder (it has no {CONFIG}); start one with `xtalk run --out {path}`"

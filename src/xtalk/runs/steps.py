@@ -14,6 +14,7 @@ A step is complete while its files, and those it was made from, are as they were
 """
 
 import logging
+import shutil
 import time
 from collections.abc import Callable
 from typing import Any
@@ -176,6 +177,8 @@ def _each(
         if not folder.is_complete(part, inputs):
             started = time.monotonic()
             folder.complete(part, inputs, work(workbench, spec, progress), time.monotonic() - started)
+            # Of training: three times the weights, and now of no more use.
+            shutil.rmtree(folder.file(f"checkpoints/{spec.name}"), ignore_errors=True)
         outputs += folder.outputs(part)
     return outputs
 

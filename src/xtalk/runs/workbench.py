@@ -30,16 +30,19 @@ PARTS = ("documents to train on", "held-out documents")
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of that name; "auto" takes a GPU. Errors: XtalkError for one that is not there."""
+    """The device of that name; "auto" takes a GPU.
+
+    Errors: XtalkError for one that is not there, or that has no float64, which sums over a text are kept in.
+    """
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises all of these
-        raise XtalkError(f"no device {name!r} on this machine; expected auto, cpu, cuda or mps") from error
+        torch.empty(0, dtype=torch.float64, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:  # torch raises all these
+        raise XtalkError(
+            f"no device {name!r} on this machine, or none with float64; expected auto, cpu or cuda"
+        ) from error
     return device
 
 
@@ -64,10 +67,13 @@ class Workbench:
 
     @cached_property
     def hookpoints(self) -> tuple[Hookpoint, ...]:
-        """The run's hookpoints. Errors: XtalkError names what the model lacks."""
+        """The run's hookpoints. Errors: XtalkError names what the model lacks, and what is there twice."""
         if self.config.hookpoints is None:
             return self.model.hookpoints()
-        return tuple(map(self.model.hookpoint, self.config.hookpoints))
+        points = tuple(map(self.model.hookpoint, self.config.hookpoints))
+        if twice := sorted({str(point) for point in points if points.count(point) > 1}):
+            raise XtalkError(f"the hookpoints name {', '.join(twice)} more than once; name each once")
+        return points
 
     @cached_property
     def train_sequences(self) -> TokenSequences:

@@ -36,7 +36,8 @@ class LossMetric:
 
     def mlp_weights(self, block: int) -> MlpWeights:
         """The MLP of a block, its output in the metric."""
-        weights, R_DD = self.model.mlp_weights(block), self._factors[block]
+        weights = self.model.mlp_weights(block)
+        R_DD = self._factors[block].to(weights.W_out.device)
         return replace(weights, W_out=weights.W_out @ R_DD, b_out=weights.b_out @ R_DD)
 
 
@@ -56,7 +57,7 @@ def measure_loss_metric(
         weights = model.mlp_weights(block).to(model.device)
         outputs: list[Tensor] = []
         gradients: list[Tensor] = []
-        for some in rows.split(8):
+        for some in rows.split(model.sequences_at_once(sequences.length)):
             mid_BSD, n_BSD = model.capture(some, read).float().unbind(2)
             output_BSD = weights(n_BSD).requires_grad_()
             logits = model.continue_from(block, mid_BSD + output_BSD, some).float().flatten(0, 1)

@@ -131,12 +131,13 @@ class SplicedMlp:
         outputs: Mapping[str, Float[Tensor, "B D"]],
         resid_mids: Mapping[str, Float[Tensor, "B D"]],
     ) -> dict[str, Float[Tensor, ""]]:
-        """Mean over tokens of KL(model || model with the output spliced in) / `ablated` * D, by name.
+        """KL(model || model with the output spliced in) / `ablated` * D, by name.
 
-        Counted times D, like one more hookpoint in scaled space. run: the model's own, of this block too.
-        resid_mids: what the output is added to, where that is not the model's own resid_mid; tokens of the
-        sequences that are not in the batch stay as they are. For each output one forward and backward of the
-        blocks above, all at once.
+        Added up over the sequences' tokens and divided by the B that are spliced in: tokens that are not in
+        the batch stay as they are, and cost nothing but by attending to others. Counted times D, like one
+        more hookpoint in scaled space. run: the model's own, of this block too. resid_mids: what the output
+        is added to, where that is not the model's own resid_mid. For each output one forward and backward of
+        the blocks above, all at once.
         """
         tokens_mS, at = run.places.tokens_mS, (run.places.rows_B, run.places.positions_B)
         mid_BD, post_mSD = run.resid_mids[self.block][at], run.resid_posts[self.block]
@@ -149,7 +150,8 @@ class SplicedMlp:
         found: dict[str, Tensor] = {}
         for (name, output_BD), log_mSV in zip(outputs.items(), log_RSV.split(len(tokens_mS)), strict=True):
             divergence = run.negentropy - (run.probabilities_mSV * log_mSV).sum(-1).mean()
-            found[name] = divergence * (output_BD.shape[1] / self.ablated)
+            B, D = output_BD.shape
+            found[name] = divergence * (tokens_mS.numel() / B * D / self.ablated)
         return found
 
 

@@ -95,7 +95,7 @@ def _objective(
             mlps = penalised_mlps(config.hook_names, model, scaling, _calibration_batches(stream))
     if any(name in SPLICES for name in training.penalties):
         tokens_nS = torch.from_numpy(stream.source.sequences.tokens[:_SPLICE_SAMPLE].astype("int64"))
-        sample = tokens_nS.to(scaling.factor_P.device).split(8)
+        sample = tokens_nS.to(scaling.factor_P.device).split(1)  # logits of large vocabularies are large
         mlps = spliced_mlps(mlps, config.hook_names, model, scaling, sample, training.penalties)
     weights = training.penalties, training.aux, training.sparsity
     bfloat16 = training.uses_bfloat16(scaling.factor_P.device)
@@ -151,12 +151,16 @@ def _new_crosscoder(
 def _deviations(count: int, stream: ActivationBatches, scaling: Scaling, seed: int) -> Float[Tensor, "L P D"]:
     """How random tokens deviate from the mean: directions that the data has, so that few latents start dead.
 
-    With a little noise, for text has tokens (such as its first) that are the same many times.
+    With as much noise, for text has tokens (such as its first) that are the same many times.
     """
-    x_TPD = torch.cat([scaling.apply(x_BPD) for x_BPD in _calibration_batches(stream)])
     generator = torch.Generator().manual_seed(seed)
-    chosen_L = torch.randint(len(x_TPD), (count,), generator=generator).to(x_TPD.device)
-    direction_LPD = x_TPD[chosen_L] - scaling.apply(scaling.mean_PD)
+    B = stream.batch_tokens
+    chosen_L = torch.randint(calibration_tokens(B) // B * B, (count,), generator=generator)
+    direction_LPD = scaling.mean_PD.new_empty(count, *scaling.mean_PD.shape)
+    for number, x_BPD in enumerate(_calibration_batches(stream)):
+        of_batch_L = chosen_L // B == number
+        direction_LPD[of_batch_L] = scaling.apply(x_BPD[chosen_L[of_batch_L] % B])
+    direction_LPD -= scaling.apply(scaling.mean_PD)
     noise_LPD = torch.randn(direction_LPD.shape, generator=generator).to(direction_LPD)
     size_L11 = direction_LPD.square().mean((1, 2), keepdim=True).sqrt()
     return direction_LPD + _START_NOISE * size_L11 * noise_LPD
@@ -216,8 +220,10 @@ def _calibration_batches(stream: ActivationBatches) -> Iterator[Float[Tensor, "B
 def _rewound(stream: ActivationBatches) -> Iterator[None]:
     """Leave the stream where it was: what is read inside is not used up."""
     start = stream.state_dict()
-    yield
-    stream.load_state_dict(start)
+    try:
+        yield
+    finally:
+        stream.load_state_dict(start)
 
 
 def _check(
