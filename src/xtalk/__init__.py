@@ -9,12 +9,14 @@ if TYPE_CHECKING:
     from xtalk.models.language_model import load_model
     from xtalk.runs.config import RunConfig, preset
     from xtalk.runs.folder import RunFolder
-    from xtalk.runs.steps import evaluate, harvest, interact, report, run, train
+    from xtalk.runs.steps import cluster, dormant, evaluate, harvest, interact, report, run, train
 
 __all__ = [
     "RunConfig",
     "RunFolder",
     "XtalkError",
+    "cluster",
+    "dormant",
     "evaluate",
     "harvest",
     "interact",
@@ -32,6 +34,8 @@ _HOMES = {
     "RunConfig": "xtalk.runs.config",
     "RunFolder": "xtalk.runs.folder",
     "XtalkError": "xtalk.errors",
+    "cluster": "xtalk.runs.steps",
+    "dormant": "xtalk.runs.steps",
     "evaluate": "xtalk.runs.steps",
     "harvest": "xtalk.runs.steps",
     "interact": "xtalk.runs.steps",

@@ -50,6 +50,34 @@ def folder(interacted: RunFolder, tmp_path: Path) -> RunFolder:
     return RunFolder.open(tmp_path / "run")
 
 
+def test_settings_that_fail_leave_what_was_there(folder: RunFolder):
+    steps.cluster(folder)
+    steps.dormant(folder)
+
+    def made() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in folder.path.glob("*.json")}
+
+    before = made()
+    with pytest.raises(XtalkError, match="does not exist"):
+        steps.dormant(folder, text=str(folder.path / "none.txt"))
+    with pytest.raises(XtalkError, match=r"seed.*less than"):
+        steps.cluster(folder, seed=2**40)
+    with pytest.raises(KeyboardInterrupt):
+        steps.cluster(folder, method="louvain", progress=_interrupt)
+    assert made() == before
+    assert read_settings(folder).method == "spectral"
+
+
+def _interrupt(what: str, done: int, total: int) -> None:
+    raise KeyboardInterrupt
+
+
+def test_clusters_are_of_the_run_s_seed_unless_another_is_given(folder: RunFolder):
+    study = ClusterStudy(Workbench(folder, "cpu"), ClusterSettings(), silent)
+    assert study.seed == folder.config.seed
+    assert ClusterStudy(Workbench(folder, "cpu"), ClusterSettings(seed=3), silent).seed == 3
+
+
 def test_clusters_share_out_the_latents_and_say_what_the_judge_could(folder: RunFolder):
     steps.cluster(folder)
     record, shown = folder.read_json("clusters.json"), folder.read_json("cluster_map.json")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from reference.tiny_models import BLOCKS
 from runs.local_run import local_folder
 
+import xtalk
 from xtalk.crosscoder.saving import read_provenance
 from xtalk.errors import XtalkError
 from xtalk.interactions.pair_matrix import PairMatrix
@@ -109,6 +111,26 @@ def test_a_finished_run_does_nothing_again(finished: RunFolder, monkeypatch):
     before = stamps()
     steps.run(RunFolder.open(finished.path))
     assert stamps() == before
+
+
+def test_other_clusters_reach_metrics_and_pages(finished: RunFolder, tmp_path):
+    shutil.copytree(finished.path, tmp_path / "run")
+    folder = RunFolder.open(tmp_path / "run")
+    steps.cluster(folder, method="louvain")
+    steps.run(folder)
+    assert folder.read_json("metrics.json")["clusters"]["method"] == "louvain"
+    assert "louvain" in folder.file("report.html").read_text().lower()
+
+
+def test_every_step_with_a_command_is_of_the_public_api():
+    assert set(steps.BODIES) - set(steps.WITHOUT_COMMAND) <= set(xtalk.__all__)
+    assert all(getattr(xtalk, name) for name in xtalk.__all__)
+
+
+def test_hookpoints_are_named_once(tmp_path):
+    twice = local_folder(tmp_path, hookpoints=["blocks.0.ln2", "blocks.0.ln2.hook_normalized"])
+    with pytest.raises(XtalkError, match=r"name blocks\.0\.ln2 more than once"):
+        steps.harvest(twice)
 
 
 def test_a_run_killed_in_training_ends_as_if_it_never_was(finished: RunFolder, tmp_path):

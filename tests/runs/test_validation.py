@@ -46,6 +46,8 @@ def test_sites_beside_the_mlps(trained: RunFolder):
     np.testing.assert_allclose(shown["values"], relative[shown["latents"]][:, shown["latents"]])
     totals = matrices["qk"].row_totals() + matrices["qk"].column_totals()
     assert shown["latents"][0] == totals.argmax()
+    with pytest.raises(XtalkError, match="no site 'mlp' to add; expected some of qk, ov, norm"):
+        interact_elsewhere(trained, ["mlp"])
     with pytest.raises(XtalkError, match="no site 'attention'"):
         interact_elsewhere(trained, ["attention"])
 

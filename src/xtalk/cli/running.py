@@ -95,6 +95,11 @@ def interact(
 
     - `xtalk interact --out runs/mine --site qk --site ov --site norm`
     """
+    with one_line_errors():
+        if site:
+            from xtalk.runs.sites import check_elsewhere
+
+            check_elsewhere(site)  # before the hours that the step may take
     step("interact", out, device)
     if site:
         with one_line_errors():
@@ -132,7 +137,9 @@ def cluster(
             "feature has.  [default: total]",
         ),
     ] = None,
-    seed: Seed = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of everything random.  [default: the run's]")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Cluster a crosscoder's features by interaction and judge the clusters, after `interact`.

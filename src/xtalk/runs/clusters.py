@@ -40,6 +40,7 @@ from xtalk.runs.settings import checked
 from xtalk.runs.workbench import Workbench
 
 CLUSTERS, CLUSTER_MAP, SETTINGS = "clusters.json", "cluster_map.json", "clustering.json"
+FILES = (CLUSTERS, CLUSTER_MAP, SETTINGS)
 JUDGED_TEXT = 2  # as many tokens as were measured, so many times
 PARTNERS = 3  # of each feature that the map draws a line to
 PAIRS_IN, PAIRS_ACROSS = 6, 150  # of each cluster, and between clusters, that the map has details of
@@ -53,7 +54,7 @@ class ClusterSettings(BaseModel):
     """What is clustered, and how.
 
     crosscoder: its name; None: the last of the run. sites: where interactions were measured; of several, each
-    site's are divided by all of its terms and then added up, since their units differ.
+    site's are divided by all of its terms and then added up, since their units differ. seed: None: the run's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,7 +63,7 @@ class ClusterSettings(BaseModel):
     sites: tuple[Site, ...] = Field(default=("mlp",), min_length=1)
     method: Literal["spectral", "affinity-propagation", "hdbscan", "louvain"] = "spectral"
     normaliser: Normaliser = "total"
-    seed: int = Field(default=0, ge=0)
+    seed: int | None = Field(default=None, ge=0, lt=2**31)
 
     @field_validator("sites")
     @classmethod
@@ -123,6 +124,7 @@ class ClusterStudy:
         self.workbench = workbench
         self.settings = settings
         self.name = settings.crosscoder or workbench.config.crosscoders[-1].name
+        self.seed: int = workbench.config.seed if settings.seed is None else settings.seed
         self.progress = progress
         self.crosscoder = workbench.crosscoder(self.name)
         self.n_latents = self.crosscoder.config.d_sae
@@ -185,7 +187,7 @@ class ClusterStudy:
         decoder_LX = self.crosscoder.W_dec.detach().flatten(1).cpu().numpy()
         baselines = baseline_similarities(self.interaction, self.measured_codes_BL, decoder_LX)
         similarities = {INTERACTION: self.interaction, **baselines}
-        return cluster_all(similarities, self.settings.method, self.n_latents, self.settings.seed)
+        return cluster_all(similarities, self.settings.method, self.n_latents, self.seed)
 
     @property
     def clustering(self) -> Clustering:
@@ -198,12 +200,12 @@ class ClusterStudy:
         judge = OfflineJudge(self.corpus)
         rates_L = self.corpus.active_L / len(self.corpus.tokens_B)
         coactivation = coactivation_similarity(self.measured_codes_BL, np.arange(self.n_latents))
-        seed = self.settings.seed
+        seed = self.seed
         return judge_all(self.clusterings, judge, judge.eligible, rates_L, coactivation, seed)
 
     def record(self) -> dict[str, Any]:
         """clusters.json. Where the judge cannot judge, its accuracy is empty and `unjudged` says why."""
-        clustering, settings = self.clustering, self.settings
+        clustering = self.clustering
         accuracy: dict[str, Any] = {}
         ami: dict[str, float] = {}
         by_cluster: dict[int, float] = {}
@@ -212,12 +214,10 @@ class ClusterStudy:
             ami = self.planted_ami()
             ours = self.judged["any"][INTERACTION]
             by_cluster = dict(zip(ours.clusters_C.tolist(), ours.accuracy_C.tolist(), strict=True))
-            ours.accuracy(settings.seed)  # says it where there are too few clusters for an interval
+            ours.accuracy(self.seed)  # says it where there are too few clusters for an interval
             accuracy = {
                 distractors: {
-                    name: one.accuracy(settings.seed)
-                    for name, one in by_name.items()
-                    if len(one.clusters_C) > 1
+                    name: one.accuracy(self.seed) for name, one in by_name.items() if len(one.clusters_C) > 1
                 }
                 for distractors, by_name in self.judged.items()
             }
@@ -227,7 +227,8 @@ class ClusterStudy:
         return {
             "schema": "xtalk.clusters/1",
             "crosscoder": self.name,
-            **settings.model_dump(exclude={"crosscoder"}),
+            **self.settings.model_dump(exclude={"crosscoder"}),
+            "seed": self.seed,
             "converged": clustering.converged,
             "count": clustering.count,
             "judged": len(by_cluster),
@@ -260,7 +261,7 @@ class ClusterStudy:
         return {name: planted_ami(clustering, factor_L) for name, clustering in self.clusterings.items()}
 
     def _stability(self) -> dict[str, Any]:
-        method, seed = self.settings.method, self.settings.seed
+        method, seed = self.settings.method, self.seed
         seeds = range(seed, seed + RESAMPLES)
         stability: dict[str, Any] = {
             "seeds": stability_over_seeds(self.interaction, method, self.n_latents, seeds)
@@ -274,7 +275,7 @@ class ClusterStudy:
     def map_record(self) -> dict[str, Any]:
         """cluster_map.json: where features lie, what they fire on, and where pairs of them meet."""
         latents_F = self.interaction.latents_F
-        positions_F2 = lay_out(self.interaction, self.clustering, self.settings.seed)
+        positions_F2 = lay_out(self.interaction, self.clustering, self.seed)
         measured = self.workbench.held_out_sequences
         tokenizer = self.workbench.model.tokenizer
         assert tokenizer is not None  # the workbench has no text without one

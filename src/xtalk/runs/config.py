@@ -103,7 +103,7 @@ class RunConfig(Frozen):
     held_out_text: str | None = Field(default=None, min_length=1)
     sequence_length: int = Field(ge=2)
     hookpoints: tuple[str, ...] | None = Field(min_length=1)
-    seed: int = Field(ge=0, lt=2**32)
+    seed: int = Field(ge=0, lt=2**31)
     harvest: HarvestConfig
     crosscoder: SizeConfig
     training: TrainingConfig

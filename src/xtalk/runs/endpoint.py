@@ -44,7 +44,7 @@ def judge(
         endpoint = Endpoint.from_environment(model, folder.file(CACHE))
         study = ClusterStudy(workbench, read_settings(folder), progress)
         eligible = OfflineJudge(study.corpus).eligible
-        seed = study.settings.seed
+        seed = study.seed
         trials = {name: make_trials(c, eligible, seed=seed) for name, c in study.clusterings.items()}
         texts = _texts(study, eligible)
         asked = EndpointJudge(endpoint, texts)

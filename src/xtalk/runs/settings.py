@@ -1,11 +1,14 @@
 """Settings of a step that are kept in the run folder."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from xtalk.errors import XtalkError
+from xtalk.files import replacing
+from xtalk.runs.folder import RunFolder
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -20,3 +23,20 @@ def checked(kind: type[Settings], content: Mapping[str, Any], step: str) -> Sett
         said = first["msg"].removeprefix("Value error, ")
         told = f"{where}: {said}; choose another" if where else said
         raise XtalkError(f"{step}: {told}") from error
+
+
+@contextmanager
+def kept_unless_done(folder: RunFolder, names: Sequence[str]) -> Iterator[None]:
+    """Put these files of a run back as they were if the block fails: other settings may prove impossible."""
+    paths = [folder.file(name) for name in names]
+    before = {path: path.read_bytes() if path.exists() else None for path in paths}
+    try:
+        yield
+    except BaseException:
+        for path, content in before.items():
+            if content is None:
+                path.unlink(missing_ok=True)
+            else:
+                with replacing(path) as partial:
+                    partial.write_bytes(content)
+        raise

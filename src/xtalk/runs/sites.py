@@ -17,6 +17,13 @@ from xtalk.runs.results import REPORT_DATA
 from xtalk.runs.workbench import Workbench
 
 
+def check_elsewhere(sites: Sequence[str]) -> None:
+    """Errors: XtalkError for a site that is none outside MLPs, which `interact` always measures."""
+    elsewhere = [site for site in SITES if site != "mlp"]
+    if strangers := set(sites) - set(elsewhere):
+        raise XtalkError(f"no site {min(strangers)!r} to add; expected some of {', '.join(elsewhere)}")
+
+
 def interact_elsewhere(
     folder: RunFolder,
     sites: Sequence[str],
@@ -32,8 +39,7 @@ def interact_elsewhere(
     `report` show; interactions/NAME.attention.json tells which part of the attention the pairs cover. Errors:
     XtalkError for an unknown site or crosscoder, or one not trained.
     """
-    if strangers := set(sites) - set(SITES):
-        raise XtalkError(f"no site {min(strangers)!r}; expected some of {', '.join(SITES)}")
+    check_elsewhere(sites)
     names = [spec.name for spec in folder.config.crosscoders]
     if strangers := set(crosscoders) - set(names):
         raise XtalkError(f"no crosscoder {min(strangers)!r} in {folder.path}; it has {', '.join(names)}")

