@@ -34,6 +34,27 @@ def test_measures_the_next_tokens_and_leaves_the_stream_where_it_was():
     torch.testing.assert_close(next(stream).activations, second.activations)
 
 
+def test_a_measurement_that_fails_leaves_the_stream_where_it_was():
+    class Failing(FakeModel):
+        fails = False
+
+        def capture(self, tokens_BS, hookpoints):
+            if self.fails:
+                raise XtalkError("no more")
+            return super().capture(tokens_BS, hookpoints)
+
+    model = Failing()
+    stream = make_stream(model)
+    _, second, *_ = make_stream()
+    next(stream)
+    model.fails = True
+    with pytest.raises(XtalkError, match="no more"):
+        measure_scaling(stream)
+    model.fails = False
+    assert stream.tokens_seen == 6
+    torch.testing.assert_close(next(stream).activations, second.activations)
+
+
 def test_zero_activations_and_an_ended_stream_are_refused():
     class Silent(FakeModel):
         def capture(self, tokens_BS, hookpoints):

@@ -97,6 +97,7 @@ def test_interrupted_write_goes_on(tmp_path: Path):
     with pytest.raises(XtalkError, match=r"no finished activation store"):
         ActivationStore.open(tmp_path)
     truncate(tmp_path / "shard-00001.safetensors")
+    (tmp_path / ".partial-1-shard-00002.safetensors").write_bytes(b"half")  # of a process that was killed
     model, seen = FakeModel(torch.bfloat16), []
     opened = ActivationStore.write(tmp_path, make_stream(model), progress=seen.append)
     assert model.captures == 2  # shards 1 and 2; shard 0 was kept
@@ -105,6 +106,7 @@ def test_interrupted_write_goes_on(tmp_path: Path):
         next(ActivationBatches(opened, **BATCHING)).activations, next(make_stream()).activations
     )
     ActivationStore.open(tmp_path)
+    assert not list(tmp_path.glob(".partial*"))
 
 
 def test_shards_of_other_contents_are_not_kept(tmp_path: Path):
@@ -233,8 +235,9 @@ def test_small_and_full_disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(store, "save_file", full)
-    with pytest.raises(XtalkError, match=r"cannot be written.*No space left"):
+    with pytest.raises(XtalkError, match=r"^no space left on the disk of .*shard-00000"):
         ActivationStore.write(tmp_path / "full", make_stream())
+    assert not list((tmp_path / "full").iterdir())
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path):

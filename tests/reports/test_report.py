@@ -71,7 +71,12 @@ class Page(HTMLParser):
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], dict[str, Any]]:
     folder = tmp_path_factory.mktemp("run")
     metrics, data = write_run(folder)
-    write_report(folder)
+    stray = folder / "figures" / ".ipynb_checkpoints"
+    stray.mkdir(parents=True)
+    page, *drawn = write_report(folder)
+    stray.rmdir()
+    assert page == folder / "report.html"
+    assert sorted(drawn) == sorted((folder / "figures").iterdir())
     return folder, metrics, data
 
 

@@ -331,19 +331,65 @@ def test_an_endpoint_judges_what_the_folder_has_and_what_it_said_is_kept(folder:
         return "B" if "one letter" in prompt else "words"
 
     monkeypatch.setattr(Endpoint, "_post", answer)
-    with pytest.raises(XtalkError, match=r"this takes \d+ requests .*--yes"):
+    with pytest.raises(XtalkError, match=r"this takes \d+ requests .*--yes") as caught:
         endpoint.judge(folder, "stub", describe=True)
     assert not asked
+    requests = int(re.search(r"this takes (\d+) requests", str(caught.value)).group(1))
     endpoint.judge(folder, "stub", describe=True, confirmed=True)
+    assert len(asked) == len(set(asked)) == requests
     record = folder.read_json("endpoint.json")
-    assert set(record["accuracy"]) == {"interaction", "coactivation", "activation", "decoder", "random"}
+    names = {"interaction", "coactivation", "activation", "decoder", "random"}
+    assert set(record["accuracy"]) == {"any", "rate", "coactivation"}
+    assert all(set(by_name) == names for by_name in record["accuracy"].values())
     assert set(record["descriptions"].values()) == {"words"}
+    study = ClusterStudy(Workbench(folder, "cpu"), read_settings(folder), silent)
+    assert record["trials"] == {name: judged.trials for name, judged in study.judged["rate"].items()}
     assert all("[[w" in prompt for prompt in asked)
     count = len(asked)
-    endpoint.judge(folder, "stub", describe=True)  # nothing is left to send, so nothing to confirm
+    assert endpoint.judge(folder, "stub", describe=True) == record  # nothing to send, so nothing to confirm
+    assert endpoint.judge(folder, "stub") == record  # descriptions stay
     assert len(asked) == count
+    assert folder.read_json("endpoint.json") == record
     assert not any("key" in file.read_text().split() for file in folder.file("endpoint_cache").iterdir())
     assert "words" in folder.file("clusters.html").read_text()
+    assert re.search(r"; stub in \d+ %", folder.file("clusters.html").read_text())
+    table = endpoint.told(record).splitlines()
+    assert table[0].startswith("accuracy of stub") and len(table) == 2 + len(names)
+    ours = "{:.2f} [{:.2f}, {:.2f}]".format(*record["accuracy"]["rate"]["interaction"])
+    [row] = [line for line in table if line.startswith("interaction ")]
+    assert ours in row and row.endswith(f"3 x {record['trials']['interaction']}")
+
+
+@pytest.mark.parametrize("left", [None, "{", "[]", '{"model": "other"}'])
+def test_what_an_endpoint_said_of_these_clusters_stays_and_the_rest_goes(
+    folder: RunFolder, monkeypatch, left: str | None
+):
+    steps.cluster(folder)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://nowhere.invalid")
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    monkeypatch.setattr(Endpoint, "_post", lambda self, body: "B")
+    complete = endpoint.judge(folder, "stub", describe=True, confirmed=True)
+    if left is not None:
+        folder.file("endpoint.json").write_text(left)
+    shutil.rmtree(folder.file("endpoint_cache"))
+    asked: list[str] = []
+
+    def breaking(self: Endpoint, body) -> str:
+        asked.append(body["messages"][0]["content"])
+        if len(asked) == 2:
+            raise self._failed("answered 503")
+        return "B"
+
+    monkeypatch.setattr(Endpoint, "_post", breaking)
+    with pytest.raises(XtalkError, match="answered 503"):
+        endpoint.judge(folder, "stub", confirmed=True)
+    if left is None:
+        assert folder.read_json("endpoint.json") == complete
+    monkeypatch.setattr(Endpoint, "_post", lambda self, body: "A")
+    again = endpoint.judge(folder, "stub", confirmed=True)
+    assert again["descriptions"] == (complete["descriptions"] if left is None else {})
+    other = endpoint.judge(folder, "another", confirmed=True)
+    assert other["model"] == "another" and not other["descriptions"]
 
 
 @pytest.mark.parametrize("breaks_at", ["one letter", "Say in at most"])
@@ -373,5 +419,5 @@ def test_what_an_endpoint_said_before_it_broke_off_is_kept(
     if breaks_at == "Say in at most":
         record = folder.read_json("endpoint.json")
         assert len(record["descriptions"]) == 3
-        assert "interaction" in record["accuracy"]
+        assert "interaction" in record["accuracy"]["any"]
         assert "words" in folder.file("clusters.html").read_text()

@@ -174,3 +174,13 @@ def test_a_step_is_complete_while_its_files_stay_as_they_were(folder: RunFolder)
     assert not folder.is_complete("train", ["in.json"])
     with pytest.raises(ValueError, match=r"did not write out\.json"):
         folder.complete("train", [], ["out.json"], 0.0)
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null", '{"train": 1}', '{"train": {"inputs": {}}}', '{"tra'])
+def test_a_record_of_steps_that_is_none_is_one_line(folder: RunFolder, content: str):
+    (folder.path / "steps.json").write_text(content)
+    for ask in (lambda: folder.is_complete("train", []), lambda: folder.complete("train", [], [], 1.0)):
+        with pytest.raises(XtalkError, match=r"steps\.json") as caught:
+            ask()
+        assert "\n" not in str(caught.value)
+    assert (folder.path / "steps.json").read_text() == content

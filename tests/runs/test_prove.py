@@ -54,6 +54,39 @@ def test_the_same_seed_makes_the_same_certificate(tmp_path):
     assert one == two
 
 
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({}, "max-4-of-64-aware"),
+        ({"post_hoc": True, "network": "attention"}, "max-4-of-64-attention-post-hoc"),
+        ({"task": "modular_addition", "n": 3}, "modular_addition-3-of-64-aware"),
+        ({"seed": 3}, "max-4-of-64-aware-seed-3"),
+        (
+            {"activation": "gelu", "residual": False, "d_model": 8},
+            "max-4-of-64-aware-gelu-no-residual-d_model-8",
+        ),
+        ({"penalties": {"b": 1.0, "a": 0.5}}, "max-4-of-64-aware-a-0.5-b-1.0"),
+    ],
+)
+def test_a_certificate_is_named_after_what_is_not_default(given, name):
+    assert ProveConfig(**given).name == name
+
+
+def test_no_two_settings_share_a_name():
+    changed: dict = {"network": "attention", "task": "min", "activation": "gelu", "residual": False}
+    changed |= {"post_hoc": True, "penalties": {"sum_minus_max": 1.0}, "direct": 3.0000000001}
+    changed |= {k: f.default + 1 for k, f in ProveConfig.model_fields.items() if k not in changed}
+    configs = [ProveConfig(), *(ProveConfig(**{key: value}) for key, value in changed.items())]
+    assert len({config.name for config in configs}) == len(ProveConfig.model_fields) + 1
+
+
+def test_seeds_do_not_overwrite_one_another(tmp_path):
+    tiny = TINY | {"network_steps": 5, "crosscoder_steps": 5, "post_hoc": True}
+    for seed in (0, 1):
+        prove(ProveConfig(**tiny, seed=seed), tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2 * 4
+
+
 def test_modular_addition_is_certified_post_hoc_only(tmp_path):
     sizes = TINY | {"task": "modular_addition", "vocabulary": 6, "classes": 3}
     row = prove(ProveConfig(**sizes, post_hoc=True), tmp_path)

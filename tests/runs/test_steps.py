@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from xtalk.data import read_documents, tokenise, without
 from xtalk.errors import XtalkError
 from xtalk.runs import steps
+from xtalk.runs.crosscoders import _training_log
 from xtalk.runs.workbench import Workbench
 
 
@@ -137,6 +138,17 @@ def test_nan_activations_stop_the_harvest(tmp_path: Path):
     with pytest.raises(XtalkError, match=r"NaN"):
         steps.harvest(folder)
     assert not folder.file("scaling.safetensors").exists()
+
+
+def test_a_torn_line_of_the_log_is_left_out_of_the_training_log(tmp_path: Path):
+    folder = local_folder(tmp_path)
+    folder.log("train", crosscoder="a", step=1)
+    with folder.file("log.jsonl").open("ab") as log:
+        log.write(b'[1]\n{"event": "tr\n\xff\n"train"\n')
+    folder.log("train", crosscoder="a", step=2)
+    with folder.file("log.jsonl").open("ab") as log:
+        log.write(b'{"event": "train", "cross')
+    assert [record["step"] for record in _training_log(Workbench(folder, "cpu"))] == [1, 2]
 
 
 def test_a_text_with_too_few_held_out_documents_is_refused_before_training(tmp_path: Path):

@@ -36,16 +36,15 @@ def measure_scaling(stream: ActivationBatches, tokens: int = 65536) -> Scaling:
     The stream is left where it was: what is measured is not used up.
     Raises XtalkError where a hookpoint's activations are all zero, or nothing is left of the stream.
     """
-    start = stream.state_dict()
     norm_P, total_PD, count = torch.zeros(()), torch.zeros(()), 0
-    for batch in stream:
-        x_BPD = batch.activations
-        norm_P = norm_P.to(x_BPD.device) + x_BPD.norm(dim=-1).sum(0, dtype=torch.float64)
-        total_PD = total_PD.to(x_BPD.device) + x_BPD.sum(0, dtype=torch.float64)
-        count += len(x_BPD)
-        if count >= tokens:
-            break
-    stream.load_state_dict(start)
+    with stream.rewound():
+        for batch in stream:
+            x_BPD = batch.activations
+            norm_P = norm_P.to(x_BPD.device) + x_BPD.norm(dim=-1).sum(0, dtype=torch.float64)
+            total_PD = total_PD.to(x_BPD.device) + x_BPD.sum(0, dtype=torch.float64)
+            count += len(x_BPD)
+            if count >= tokens:
+                break
     if not count:
         raise XtalkError("the stream has no tokens left to measure the scaling on; start it anew")
     for name, norm in zip(stream.source.identity.hookpoints, norm_P.tolist(), strict=True):

@@ -1,6 +1,5 @@
 """Activations on disk: safetensors shards and a manifest, verified by hash on opening."""
 
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ from xtalk.activations.stream import ActivationBatches, ActivationSource
 from xtalk.data import TokenSequences
 from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
-from xtalk.files import sha256_of
+from xtalk.files import remove_partial, replacing, sha256_of, write_text
 
 _SHARD_BYTES = 2**28
 _ROWS_AT_ONCE = 8
@@ -127,12 +126,11 @@ class ActivationStore:
             return cls.open(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            remove_partial(folder)
             _check_space(folder, contents)
             shards = _write_shards(folder, source, contents, progress)
             manifest = Manifest(schema=SCHEMA, contents=contents, shards=tuple(shards))
-            partial = folder / (MANIFEST + ".partial")
-            partial.write_text(manifest.model_dump_json(by_alias=True, indent=1))
-            _finish(partial)
+            write_text(folder / MANIFEST, manifest.model_dump_json(by_alias=True, indent=1))
         except (OSError, SafetensorError) as error:
             raise XtalkError(
                 f"activations cannot be written to {folder}: {error}; what is there is kept"
@@ -218,9 +216,8 @@ def _write_shards(
                 "tokens": torch.from_numpy(source.sequences.tokens[rows]),
                 "documents": torch.from_numpy(source.sequences.documents[rows]),
             }
-            partial = path.with_name(path.name + ".partial")
-            save_file(tensors, partial, label)
-            _finish(partial)
+            with replacing(path) as partial:
+                save_file(tensors, partial, label)
         yield Shard(sequences=len(rows), bytes=path.stat().st_size, sha256=sha256_of(path))
 
 
@@ -231,13 +228,6 @@ def _label(path: Path) -> dict[str, str] | None:
             return shard.metadata()
     except (OSError, SafetensorError):
         return None
-
-
-def _finish(partial: Path) -> None:
-    """Give a completely written file its name, once it is on the disk."""
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(partial.with_name(partial.name.removesuffix(".partial")))
 
 
 def _check_file(path: Path, shard: Shard, verify: bool) -> None:

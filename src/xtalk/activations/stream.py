@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -137,6 +138,15 @@ class ActivationBatches:
                     f"{own[key]}; go on with the configuration, model and text that it was saved with"
                 )
         self.tokens_seen = int(state["tokens_seen"])
+
+    @contextmanager
+    def rewound(self) -> Iterator[None]:
+        """Leave the stream where it was, whatever happens inside: what is read there is not used up."""
+        start = self.state_dict()
+        try:
+            yield
+        finally:
+            self.load_state_dict(start)
 
     @property
     def _epoch_tokens(self) -> int:

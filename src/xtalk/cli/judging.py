@@ -33,8 +33,9 @@ def judge(
         from xtalk.runs.progress import progress_bars
 
         with progress_bars() as progress:
-            file = endpoint.judge(
-                RunFolder.open(out),
+            folder = RunFolder.open(out)
+            record = endpoint.judge(
+                folder,
                 model,
                 describe=describe,
                 price=price,
@@ -42,7 +43,8 @@ def judge(
                 device=device,
                 progress=progress,
             )
-        typer.echo(file)
+        typer.echo(endpoint.told(record))
+        typer.echo(folder.file(endpoint.JUDGED))
 
 
 def validate(

@@ -15,6 +15,7 @@ from xtalk.clustering.protocol import (
     Distractors,
     Judge,
     Judged,
+    Trial,
     judge_clusters,
     make_trials,
     matched_random,
@@ -80,6 +81,32 @@ def cluster_all(
     return {INTERACTION: ours, **_possible(baselines), "random": matched_random(ours, seed)}
 
 
+def trials_of_all(
+    clusterings: Mapping[str, Clustering],
+    eligible: np.ndarray,
+    rates_L: Float[np.ndarray, "L"],
+    coactivation: Similarity,
+    seed: int,
+    per_cluster: int = FEWEST_TRIALS,
+) -> dict[Distractors, dict[str, list[Trial]]]:
+    """The trials of each clustering, with each kind of distractors; so many per cluster."""
+    return {
+        distractors: {
+            name: make_trials(
+                clustering,
+                eligible,
+                seed=seed,
+                distractors=distractors,
+                rates_L=rates_L,
+                coactivation=coactivation,
+                per_cluster=per_cluster,
+            )
+            for name, clustering in clusterings.items()
+        }
+        for distractors in get_args(Distractors)
+    }
+
+
 def judge_all(
     clusterings: Mapping[str, Clustering],
     judge: Judge,
@@ -90,18 +117,8 @@ def judge_all(
     per_cluster: int = FEWEST_TRIALS,
 ) -> dict[Distractors, dict[str, Judged]]:
     """What the judge makes of each clustering, with each kind of distractors; so many trials per cluster."""
-    judged: dict[Distractors, dict[str, Judged]] = {}
-    for distractors in get_args(Distractors):
-        judged[distractors] = {}
-        for name, clustering in clusterings.items():
-            trials = make_trials(
-                clustering,
-                eligible,
-                seed=seed,
-                distractors=distractors,
-                rates_L=rates_L,
-                coactivation=coactivation,
-                per_cluster=per_cluster,
-            )
-            judged[distractors][name] = judge_clusters(trials, judge)
-    return judged
+    trials = trials_of_all(clusterings, eligible, rates_L, coactivation, seed, per_cluster)
+    return {
+        distractors: {name: judge_clusters(some, judge) for name, some in by_name.items()}
+        for distractors, by_name in trials.items()
+    }

@@ -40,13 +40,15 @@ class ClusterRecord(Lenient):
 
 
 class EndpointRecord(Lenient):
-    """endpoint.json, as far as it is shown: what a language model says of features, by latent.
+    """endpoint.json, as far as it is shown: a model's accuracy, and what it says of features, by latent.
 
     clusters_sha256: of the clusters.json that it was asked about.
     """
 
     schema_: Literal["xtalk.endpoint/1"] = Field(alias="schema")
     clusters_sha256: str
+    model: str = ""
+    accuracy: dict[str, dict[str, Interval]] = Field(default_factory=dict)
     descriptions: dict[NonNegativeInt, str]
 
 
@@ -106,8 +108,8 @@ class MapRecord(Lenient):
 def write_cluster_map(run_folder: Path) -> Path:
     """Writes clusters.html from clusters.json and cluster_map.json, and returns its path.
 
-    Features have the descriptions of endpoint.json if it is of these clusters. Errors: XtalkError if a file
-    is missing or invalid, or they do not agree.
+    Shows what endpoint.json has of a language model's accuracy and descriptions if it is of these clusters.
+    Errors: XtalkError if a file is missing or invalid, or they do not agree.
     """
     clusters = read_record(run_folder, CLUSTERS, ClusterRecord, "xtalk cluster")
     shown = read_record(run_folder, "cluster_map.json", MapRecord, "xtalk cluster")
@@ -117,22 +119,27 @@ def write_cluster_map(run_folder: Path) -> Path:
             "write both anew with `xtalk cluster`"
         )
     page = run_folder / PAGE
-    write_text(page, _render(clusters, _described(run_folder, shown)))
+    told = _told(run_folder)
+    write_text(page, _render(clusters, _described(shown, told) if told else shown, told))
     return page
 
 
-def _described(run_folder: Path, shown: MapRecord) -> MapRecord:
+def _told(run_folder: Path) -> EndpointRecord | None:
+    """What a language model says of these clusters."""
     if not (run_folder / ENDPOINT).exists():
-        return shown
+        return None
     record = read_record(run_folder, ENDPOINT, EndpointRecord, "xtalk judge")
-    if record.clusters_sha256 != sha256_of(run_folder / CLUSTERS):
-        return shown
-    told = record.descriptions
-    features = [f.model_copy(update={"description": told.get(f.latent, "")}) for f in shown.features]
+    return record if record.clusters_sha256 == sha256_of(run_folder / CLUSTERS) else None
+
+
+def _described(shown: MapRecord, told: EndpointRecord) -> MapRecord:
+    features = [
+        f.model_copy(update={"description": told.descriptions.get(f.latent, "")}) for f in shown.features
+    ]
     return shown.model_copy(update={"features": features})
 
 
-def _render(clusters: ClusterRecord, shown: MapRecord) -> str:
+def _render(clusters: ClusterRecord, shown: MapRecord, told: EndpointRecord | None) -> str:
     environment = Environment(
         loader=PackageLoader("xtalk.reports", "templates"), autoescape=True, undefined=StrictUndefined
     )
@@ -143,4 +150,5 @@ def _render(clusters: ClusterRecord, shown: MapRecord) -> str:
     }
     encoded = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")  # no </script> in a token
     template = environment.get_template("cluster_map.html.j2")
-    return template.render(clusters=clusters, data=Markup(encoded))
+    asked = told if told and "interaction" in told.accuracy.get("any", {}) else None
+    return template.render(clusters=clusters, asked=asked, data=Markup(encoded))

@@ -44,17 +44,17 @@ class HeadlineRow:
     phi_zero: dict[Scheme, Interval]
 
 
-def write_report(run_folder: Path) -> Path:
-    """Writes the figures and report.html, a self-contained page, and returns the page's path.
+def write_report(run_folder: Path) -> list[Path]:
+    """Writes report.html, a self-contained page, and the figures, and returns their paths, the page first.
 
     XtalkError if metrics.json or report_data.json is missing or invalid (then nothing is written), or if
     the disk is full.
     """
     results = load_results(run_folder)
-    figures = {path.stem: _data_uri(path) for path in write_figures(run_folder) if path.suffix == ".svg"}
-    page = run_folder / "report.html"
+    drawn, page = write_figures(run_folder), run_folder / "report.html"
+    figures = {path.stem: _data_uri(path) for path in drawn if path.suffix == ".svg"}
     write_text(page, render(results, figures))
-    return page
+    return [page, *drawn]
 
 
 def render(results: Results, figures: dict[str, str]) -> str:

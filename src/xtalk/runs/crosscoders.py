@@ -1,6 +1,7 @@
 """The work of a run on each of its crosscoders: training, and measuring interactions."""
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from statistics import median
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from xtalk.crosscoder.config import CrosscoderConfig
 from xtalk.crosscoder.saving import CFG, WEIGHTS, Provenance, save_crosscoder
+from xtalk.errors import XtalkError
 from xtalk.evaluation.features import Feature, describe_codes, sparse_codes
 from xtalk.evaluation.pairs import Site, measure_pairs
 from xtalk.interactions.pair_matrix import PairMatrix
@@ -61,6 +63,11 @@ def train_one(workbench: Workbench, spec: CrosscoderSpec, progress: Report) -> l
     place = f"crosscoders/{spec.name}"
     save_crosscoder(folder.file(place), crosscoder, provenance)
     rates = [r["tokens_per_second"] for r in _training_log(workbench) if r["crosscoder"] == spec.name]
+    if not rates:  # a crash tore the only one, and the checkpoint is of the last step
+        raise XtalkError(
+            f"{folder.file(LOG)} has no record of training {spec.name}; expected one every 50 steps; "
+            f"remove {folder.file('checkpoints')}/{spec.name} and give the same command again"
+        )
     folder.write_json(f"{place}/training.json", {"tokens_per_second": median(rates)})
     return [f"{place}/{name}" for name in (CFG, WEIGHTS, "training.json")]
 
@@ -165,6 +172,9 @@ def _feature(name: str, feature: Feature, logits: LogitTokens, share: float) -> 
 
 
 def _training_log(workbench: Workbench) -> list[dict[str, Any]]:
-    """What training logged, in this session and before."""
-    lines = workbench.folder.file(LOG).read_text(encoding="utf-8").splitlines()
-    return [record for line in lines if (record := json.loads(line))["event"] == "train"]
+    """What training logged, in this session and before; a line that a crash tore is left out."""
+    records: list[Any] = []
+    for line in workbench.folder.file(LOG).read_bytes().splitlines():
+        with suppress(ValueError):
+            records.append(json.loads(line))
+    return [record for record in records if isinstance(record, dict) and record.get("event") == "train"]

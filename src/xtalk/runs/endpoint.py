@@ -1,14 +1,17 @@
 """`xtalk judge`: a run's clusters judged, and their features described, by a language model you choose."""
 
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
-from xtalk.clustering import make_trials
+from xtalk.clustering import Trial
 from xtalk.clustering.endpoint import Endpoint, EndpointJudge, confirm, description_prompt
 from xtalk.clustering.evidence import OfflineJudge
-from xtalk.clustering.protocol import judge_clusters
+from xtalk.clustering.protocol import Distractors, judge_clusters
+from xtalk.clustering.similarity import coactivation_similarity
+from xtalk.clustering.study import trials_of_all
 from xtalk.errors import XtalkError
 from xtalk.evaluation.features import Feature, describe_codes
 from xtalk.files import sha256_of
@@ -19,6 +22,7 @@ from xtalk.runs.workbench import Workbench
 
 JUDGED = "endpoint.json"
 CACHE = "endpoint_cache"
+DISTRACTORS: dict[Distractors, str] = {"any": "any", "rate": "same rate", "coactivation": "as co-active"}
 
 
 def judge(
@@ -30,51 +34,96 @@ def judge(
     confirmed: bool = False,
     device: str = "auto",
     progress: Report = silent,
-) -> Path:
-    """Judge the clusters of a run, and of its baselines, by an endpoint's model; returns the file.
+) -> dict[str, Any]:
+    """Judge the clusters of a run, and of its baselines, by an endpoint's model; returns endpoint.json.
 
-    Leaves endpoint.json: accuracies, and with `describe` a description of each clustered feature, which
-    clusters.html then shows. Errors: XtalkError before anything is asked unless `confirmed`; and for an
-    endpoint that is down or answers nonsense, with the answers so far kept.
+    It holds accuracies, by distractors and clustering, and with `describe` a description of each clustered
+    feature; clusters.html then shows both. What the same model said of the same clusters before stays until
+    it is said anew. Errors: XtalkError before anything is asked unless `confirmed`; and for an endpoint that
+    is down or answers nonsense, with the answers so far kept.
     """
     with folder.locked():
         if not folder.is_complete("cluster", folder.outputs("interact")):
             raise XtalkError(f"judge comes after cluster; first run `xtalk cluster --out {folder.path}`")
-        workbench = Workbench(folder, device)
         endpoint = Endpoint.from_environment(model, folder.file(CACHE))
-        study = ClusterStudy(workbench, read_settings(folder), progress)
+        study = ClusterStudy(Workbench(folder, device), read_settings(folder), progress)
         eligible = OfflineJudge(study.corpus).eligible
+<<<<<<< HEAD
         seed = study.seed
         trials = {name: make_trials(c, eligible, seed=seed) for name, c in study.clusterings.items()}
+=======
+        trials = _trials(study, eligible)
+>>>>>>> fix-x
         texts = _texts(study, eligible)
         asked = EndpointJudge(endpoint, texts)
         clustered = [int(i) for i in eligible if study.clustering.labels_L[i] >= 0] if describe else []
         descriptions = {latent: description_prompt(texts[latent]) for latent in clustered}
         prompts = [asked.prompt(trial) for some in trials.values() for trial in some]
         confirm(endpoint, [*prompts, *descriptions.values()], price, confirmed)
-        record: dict[str, Any] = {
-            "schema": "xtalk.endpoint/1",
-            "model": model,
-            "crosscoder": study.name,
-            "clusters_sha256": sha256_of(folder.file(CLUSTERS)),
-            "accuracy": {},
-            "descriptions": {},
-        }
-        for place, (name, some) in enumerate(trials.items()):
-            progress(f"judged by {model}", place, len(trials))
-            judged = judge_clusters(some, asked)
-            if len(judged.clusters_C) > 1:  # of fewer there is no interval
-                record["accuracy"][name] = judged.accuracy(seed)
-            folder.write_json(JUDGED, record)
+        record = _begun(folder, model, study.name)
         try:
+            for place, ((distractors, name), some) in enumerate(trials.items()):
+                progress(f"judged by {model}", place, len(trials))
+                judged = judge_clusters(some, asked)
+                record["trials"][name] = judged.trials
+                if len(judged.clusters_C) > 1:  # of fewer there is no interval
+                    by_name = record["accuracy"].setdefault(distractors, {})
+                    by_name[name] = list(judged.accuracy(study.settings.seed))
             for place, (latent, prompt) in enumerate(descriptions.items()):
                 progress(f"described by {model}", place, len(descriptions))
                 record["descriptions"][str(latent)] = endpoint.ask(prompt).strip()
         finally:  # those so far, if the endpoint breaks off
-            folder.write_json(JUDGED, record)
-            if descriptions:
+            if record["trials"]:
+                folder.write_json(JUDGED, record)
                 _show(folder)
-        return folder.file(JUDGED)
+        return record
+
+
+def told(record: dict[str, Any]) -> str:
+    """The accuracies of endpoint.json in words, for the terminal: a line for each way of clustering."""
+    header = ["", *DISTRACTORS.values(), "trials"]
+    lines = [
+        [
+            name,
+            *(_interval(record["accuracy"].get(kind, {}).get(name)) for kind in DISTRACTORS),
+            f"3 x {trials}",
+        ]
+        for name, trials in record["trials"].items()
+    ]
+    table = ["".join(f"{cell:23}" for cell in line).rstrip() for line in (header, *lines)]
+    return "\n".join([f"accuracy of {record['model']}, with distractors (chance 0.20):", *table])
+
+
+def _interval(accuracy: Sequence[float] | None) -> str:
+    return "{:.2f} [{:.2f}, {:.2f}]".format(*accuracy) if accuracy else "too few clusters"
+
+
+def _trials(study: ClusterStudy, eligible: np.ndarray) -> dict[tuple[Distractors, str], list[Trial]]:
+    """Those of the offline judge."""
+    rates_L = study.corpus.active_L / len(study.corpus.tokens_B)
+    coactivation = coactivation_similarity(study.measured_codes_BL, np.arange(study.n_latents))
+    trials = trials_of_all(study.clusterings, eligible, rates_L, coactivation, study.settings.seed)
+    return {(kind, name): some for kind, by_name in trials.items() for name, some in by_name.items()}
+
+
+def _begun(folder: RunFolder, model: str, crosscoder: str) -> dict[str, Any]:
+    """endpoint.json as it is if it is of this model and these clusters, or else a new one."""
+    about = {
+        "schema": "xtalk.endpoint/1",
+        "model": model,
+        "crosscoder": crosscoder,
+        "clusters_sha256": sha256_of(folder.file(CLUSTERS)),
+    }
+    parts: dict[str, Any] = {"accuracy": {}, "trials": {}, "descriptions": {}}
+    with suppress(XtalkError):  # a file that is missing or broken; its answers are in the cache
+        old = folder.read_json(JUDGED)
+        if (
+            isinstance(old, dict)
+            and about.items() <= old.items()
+            and all(isinstance(old.get(part), dict) for part in parts)
+        ):
+            return old
+    return about | parts
 
 
 def _show(folder: RunFolder) -> None:

@@ -186,7 +186,13 @@ class RunFolder:
         return sum(steps[step]["seconds"] for step in done - whole)
 
     def _steps(self) -> dict[str, Any]:
-        return self.read_json(STEPS) if self.file(STEPS).exists() else {}
+        steps = self.read_json(STEPS) if self.file(STEPS).exists() else {}
+        if not isinstance(steps, dict) or not all(map(_is_step, steps.values())):
+            raise XtalkError(
+                f"{self.file(STEPS)} holds no record of steps, as an object of inputs, outputs and seconds; "
+                "remove it, and the same command does the steps again"
+            )
+        return steps
 
     def _hashes(self, names: Iterable[str]) -> dict[str, str | None]:
         paths = {name: self.file(name) for name in sorted(names)}
@@ -196,6 +202,11 @@ class RunFolder:
         record = {"fingerprint": self.config.fingerprint(), "config": self.config.plain()}
         note = "# Made by xtalk. A run folder keeps to one configuration: change nothing here.\n"
         write_text(self.file(CONFIG), note + yaml.safe_dump(record, sort_keys=False))
+
+
+def _is_step(record: Any) -> bool:
+    kinds = {"inputs": dict, "outputs": dict, "seconds": (int, float)}
+    return isinstance(record, dict) and all(isinstance(record.get(k), kind) for k, kind in kinds.items())
 
 
 def _is_strange(path: Path) -> bool:

@@ -74,6 +74,22 @@ class ProveConfig(BaseModel):
     penalties: dict[str, float] = {}
     seed: int = Field(default=0, ge=0, lt=2**31)
 
+    @property
+    def name(self) -> str:
+        """Of the certificate's files; two configurations never share one."""
+        mode = "post-hoc" if self.post_hoc else "aware"
+        layer = "attention-" if self.network == "attention" else ""
+        parts = [f"{self.task}-{self.n}-of-{self.vocabulary}-{layer}{mode}"]
+        others = self.model_dump(exclude={"task", "n", "vocabulary", "network", "post_hoc"})
+        for key, value in others.items():
+            if value == type(self).model_fields[key].default:
+                continue
+            if key == "penalties":
+                parts += [f"{penalty}-{weight}" for penalty, weight in sorted(value.items())]
+            else:
+                parts.append({"activation": value, "residual": "no-residual"}.get(key, f"{key}-{value}"))
+        return "-".join(parts)
+
 
 def prove_config(**given: Any) -> ProveConfig:
     """The configuration with these keys. Errors: XtalkError names the first that is wrong."""
@@ -202,9 +218,7 @@ def prove(config: ProveConfig, folder: Path, *, progress: Report = silent) -> di
     """
     subject = train_subject(config, progress=progress)
     proof = prove_subject(subject, measure_subject(subject), default_detail(subject))
-    mode = "post-hoc" if config.post_hoc else "aware"
-    layer = "attention-" if config.network == "attention" else ""
-    name = f"{config.task}-{config.n}-of-{config.vocabulary}-{layer}{mode}"
+    name = config.name
     row = proof.row(proof.certificate.save(folder, name))
     write_text(folder / f"{name}.figures.json", json.dumps(row, indent=1, allow_nan=False) + "\n")
     return row

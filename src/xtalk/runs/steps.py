@@ -200,9 +200,8 @@ def _report(workbench: Workbench, progress: Report) -> list[str]:
     from xtalk.reports import write_cluster_map, write_report  # loads matplotlib, which no other step needs
 
     folder = workbench.folder
-    pages = (write_report(folder.path), write_cluster_map(folder.path))
-    figures = sorted((folder.path / "figures").iterdir())
-    return [str(path.relative_to(folder.path)) for path in (*pages, *figures)]
+    written = [*write_report(folder.path), write_cluster_map(folder.path)]
+    return [str(path.relative_to(folder.path)) for path in written]
 
 
 BODIES: dict[str, Body] = {

@@ -3,7 +3,6 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +90,7 @@ def _objective(
 ) -> Objective:
     mlps: list[PenalisedMlp] = []
     if training.penalties:
-        with _rewound(stream):
+        with stream.rewound():
             mlps = penalised_mlps(config.hook_names, model, scaling, _calibration_batches(stream))
     if any(name in SPLICES for name in training.penalties):
         tokens_nS = torch.from_numpy(stream.source.sequences.tokens[:_SPLICE_SAMPLE].astype("int64"))
@@ -139,11 +138,11 @@ def _new_crosscoder(
     config: CrosscoderConfig, training: TrainingConfig, stream: ActivationBatches, scaling: Scaling
 ) -> Crosscoder:
     crosscoder = Crosscoder(config).to(scaling.factor_P.device)
-    with _rewound(stream):
+    with stream.rewound():
         direction_LPD = _deviations(config.d_sae, stream, scaling, training.seed)
     crosscoder.initialise(scaling.apply(scaling.mean_PD), direction_LPD)
     if config.architecture == "jumprelu":  # from k active latents on, the sparsity loss has little left to do
-        with _rewound(stream):
+        with stream.rewound():
             calibrate_threshold(crosscoder, stream, scaling)
     return crosscoder
 
@@ -214,16 +213,6 @@ def _calibration_batches(stream: ActivationBatches) -> Iterator[Float[Tensor, "B
     """The stream's next activations, unscaled, as many as calibration takes."""
     for _ in range(calibration_tokens(stream.batch_tokens) // stream.batch_tokens):
         yield next(stream).activations
-
-
-@contextmanager
-def _rewound(stream: ActivationBatches) -> Iterator[None]:
-    """Leave the stream where it was: what is read inside is not used up."""
-    start = stream.state_dict()
-    try:
-        yield
-    finally:
-        stream.load_state_dict(start)
 
 
 def _check(
