@@ -75,8 +75,8 @@ def _check(folder: Path, source: ActivationSource, name: str, seed: int, steps: 
         )
     if made.seed != seed:
         raise XtalkError(
-            f"the crosscoder in {folder} was trained with the seed {made.seed}, and {seed} is asked for; give "
-            f"{elsewhere}, or delete this one to train anew"
+            f"the crosscoder in {folder} was trained with the seed {made.seed}, and {seed} is asked for; "
+            f"give {elsewhere}, or delete this one to train anew"
         )
     if (done := made.training_tokens // made.train_batch_size_tokens) != steps:
         raise XtalkError(

