@@ -1,6 +1,7 @@
 """Files that are either whole or not there: every result is written beside its place and moved into it."""
 
 import errno
+import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from xtalk.errors import XtalkError
 
-PARTIAL = ".partial-"
+PARTIAL, LOCK = ".partial-", ".lock"
 
 
 @contextmanager
@@ -31,6 +32,29 @@ def replacing(path: Path) -> Iterator[Path]:
         if isinstance(error, Exception) and is_disk_full(error):
             raise disk_full(path) from error
         raise
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder, which is made if there is none, for this process, and clear it of half-written files.
+
+    The system drops the lock with the process, however that ends. Errors: XtalkError if another holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise XtalkError(
+                f"{folder} is in use by another xtalk (process {lock.read().strip() or 'unknown'}); "
+                "wait for it to end, or give another --out"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        remove_partial(folder)
+        yield
 
 
 def expanded(path: str | Path) -> Path:

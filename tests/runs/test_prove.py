@@ -115,6 +115,15 @@ def test_attention_is_certified_post_hoc_for_max_and_min(tmp_path):
     assert result.exit_code == 0 and "T3 attention" in result.output
 
 
+def test_attention_is_refused_an_activation(tmp_path):
+    options = ("--network", "attention", "--post-hoc", "--activation", "relu", "--out", str(tmp_path / "x"))
+    result = CliRunner().invoke(app, ["prove", *options])
+    assert result.exit_code == 2 and not (tmp_path / "x").exists()
+    assert result.stderr == (
+        "xtalk: --activation relu is of --network mlp, and attention has none; leave it out\n"
+    )
+
+
 def test_words_say_when_the_bound_is_vacuous(tmp_path):
     row = prove(ProveConfig(**TINY | {"network_steps": 1}, post_hoc=True), tmp_path)
     assert row["vacuous"] and row["bound"] <= row["constant_answer"]

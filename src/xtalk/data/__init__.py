@@ -1,6 +1,14 @@
 """Text to documents, and documents to token sequences."""
 
-from xtalk.data.documents import read_documents, split_documents, without
+from xtalk.data.documents import read_documents, read_start, split_documents, without
 from xtalk.data.tokens import TokenSequences, token_sequences, tokenise
 
-__all__ = ["TokenSequences", "read_documents", "split_documents", "token_sequences", "tokenise", "without"]
+__all__ = [
+    "TokenSequences",
+    "read_documents",
+    "read_start",
+    "split_documents",
+    "token_sequences",
+    "tokenise",
+    "without",
+]

@@ -35,9 +35,19 @@ def read_documents(source: str | Path | None = None, max_characters: int | None 
     Reading stops after the document that reaches `max_characters`, so that memory stays bounded.
     Empty documents are left out. Raises XtalkError for a source that is missing, empty or undecodable.
     """
+    return _taken(source, _documents(source), max_characters)
+
+
+def read_start(source: str | Path | None, max_characters: int) -> tuple[list[str], bool]:
+    """What `read_documents` reads, and whether the source has more."""
+    texts = _documents(source)
+    return _taken(source, texts, max_characters), any(text.strip() for text in texts)
+
+
+def _taken(source: str | Path | None, texts: Iterator[str], max_characters: int | None) -> list[str]:
     documents: list[str] = []
     characters = 0
-    for text in _documents(source):
+    for text in texts:
         if not text.strip():
             continue
         documents.append(text)

@@ -85,22 +85,32 @@ def calibrate(largest_m: Mapping[str, Float[np.ndarray, "m"]], rate: float) -> d
     """The thresholds of scores, given their largest values in calibrating passages.
 
     The chance of a false alarm is at most the rate for a passage like the calibrating ones (split conformal
-    prediction). Errors: XtalkError for a rate outside (0, 1), and too few passages to promise it.
+    prediction). Errors: those of `alarm_rank`.
     """
-    if not 0 < rate < 1:
-        raise XtalkError(f"a false-alarm rate of {rate}; expected a number between 0 and 1, such as 0.01")
     [count] = {len(values_m) for values_m in largest_m.values()}
-    rank = math.ceil((1 - rate / len(largest_m)) * (count + 1))
-    if rank > count:
-        lowest = len(largest_m) / (count + 1)
-        raise XtalkError(
-            f"{count} passages to calibrate {len(largest_m)} scores on, which is too few for a false-alarm "
-            f"rate of {rate}; give more clean text, or a rate above {min(lowest, 1):.2g}"
-        )
+    rank = alarm_rank(rate, count, len(largest_m))
     return {
         name: Threshold(float(np.median(values_m)), float(np.sort(values_m)[rank - 1]))
         for name, values_m in largest_m.items()
     }
+
+
+def alarm_rank(rate: float, count: int, scores: int, more: str = "more text") -> int:
+    """Which of `count` calibrating passages, from the lowest, gives each of so many scores its threshold.
+
+    more: what to give where they are too few. Errors: XtalkError for a rate outside (0, 1), and too few
+    passages to promise it.
+    """
+    if not 0 < rate < 1:
+        raise XtalkError(f"a false-alarm rate of {rate}; expected a number between 0 and 1, such as 0.01")
+    rank = math.ceil((1 - rate / scores) * (count + 1))
+    if rank > count:
+        lowest = scores / (count + 1)
+        raise XtalkError(
+            f"{count} passages to calibrate {scores} scores on, which is too few for a false-alarm rate of "
+            f"{rate}; give {more}" + (f", or a rate above {lowest:.2g}" if lowest < 1 else "")
+        )
+    return rank
 
 
 def excess(

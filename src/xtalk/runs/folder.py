@@ -9,25 +9,23 @@ and the results of the steps, as listed in `xtalk.runs.steps`.
 """
 
 import errno
-import fcntl
 import json
 import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
 
 from xtalk.errors import XtalkError
-from xtalk.files import PARTIAL, disk_full, expanded, is_disk_full, remove_partial, sha256_of, write_text
+from xtalk.files import LOCK, PARTIAL, disk_full, expanded, is_disk_full, locked, sha256_of, write_text
 from xtalk.runs.config import RunConfig, differences, run_config
 
 CONFIG = "config.yaml"
 STEPS = "steps.json"
 LOG = "log.jsonl"
-LOCK = ".lock"
 
 
 class RunFolder:
@@ -39,7 +37,7 @@ class RunFolder:
     def __init__(self, path: Path, config: RunConfig) -> None:
         self.path = path
         self.config = config
-        self._lock: IO[str] | None = None
+        self._held = False
 
     @classmethod
     def create(cls, path: str | Path, config: RunConfig) -> "RunFolder":
@@ -101,29 +99,17 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process; inside another `locked` block of the same object, do nothing.
 
-        The system drops the lock with the process, however that ends. Errors: XtalkError if another holds it.
+        Errors: XtalkError if another process holds it.
         """
-        if self._lock is not None:
+        if self._held:
             yield
             return
-        with (self.path / LOCK).open("a+", encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                raise XtalkError(
-                    f"{self.path} is in use by another xtalk (process {lock.read().strip() or 'unknown'}); "
-                    "wait for it to end, or give another --out"
-                ) from None
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
-            remove_partial(self.path)
-            self._lock = lock
+        with locked(self.path):
+            self._held = True
             try:
                 yield
             finally:
-                self._lock = None
+                self._held = False
 
     def file(self, name: str) -> Path:
         """The path of a file of the run. Errors: ValueError for a name that leads out of the folder."""

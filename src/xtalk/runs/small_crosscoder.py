@@ -27,18 +27,19 @@ def small_crosscoder(
     name: str | None = None,
     steps: int | None = None,
     start: Crosscoder | None = None,
+    elsewhere: str = "another folder",
     progress: Progress = lambda done, total: None,
 ) -> Crosscoder:
     """The crosscoder in a folder, or a new one of 8 D latents, trained on a source and saved there.
 
     name: what the source's activations are of; by default the model. steps: 600 by default. start: what to
-    train on from, a crosscoder of the same hookpoints; by default a new one. A text too short for all steps
-    is read again. Errors: XtalkError for a folder with a crosscoder of another model or text, or of
-    another number of steps.
+    train on from, a crosscoder of the same hookpoints; by default a new one. elsewhere: what to give where
+    the folder is refused. A text too short for all steps is read again. Errors: XtalkError for a folder with
+    a crosscoder of another model or text, seed, or number of steps.
     """
     name, steps = name or model.name, steps or STEPS
     if (folder / CFG).exists():
-        _check(folder, source, name, steps)
+        _check(folder, source, name, seed, steps, elsewhere)
         return load_crosscoder(folder, model.device)
     training = TrainingConfig(steps=steps, batch_tokens=BATCH, seed=seed)
     per_epoch = len(source.sequences) * (source.sequences.length - _SKIPPED)
@@ -65,15 +66,20 @@ def small_crosscoder(
     return crosscoder
 
 
-def _check(folder: Path, source: ActivationSource, name: str, steps: int) -> None:
+def _check(folder: Path, source: ActivationSource, name: str, seed: int, steps: int, elsewhere: str) -> None:
     made = read_provenance(folder)
     if (made.model_weights_hash, made.text_hash) != (source.identity.model, source.identity.text):
         raise XtalkError(
             f"the crosscoder in {folder} was trained on another model or text than {name} and the text at "
-            "hand; give another folder"
+            f"hand; give {elsewhere}"
+        )
+    if made.seed != seed:
+        raise XtalkError(
+            f"the crosscoder in {folder} was trained with the seed {made.seed}, and {seed} is asked for; "
+            f"give {elsewhere}, or delete this one to train anew"
         )
     if (done := made.training_tokens // made.train_batch_size_tokens) != steps:
         raise XtalkError(
             f"the crosscoder in {folder} was trained for {done} steps, and {steps} are asked for; give "
-            "another folder, or delete this one to train anew"
+            f"{elsewhere}, or delete this one to train anew"
         )

