@@ -48,12 +48,7 @@ def judge(
         endpoint = Endpoint.from_environment(model, folder.file(CACHE))
         study = ClusterStudy(Workbench(folder, device), read_settings(folder), progress)
         eligible = OfflineJudge(study.corpus).eligible
-<<<<<<< HEAD
-        seed = study.seed
-        trials = {name: make_trials(c, eligible, seed=seed) for name, c in study.clusterings.items()}
-=======
         trials = _trials(study, eligible)
->>>>>>> fix-x
         texts = _texts(study, eligible)
         asked = EndpointJudge(endpoint, texts)
         clustered = [int(i) for i in eligible if study.clustering.labels_L[i] >= 0] if describe else []
@@ -68,7 +63,7 @@ def judge(
                 record["trials"][name] = judged.trials
                 if len(judged.clusters_C) > 1:  # of fewer there is no interval
                     by_name = record["accuracy"].setdefault(distractors, {})
-                    by_name[name] = list(judged.accuracy(study.settings.seed))
+                    by_name[name] = list(judged.accuracy(study.seed))
             for place, (latent, prompt) in enumerate(descriptions.items()):
                 progress(f"described by {model}", place, len(descriptions))
                 record["descriptions"][str(latent)] = endpoint.ask(prompt).strip()
@@ -102,7 +97,7 @@ def _trials(study: ClusterStudy, eligible: np.ndarray) -> dict[tuple[Distractors
     """Those of the offline judge."""
     rates_L = study.corpus.active_L / len(study.corpus.tokens_B)
     coactivation = coactivation_similarity(study.measured_codes_BL, np.arange(study.n_latents))
-    trials = trials_of_all(study.clusterings, eligible, rates_L, coactivation, study.settings.seed)
+    trials = trials_of_all(study.clusterings, eligible, rates_L, coactivation, study.seed)
     return {(kind, name): some for kind, by_name in trials.items() for name, some in by_name.items()}
 
 
