@@ -5,6 +5,8 @@
     python scripts/results.py ... --out runs/sweep --page docs/results-sweep.md --latents 1024 -k 20 \
         --steps 700 --batch-tokens 512 \
         --crosscoders unpenalised paper-30 paper-300 paper-3000 sparse sparse-1000
+    python scripts/results.py --out runs/embedded --page docs/results-embedded.md --latents 1024 -k 32 \
+        --steps 500 --batch-tokens 512 --crosscoders unpenalised sparse  # on the embedded text
 
 Each seed is a run folder of its own (`RUNS/seed-0`, ...), resumable as any run: the same command goes on
 where it was stopped, and when all is there only writes the page again.
