@@ -12,7 +12,6 @@ from xtalk.codes import Codes
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.data.tokens import token_sequences
 from xtalk.detection import pair_scores as module
-from xtalk.detection import scores
 from xtalk.detection.pair_scores import NovelPairs, novel_pairs, pair_change, pair_scores, site_scores
 from xtalk.errors import XtalkError
 from xtalk.evaluation.pairs import measure_pairs
@@ -40,7 +39,7 @@ def active(crosscoder: Crosscoder, x_PD: torch.Tensor) -> list[tuple[int, float]
 
 @pytest.mark.parametrize("kind", ["gpt_neo", "llama"])
 def test_sites_are_those_of_loops(kind: str, monkeypatch):
-    monkeypatch.setattr(scores, "_TOKENS", 10)  # two micro-batches, the second smaller
+    monkeypatch.setattr("xtalk.models.language_model._TOKENS", 10)  # two micro-batches, the second smaller
     model = tiny_model(kind)
     crosscoder = random_crosscoder(model)
     found = site_scores(model, crosscoder, TOKENS, keys=100)
@@ -97,7 +96,7 @@ def all_by_hand(model: LanguageModel, crosscoder: Crosscoder, tokens_mS: np.ndar
 
 
 def test_pairs_are_those_of_loops(pair, monkeypatch):
-    monkeypatch.setattr(scores, "_TOKENS", 10)
+    monkeypatch.setattr("xtalk.models.language_model._TOKENS", 10)
     monkeypatch.setattr(module, "NOVEL", 0.7)
     monkeypatch.setattr(module, "DEVIATIONS", 1.0)
     model, base = pair
