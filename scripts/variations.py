@@ -28,8 +28,7 @@ BASE: dict[str, Any] = {
     "training": {},
     "hookpoints": None,
 }
-SPARSE = {"penalties": "sparse"}
-FEW = SPARSE | {"k": 4}
+FEW = {"penalties": "sparse", "k": 4}
 INPUTS = {"hookpoints": [f"blocks.{block}.ln2" for block in range(4)]}  # of the embedded model
 
 
@@ -41,20 +40,11 @@ def counts(weight: float) -> dict[str, Any]:
 VARIATIONS: dict[str, dict[str, Any]] = {
     "unpenalised": {},
     "unpenalised, 2,048 latents": {"latents": 2048},
-    "unpenalised, 2 times the tokens": {"steps": 1400},
     "unpenalised, resid_mid counts 4": counts(4.0),
     "unpenalised, resid_mid counts 16": counts(16.0),
-    "sparse": SPARSE,
-    "sparse, resid_mid counts 4": SPARSE | counts(4.0),
-    "sparse, resid_mid counts 16": SPARSE | counts(16.0),
-    "sparse-resid": {"penalties": "sparse-resid"},
     "sparse, K 4": FEW,
-    "sparse, K 2": FEW | {"k": 2},
     "sparse, K 4, MLP inputs alone": FEW | INPUTS,
     "sparse, K 4, MLP inputs alone, 8,192 latents": FEW | INPUTS | {"latents": 8192},
-    "sparse, K 4, MLP inputs alone, 8,192 latents, 3 times the tokens": FEW
-    | INPUTS
-    | {"latents": 8192, "steps": 2100},
 }
 BATCH = 512
 ROW = "variation.json"
@@ -115,8 +105,7 @@ K {BASE["k"]}, {BASE["steps"]} steps of {BATCH} tokens ({BASE["steps"] * BATCH /
 short against the 2.5 M of [results.md](results.md), whose penalties `sparse` has.
 Fidelities are Phi_mean, mean over all blocks but the
 first. *resid_mid counts 4*: its weight in the reconstruction (`training.recon_weights`), where every other
-hookpoint counts 1; *sparse-resid*: divergences with resid_mid rebuilt as well (`keep_one_kl_resid`,
-`full_sum_kl_resid`, 16 each); *MLP inputs alone*: the crosscoder has no other hookpoints, hence no resid_mid.
+hookpoint counts 1; *MLP inputs alone*: the crosscoder has no other hookpoints, hence no resid_mid.
 
 *Rebuilt*: resid_mid from the crosscoder as well.
 
