@@ -46,7 +46,6 @@ def prove(
     Example: `xtalk prove --task max --vocabulary 64 --n 4 --out certificates`
     """
     with one_line_errors():
-        from xtalk.errors import XtalkError
         from xtalk.runs import prove as proving
         from xtalk.runs.progress import progress_bars
 
@@ -61,10 +60,6 @@ def prove(
             "post_hoc": post_hoc,
             "seed": seed,
         }
-        if network == "attention" and activation is not None:
-            raise XtalkError(
-                f"--activation {activation} is of --network mlp, and attention has none; leave it out"
-            )
         config = proving.prove_config(**{key: value for key, value in given.items() if value is not None})
         with progress_bars() as progress:
             row = proving.prove(config, out, progress=progress)

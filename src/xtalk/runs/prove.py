@@ -92,7 +92,11 @@ class ProveConfig(BaseModel):
 
 
 def prove_config(**given: Any) -> ProveConfig:
-    """The configuration with these keys. Errors: XtalkError names the first that is wrong."""
+    """The configuration with these keys. Errors: XtalkError names the first that is wrong or idle."""
+    if given.get("network") == "attention" and "activation" in given:
+        raise XtalkError(
+            f"--activation {given['activation']} is of --network mlp, and attention has none; leave it out"
+        )
     try:
         return ProveConfig(**given)
     except ValidationError as error:
