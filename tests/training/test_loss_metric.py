@@ -1,8 +1,11 @@
 """The metric in which errors of an MLP's output count what they cost the loss."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from reference.tiny_models import BLOCKS, D_MODEL, tiny_model, tiny_tokens
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from xtalk.data import token_sequences
@@ -33,9 +36,12 @@ def outputs_of(model, block):
 
 
 def test_factors_go_where_the_model_is(model, monkeypatch):
-    weights = model.mlp_weights(0).to(torch.device("meta"))
-    monkeypatch.setattr(type(model), "mlp_weights", lambda self, block: weights)
-    assert LossMetric(model, {0: torch.eye(D_MODEL)}).mlp_weights(0).W_out.device.type == "meta"
+    plain = model.mlp_weights(0)
+    with FakeTensorMode():  # tensors that know their device and refuse others, and hold nothing
+        W_out, b_out = torch.empty(plain.W_out.shape, device="cuda"), torch.empty(D_MODEL, device="cuda")
+        there = replace(plain, W_out=W_out, b_out=b_out)
+        monkeypatch.setattr(type(model), "mlp_weights", lambda self, block: there)
+        assert LossMetric(model, {0: torch.eye(D_MODEL)}).mlp_weights(0).W_out.device.type == "cuda"
 
 
 def test_the_mean_output_costs_1_at_every_block(model, metrics):
