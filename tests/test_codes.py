@@ -1,7 +1,9 @@
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from xtalk.codes import Codes, codes_where
+from xtalk.codes import Codes, codes_where, of_like_width
 
 
 def by_hand(active_BL, dense_BL):
@@ -50,3 +52,19 @@ def test_slice_and_detach():
     assert part.n_latents == 4
     assert part.values.requires_grad
     assert not codes.detach().values.requires_grad
+
+
+def test_used_slots_end_with_the_last_that_is_no_padding():
+    values = torch.tensor([[1.0, 2.0, 0.0], [0.0, 0.0, 0.0], [0.0, 3.0, 0.0], [1.0, 0.0, 2.0]])
+    assert Codes(torch.arange(3).repeat(4, 1), values, 3).used.tolist() == [2, 0, 2, 3]
+
+
+@given(st.lists(st.integers(0, 9), max_size=30), st.integers(1, 200))
+def test_groups_of_like_width_are_all_groups_and_bounded(used: list[int], elements: int):
+    used_G, seen = torch.tensor(used, dtype=torch.long), []
+    for g, k in of_like_width(used_G, elements):
+        assert k == max(1, int(used_G[g].max()))
+        assert len(g) == 1 or len(g) * k * k <= elements
+        seen += g.tolist()
+    assert sorted(seen) == list(range(len(used)))
+    assert used_G[seen].tolist() == sorted(used, reverse=True)

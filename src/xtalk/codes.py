@@ -1,5 +1,6 @@
 """Sparse codes: which latents are active at each token, and how strongly."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -37,6 +38,26 @@ class Codes:
     def slice(self, start: int, stop: int) -> "Codes":
         """The codes of tokens start..stop-1."""
         return Codes(self.latents[start:stop], self.values[start:stop], self.n_latents)
+
+    @property
+    def used(self) -> Int[Tensor, "B"]:
+        """How many slots each token takes: up to the last one that is not padding."""
+        slots_K = torch.arange(1, self.values.shape[1] + 1, device=self.values.device)
+        return (slots_K * (self.values != 0)).amax(1)
+
+
+def of_like_width(used_G: Int[Tensor, "G"], elements: int) -> Iterator[tuple[Int[Tensor, "g"], int]]:
+    """Groups that use about as many slots, together: their indices, and the most slots k that one uses.
+
+    So that what is made for every two slots need not be made for padding. g k k is at most `elements`, unless
+    one group alone has more.
+    """
+    order_G, start = used_G.argsort(descending=True, stable=True), 0
+    while start < len(order_G):
+        k = max(1, int(used_G[order_G[start]]))
+        end = start + max(1, elements // (k * k))
+        yield order_G[start:end], k
+        start = end
 
 
 def codes_where(active_BL: Bool[Tensor, "B L"], dense_BL: Float[Tensor, "B L"]) -> Codes:

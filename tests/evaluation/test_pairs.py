@@ -48,7 +48,7 @@ def loops_of_attention(model, crosscoder, block, site):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("site", ["qk", "ov"])
 def test_attention_with_all_keys(kind, site, monkeypatch):
-    monkeypatch.setattr("xtalk.interactions.attention._GROUP_ELEMENTS", 500)  # some groups at a time
+    monkeypatch.setattr("xtalk.interactions.attention._ELEMENTS", 500)  # some groups at a time
     model = tiny_model(kind)
     crosscoder = random_crosscoder(model)
     measured = measure_pairs(model, crosscoder, TEXT, [site], keys=100)

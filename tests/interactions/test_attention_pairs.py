@@ -51,7 +51,8 @@ def test_qk_terms_are_mixed_differences_of_scores(kind):
     attention, n, _, d, d_after, codes = setting(kind)
     attention = type(attention)(**(vars(attention) | {"window": None}))  # terms do not ask what is seen
     query, key = PAIRS.unbind(1)
-    found = AttentionFeatures.of(attention, d, d_after).qk_terms(codes, query, key)
+    of_query, of_key = AttentionFeatures.of(attention, d, d_after).sides("qk", codes)
+    found = torch.einsum("ghkd,ghjd->ghkj", of_query[query], of_key[key])
     assert found.shape == (len(PAIRS), len(attention.W_Q), K, K)
     for g, (t, s) in enumerate(PAIRS.tolist()):
         for a in range(K):
@@ -75,7 +76,9 @@ def test_ov_terms_are_mixed_differences_at_a_fixed_pattern(kind):
         return x_SD[t] @ out_D, out_D
 
     query, key = PAIRS.unbind(1)
-    found = AttentionFeatures.of(attention, d, d_after).ov_terms(codes, query, key, pattern[:, query, key].T)
+    of_query, of_key = AttentionFeatures.of(attention, d, d_after).sides("ov", codes)
+    weighed = of_query[query] * pattern[:, query, key].T[:, :, None, None]
+    found = torch.einsum("ghkd,ghjd->gkj", weighed, of_key[key])
     for g, (t, s) in enumerate(PAIRS.tolist()):
         for a in range(K):
             for b in range(K):

@@ -19,12 +19,14 @@ def setting(centred):
     norm = NormWeights(1 + 0.5 * draw(D), draw(D) if centred else torch.zeros(D).double(), 1e-2, centred)
     latents = torch.stack([torch.randperm(L, generator=generator)[:K] for _ in range(B)])
     values = 0.2 + draw(B, K).abs()
-    values[1, 2] = 0
+    values[1, 2], values[2, 3] = 0, 0  # between others, and past the last that is used
     return norm, draw(B, D), draw(L, D), Codes(latents, values, L)
 
 
+@pytest.mark.parametrize("elements", [1, 1 << 17])  # one token at a time, or all of them
 @pytest.mark.parametrize("centred", [True, False], ids=["LayerNorm", "RMSNorm"])
-def test_scale_change_terms_are_mixed_differences(centred):
+def test_scale_change_terms_are_mixed_differences(centred, elements, monkeypatch):
+    monkeypatch.setattr("xtalk.interactions.norms._ELEMENTS", elements)
     norm, x, d, codes = setting(centred)
     found = scale_change_norms(norm, x, d, codes)
     for b in range(B):

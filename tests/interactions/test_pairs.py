@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ import xtalk.interactions.pairs as module
 from xtalk.errors import XtalkError
 from xtalk.interactions.measures import interaction
 from xtalk.interactions.pair_matrix import PairMatrix
-from xtalk.interactions.pairs import PairInteractions
+from xtalk.interactions.pairs import PairGroups, PairInteractions
 
 every_mlp = pytest.mark.parametrize("gated", [False, True])
 every_activation = pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda phi: phi.name)
@@ -210,7 +212,9 @@ def test_parts_add_up():
     torch.testing.assert_close(dense(both.interactions("sum", "relative")), summed * B / total)
 
 
-def test_top_pairs_keep_exact_totals():
+@pytest.mark.parametrize("cells", [1, 1 << 22])
+def test_top_pairs_keep_exact_totals(cells, monkeypatch):
+    monkeypatch.setattr(module, "_ROW_CELLS", cells)  # rows in one set each, or in as few as may be
     case = repeated(random_case(ACTIVATIONS[1], gated=False), 3)
     every, top = measured(case), measured(case, top=2)
     matrix, listed = every.interactions().toarray(), top.interactions().toarray()
@@ -244,6 +248,40 @@ def test_other_parts_are_refused():
 def test_no_tokens_have_no_mean():
     with pytest.raises(XtalkError, match="no tokens"):
         PairInteractions(3, ("mlp",)).result()
+
+
+def test_a_result_is_taken_once():
+    case = random_case(ACTIVATIONS[1], gated=False)
+    pairs = accumulated(case)
+    pairs.result()
+    with pytest.raises(XtalkError, match="was taken"):
+        pairs.result()
+    with pytest.raises(XtalkError, match="was taken"):
+        pairs.add({"mlp": contributions(case)}, np.zeros(B, int))
+
+
+@pytest.mark.parametrize("top", [None, 2])
+def test_memory_holds_pairs_and_matrix_once(top):
+    """What was added up is freed, and what the matrix lists is not held twice on the way."""
+    n_latents, K, tokens = 600, 20, 4000
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.rand(tokens, n_latents, generator=generator).argsort(1)[:, :K]
+    active = torch.ones(tokens, K, dtype=torch.bool)
+    values = torch.rand(1, tokens, K, K, generator=generator).double()
+    tracemalloc.start()
+    pairs = PairInteractions(n_latents, ("mlp",))
+    groups = PairGroups(latents, active, latents, active, values, torch.arange(tokens))
+    pairs.add_groups(groups, latents, active, np.arange(tokens) // 50)
+    pairs._flush(everything=True)
+    tracemalloc.reset_peak()
+    before = tracemalloc.get_traced_memory()[0]
+    matrix = pairs.result(top)
+    after, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    size = sum(a.nbytes for a in (matrix.column_E, matrix.together_E, matrix.sums_EP, matrix.errors_EQ))
+    assert len(matrix.column_E) > 250_000 if top is None else 1000 < len(matrix.column_E) < 2400
+    assert peak < before + size + 4e6  # one set of rows at work
+    assert after < size + 1e6 < before
 
 
 def test_unknown_parts_are_named():

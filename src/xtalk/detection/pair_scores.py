@@ -215,13 +215,14 @@ def _attended(
     seen = Attended.of(
         [features.attention for features, _ in attention], [x_SPD[:, p] for _, p in attention], keys
     )
-    latents_SK = codes.latents
-    other_GKK = latents_SK[seen.query_G][:, :, None] != latents_SK[seen.key_G][:, None]
     totals: dict[AttentionSite, Tensor] = {}
     for site in ATTENTION_SITES:
         sums_S = torch.zeros(len(x_SPD), dtype=torch.float64, device=x_SPD.device)
         for (features, _), pattern_GH in zip(attention, seen.pattern_bGH, strict=True):
-            terms_GKK = features.pair_terms(site, codes, seen.query_G, seen.key_G, pattern_GH)
-            sums_S.index_add_(0, seen.query_G, (terms_GKK * other_GKK).sum((1, 2)).double())
+            some = features.some_pair_terms(site, codes, seen.query_G, seen.key_G, pattern_GH)
+            for g, terms_gkk in some:
+                k, (query_g, key_g) = terms_gkk.shape[1], (seen.query_G[g], seen.key_G[g])
+                other_gkk = codes.latents[query_g, :k, None] != codes.latents[key_g, None, :k]
+                sums_S.index_add_(0, query_g, (terms_gkk * other_gkk).sum((1, 2)).double())
         totals[site] = sums_S
     return totals

@@ -14,7 +14,7 @@ d'_i its direction in the residual stream after attention, is sum over heads of
 the mixed difference of <x_t, out_t> in the feature of x_t and that of the source.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,12 +22,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from xtalk.codes import Codes
+from xtalk.codes import Codes, of_like_width
 from xtalk.models.attention import AttentionWeights
 
 AttentionSite = Literal["qk", "ov"]
 KEYS = 8  # per query, unless said otherwise
-_GROUP_ELEMENTS = 1 << 21  # of a (groups, heads, K, K) intermediate
+_ELEMENTS = 1 << 18  # of a (groups, heads, K, K) intermediate: 1 MB, which caches hold
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,27 +54,6 @@ class AttentionFeatures:
         read_LHh = torch.einsum("ld,hed->lhe", destination_LD, attention.W_O)
         return AttentionFeatures(attention, query, key, value, read_LHh)
 
-    def qk_terms(
-        self, codes: Codes, query_G: Int[Tensor, "G"], key_G: Int[Tensor, "G"]
-    ) -> Float[Tensor, "G H K K"]:
-        """QK terms of pairs of tokens of one sequence: each slot of the query's with each of the key's."""
-        q_SKHh = self._rotated(self.query_LHh, codes)
-        k_SKHh = self._rotated(self.key_LHh, codes)
-        return self.attention.scale * torch.einsum("gkhe,gjhe->ghkj", q_SKHh[query_G], k_SKHh[key_G])
-
-    def ov_terms(
-        self,
-        codes: Codes,
-        query_G: Int[Tensor, "G"],
-        key_G: Int[Tensor, "G"],
-        pattern_GH: Float[Tensor, "G H"],
-    ) -> Float[Tensor, "G K K"]:
-        """OV terms, summed over heads: row the destination's slot, at the query; column the source's."""
-        read_SKHh = self.read_LHh[codes.latents] * codes.values[:, :, None, None]
-        value_SKHh = self.value_LHh[codes.latents] * codes.values[:, :, None, None]
-        weighed_GKHh = read_SKHh[query_G] * pattern_GH[:, None, :, None]
-        return torch.einsum("gkhe,gjhe->gkj", weighed_GKHh, value_SKHh[key_G])
-
     def pair_terms(
         self,
         site: AttentionSite,
@@ -83,29 +62,62 @@ class AttentionFeatures:
         key_G: Int[Tensor, "G"],
         pattern_GH: Float[Tensor, "G H"],
     ) -> Float[Tensor, "G K K"]:
-        """What each slot of the query's and each of the key's add: qk's sizes weighed by the pattern, ov's.
+        """What each slot of the query's and each of the key's add, for pairs of tokens of one sequence.
 
-        Some groups at a time, so that no intermediate of all heads is large; groups that use about as many
-        slots come together, and the slots that none of them uses are left at 0, uncomputed.
+        qk: the sizes of the terms, weighed by the pattern; ov: of their sum over heads.
         """
-        K, H = codes.latents.shape[1], pattern_GH.shape[1]
-        used_S = (torch.arange(1, K + 1, device=codes.values.device) * (codes.values != 0)).amax(1)
-        used_G = torch.maximum(used_S[query_G], used_S[key_G])
+        K = codes.latents.shape[1]
         terms_GKK = codes.values.new_zeros(len(query_G), K, K)
-        for g in used_G.argsort().split(max(1, _GROUP_ELEMENTS // (H * K * K))):
-            k = int(used_G[g[-1]])
-            cut = Codes(codes.latents[:, :k], codes.values[:, :k], codes.n_latents)
-            if site == "qk":
-                sizes_GHkk = self.qk_terms(cut, query_G[g], key_G[g]).abs()
-                terms_GKK[g, :k, :k] = torch.einsum("ghkj,gh->gkj", sizes_GHkk, pattern_GH[g])
-            else:
-                terms_GKK[g, :k, :k] = self.ov_terms(cut, query_G[g], key_G[g], pattern_GH[g]).abs()
+        for g, terms_gkk in self.some_pair_terms(site, codes, query_G, key_G, pattern_GH):
+            k = terms_gkk.shape[1]
+            terms_GKK[g, :k, :k] = terms_gkk
         return terms_GKK
 
-    def _rotated(self, feature_LHh: Tensor, codes: Codes) -> Float[Tensor, "S K H h"]:
-        """Each token's active features, scaled by their values, turned by the token's position."""
-        x_SKHh = feature_LHh[codes.latents] * codes.values[:, :, None, None]
-        return self.attention.rotated(x_SKHh, torch.arange(len(codes.latents), device=x_SKHh.device))
+    def some_pair_terms(
+        self,
+        site: AttentionSite,
+        codes: Codes,
+        query_G: Int[Tensor, "G"],
+        key_G: Int[Tensor, "G"],
+        pattern_GH: Float[Tensor, "G H"],
+    ) -> Iterator[tuple[Int[Tensor, "g"], Float[Tensor, "g k k"]]]:
+        """`pair_terms` of some pairs of tokens at a time, of the first k slots, as many as they use."""
+        used_S = codes.used
+        query_SHKh, key_SHKh = self.sides(site, codes)
+        used_G = torch.maximum(used_S[query_G], used_S[key_G])
+        for g, k in of_like_width(used_G, _ELEMENTS // pattern_GH.shape[1]):
+            query_gHkh, key_gHkh = query_SHKh[query_G[g], :, :k], key_SHKh[key_G[g], :, :k]
+            pattern_gH11 = pattern_GH[g, :, None, None]
+            if site == "qk":
+                terms_gHkk = (query_gHkh @ key_gHkh.mT).abs_()
+                yield g, terms_gHkk.mul_(pattern_gH11).sum(1)
+            else:
+                weighed_gkD = (query_gHkh * pattern_gH11).transpose(1, 2).flatten(2)
+                yield g, (weighed_gkD @ key_gHkh.transpose(1, 2).flatten(2).mT).abs_()
+
+    def sides(
+        self, site: AttentionSite, codes: Codes
+    ) -> tuple[Float[Tensor, "S H K h"], Float[Tensor, "S H K h"]]:
+        """What each slot of a token is as a query (ov: destination), and as a key (source), by head.
+
+        The inner product of two is their term: for qk, rotary positions and scale included; for ov, without
+        the pattern.
+        """
+        if site == "qk":
+            query_SKHh, key_SKHh = (
+                self.attention.rotated(
+                    active_SKHh, torch.arange(len(codes.latents), device=active_SKHh.device)
+                )
+                for active_SKHh in (_active(self.query_LHh, codes), _active(self.key_LHh, codes))
+            )
+            query_SKHh = query_SKHh * self.attention.scale
+        else:
+            query_SKHh, key_SKHh = _active(self.read_LHh, codes), _active(self.value_LHh, codes)
+        return query_SKHh.transpose(1, 2).contiguous(), key_SKHh.transpose(1, 2).contiguous()
+
+
+def _active(feature_LHh: Float[Tensor, "L H h"], codes: Codes) -> Float[Tensor, "S K H h"]:
+    return feature_LHh[codes.latents] * codes.values[:, :, None, None]
 
 
 @dataclass(frozen=True, eq=False)

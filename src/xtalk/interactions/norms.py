@@ -13,8 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from xtalk.codes import Codes
+from xtalk.codes import Codes, of_like_width
 from xtalk.models.norms import NormWeights
+
+_ELEMENTS = 1 << 17  # of a (tokens, K, K) intermediate: 1 MB, which caches hold
 
 
 @torch.no_grad()
@@ -31,8 +33,19 @@ def scale_change_norms(
     norm: NormWeights, x_BD: Float[Tensor, "B D"], decoder_LD: Float[Tensor, "L D"], codes: Codes
 ) -> Float[Tensor, "B K K"]:
     """||D_ij|| of every two slots of each token, from inner products alone; 0 on the diagonal. float64."""
-    parts_BKD = (decoder_LD[codes.latents] * codes.values[:, :, None]).double()
-    D, y_BD, u_BKD = x_BD.shape[1], norm.centre(x_BD.double()), norm.centre(parts_BKD)
+    B, K = codes.latents.shape
+    norms_BKK = torch.zeros(B, K, K, dtype=torch.float64, device=x_BD.device)
+    for b, k in of_like_width(codes.used, _ELEMENTS):
+        parts_bkD = decoder_LD[codes.latents[b, :k]] * codes.values[b, :k, None]
+        norms_BKK[b, :k, :k] = _scale_change_norms(norm, x_BD[b].double(), parts_bkD.double())
+    norms_BKK.diagonal(dim1=1, dim2=2).zero_()
+    return norms_BKK
+
+
+def _scale_change_norms(
+    norm: NormWeights, x_BD: Float[Tensor, "B D"], parts_BKD: Float[Tensor, "B K D"]
+) -> Float[Tensor, "B K K"]:
+    D, y_BD, u_BKD = x_BD.shape[1], norm.centre(x_BD), norm.centre(parts_BKD)
     square_B, along_BK, across_BKK = _products(y_BD, u_BKD)
     sizes_BK = across_BKK.diagonal(dim1=1, dim2=2)
     one_BK = square_B[:, None] - 2 * along_BK + sizes_BK
@@ -46,9 +59,7 @@ def scale_change_norms(
     squared = of_y**2 * square_B[:, None, None] + 2 * of_i * of_j * across_BKK
     squared += of_i**2 * sizes_BK[:, :, None] + of_j**2 * sizes_BK[:, None]
     squared += 2 * of_y * (of_i * along_BK[:, :, None] + of_j * along_BK[:, None])
-    norms_BKK = squared.clamp(min=0).sqrt()
-    norms_BKK.diagonal(dim1=1, dim2=2).zero_()
-    return norms_BKK
+    return squared.clamp(min=0).sqrt()
 
 
 def _products(y_BD: Tensor, u_BKD: Tensor) -> tuple[Tensor, Tensor, Tensor]:

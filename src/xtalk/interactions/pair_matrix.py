@@ -1,17 +1,17 @@
 """The pair interactions of a text as sparse matrices: by part, summed, normalised, with standard errors."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from scipy.sparse import csc_array, csr_array
+from scipy.sparse import csr_array
 
 from xtalk.errors import XtalkError
 from xtalk.files import replacing
@@ -219,7 +219,7 @@ def combine(matrices: Mapping[str, PairMatrix]) -> PairMatrix:
 
 
 def matrix_of(
-    rows: Sequence[Rows],
+    rows: list[Rows],
     n_latents: int,
     parts: tuple[str, ...],
     *,
@@ -230,21 +230,29 @@ def matrix_of(
     totals_P: Float[np.ndarray, "P"],
     top: int | None,
 ) -> PairMatrix:
-    """The matrix of accumulated rows (see `PairInteractions.result`); squared_lengths: of the documents."""
-    row_sums_LP, column_sums_LP = np.zeros((2, n_latents, len(parts)))
-    counts: list[np.ndarray] = []
-    kept: list[tuple[np.ndarray, ...]] = []
-    for some, keep_E in zip(rows, _largest(rows, n_latents, top), strict=True):
-        R = len(some.start) - 1
-        row = np.repeat(np.arange(R), np.diff(some.start))
-        counts.append(np.bincount(row[keep_E], minlength=R))
-        row_sums_LP[some.first : some.first + R] = _sums(row, some.sums, R)
+    """The matrix of accumulated rows (see `PairInteractions.result`); squared_lengths: of the documents.
+
+    The list of rows is emptied on the way, so that rows and matrix are never both whole in memory.
+    """
+    least_L = None if top is None else _column_least(rows, n_latents, top)
+    kept = [_kept(some, top, least_L) for some in rows]
+    E, P = sum(map(np.count_nonzero, kept)), len(parts)
+    column_E, together_E = np.empty((2, E), np.int32)
+    sums_EP, errors_EQ = np.empty((E, P)), np.empty((E, P + 1), np.float32)
+    row_sums_LP, column_sums_LP = np.zeros((2, n_latents, P))
+    counts_L, end = np.zeros(n_latents, np.int64), 0
+    for keep_E in kept:
+        some = rows.pop(0)
+        R, row = len(some.start) - 1, some.row
+        mine = slice(some.first, some.first + R)
+        counts_L[mine] = np.bincount(row[keep_E], minlength=R)
+        row_sums_LP[mine] = _sums(row, some.sums, R)
         column_sums_LP += _sums(some.column, some.sums, n_latents)
-        sums_EP, moments = some.sums[keep_E], (some.squares[keep_E], some.cross[keep_E])
-        errors_EQ = _standard_errors(sums_EP, *moments, tokens, documents, squared_lengths)
-        kept.append((some.column[keep_E], some.together[keep_E], sums_EP, errors_EQ))
-    column_E, together_E, sums_EP, errors_EQ = (np.concatenate(arrays) for arrays in zip(*kept, strict=True))
-    start_L = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
+        at = slice(end, end := end + int(np.count_nonzero(keep_E)))
+        column_E[at], together_E[at] = some.column[keep_E], some.together[keep_E]
+        sums_EP[at], moments = some.sums[keep_E], (some.squares[keep_E], some.cross[keep_E])
+        errors_EQ[at] = _standard_errors(sums_EP[at], *moments, tokens, documents, squared_lengths)
+    start_L = np.concatenate([[0], np.cumsum(counts_L)])
     listed = (start_L, column_E, together_E, sums_EP, errors_EQ)
     sums = (active_L.copy(), totals_P.copy(), row_sums_LP, column_sums_LP)
     return PairMatrix(n_latents, parts, tokens, documents, *listed, *sums)
@@ -275,30 +283,25 @@ def _standard_errors(
     return (np.sqrt(factor * variance_EQ.clip(min=0)) / tokens).astype(np.float32)
 
 
-def _largest(rows: Sequence[Rows], n_latents: int, top: int | None) -> Iterator[np.ndarray]:
-    """For each set of rows, which pairs are above 0 and among the `top` largest of their row or column."""
-    if top is None:
-        yield from (np.ones(len(some.column), dtype=bool) for some in rows)
-        return
-    start_L = np.concatenate([[0], *(np.diff(some.start) for some in rows)]).cumsum()
-    column_E = np.concatenate([some.column for some in rows])
-    value_E = np.concatenate([some.sums.sum(1) for some in rows])
-    shape = (n_latents, n_latents)
-    by_column = csc_array(csr_array((value_E, column_E, start_L), shape=shape))
-    row_least_L = _least(start_L, value_E, top)
-    column_least_L = _least(by_column.indptr, by_column.data, top)
-    least_E = np.minimum(np.repeat(row_least_L, np.diff(start_L)), column_least_L[column_E])
-    keep_E = (value_E > 0) & (value_E >= least_E)
-    ends = np.cumsum([len(some.column) for some in rows])
-    yield from np.split(keep_E, ends[:-1])
+def _kept(some: Rows, top: int | None, column_least_L: np.ndarray | None) -> Bool[np.ndarray, "E"]:
+    """Which pairs of these rows are above 0 and among the `top` largest of their row or column."""
+    if top is None or column_least_L is None:
+        return np.ones(len(some.column), dtype=bool)
+    value_E = some.sums.sum(1)
+    row_least_R = np.zeros(len(some.start) - 1)
+    for i in np.flatnonzero(np.diff(some.start) > top):
+        row_least_R[i] = np.partition(value_E[some.start[i] : some.start[i + 1]], -top)[-top]
+    return (value_E > 0) & (value_E >= np.minimum(row_least_R[some.row], column_least_L[some.column]))
 
 
-def _least(start_L: np.ndarray, value_E: np.ndarray, top: int) -> np.ndarray:
-    """The `top`-largest value of every row, or 0 where there are no more than that."""
-    least_L = np.zeros(len(start_L) - 1)
-    for i in np.flatnonzero(np.diff(start_L) > top):
-        least_L[i] = np.partition(value_E[start_L[i] : start_L[i + 1]], -top)[-top]
-    return least_L
+def _column_least(rows: Sequence[Rows], n_latents: int, top: int) -> Float[np.ndarray, "L"]:
+    """The `top`-largest value of every column, 0 where no more than that are above 0; by set of rows."""
+    largest_LT = np.zeros((n_latents, top))
+    for some in rows:
+        dense_LR = np.zeros((n_latents, len(some.start) - 1))
+        dense_LR[some.column, some.row] = some.sums.sum(1)
+        largest_LT = np.partition(np.concatenate([largest_LT, dense_LR], axis=1), -top)[:, -top:]
+    return largest_LT[:, 0]
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -5,7 +5,9 @@ it then holds is gathered again (Gustavson's algorithm for sparse products): no 
 that do not depend on the number of threads.
 """
 
+import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -35,7 +37,7 @@ class Events:
     document: _Array
 
     def split(self, group: int) -> tuple["Events", "Events"]:
-        """The groups before `group`, and the others."""
+        """The groups before `group`, and the others; the values are copies, so that neither holds all."""
         first = int(np.searchsorted(self.group, group))
         pair = int(self.offset[first]) if first < len(self.offset) else self.values.shape[1]
         column = int(self.column_start[group])
@@ -45,7 +47,7 @@ class Events:
             self.offset[:first],
             self.column[:column],
             self.column_start[: group + 1],
-            self.values[:, :pair],
+            self.values[:, :pair].copy(),
             self.document[:group],
         )
         after = Events(
@@ -54,7 +56,7 @@ class Events:
             self.offset[first:] - pair,
             self.column[column:],
             self.column_start[group:] - column,
-            self.values[:, pair:],
+            self.values[:, pair:].copy(),
             self.document[group:],
         )
         return before, after
@@ -120,12 +122,15 @@ class Rows:
     squares: _Array
     cross: _Array
 
+    @property
+    def row(self) -> _Array:
+        """Of every pair the row, counted from `first`."""
+        return np.repeat(np.arange(len(self.start) - 1), np.diff(self.start))
+
     @staticmethod
     def empty(first: int, rows: int, parts: int) -> "Rows":
         """Rows without pairs."""
-        moments = np.empty((0, parts + 1), np.float32), np.empty((0, parts), np.float32)
-        start, integers = np.zeros(rows + 1, np.int64), np.empty(0, np.int32)
-        return Rows(first, start, integers, integers, np.empty((0, parts)), *moments)
+        return Rows(first, np.zeros(rows + 1, np.int64), *_pair_arrays(0, parts))
 
     def add(self, events: Events, order: _Array, row_start: _Array, lengths: _Array, latents: int) -> "Rows":
         """These rows with the events added.
@@ -140,14 +145,7 @@ class Rows:
         most = min(
             rows * latents, len(self.column) + int(np.diff(events.column_start)[events.group[mine]].sum())
         )
-        start, column, together = (
-            np.zeros_like(self.start),
-            np.empty(most, np.int32),
-            np.empty(most, np.int32),
-        )
-        sums = np.empty((most, parts))
-        squares = np.empty((most, parts + 1), np.float32)
-        cross = np.empty((most, parts), np.float32)
+        start, made = np.zeros_like(self.start), _pair_arrays(most, parts)
         _merge(
             self.first,
             order,
@@ -160,12 +158,30 @@ class Rows:
             events.document,
             lengths,
             (self.start, self.column, self.together, self.sums, self.squares, self.cross),
-            (start, column, together, sums, squares, cross),
+            (start, *made),
             latents,
         )
-        size = int(start[-1])
-        kept = (array[:size].copy() for array in (column, together, sums, squares, cross))
+        kept = _pair_arrays(int(start[-1]), parts)
+        for array, longer in zip(kept, made, strict=True):
+            array[:] = longer[: len(array)]
         return Rows(self.first, start, *kept)
+
+
+def _pair_arrays(size: int, parts: int) -> list[_Array]:
+    """Column, together, sums, squares and cross of so many pairs, with nothing in them yet.
+
+    Cut from one allocation: a large one goes back to the system when it is freed, while smaller ones would
+    stay with the process as holes.
+    """
+    shapes = [((size, parts), np.float64), ((size, parts + 1), np.float32), ((size, parts), np.float32)]
+    shapes += [((size,), np.int32)] * 2
+    ends = np.cumsum([0, *(math.prod(shape) * np.dtype(kind).itemsize for shape, kind in shapes)])
+    memory = np.empty(ends[-1], np.uint8)
+    sums, squares, cross, column, together = (
+        memory[start:end].view(kind).reshape(shape)
+        for (shape, kind), (start, end) in zip(shapes, pairwise(ends), strict=True)
+    )
+    return [column, together, sums, squares, cross]
 
 
 @njit(cache=True, nogil=True)

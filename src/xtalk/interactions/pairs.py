@@ -94,6 +94,7 @@ class PairInteractions:
 
         Pairs of a latent with itself count for the total alone.
         """
+        self._check_kept()
         latents, active = latents_BK.numpy(), active_BK.numpy()
         used = latents[active]
         if used.size and not 0 <= used.min() <= used.max() < self.n_latents:
@@ -121,10 +122,12 @@ class PairInteractions:
     def result(self, top: int | None = None) -> PairMatrix:
         """The pair interactions so far; with `top`, of every row and column only the `top` largest pairs.
 
-        Largest by the sum over parts. Totals are those of all pairs. Errors: XtalkError before any token.
+        Largest by the sum over parts. Totals are those of all pairs. What was added up is given away, so
+        that memory holds it once. Errors: XtalkError before any token, and when called again.
         """
         if self._tokens == 0:
             raise XtalkError("pair interactions of no tokens; add a batch first")
+        self._check_kept()
         self._flush(everything=True)
         return matrix_of(
             self._rows,
@@ -138,19 +141,23 @@ class PairInteractions:
             top=top,
         )
 
+    def _check_kept(self) -> None:
+        if not self._rows:
+            raise XtalkError("the result of these pair interactions was taken; nothing is left to add to")
+
     def _flush(self, everything: bool) -> None:
         """Add what waits to the rows; without `everything`, not the last document, which may go on."""
         if not self._waiting:
             return
         events, documents_B, kept = joined(self._waiting), self._documents_B, None
+        self._waiting = []  # what is joined is a copy; memory need not hold both
         last = documents_B[-1]
         if not everything and documents_B[0] != last:  # one longer than all that may wait counts as several
             events, kept = events.split(int((events.document != last).sum()))
             documents_B = documents_B[documents_B != last]
         numbers_E, lengths_E = np.unique(documents_B, return_counts=True)
         document = np.searchsorted(numbers_E, events.document)
-        events = replace(events, values=np.ascontiguousarray(events.values), document=document)
-        self._add(events, lengths_E.astype(np.float64))
+        self._add(replace(events, document=document), lengths_E.astype(np.float64))
         self._documents += len(lengths_E)
         self._squared_lengths += float((lengths_E.astype(np.float64) ** 2).sum())
         self._waiting = [] if kept is None else [kept]
