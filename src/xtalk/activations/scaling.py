@@ -21,10 +21,6 @@ class Scaling:
         """From the model's own scale to a mean norm of sqrt(D)."""
         return x * self.factor_P[:, None]
 
-    def undo(self, x_scaled: Float[Tensor, "*B P D"]) -> Float[Tensor, "*B P D"]:
-        """Back to the model's own scale."""
-        return x_scaled / self.factor_P[:, None]
-
     def to(self, device: torch.device | str) -> "Scaling":
         """The same scaling on another device."""
         return Scaling(self.factor_P.to(device), self.mean_PD.to(device))

@@ -63,13 +63,11 @@ class Correlated:
         return interval(self.pairs_R[measure] - best_R)
 
 
-def spearman(x_RQ: Float[np.ndarray, "R Q"], y_RQ: Float[np.ndarray, "#R Q"]) -> Float[np.ndarray, "R"]:
-    """Spearman's rank correlation along the last axis, ties at their mean rank; 0 where all are tied."""
-    return (_standard_ranks(x_RQ) * _standard_ranks(y_RQ)).sum(-1)
+def standard_ranks(x_RQ: Float[np.ndarray, "R Q"]) -> Float[np.ndarray, "R Q"]:
+    """Ranks with mean 0 and squares that add up to 1, along the last axis; zeros where all are tied.
 
-
-def _standard_ranks(x_RQ: Float[np.ndarray, "R Q"]) -> Float[np.ndarray, "R Q"]:
-    """Ranks with mean 0 and squares that add up to 1, along the last axis; zeros where all are tied."""
+    Spearman's correlation is the inner product of two; ties have their mean rank.
+    """
     rank = rankdata(x_RQ, axis=-1)
     rank -= rank.mean(-1, keepdims=True)
     norm = np.sqrt((rank**2).sum(-1, keepdims=True))
@@ -92,12 +90,12 @@ def rank_correlations(
     effect_Q, pairs = effects.mean_Q * weight_Q, len(weight_Q)
     drawn_RQ = np.vstack([np.arange(pairs), generator.integers(pairs, size=(resamples, pairs))])
     again_RQ = np.vstack([effect_Q, effects.resampled(resamples, generator) * weight_Q])
-    effect_RQ, again_RQ = _standard_ranks(effect_Q[drawn_RQ]), _standard_ranks(again_RQ)
-    control_RQ = _standard_ranks(measures[control][drawn_RQ])
+    effect_RQ, again_RQ = standard_ranks(effect_Q[drawn_RQ]), standard_ranks(again_RQ)
+    control_RQ = standard_ranks(measures[control][drawn_RQ])
     by_control_R = (effect_RQ * control_RQ).sum(1)
     pairs_R, documents_R, partial_R = (dict[str, np.ndarray]() for _ in range(3))
     for name, measure_Q in measures.items():
-        measure_RQ = _standard_ranks(measure_Q[drawn_RQ])
+        measure_RQ = standard_ranks(measure_Q[drawn_RQ])
         pairs_R[name] = (measure_RQ * effect_RQ).sum(1)
         documents_R[name] = again_RQ @ measure_RQ[0]
         alike_R = (measure_RQ * control_RQ).sum(1)
