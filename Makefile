@@ -11,8 +11,8 @@ demo: $(VENV)/.installed
 
 test: lint
 	$(BIN)/python -m pytest
-	$(BIN)/python scripts/mutants.py
-	$(BIN)/python scripts/checker_size.py --check
+	$(BIN)/python -m audit.mutants
+	$(BIN)/python -m audit.checker_size --check
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check
@@ -25,8 +25,9 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # torch comes first and alone: nothing that follows can then choose another build of it.
-$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.installed: pyproject.toml packages/xtalk-check/pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) torch
+	$(PIP) --editable packages/xtalk-check
 	$(PIP) --editable .
 	@touch $@
 

@@ -14,14 +14,14 @@ import pytest
 import xtalk
 from xtalk import cli
 from xtalk.errors import XtalkError
-from xtalk.runs import steps
+from xtalk.runs import pipeline as steps
 from xtalk.runs.config import preset
 from xtalk.runs.folder import RunFolder
 
 SLOW_HARVEST = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell's children ignore it
-from xtalk.runs import steps
+from xtalk.runs import pipeline as steps
 def harvest(workbench, progress):
     print("begun", flush=True)
     time.sleep(60)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from xtalk.models.language_model import load_model
     from xtalk.runs.config import RunConfig, preset
     from xtalk.runs.folder import RunFolder
-    from xtalk.runs.steps import cluster, dormant, evaluate, harvest, interact, report, run, train
+    from xtalk.runs.pipeline import cluster, dormant, evaluate, harvest, interact, report, run, train
 
 __all__ = [
     "RunConfig",
@@ -34,16 +34,16 @@ _HOMES = {
     "RunConfig": "xtalk.runs.config",
     "RunFolder": "xtalk.runs.folder",
     "XtalkError": "xtalk.errors",
-    "cluster": "xtalk.runs.steps",
-    "dormant": "xtalk.runs.steps",
-    "evaluate": "xtalk.runs.steps",
-    "harvest": "xtalk.runs.steps",
-    "interact": "xtalk.runs.steps",
+    "cluster": "xtalk.runs.pipeline",
+    "dormant": "xtalk.runs.pipeline",
+    "evaluate": "xtalk.runs.pipeline",
+    "harvest": "xtalk.runs.pipeline",
+    "interact": "xtalk.runs.pipeline",
     "load_model": "xtalk.models.language_model",
     "preset": "xtalk.runs.config",
-    "report": "xtalk.runs.steps",
-    "run": "xtalk.runs.steps",
-    "train": "xtalk.runs.steps",
+    "report": "xtalk.runs.pipeline",
+    "run": "xtalk.runs.pipeline",
+    "train": "xtalk.runs.pipeline",
 }
 
 

@@ -11,7 +11,6 @@ from reference.attention_space import (
     count_right_by_attention,
 )
 from reference.product_space import codebook, container, encoded
-
 from xtalk_check import check
 
 TENSORS = attention_solver(4)

@@ -8,7 +8,6 @@ from hashlib import sha256
 
 import pytest
 from reference.product_space import certificate, codebook, container, count_right, encoded, solver, spec
-
 from xtalk_check import check
 
 TENSORS = solver(4)

@@ -6,7 +6,6 @@ from copy import deepcopy
 import pytest
 from reference.finite_data import finite_certificate, finite_spec, logits, random_problem
 from reference.product_space import container, encoded
-
 from xtalk_check import check
 
 TENSORS, T = random_problem(5, T=6), 6

@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.finite_data import finite_certificate, finite_spec, logits, random_advice, random_problem
 from reference.product_space import container, encoded
-
 from xtalk_check import check
 
 TENSORS, LABELS = random_problem(3), [0, 1, 2, 1, 0]

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.attention_space import attention_certificate, attention_solver, attention_spec
 from reference.product_space import certificate, codebook, container, encoded, solver, spec
-
 from xtalk_check import check
 
 WEIGHTS = container(solver(4))

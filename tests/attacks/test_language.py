@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.language_tail import explained_tail, language_certificate, language_spec, loss
 from reference.product_space import container, encoded
-
 from xtalk_check import check
 
 (TENSORS, FEATURES), TARGETS = explained_tail(3), [0, 5, 2, 3, 5]

@@ -6,7 +6,6 @@ from hashlib import sha256
 import pytest
 from reference.finite_data import finite_spec
 from reference.product_space import certificate, container, encoded
-
 from xtalk_check import check
 
 SQUARE = (2, 2), [1.0, 0.0, 0.0, 1.0]

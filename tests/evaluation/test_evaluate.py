@@ -12,9 +12,10 @@ from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
 from xtalk.evaluation.baselines import mean_mlp_outputs, measure_baselines
 from xtalk.evaluation.evaluate import evaluate_crosscoder
-from xtalk.evaluation.text import Explained, batches
 from xtalk.interactions.measures import dominant_share, few_hot_shares, interaction
 from xtalk.interactions.true_interaction import tightness
+from xtalk.reading.batches import batches
+from xtalk.reading.explained import Explained
 
 TEXT = held_out()
 DOCUMENTS = len(np.unique(TEXT.documents))

@@ -17,11 +17,12 @@ from reference.tiny_models import tiny_model
 from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
 from xtalk.evaluation.baselines import mean_mlp_outputs, measure_baselines
-from xtalk.evaluation.bootstrap import Bootstrap
 from xtalk.evaluation.fidelity import FidelityMeter
 from xtalk.evaluation.schemes import SCHEMES, scheme_generator
-from xtalk.evaluation.text import Explained, batches
 from xtalk.models.hookpoints import Hookpoint
+from xtalk.reading.batches import batches
+from xtalk.reading.explained import Explained
+from xtalk.statistics.bootstrap import Bootstrap
 
 RESAMPLES = 30
 TEXT = held_out()

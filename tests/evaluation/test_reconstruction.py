@@ -7,7 +7,8 @@ from evaluation.held_out import exact_crosscoder, held_out, random_crosscoder, s
 from reference.tiny_models import tiny_model
 
 from xtalk.evaluation.reconstruction import ReconstructionMeter
-from xtalk.evaluation.text import Explained, batches
+from xtalk.reading.batches import batches
+from xtalk.reading.explained import Explained
 
 TEXT = held_out()
 TOKENS = torch.from_numpy(TEXT.tokens).long()

@@ -6,10 +6,10 @@ from interactions.cases import random_case
 from reference import interaction_loops as loops
 
 from xtalk.codes import Codes
-from xtalk.evaluation.ranked import RankedContributions
 from xtalk.evaluation.schemes import SCHEMES, scheme_generator
 from xtalk.interactions.contributions import MlpContributions
 from xtalk.models.activation_functions import GELU_TANH, RELU, SILU
+from xtalk.reading.ranked import RankedContributions
 from xtalk.reports.data import SCHEMES as REPORTED
 
 KINDS = [(RELU, False), (GELU_TANH, False), (SILU, True)]

@@ -12,10 +12,10 @@ import xtalk.evaluation.validation as module
 from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
 from xtalk.evaluation.interventions import loss_effects, mixed, removed
-from xtalk.evaluation.text import Explained
 from xtalk.evaluation.validation import MEASURES, ValidationConfig, validate_interactions
 from xtalk.interactions.pairs import PairInteractions
 from xtalk.models.hookpoints import Hookpoint
+from xtalk.reading.explained import Explained
 
 CONFIG = ValidationConfig(pairs=20, loss_pairs=4, occurrences=1000, loss_occurrences=3, resamples=50)
 

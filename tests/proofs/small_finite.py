@@ -3,8 +3,8 @@
 import torch
 
 from xtalk.crosscoder.crosscoder import Crosscoder
-from xtalk.proofs.finite_network import FiniteNetwork, FiniteSizes
-from xtalk.proofs.finite_training import axes_crosscoder
+from xtalk.proofs.t1.network import FiniteNetwork, FiniteSizes
+from xtalk.proofs.t1.training import axes_crosscoder
 
 SIZES = FiniteSizes(inputs=2, classes=3, d_model=4, neurons=12)
 

@@ -5,9 +5,9 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from xtalk.proofs.product_bound import Columns
-from xtalk.proofs.product_tasks import ProductTask
-from xtalk.proofs.sum_network import NetworkSizes, SumNetwork
+from xtalk.proofs.t3.bound import Columns
+from xtalk.proofs.t3.sum_network import NetworkSizes, SumNetwork
+from xtalk.proofs.t3.tasks import ProductTask
 
 MAX = ProductTask("max", 3, (0, 1, 2, 0, 1, 2, 2), 3)
 MIN = ProductTask("min", 3, (0, 1, 2, 0, 1, 2, 2), 3)

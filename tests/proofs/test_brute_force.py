@@ -7,7 +7,6 @@ import pytest
 import torch
 from proofs.small_networks import ADDITION, LOOKUP, MAJORITY, MAX, MIN, all_sequences, random_network
 
-from xtalk.proofs.attention_network import AttentionNetwork, AttentionSizes
 from xtalk.proofs.brute_force import (
     AttentionRunner,
     SumRunner,
@@ -16,7 +15,8 @@ from xtalk.proofs.brute_force import (
     least_seconds,
     time_sequences,
 )
-from xtalk.proofs.product_tasks import ProductTask
+from xtalk.proofs.t3.attention_network import AttentionNetwork, AttentionSizes
+from xtalk.proofs.t3.tasks import ProductTask
 
 MAJORITY_OF_4 = ProductTask("majority", 4, (0, 1, 2, 0, 1), 3)
 PAIR = ProductTask("max", 2, (0, 1, 2, 0, 1, 2), 3)

@@ -2,13 +2,13 @@ import json
 
 import pytest
 import torch
+import xtalk_check
 from proofs.small_networks import ADDITION, ANCHORED, CLASS_COLUMNS, MAX, all_sequences, random_network
 
-import xtalk_check
 from xtalk.errors import XtalkError
 from xtalk.proofs.certificates import certify, container
-from xtalk.proofs.product_bound import Columns
-from xtalk.proofs.product_certificate import Detail, certify_by_brute_force, certify_network
+from xtalk.proofs.t3.bound import Columns
+from xtalk.proofs.t3.certificate import Detail, certify_by_brute_force, certify_network
 
 DETAILS = (Detail(tokens=False), Detail(), Detail(blocks=3), Detail(token_anchors=True))
 
@@ -59,7 +59,7 @@ def test_a_certificate_the_checker_refuses_is_an_error():
 
 def trained_a_little(task):
     """A network that is right on most sequences, not on all."""
-    from xtalk.proofs.sum_network_training import NetworkTraining, train_network
+    from xtalk.proofs.t3.training import NetworkTraining, train_network
 
     network = random_network(task, names_apart=0.1).float()
     train_network(network, task, NetworkTraining(60, batch=64, lr=0.02))

@@ -6,7 +6,6 @@ from array import array
 from math import exp, log, prod, sqrt
 
 from reference.product_space import ACTIVATIONS, Tensors, container
-
 from xtalk_check.reading import Fields
 
 EPSILON = 100  # millionths

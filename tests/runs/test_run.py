@@ -15,7 +15,7 @@ import xtalk
 from xtalk.crosscoder.saving import read_provenance
 from xtalk.errors import XtalkError
 from xtalk.interactions.pair_matrix import PairMatrix
-from xtalk.runs import steps
+from xtalk.runs import pipeline as steps
 from xtalk.runs.config import preset
 from xtalk.runs.folder import RunFolder
 from xtalk.runs.workbench import Workbench

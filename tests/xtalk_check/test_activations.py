@@ -6,7 +6,6 @@ import random
 import pytest
 from flint import arb, arb_series, ctx
 from reference.product_space import ACTIVATIONS
-
 from xtalk_check.activations import CELL, PIECES, REACH, TERMS, activation
 from xtalk_check.errors import Rejected
 

@@ -13,7 +13,6 @@ from reference.attention_space import (
     run,
 )
 from reference.product_space import codebook, container, encoded
-
 from xtalk_check import check
 from xtalk_check.attention import Columns, Network, Query, scaled
 from xtalk_check.codebook import read_partition

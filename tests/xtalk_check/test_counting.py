@@ -6,7 +6,6 @@ from math import prod
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from xtalk_check.counting import Scored, successes
 from xtalk_check.errors import Rejected
 from xtalk_check.work import Work

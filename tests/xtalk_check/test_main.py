@@ -8,14 +8,14 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import xtalk_check
 from flint import arb_mat
 from reference.product_space import certificate, codebook, container, encoded, solver, spec
-
-import xtalk_check
-from xtalk import cli
 from xtalk_check.errors import Rejected
 from xtalk_check.main import main
 from xtalk_check.work import Work
+
+from xtalk import cli
 
 SOURCE = sorted(Path(xtalk_check.__file__).parent.glob("*.py"))
 WEIGHTS = container(solver(4))

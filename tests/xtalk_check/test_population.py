@@ -7,7 +7,6 @@ from math import prod
 
 import pytest
 from flint import arb, ctx
-
 from xtalk_check.errors import Rejected
 from xtalk_check.population import MILLION, SLOPES, claimed_population, mean_bound
 from xtalk_check.reading import Fields

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.product_space import MAGIC, container
-
 from xtalk_check.errors import NotACertificate, Rejected
 from xtalk_check.reading import Fields, parse, parse_weights
 from xtalk_check.work import Work

@@ -14,7 +14,6 @@ from reference.finite_data import (
     random_problem,
 )
 from reference.product_space import container, encoded
-
 from xtalk_check import check
 from xtalk_check.finite import Network
 from xtalk_check.reading import Fields, parse_weights

@@ -19,7 +19,6 @@ from reference.language_tail import (
     task_of,
 )
 from reference.product_space import container, encoded
-
 from xtalk_check import check
 from xtalk_check.reading import Fields, parse_weights
 from xtalk_check.t1_language import FORMS, Norm, Tail, cross_entropy

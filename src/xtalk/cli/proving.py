@@ -46,8 +46,8 @@ def prove(
     Example: `xtalk prove --task max --vocabulary 64 --n 4 --out certificates`
     """
     with one_line_errors():
-        from xtalk.runs import prove as proving
-        from xtalk.runs.progress import progress_bars
+        from xtalk.progress import progress_bars
+        from xtalk.proofs import prove as proving
 
         given = {
             "network": network,

@@ -97,15 +97,15 @@ def interact(
     """
     with one_line_errors():
         if site:
-            from xtalk.runs.sites import check_elsewhere
+            from xtalk.runs.steps.sites import check_elsewhere
 
             check_elsewhere(site)  # before the hours that the step may take
     step("interact", out, device)
     if site:
         with one_line_errors():
+            from xtalk.progress import progress_bars
             from xtalk.runs.folder import RunFolder
-            from xtalk.runs.progress import progress_bars
-            from xtalk.runs.sites import interact_elsewhere
+            from xtalk.runs.steps.sites import interact_elsewhere
 
             with progress_bars() as progress:
                 interact_elsewhere(RunFolder.open(out), site, device=device, progress=progress)
@@ -206,8 +206,8 @@ def step(name: str, out: Path, device: str, **settings: Any) -> None:
 
 def perform(name: str, folder: "RunFolder", device: str, **settings: Any) -> None:
     """Do a step; settings that were not given are the folder's."""
-    from xtalk.runs import steps
-    from xtalk.runs.progress import progress_bars
+    from xtalk.progress import progress_bars
+    from xtalk.runs import pipeline as steps
 
     given = {key: value for key, value in settings.items() if value is not None}
     with progress_bars() as progress:

@@ -28,8 +28,8 @@ def bench(
     with one_line_errors():
         import json
 
-        from xtalk.benchmarks import suite
-        from xtalk.runs.progress import progress_bars
+        from benchmarks import suite
+        from xtalk.progress import progress_bars
 
         with progress_bars() as progress:
             results = suite.run_benchmarks(

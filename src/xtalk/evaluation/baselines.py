@@ -9,9 +9,9 @@ from torch import Tensor
 
 from xtalk.data import TokenSequences
 from xtalk.errors import XtalkError
-from xtalk.evaluation.text import DocumentSums, batches, count_documents, next_token_loss
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
+from xtalk.reading.batches import DocumentSums, batches, count_documents, next_token_loss
 
 
 @dataclass(frozen=True)

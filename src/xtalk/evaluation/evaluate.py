@@ -11,12 +11,13 @@ from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.data import TokenSequences
 from xtalk.errors import XtalkError
 from xtalk.evaluation.baselines import ModelBaselines
-from xtalk.evaluation.bootstrap import Bootstrap
 from xtalk.evaluation.fidelity import Fidelity, FidelityMeter
 from xtalk.evaluation.interaction import Interaction, InteractionMeter
 from xtalk.evaluation.reconstruction import Reconstruction, ReconstructionMeter
-from xtalk.evaluation.text import Explained, batches
 from xtalk.models.language_model import LanguageModel
+from xtalk.reading.batches import batches
+from xtalk.reading.explained import Explained
+from xtalk.statistics.bootstrap import Bootstrap
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,11 @@ from torch import Tensor
 
 from xtalk.errors import XtalkError
 from xtalk.evaluation.baselines import ModelBaselines
-from xtalk.evaluation.bootstrap import Bootstrap, Interval, interval, mean_over
 from xtalk.evaluation.schemes import SCHEMES, scheme_generator
-from xtalk.evaluation.text import DocumentSums, Explained, ExplainedBatch, next_token_loss
 from xtalk.models.hookpoints import Hookpoint
+from xtalk.reading.batches import DocumentSums, next_token_loss
+from xtalk.reading.explained import Explained, ExplainedBatch
+from xtalk.statistics.bootstrap import Bootstrap, Interval, interval, mean_over
 
 ResidMid = Literal["model", "crosscoder"]
 Baseline = Literal["mean", "zero"]

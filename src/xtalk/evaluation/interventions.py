@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from xtalk.evaluation.text import next_token_loss
 from xtalk.models.language_model import LanguageModel
 from xtalk.models.mlp import MlpWeights
+from xtalk.reading.batches import next_token_loss
 
 _LOGITS = 1 << 25  # elements of the logits of a batch of interventions
 WINDOW = 16  # tokens after an intervention whose losses count

@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from xtalk.evaluation.text import Explained, ExplainedBatch, next_token_loss
 from xtalk.models.hookpoints import Hookpoint
+from xtalk.reading.batches import next_token_loss
+from xtalk.reading.explained import Explained, ExplainedBatch
 
 
 @dataclass(frozen=True)

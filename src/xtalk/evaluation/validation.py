@@ -22,15 +22,16 @@ from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.data import TokenSequences
 from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
-from xtalk.evaluation.bootstrap import Interval
-from xtalk.evaluation.correlation import Correlated, Effects, mean_correlated, rank_correlations
 from xtalk.evaluation.interventions import Occurrences, loss_effects, mixed, removed
-from xtalk.evaluation.text import Explained, ExplainedBatch, batches
 from xtalk.interactions.pair_matrix import PairMatrix
 from xtalk.interactions.pairs import PairInteractions
 from xtalk.interactions.true_interaction import mixed_difference
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
+from xtalk.reading.batches import batches
+from xtalk.reading.explained import Explained, ExplainedBatch
+from xtalk.statistics.bootstrap import Interval
+from xtalk.statistics.correlation import Correlated, Effects, mean_correlated, rank_correlations
 
 Effect = Literal["output", "loss"]
 Weighting = Literal["occurrence", "text"]

@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from xtalk.proofs.attention_network import AttentionNetwork
-from xtalk.proofs.product_tasks import ProductTask
-from xtalk.proofs.sum_network import SumNetwork
+from xtalk.proofs.t3.attention_network import AttentionNetwork
+from xtalk.proofs.t3.sum_network import SumNetwork
+from xtalk.proofs.t3.tasks import ProductTask
 
 BUDGET = 0.2  # seconds; more are estimated
 _SIZES = (1 << 12, 1 << 14, 1 << 16)  # inputs at a time, of which the fastest is taken

@@ -9,9 +9,9 @@ from time import process_time
 from typing import Any
 
 import torch
+import xtalk_check
 from torch import Tensor
 
-import xtalk_check
 from xtalk.errors import XtalkError
 from xtalk.files import replacing, write_text
 

@@ -5,7 +5,7 @@
     log.jsonl             what happened when
     checkpoints/          where a killed training goes on
 
-and the results of the steps, as listed in `xtalk.runs.steps`.
+and the results of the steps, as listed in `xtalk.runs.pipeline`.
 """
 
 import errno

@@ -15,10 +15,11 @@ from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
 from xtalk.evaluation.baselines import ModelBaselines, mean_mlp_outputs, measure_baselines
 from xtalk.files import replacing
+from xtalk.models.devices import resolve_device
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel, load_model
+from xtalk.progress import Report
 from xtalk.runs.folder import RunFolder
-from xtalk.runs.progress import Report
 from xtalk.training.loss_metric import LossMetric, measure_loss_metric
 from xtalk.training.mlps import HasMlps
 
@@ -27,23 +28,6 @@ SCALING = "scaling.safetensors"
 LOSS_METRIC = "loss_metric.safetensors"
 STORE = "activations"
 PARTS = ("documents to train on", "held-out documents")
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device of that name; "auto" takes a GPU.
-
-    Errors: XtalkError for one that is not there, or that has no float64, which sums over a text are kept in.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, dtype=torch.float64, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:  # torch raises all these
-        raise XtalkError(
-            f"no device {name!r} on this machine, or none with float64; expected auto, cpu or cuda"
-        ) from error
-    return device
 
 
 class Workbench:

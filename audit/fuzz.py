@@ -1,0 +1,168 @@
+"""Feed the checker what atheris comes up with: no crash, and nothing false is accepted.
+
+    python -m audit.fuzz --seconds 300 [--seed 1]
+
+Needs the package atheris, which is not among the project's: install it, and python-flint, into an environment
+of its own. A third of the inputs are bytes for the two parsers; the others change a certificate, a
+specification or a container that is good, in up to three places. Exit code 0: nothing was found.
+"""
+
+import argparse
+import contextlib
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
+
+
+def cases(reference: Any) -> list[tuple[dict, dict, bytes, int]]:
+    """Good certificates of every theorem and form: certificate, specification, container, what is true."""
+    product, finite, attention = (
+        reference(name) for name in ("product_space", "finite_data", "attention_space")
+    )
+    weights = product.container(product.solver(4))
+    made = [
+        (
+            product.certificate(weights, "T3", 64, rest=product.codebook(range(4))),
+            product.spec(),
+            weights,
+            64,
+        ),
+        (product.certificate(weights, "brute_force", 64), product.spec("brute_force"), weights, 64),
+    ]
+    heads = product.container(attention.attention_solver(4))
+    made.append((attention.attention_certificate(heads, 64), attention.attention_spec(), heads, 64))
+    tensors, labels = finite.random_problem(3), [0, 1, 2, 1, 0]
+    found = [finite.logits(tensors, t, "gelu", True) for t in range(5)]
+    right = sum(
+        all(row[label] > other for c, other in enumerate(row) if c != label)
+        for row, label in zip(found, labels, strict=True)
+    )
+    explained = finite.random_advice(3)
+    forms: list[dict] = [
+        {"form": "exact"},
+        explained | {"form": "tables", "steps": [1, 7, 64, 300]},
+        explained | {"form": "dominant", "kept": 1},
+        {"form": "charts", "bits": 8, "charts": [[0, 900, 0, 0], [1, 900, 9, -9]], "codes": [0, 1, 0, 1, 0]},
+    ]
+    spec = finite.finite_spec(tensors, labels, risk=50_000, ramp=1000)
+    claims = {"population_accuracy": 0, "population_ramp_loss": 1_000_000}
+    for form in forms:
+        given = finite.finite_certificate(tensors, 0, 5, **form)
+        made.append((given | {"claim": given["claim"] | claims}, spec, product.container(tensors), right))
+    regions = {key: explained[key] for key in ("bits", "base", "features")}
+    regions |= {"regions": [[0, 1, 0, -1, 1]], "codes": [[0, 0], [], [], [], []]}
+    given = finite.finite_certificate(tensors, 0, 5, **regions)
+    given = given | {"theorem": "T2", "claim": given["claim"] | claims}
+    made.append((given, spec | {"theorem": "T2"}, product.container(tensors), right))
+    return made
+
+
+def places(value: Any, prefix: tuple = ()) -> list[tuple]:
+    """Every place in a JSON value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place for key, inner in items for place in ((*prefix, key), *places(inner, (*prefix, key)))]
+
+
+def drawn(provider: Any, depth: int = 0) -> Any:
+    """A JSON value of the fuzzer's choice."""
+    kind = provider.ConsumeIntInRange(0, 7 if depth < 3 else 4)
+    if kind == 0:
+        return provider.ConsumeIntInRange(-3, 70)
+    if kind == 1:
+        return provider.ConsumeInt(8) * 10 ** provider.ConsumeIntInRange(0, 30)
+    if kind == 2:
+        return provider.PickValueInList(
+            [None, True, False, "", "T1", "T2", "max", "lowest", "float32", "gelu_tanh"]
+        )
+    if kind == 3:
+        return provider.ConsumeUnicode(8)
+    if kind == 4:
+        return provider.ConsumeFloat()
+    if kind == 5:
+        return {provider.ConsumeUnicode(4): drawn(provider, depth + 1)}
+    return [drawn(provider, depth + 1) for _ in range(provider.ConsumeIntInRange(0, 6))]
+
+
+def changed(provider: Any, good: dict) -> dict:
+    """A copy with up to three values replaced, removed or repeated."""
+    copy = json.loads(json.dumps(good))
+    for _ in range(provider.ConsumeIntInRange(1, 3)):
+        found = places(copy)
+        if not found:
+            return copy
+        *inner, last = provider.PickValueInList(found)
+        target = copy
+        for key in inner:
+            target = target[key]
+        how = provider.ConsumeIntInRange(0, 4)
+        if how == 0:
+            del target[last]
+        elif how == 1 and isinstance(target, list):
+            target.append(target[last])
+        else:
+            target[last] = drawn(provider)
+    return copy
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    try:
+        import atheris
+    except ImportError:
+        print("atheris is not installed; expected it beside python-flint: pip install atheris python-flint")
+        return 2
+    with atheris.instrument_imports(include=["xtalk_check"]):
+        import xtalk_check
+        from xtalk_check.errors import NotACertificate, Rejected
+        from xtalk_check.reading import parse, parse_weights
+    known = cases(lambda name: importlib.import_module(f"reference.{name}"))
+
+    def one(data: bytes) -> None:
+        provider = atheris.FuzzedDataProvider(data)
+        which = provider.ConsumeIntInRange(0, 5)
+        given, wanted, weights, right = provider.PickValueInList(known)
+        if which < 2:
+            content = provider.ConsumeBytes(1 << 12)
+            with contextlib.suppress(Rejected, NotACertificate):
+                parse_weights(content) if which else parse(content, "file")
+            return
+        files = [json.dumps(given).encode(), json.dumps(wanted).encode(), weights]
+        if which == 2:
+            at = provider.ConsumeIntInRange(0, len(weights) - 1)
+            noise = provider.ConsumeBytes(8)
+            files[2] = weights[:at] + noise + weights[at + len(noise) :]
+            verdict = xtalk_check.check(*files)
+            assert verdict.verdict != "accepted" or files[2] == weights
+            return
+        if which == 3:
+            wanted = changed(provider, wanted)
+            task = wanted.get("task")
+            if isinstance(task, dict) and type(task.get("n")) is int and task["n"] > 5:
+                return  # true, and longer than anybody waits
+            files[1] = json.dumps(wanted).encode()
+            verdict = xtalk_check.check(*files)
+            assert verdict.exit_code == 0 or verdict.reason
+            return
+        files[0] = json.dumps(changed(provider, given)).encode()
+        verdict = xtalk_check.check(*files)
+        assert verdict.exit_code == 0 or verdict.reason
+        assert verdict.exit_code or verdict.claim["certified"] <= right, verdict
+
+    flags = [f"-max_total_time={options.seconds}", f"-seed={options.seed}", "-max_len=4096"]
+    atheris.Setup([sys.argv[0], *flags, "-len_control=0", "-timeout=60"], one)
+    atheris.Fuzz()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,214 @@
+"""Change one line of the checker at a time, and see the test that is named beside it fail.
+
+`python -m audit.mutants` applies each mutant to a copy of src/xtalk_check, imports the copy, and runs the
+named test against it; the same tests must pass on the copy as it is. Exit code 1 if a mutant survives.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from hypothesis import Phase, settings
+
+from audit.mutants_finite import CHARTS, FINITE, POPULATION, T1, T2
+from audit.mutants_language import T1_LANGUAGE
+from audit.mutants_sequences import ATTENTION, BRUTE_FORCE, CODEBOOK, COUNTING, NETWORK, T3, TASKS, WINNING
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "packages" / "xtalk-check" / "src" / "xtalk_check"
+DATA = "claims_and_data_are_those_of_the_specification"
+RESIDUALS = "residuals_are_charged_what_they_can_cost"
+SECONDS = 30  # for one test; a mutant that runs for longer counts as caught
+
+
+ACTIVATIONS = [
+    ("return x.max(arb(0))", "return x", "values_and_slopes"),
+    ("arb(0) if x < 0 else arb(0).union(arb(1))", "arb(0)", "relu_at_its_kink"),
+    ("arb(0) if x > 0 or x < 0 else None", "arb(0)", "relu_at_its_kink"),
+    (".erf() + 1) * arb(0.5)", ".erf() + 1) * arb(0.25)", "values_and_slopes"),
+    ("arb(44715) / 1000000", "arb(44714) / 1000000", "values_and_slopes"),
+    ("(arb(2) / arb.pi()).sqrt()", "arb(2) / arb.pi()", "values_and_slopes"),
+    ("ctx.workprec(PRECISION):\n    ROOT", "ctx.workprec(20):\n    ROOT", "values_and_slopes"),
+    ("((u * -2).exp() + 1)", "((u * 2).exp() + 1)", "values_and_slopes"),
+    ("tail + 1])", "tail])", "tails"),
+    (
+        "[tail, *(_evaluate(bend, CELL) for bend in curvatures), tail]",
+        "[tail] * (len(slopes) + 2)",
+        "global_constants",
+    ),
+    (
+        "arb(0, arb(1) / (2 * PIECES))",
+        "arb(0, arb(1) / (4 * PIECES))",
+        "ranges_over_one_piece_reach_its_ends",
+    ),
+    ("[i * coefficient for i", "[coefficient for i", "global_constants"),
+    ("[over_piece[TERMS - 1]]", "[at_centre[TERMS - 1]]", "remainders_hold_over_their_piece"),
+    (
+        "arb(2 * piece + 1) / (2 * PIECES)",
+        "arb(2 * piece + 2) / (2 * PIECES)",
+        "ranges_over_one_piece_reach_its_ends",
+    ),
+    (
+        "return int(piece) + REACH * PIECES + 1",
+        "return int(piece) + REACH * PIECES",
+        "ranges_hold_every_derivative_and_are_tight",
+    ),
+    (
+        "_row(x.lower()), _row(x.upper())",
+        "_row(x.mid()), _row(x.mid())",
+        "ranges_hold_every_derivative_and_are_tight",
+    ),
+    ("other = last + 1 - (1 << level)", "other = first", "ranges_hold_every_derivative_and_are_tight"),
+    (" and x.rad() <= CELL.rad():", ":", "slopes_of_wide_and_far_balls"),
+    ("if abs(x) < REACH and x.rad()", "if x.rad()", "slopes_of_wide_and_far_balls"),
+    (
+        "(end * PIECES).floor()",
+        "((end + REACH) * PIECES - REACH * PIECES).floor()",
+        "ranges_beside_the_edge_of_a_piece",
+    ),
+    ("if piece is None:", "if piece is None and end > 0:", "what_is_not_finite_is_refused"),
+    ("if bend is None:", "if bend is None and over > 0:", "kinks_are_refused"),
+]
+WORK = [
+    ("return root(dot(row, row))", "return dot(row, row)", "crosstalk_of_several_neurons_adds_up"),
+    ("(ball.lower() * _unit(bits))", "(ball.mid() * _unit(bits))", "floors_are_below_the_ball"),
+    ("(ball.lower() * _unit(bits))", "(ball.upper() * _unit(bits))", "floors_are_below_the_ball"),
+    (".lower().floor()", ".lower().ceil()", "floors_are_below_the_ball"),
+    ("if integer is None:", "if integer is None and ball < 0:", "floors_are_below_the_ball"),
+    ("return reduce(arb.union, balls)", "return next(iter(balls))", "hulls_hold_all_balls"),
+    ("return reduce(arb.min, balls)", "return next(iter(balls))", "hulls_hold_all_balls"),
+    ("return square.upper().max(arb(0)).sqrt()", "return square.max(arb(0))", RESIDUALS),
+    ("left.nrows() * left.ncols() * right.ncols()", "right.ncols()", "length_is_counted_where_work_is_done"),
+    ("self.evaluations += len(values)", "self.evaluations += 1", "length_is_counted_where_work_is_done"),
+]
+READING = [
+    (".hexdigest() != digest:", ".hexdigest() == digest * 2:", DATA),
+    ("if len(set(keys)) < len(keys):", "if not keys:", "json_that_is_refused"),
+    ("parse_float=refuse,", "", "json_that_is_refused"),
+    ("parse_constant=refuse,", "", "json_that_is_refused"),
+    ("LONGEST_INTEGER = 60", "LONGEST_INTEGER = 61", "json_that_is_refused"),
+    ("if type(value) is not int:", "if not isinstance(value, int):", "fields_of_the_wrong_kind_are_refused"),
+    ("if not low <= value <= high:", "if not low <= value:", "fields_of_the_wrong_kind_are_refused"),
+    ("return self._left.pop(name)", "return self._left[name]", "fields_are_read_once_and_counted"),
+    ("self._work.reads += len(values)", "self._work.reads += 1", "fields_are_read_once_and_counted"),
+    ("if name <= last:", "if name < last:", "containers_that_are_refused"),
+    ("map(math.isfinite, values)", "map(math.isfinite, values[1:])", "containers_that_are_refused"),
+    ("if at < len(content):", "if at > len(content):", "containers_that_are_refused"),
+    ("NAME.fullmatch(name)", "NAME.match(name)", "containers_that_are_refused"),
+    (
+        "if isinstance(value, list | dict) else json.dumps",
+        "if value is None else json.dumps",
+        "what_is_nested_too_deeply_to_be_quoted",
+    ),
+    ("if 0 in shape:", "if 0 in shape[1:]:", "containers_that_are_refused"),
+    ("wanted not in (None, size) for", "wanted == 0 for", "shapes_and_names_are_those_asked_for"),
+]
+MAIN = [
+    ('given.digest("weights") != network.sha256', 'given.digest("weights") == ""', "identity_is_checked"),
+    (
+        'expected.digest("weights") != network.sha256',
+        'expected.digest("weights") == ""',
+        "identity_is_checked",
+    ),
+    ("for fields in (task, advice, claim):", "for fields in (task, claim):", "identity_is_checked"),
+    ("    network.done()\n", "", "identity_is_checked"),
+    ('given.choice("theorem", theorem)', 'given.choice("theorem", *THEOREMS)', "identity_is_checked"),
+    ("    given.done()\n", "", "identity_is_checked"),
+]
+# (what stands once in the file, what stands there instead, the test that must notice), by file
+MUTANTS = {
+    "activations.py": ACTIVATIONS,
+    "attention.py": ATTENTION,
+    "brute_force.py": BRUTE_FORCE,
+    "charts.py": CHARTS,
+    "codebook.py": CODEBOOK,
+    "counting.py": COUNTING,
+    "finite.py": FINITE,
+    "main.py": MAIN,
+    "network.py": NETWORK,
+    "reading.py": READING,
+    "population.py": POPULATION,
+    "t1.py": T1,
+    "t1_language.py": T1_LANGUAGE,
+    "t2.py": T2,
+    "t3.py": T3,
+    "tasks.py": TASKS,
+    "winning.py": WINNING,
+    "work.py": WORK,
+}
+
+
+def main() -> int:
+    settings.register_profile(
+        "mutants", derandomize=True, deadline=None, database=None, max_examples=40, phases=[Phase.generate]
+    )
+    settings.load_profile("mutants")
+    tests = {
+        name: file
+        for file in sorted((ROOT / "tests" / "xtalk_check").glob("test_*.py"))
+        for name in re.findall(r"^def test_(\w+)\(\)", file.read_text(), re.MULTILINE)
+    }
+    start, complaints, passing = time.process_time(), [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "xtalk_check"
+        shutil.copytree(PACKAGE, copy)
+        sys.path[:0] = [folder, str(ROOT / "tests")]
+        for file, mutants in MUTANTS.items():
+            text = (PACKAGE / file).read_text()
+            for old, new, test in mutants:
+                if text.count(old) != 1 or test not in tests:
+                    complaints.append(
+                        f"{file}: {old!r} stands {text.count(old)} times; {test} must be a test"
+                    )
+                    continue
+                if test not in passing:
+                    passing[test] = passes(tests[test], test)
+                    if not passing[test]:
+                        complaints.append(f"{test} fails without a mutant")
+                (copy / file).write_text(text.replace(old, new))
+                if passes(tests[test], test):
+                    complaints.append(f"{file}: {old!r} -> {new!r} survives {test}")
+                (copy / file).write_text(text)
+    print(*complaints, sep="\n", end="\n" * bool(complaints))
+    count = sum(map(len, MUTANTS.values()))
+    print(f"{count} mutants, {len(complaints)} complaints, {time.process_time() - start:.0f} s")
+    return int(bool(complaints))
+
+
+def passes(file: Path, test: str) -> bool:
+    """Whether a test passes on the copy as it stands, imported anew."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "xtalk_check"]:
+        del sys.modules[name]
+    importlib.invalidate_caches()
+    spec = importlib.util.spec_from_file_location(f"mutants_{file.stem}", file)
+    module = importlib.util.module_from_spec(spec)
+    signal.alarm(SECONDS)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            spec.loader.exec_module(module)
+            getattr(module, f"test_{test}")()
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # pytest's failures are no Exceptions
+        return False
+    finally:
+        signal.alarm(0)
+    return True
+
+
+def too_long(*_) -> None:
+    raise TimeoutError
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGALRM, too_long)
+    sys.dont_write_bytecode = True
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Theorem T1: a finite data set."""

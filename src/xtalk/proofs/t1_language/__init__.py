@@ -1,0 +1,1 @@
+"""Theorem T1 for the tail of a language model."""

@@ -1,0 +1,1 @@
+"""Theorem T2: regions of inputs."""

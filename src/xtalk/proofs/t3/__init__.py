@@ -1,0 +1,1 @@
+"""Theorem T3: every sequence of n tokens."""

@@ -1,0 +1,1 @@
+"""One reading of a crosscoder in a model: what evaluation, clustering and detection all look at."""

@@ -1,0 +1,73 @@
+"""A text in micro-batches, and sums over its documents."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from xtalk.data import TokenSequences
+from xtalk.models.language_model import LanguageModel
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some sequences of the text: tokens, and the number of each token's document, from 0 up."""
+
+    tokens_mS: Int[Tensor, "m S"]
+    documents_mS: Int[np.ndarray, "m S"]
+
+    @property
+    def predicted_documents(self) -> Int[np.ndarray, "m T"]:
+        """The document of every predicted token: all of a sequence but its first."""
+        return self.documents_mS[:, 1:]
+
+
+def batches(
+    model: LanguageModel, sequences: TokenSequences, micro_batch: int | None = None
+) -> Iterator[Batch]:
+    """The text in order, `micro_batch` sequences at a time; by default as many as run well."""
+    step = micro_batch or model.sequences_at_once(sequences.length)
+    _, numbers = np.unique(sequences.documents, return_inverse=True)
+    documents = numbers.reshape(sequences.documents.shape)
+    for first in range(0, len(sequences), step):
+        rows = slice(first, first + step)
+        tokens_mS = torch.from_numpy(sequences.tokens[rows]).to(model.device, torch.int64)
+        yield Batch(tokens_mS, documents[rows])
+
+
+def count_documents(sequences: TokenSequences) -> int:
+    """The number of documents in the text."""
+    return len(np.unique(sequences.documents))
+
+
+def next_token_loss(
+    logits_mSV: Float[Tensor, "m S V"], tokens_mS: Int[Tensor, "m S"]
+) -> Float[Tensor, "m T"]:
+    """Cross-entropy of every token but a sequence's first, given those before it; nat, float32."""
+    targets_mS = tokens_mS.roll(-1, dims=1)  # the last column, which has no target, is cut off below
+    loss_B = F.cross_entropy(logits_mSV.float().flatten(0, 1), targets_mS.flatten(), reduction="none")
+    return loss_B.view(tokens_mS.shape)[:, :-1]
+
+
+class DocumentSums:
+    """Named sums over the tokens of each document, in float64: what the bootstrap resamples."""
+
+    def __init__(self, documents: int) -> None:
+        self._documents = documents
+        self._sums: dict[tuple[object, ...], np.ndarray] = {}
+
+    def add(self, values: Float[Tensor, "*B"], documents: Int[np.ndarray, "*B"], *key: object) -> None:
+        """Add a value per token to the sums called `key`."""
+        weights = values.detach().flatten().double().cpu().numpy()
+        sums_E = np.bincount(documents.ravel(), weights, minlength=self._documents)
+        self._sums[key] = self._sums.get(key, 0.0) + sums_E
+
+    def __getitem__(self, key: tuple[object, ...]) -> Float[np.ndarray, "E"]:
+        return self._sums[key]
+
+    def __contains__(self, key: tuple[object, ...]) -> bool:
+        return key in self._sums

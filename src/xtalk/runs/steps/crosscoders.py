@@ -1,0 +1,180 @@
+"""The work of a run on each of its crosscoders: training, and measuring interactions."""
+
+import json
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from statistics import median
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from xtalk.crosscoder.config import CrosscoderConfig
+from xtalk.crosscoder.saving import CFG, WEIGHTS, Provenance, save_crosscoder
+from xtalk.errors import XtalkError
+from xtalk.interactions.pair_matrix import PairMatrix
+from xtalk.progress import Report
+from xtalk.reading.features import Feature, describe_codes, sparse_codes
+from xtalk.reading.logits import LogitTokens, logit_tokens
+from xtalk.reading.pairs import Site, measure_pairs
+from xtalk.runs.config import CrosscoderSpec
+from xtalk.runs.folder import LOG
+from xtalk.runs.workbench import Workbench
+from xtalk.training.train import train_crosscoder
+
+STRONGEST = 24  # latents that a report shows
+LOGIT_TOKENS = 5  # that each of them raises, and lowers
+LISTED = 128  # partners of each latent that the matrix on disk lists
+
+
+def train_one(workbench: Workbench, spec: CrosscoderSpec, progress: Report) -> list[str]:
+    """Train and save a crosscoder, from its checkpoint if there is one; returns the names of its files."""
+    config, folder, model = workbench.config, workbench.folder, workbench.model
+    crosscoder_config = CrosscoderConfig(
+        d_in=model.d_model,
+        hook_names=tuple(map(str, workbench.hookpoints)),
+        **config.crosscoder.model_dump(),
+    )
+    training = config.training_of(spec)
+    stream = workbench.batches()
+    crosscoder = train_crosscoder(
+        crosscoder_config,
+        training,
+        stream,
+        workbench.penalised,
+        workbench.scaling,
+        checkpoint_folder=folder.file(f"checkpoints/{spec.name}"),
+        log=lambda record: folder.log("train", crosscoder=spec.name, **record),
+        progress=partial(progress, f"train {spec.name}"),
+    )
+    provenance = Provenance(
+        model_name=model.name,
+        model_weights_hash=model.weights_hash,
+        text_hash=workbench.train_sequences.text_hash,
+        scaling_factors=tuple(workbench.scaling.factor_P.tolist()),
+        training_tokens=training.steps * training.batch_tokens,
+        train_batch_size_tokens=training.batch_tokens,
+        penalties=training.penalties,
+        seed=training.seed,
+    )
+    place = f"crosscoders/{spec.name}"
+    save_crosscoder(folder.file(place), crosscoder, provenance)
+    rates = [r["tokens_per_second"] for r in _training_log(workbench) if r["crosscoder"] == spec.name]
+    if not rates:  # a crash tore the only one, and the checkpoint is of the last step
+        raise XtalkError(
+            f"{folder.file(LOG)} has no record of training {spec.name}; expected one every 50 steps; "
+            f"remove {folder.file('checkpoints')}/{spec.name} and give the same command again"
+        )
+    folder.write_json(f"{place}/training.json", {"tokens_per_second": median(rates)})
+    return [f"{place}/{name}" for name in (CFG, WEIGHTS, "training.json")]
+
+
+def interact_one(workbench: Workbench, spec: CrosscoderSpec, progress: Report) -> list[str]:
+    """Measure the pair interactions of a crosscoder on held-out text; returns the names of the files.
+
+    The .safetensors holds the `PairMatrix` of the MLPs, by block, each latent's LISTED strongest
+    partners. The .json describes the strongest latents, as a report shows them.
+    """
+    folder, crosscoder = workbench.folder, workbench.crosscoder(spec.name)
+    sequences = workbench.held_out_sequences
+    measured = measure_pairs(
+        workbench.model,
+        crosscoder,
+        sequences,
+        top=LISTED,
+        progress=partial(progress, f"interact {spec.name}"),
+    )
+    source = folder.read_json(f"crosscoders/{spec.name}/{CFG}")["sae_weights_sha256"]
+    matrix = replace(measured.matrices["mlp"], source=source)
+    names = [f"interactions/{spec.name}.mlp.safetensors", f"interactions/{spec.name}.json"]
+    matrix.save(folder.file(names[0]))
+    codes_BL = sparse_codes(workbench.model, crosscoder, sequences)
+    involvement_L = _involvement(matrix)
+    features = _strongest(workbench, codes_BL, involvement_L)
+    mean_L = torch.zeros(len(involvement_L))
+    mean_L[[feature.latent for feature in features]] = torch.tensor([f.mean_activation for f in features])
+    latents = [feature.latent for feature in features]
+    logits = logit_tokens(workbench.model, crosscoder, sequences, mean_L, latents, LOGIT_TOKENS)
+    record = {
+        "matrix": _matrix_record(spec.name, "mlp", features, matrix),
+        "features": [
+            _feature(spec.name, feature, effects, float(involvement_L[feature.latent]))
+            for feature, effects in zip(features, logits, strict=True)
+        ],
+    }
+    folder.write_json(names[1], record)
+    return names
+
+
+def strongest_file(name: str, site: str) -> str:
+    """Where the pairs of a site's strongest latents are kept; those of the MLPs are in `interact`'s own."""
+    return f"interactions/{name}.{site}.strongest.json"
+
+
+def strongest_pairs(
+    workbench: Workbench, name: str, site: Site, matrix: PairMatrix, codes_BL: csr_array
+) -> dict[str, Any]:
+    """The pair interactions of a site's strongest latents, as a report shows them; codes of held-out text."""
+    return _matrix_record(name, site, _strongest(workbench, codes_BL, _involvement(matrix)), matrix)
+
+
+def _strongest(
+    workbench: Workbench, codes_BL: csr_array, involvement_L: Float[Tensor, "L"]
+) -> tuple[Feature, ...]:
+    latents = involvement_L.topk(min(STRONGEST, len(involvement_L))).indices.tolist()
+    tokenizer = workbench.model.tokenizer
+    assert tokenizer is not None  # the workbench has no text without one
+    return describe_codes(codes_BL, workbench.held_out_sequences, tokenizer, latents)
+
+
+def _involvement(matrix: PairMatrix) -> Float[Tensor, "L"]:
+    """Each latent's part of all interaction, half of every pair's to either side; adds up to 1, or 0."""
+    by_latent = torch.from_numpy(matrix.row_totals() + matrix.column_totals())
+    return by_latent / (2 * matrix.total() or 1.0)
+
+
+def _matrix_record(
+    name: str, site: Site, features: tuple[Feature, ...], matrix: PairMatrix
+) -> dict[str, Any]:
+    latents = [feature.latent for feature in features]
+    return {
+        "crosscoder": name,
+        "site": site,
+        "block": "sum",
+        "normaliser": "relative",
+        "latents": latents,
+        "labels": [feature.top_tokens[0][0] if feature.top_tokens else "" for feature in features],
+        "values": matrix.interactions("sum", "relative")[latents][:, latents].toarray().tolist(),
+    }
+
+
+def _feature(name: str, feature: Feature, logits: LogitTokens, share: float) -> dict[str, Any]:
+    def told(tokens: tuple[tuple[str, float], ...]) -> list[dict[str, Any]]:
+        return [{"text": text, "effect": effect} for text, effect in tokens]
+
+    return {
+        "crosscoder": name,
+        "latent": feature.latent,
+        "firing_rate": feature.firing_rate,
+        "mean_activation": feature.mean_activation,
+        "interaction_share": share,
+        "top_tokens": [{"text": text, "count": count} for text, count in feature.top_tokens],
+        "raised": told(logits.raised),
+        "lowered": told(logits.lowered),
+        "contexts": [
+            {"tokens": list(c.tokens), "activations": list(c.activations), "peak": c.peak}
+            for c in feature.contexts
+        ],
+    }
+
+
+def _training_log(workbench: Workbench) -> list[dict[str, Any]]:
+    """What training logged, in this session and before; a line that a crash tore is left out."""
+    records: list[Any] = []
+    for line in workbench.folder.file(LOG).read_bytes().splitlines():
+        with suppress(ValueError):
+            records.append(json.loads(line))
+    return [record for record in records if isinstance(record, dict) and record.get("event") == "train"]

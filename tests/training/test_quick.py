@@ -1,0 +1,37 @@
+"""A small crosscoder is kept in its folder, and refused where another one is asked for."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from reference.tiny_models import VOCABULARY, tiny_model
+
+from xtalk.activations import Harvest
+from xtalk.data.tokens import token_sequences
+from xtalk.errors import XtalkError
+from xtalk.models.hookpoints import Hookpoint
+from xtalk.training import quick as module
+from xtalk.training.quick import small_crosscoder
+
+
+def test_it_is_kept_and_refused_for_another_text_seed_or_number_of_steps(tmp_path: Path, monkeypatch):
+    for name, value in {"BATCH": 64, "K": 4, "EXPANSION": 2, "_SCALING_TOKENS": 256}.items():
+        monkeypatch.setattr(module, name, value)
+    model = tiny_model("gpt_neo")
+
+    def made(steps: int, text: int = 0, seed: int = 0):
+        tokens = np.random.default_rng(text).integers(1, VOCABULARY, (40, 19)).astype(np.int32)
+        sequences = token_sequences(tokens, np.zeros((40, 19), dtype=np.int32))
+        source = Harvest(model, sequences, [Hookpoint(0, "ln2")])
+        return small_crosscoder(tmp_path / "own", source, model, seed, steps=steps)
+
+    first = made(4)
+    monkeypatch.setattr(module, "train_crosscoder", None)  # nothing is trained again
+    assert torch.equal(made(4).W_dec, first.W_dec)
+    with pytest.raises(XtalkError, match="was trained for 4 steps, and 5 are asked for; give another folder"):
+        made(5)
+    with pytest.raises(XtalkError, match="trained on another model or text"):
+        made(4, text=1)
+    with pytest.raises(XtalkError, match="the seed 0, and 1 is asked for; give another folder, or"):
+        made(4, seed=1)
