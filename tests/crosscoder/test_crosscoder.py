@@ -34,7 +34,7 @@ def of_token(codes, b: int) -> dict[int, float]:
 def test_encode_and_decode_match_a_loop(architecture: str):
     crosscoder = small_crosscoder(architecture).requires_grad_(False)
     x_BPD = activations()
-    codes = crosscoder.encode(x_BPD)
+    codes = crosscoder.encode_sparse(x_BPD)
     decoded_BPD = crosscoder.decode(codes)
     for b, x_PD in enumerate(x_BPD):
         expected = reference_codes(crosscoder, x_PD)
@@ -48,12 +48,12 @@ def test_a_tokens_code_does_not_depend_on_its_batch(architecture: str):
     """The published code inferred with BatchTopK: later tokens changed earlier codes."""
     crosscoder = small_crosscoder(architecture).requires_grad_(False)
     x_BPD = activations()
-    in_batch = crosscoder.encode(x_BPD)
+    in_batch = crosscoder.encode_sparse(x_BPD)
     changed_BPD = x_BPD.clone()
     changed_BPD[20:] *= 100
-    beside_others = crosscoder.encode(changed_BPD)
+    beside_others = crosscoder.encode_sparse(changed_BPD)
     for b in range(20):
-        alone = of_token(crosscoder.encode(x_BPD[b : b + 1]), 0)
+        alone = of_token(crosscoder.encode_sparse(x_BPD[b : b + 1]), 0)
         assert alone  # there is something to compare
         for codes in (in_batch, beside_others):
             assert of_token(codes, b) == pytest.approx(alone, rel=1e-5)
@@ -65,7 +65,7 @@ def test_folding_gives_the_same_codes_and_the_unscaled_reconstruction(architectu
     factor_P = torch.tensor([0.02, 3.0, 500.0])
     raw_BPD = activations() / factor_P[:, None]
     folded = fold_scaling(crosscoder, factor_P)
-    expected, codes = crosscoder.encode(raw_BPD * factor_P[:, None]), folded.encode(raw_BPD)
+    expected, codes = crosscoder.encode_sparse(raw_BPD * factor_P[:, None]), folded.encode_sparse(raw_BPD)
     assert torch.equal(codes.latents, expected.latents)
     torch.testing.assert_close(codes.values, expected.values, rtol=1e-5, atol=1e-5)
     rebuilt_BPD = crosscoder.decode(expected) / factor_P[:, None]

@@ -67,7 +67,7 @@ def test_round_trip_is_exact(tmp_path: Path, architecture: str):
         assert torch.equal(again, parameter)
         assert again.requires_grad == parameter.requires_grad
     assert read_provenance(tmp_path / "a") == PROVENANCE
-    codes, expected = loaded.encode(activations()), crosscoder.encode(activations())
+    codes, expected = loaded.encode_sparse(activations()), crosscoder.encode_sparse(activations())
     assert torch.equal(codes.latents, expected.latents)
     assert torch.equal(loaded.decode(codes), crosscoder.decode(expected))
     save_crosscoder(tmp_path / "b", loaded, PROVENANCE)

@@ -42,7 +42,7 @@ class Crosscoder(nn.Module):
         """Sum over hookpoints of x W_enc, plus b_enc; float32."""
         return (x_BPD.flatten(1) @ self.W_enc.flatten(0, 1)).float() + self.b_enc
 
-    def encode(self, x_BPD: Float[Tensor, "B P D"]) -> Codes:
+    def encode_sparse(self, x_BPD: Float[Tensor, "B P D"]) -> Codes:
         """The codes of each token by itself: no token's code depends on the rest of the batch."""
         pre_BL = self.pre_activations(x_BPD)
         if self.config.architecture == "topk":
