@@ -47,7 +47,8 @@ def tokenise(docs: list[str], tokenizer: PreTrainedTokenizerBase, length: int) -
     """Pack documents into sequences of `length` tokens, one after the other.
 
     Each document is preceded by the tokenizer's `start_token`, if it has one. A document may go on in the
-    next sequence; the last, incomplete sequence is dropped. Raises XtalkError when the text does not fill one sequence.
+    next sequence; the last, incomplete sequence is dropped. Raises XtalkError when the text does not fill one
+    sequence.
     """
     if length < 1:
         raise XtalkError(f"sequence length {length}; expected 1 or more")
