@@ -104,7 +104,7 @@ def crosscoder_on(study: Study, network: FiniteNetwork, data: Split, weight: flo
     sizes = CrosscoderConfig(
         d_in=study.d_model, d_sae=study.latents, k=study.k, hook_names=HOOK_NAMES, architecture="topk"
     )
-    return train_crosscoder(sizes, training, stream, source, measure_scaling(stream, 8192))
+    return train_crosscoder(sizes, training, stream, source, measure_scaling(stream, 8192)).crosscoder
 
 
 @torch.no_grad()

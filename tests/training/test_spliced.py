@@ -199,7 +199,7 @@ def trained(model, weight: float, folder=None, stop: int | None = None) -> Cross
         measure_scaling(stream, 200),
         checkpoint_folder=folder,
         progress=progress,
-    )
+    ).crosscoder
 
 
 @torch.no_grad()

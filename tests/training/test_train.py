@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ def train(config=None, training=None, stream=None, scaling=None, model=None, **h
         model or RandomMlps(),
         scaling or scaling_of(),
         **how,
-    )
+    ).crosscoder
 
 
 def assert_same_bytes(first: Crosscoder, second: Crosscoder) -> None:
@@ -144,7 +145,8 @@ def kill(done, total):
 training = training_config(penalties=PENALTIES, checkpoint_every=3)
 train(training=training, checkpoint_folder=Path(sys.argv[1]), progress=kill)
 """
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": paths}
     ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environment, check=False)
     assert ended.returncode == -signal.SIGKILL
     training = training_config(penalties=PENALTIES, checkpoint_every=3)
@@ -154,6 +156,17 @@ train(training=training, checkpoint_folder=Path(sys.argv[1]), progress=kill)
     )
     assert steps[0] == 7
     assert_same_bytes(resumed, train(training=training))
+
+
+def test_a_training_resumed_at_its_last_step_still_has_its_rate(tmp_path: Path):
+    how = crosscoder_config(), training_config(checkpoint_every=12), batches(), RandomMlps(), scaling_of()
+    records = []
+    first = train_crosscoder(*how, checkpoint_folder=tmp_path, log=records.append)
+    assert first.tokens_per_second == median(record["tokens_per_second"] for record in records)
+    how = *how[:2], batches(), *how[3:]
+    again = train_crosscoder(*how, checkpoint_folder=tmp_path, log=records.append)
+    assert len(records) == 1
+    assert again.tokens_per_second == first.tokens_per_second
 
 
 def test_a_checkpoint_written_halfway_leaves_the_one_before(tmp_path: Path, monkeypatch):
@@ -334,7 +347,7 @@ def test_a_start_is_trained_on_from_and_has_to_fit(tmp_path: Path):
     new: list[dict[str, float]] = []
     train(training=training_config(steps=1), log=new.append)
     assert first[0]["recon"] < 0.8 * new[0]["recon"]
-    with pytest.raises(XtalkError, match=r"a start of .* expected"):
+    with pytest.raises(XtalkError, match=r"`start` has the config .*; it must equal"):
         train(crosscoder_config(k=5), start=start)
     train(training=training_config(steps=5, checkpoint_every=5), start=start, checkpoint_folder=tmp_path)
     with pytest.raises(XtalkError):

@@ -51,7 +51,7 @@ def small_crosscoder(
         d_in=source.d_model, d_sae=EXPANSION * source.d_model, k=K, hook_names=hookpoints
     )
     models = {point.rpartition("/")[0]: model for point in hookpoints} if "/" in hookpoints[0] else model
-    crosscoder = train_crosscoder(config, training, stream, models, scaling, start=start, progress=progress)
+    trained = train_crosscoder(config, training, stream, models, scaling, start=start, progress=progress)
     provenance = Provenance(
         model_name=name,
         model_weights_hash=source.identity.model,
@@ -62,8 +62,8 @@ def small_crosscoder(
         penalties={},
         seed=seed,
     )
-    save_crosscoder(folder, crosscoder, provenance)
-    return crosscoder
+    save_crosscoder(folder, trained.crosscoder, provenance)
+    return trained.crosscoder
 
 
 def _check(folder: Path, source: ActivationSource, name: str, seed: int, steps: int, elsewhere: str) -> None:

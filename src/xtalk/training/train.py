@@ -3,7 +3,9 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -30,6 +32,14 @@ Log = Callable[[dict[str, float]], object]
 Progress = Callable[[int, int], object]
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A trained crosscoder, and the median rate at which it trained, over all sessions of the training."""
+
+    crosscoder: Crosscoder
+    tokens_per_second: float
+
+
 def train_crosscoder(
     config: CrosscoderConfig,
     training: TrainingConfig,
@@ -41,7 +51,7 @@ def train_crosscoder(
     checkpoint_folder: Path | None = None,
     log: Log = lambda record: None,
     progress: Progress = lambda done, total: None,
-) -> Crosscoder:
+) -> Trained:
     """Train a crosscoder on a stream; the result is in the model's own units, its threshold calibrated.
 
     scaling: of these hookpoints, on the device to train on. model: whose MLPs the penalties are about;
@@ -50,12 +60,14 @@ def train_crosscoder(
     the stream, the last of them for calibration. Given a checkpoint_folder, goes on from the checkpoint
     there, bit for bit, and leaves the last one. log is called every 50 steps with the parts of the loss, L0,
     dead latents and tokens per second; progress with the steps done and their total. Errors: XtalkError for a
-    stream that is too short or of other hookpoints, a start of another config, a loss that is not finite, and
-    a checkpoint that is broken or another training's.
+    stream that is too short or has other hookpoints, another config in `start`, a loss that is not finite,
+    and a checkpoint that is broken or another training's.
     """
     _check(config, training, stream, scaling)
     if start is not None and start.config != config:
-        raise XtalkError(f"a start of {start.config}; expected {config}, as what is to be trained")
+        raise XtalkError(
+            f"`start` has the config {start.config}; it must equal that of the crosscoder to train, {config}"
+        )
     objective = _objective(config, training, stream, model, scaling)
     state = _initial_state(config, training, stream, scaling, start)
     identity = _identity(config, training, scaling, objective, start)
@@ -70,6 +82,7 @@ def train_crosscoder(
         if state.step % LOG_EVERY == 0 or state.step == training.steps:
             now = time.perf_counter()
             rate = (state.step - logged_step) * training.batch_tokens / (now - logged_at)
+            state.rates.append(rate)
             log(_record(state, codes, parts, training) | {"tokens_per_second": rate})
             logged_step, logged_at = state.step, now
         if checkpoint_folder and state.step % training.checkpoint_every == 0:
@@ -78,7 +91,7 @@ def train_crosscoder(
 
     if config.architecture == "batchtopk":
         calibrate_threshold(state.crosscoder, stream, scaling)
-    return fold_scaling(state.crosscoder, scaling.factor_P)
+    return Trained(fold_scaling(state.crosscoder, scaling.factor_P), median(state.rates))
 
 
 def _objective(
@@ -264,7 +277,7 @@ def _identity(
     objective: Objective,
     start: Crosscoder | None,
 ) -> dict[str, Any]:
-    """What the bytes of a training depend on, beside its stream."""
+    """All inputs but the stream that decide the trained weights; a checkpoint of others is refused."""
     own = config.model_dump(mode="json") | training.model_dump(mode="json", exclude={"checkpoint_every"})
     if start is not None:
         weights = b"".join(weight.cpu().numpy().tobytes() for weight in start.state_dict().values())
