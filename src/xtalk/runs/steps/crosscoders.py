@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from xtalk.crosscoder.config import CrosscoderConfig
-from xtalk.crosscoder.saving import CFG, WEIGHTS, Provenance, save_crosscoder
+from xtalk.crosscoder.saving import CFG, WEIGHTS
 from xtalk.errors import XtalkError
 from xtalk.interactions.pair_matrix import PairMatrix
 from xtalk.progress import Report
@@ -46,22 +46,13 @@ def train_one(workbench: Workbench, spec: CrosscoderSpec, progress: Report) -> l
         stream,
         workbench.penalised,
         workbench.scaling,
+        model_name=model.name,
         checkpoint_folder=folder.file(f"checkpoints/{spec.name}"),
         log=lambda record: folder.log("train", crosscoder=spec.name, **record),
         progress=partial(progress, f"train {spec.name}"),
     )
-    provenance = Provenance(
-        model_name=model.name,
-        model_weights_hash=model.weights_hash,
-        text_hash=workbench.train_sequences.text_hash,
-        scaling_factors=tuple(workbench.scaling.factor_P.tolist()),
-        training_tokens=training.steps * training.batch_tokens,
-        train_batch_size_tokens=training.batch_tokens,
-        penalties=training.penalties,
-        seed=training.seed,
-    )
     place = f"crosscoders/{spec.name}"
-    save_crosscoder(folder.file(place), crosscoder, provenance)
+    crosscoder.save(folder.file(place))
     rates = [r["tokens_per_second"] for r in _training_log(workbench) if r["crosscoder"] == spec.name]
     if not rates:  # a crash tore the only one, and the checkpoint is of the last step
         raise XtalkError(
