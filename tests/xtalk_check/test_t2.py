@@ -213,8 +213,20 @@ def test_length_of_a_region_is_counted():
         network = Network.load(task, parse_weights(container(random_problem(0))), Work())
         features, work = [[arb(1), arb(1)]], Work()
         Region.read([0, 1, 0, -1, 1], features, 3, arb(UNIT)).margins(network, [arb(0)] * 2, features, work)
-    centre, reach, remainders, scaled, linear, resting, margins, swings = 12, 12, 24, 12, 36, 6, 18, 3 * 4
-    assert work.multiply_adds == centre + reach + remainders + scaled + linear + resting + margins + swings
+    box, centre, reach, remainders, scaled, linear, resting, margins, swings = (
+        4,
+        12,
+        12,
+        24,
+        12,
+        36,
+        6,
+        18,
+        12,
+    )
+    assert (
+        work.multiply_adds == box + centre + reach + remainders + scaled + linear + resting + margins + swings
+    )
     assert work.evaluations == 3 * 6
 
 
