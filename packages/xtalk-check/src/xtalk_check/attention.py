@@ -52,6 +52,7 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
             raise Rejected("a query column has tokens of several classes")
         query = Query(network, asking, codebooks, work)
         for cell in cells:
+            work.spend(steps=1 + len(cell.slots))
             whole = Cell(question.joined(cell.answer, *asked), cell.slots, cell.arrangements)
             bounds = [scaled(bound, work) for bound in doubtful(whole, query.bounds(whole), work)]
             fillings = certified_fillings(whole, bounds, winning, bits, work)

@@ -36,6 +36,7 @@ def from_charts(network: Network, advice: Fields, work: Work) -> list[Row]:
     )
     given = advice.table("charts", -LIMIT, LIMIT, size + 2)
     work.hold(2 * len(given) * (tabled + size + 1) * classes, "the charts' tables")
+    work.fit(len({row[0] for row in given}) * hidden * classes, "every label's margins")
     work.plan(len(given) * tabled * hidden * (classes - 1), "tabling every chart")
     charts = [Chart.read(row, unit, network, products, work) for row in given]
     codes = advice.integers("codes", 0, len(charts) - 1, len(network.labels))

@@ -139,7 +139,7 @@ class Fields:
                     f"{self._where}.{name} has {_short(value)}; expected an integer from {low} to {high}"
                 )
         if self._work is not None:
-            self._work.reads += len(values)
+            self._work.spend(reads=len(values))
         return cast(list[int], values)
 
 

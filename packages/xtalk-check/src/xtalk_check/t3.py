@@ -32,6 +32,7 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
     size = question.size(*codebooks)
     least = len(network.b_hidden) * (size.cells + size.columns) * network.classes
     work.plan(least + size.cells + size.slots, "going through every cell")
+    work.fit(len(set(question.classes)) * network.classes * len(network.b_hidden), "every answer's margins")
     bits = advice.integer("bits", 0, 20)
     certified = 0
     for cell in question.cells(*codebooks):

@@ -48,10 +48,11 @@ class Work:
     budget: Budget = field(default_factory=Budget)
     held: int = 0  # balls
 
-    def spend(self, multiply_adds: int = 0, evaluations: int = 0, steps: int = 0) -> None:
+    def spend(self, multiply_adds: int = 0, evaluations: int = 0, reads: int = 0, steps: int = 0) -> None:
         """Count what is done next, if the budget allows it."""
         self.multiply_adds += multiply_adds
         self.evaluations += evaluations
+        self.reads += reads
         self.steps += steps
         self.plan(0, "the check")
 
