@@ -15,7 +15,7 @@ from xtalk.errors import XtalkError
 from xtalk.models import checkpoint, hooks
 from xtalk.models.attention import AttentionWeights
 from xtalk.models.families import family_of
-from xtalk.models.hookpoints import SITES, Hookpoint, paper_hookpoints, parse_hookpoint
+from xtalk.models.hookpoints import SITES, Hookpoint, Site, paper_hookpoints, parse_hookpoint
 from xtalk.models.mlp import MlpWeights
 from xtalk.models.norms import NormWeights
 from xtalk.models.numbers import check_block
@@ -54,7 +54,7 @@ def _check_blocks(model: "LanguageModel") -> None:
         tokens_1S, [Hookpoint(b, site) for b in range(model.n_blocks) for site in SITES]
     )[0]
     for block, x_SsD in enumerate(captured_SPD.split(len(SITES), dim=1)):
-        norms = {
+        norms: dict[Site, tuple[NormWeights, Hookpoint]] = {
             point.site: model.norm_weights(point)
             for point in (Hookpoint(block, "ln1"), Hookpoint(block, "ln2"))
         }
