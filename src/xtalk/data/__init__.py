@@ -2,6 +2,7 @@
 
 from xtalk.data.documents import distinct, read_documents, read_start, split_documents, without
 from xtalk.data.start import start_token
+from xtalk.data.token_texts import token_texts
 from xtalk.data.tokens import TokenSequences, token_sequences, tokenise
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "split_documents",
     "start_token",
     "token_sequences",
+    "token_texts",
     "tokenise",
     "without",
 ]
