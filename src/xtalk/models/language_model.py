@@ -35,6 +35,10 @@ def load_model(
     transformers only. They are read in float32, hashed, checked on a few tokens, then cast to `dtype`
     (float32 or bfloat16). XtalkError, in one line, for whatever is no supported model, or computes otherwise
     than its architecture says.
+
+    >>> model = xtalk.load_model("embedded")
+    >>> model.n_blocks, model.d_model
+    (4, 128)
     """
     loaded = checkpoint.load(source)
     weights_hash = checkpoint.hash_weights(loaded.hf)

@@ -76,16 +76,16 @@ def train_on(
     model: whose MLPs the penalties are about. A text too short for all steps is read again. skip_positions:
     first tokens of every sequence that are left out. Errors: as `train_crosscoder`.
     """
+    hookpoints = source.identity.hookpoints
+    config = CrosscoderConfig(
+        d_in=source.d_model, d_sae=d_sae, k=k, hook_names=hookpoints, architecture=architecture
+    )
     per_epoch = len(source.sequences) * (source.sequences.length - skip_positions)
     epochs = max(1, -(-training.tokens_needed // max(1, per_epoch)))
     stream = ActivationBatches(
         source, training.batch_tokens, training.seed, epochs=epochs, skip_positions=skip_positions
     )
     scaling = measure_scaling(stream, _SCALING_TOKENS)
-    hookpoints = source.identity.hookpoints
-    config = CrosscoderConfig(
-        d_in=source.d_model, d_sae=d_sae, k=k, hook_names=hookpoints, architecture=architecture
-    )
     models = {point.rpartition("/")[0]: model for point in hookpoints} if "/" in hookpoints[0] else model
     return train_crosscoder(
         config,
