@@ -1,4 +1,4 @@
-"""Make the certificates of theorem T3 for attention behind docs/proofs.md, and write their table into it.
+"""Make the certificates of theorem T3 for attention, and write their table into docs/proofs/results.md.
 
     python -m studies.proofs.attention --out runs/proofs-attention
 

@@ -1,4 +1,4 @@
-"""Certify ordinarily trained digits networks by theorem T1's form "charts", for docs/proofs.md.
+"""Certify ordinarily trained digits networks by theorem T1's form "charts", for docs/proofs/results.md.
 
     python -m studies.proofs.charts --out runs/proofs-charts
 

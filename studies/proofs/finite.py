@@ -1,9 +1,9 @@
-"""Make the certificates of T1 and T2 behind docs/proofs.md, and the budget of a language model's MLP.
+"""Make the certificates of T1 and T2 behind docs/proofs/results.md, and the budget of a language model's MLP.
 
     python -m studies.proofs.finite --out runs/proofs-finite
 
 Networks that are not in the folder yet (seed-0, seed-1, seed-2, post-hoc) are trained first. Writes the
-tables into docs/proofs.md.
+tables into docs/proofs/results.md.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
     python -m studies.proofs.gross --out runs/proofs-gross
 
-Writes the table "t3-gross" into docs/proofs.md. What is in the folder is not made again.
+Writes the table "t3-gross" into docs/proofs/results.md. What is in the folder is not made again.
 """
 
 import argparse

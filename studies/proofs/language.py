@@ -1,9 +1,9 @@
-"""Make the certificates of T1 for the embedded language model behind docs/proofs.md.
+"""Make the certificates of T1 for the embedded language model behind docs/proofs/results.md.
 
     python -m studies.proofs.language --out runs/proofs-language
 
 Trains the MLPs that are not in the folder yet, makes the certificates that are not, and writes the tables
-into docs/proofs.md. A killed run goes on with the same command.
+into docs/proofs/results.md. A killed run goes on with the same command.
 """
 
 import argparse

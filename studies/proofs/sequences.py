@@ -1,4 +1,4 @@
-"""Make the certificates of theorem T3 behind docs/proofs.md, and write their tables and figure into it.
+"""Make the certificates of theorem T3, and write their tables into docs/proofs/results.md, and the figure.
 
     python -m studies.proofs.sequences --out runs/proofs
 

@@ -3,10 +3,10 @@
     python -m studies.proofs.speed
 
 Reads what sequences.py, finite.py and language.py made, in runs/proofs, runs/proofs-finite and
-runs/proofs-language if nothing else is given, and writes the tables "speed" of the page, each if its folder is there. Times are CPU seconds
-of one thread. Brute force is that of xtalk.proofs, which `xtalk prove` times too, but estimated only where
-it would take more than LONG seconds. Of language models both times are those that the folder has,
-taken when its certificates were made.
+runs/proofs-language if nothing else is given, and writes the tables "speed" of the page, each if its folder
+is there. Times are CPU seconds of one thread. Brute force is that of xtalk.proofs, which `xtalk prove` times
+too, but estimated only where it would take more than LONG seconds. Of language models both times are those
+that the folder has, taken when its certificates were made.
 """
 
 import argparse

@@ -25,7 +25,7 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
     of n-1 tokens beside a column of last tokens, all of one class. Postcondition: at least `certified` of the
     `total` sequences are answered right. Complexity: V^2 H multiply-adds for the attention scores, then for
     each of A query columns A F C^2 multiply-adds at most, with F columns of tokens, whatever n; A F
-    evaluations. Proof: docs/proofs.md, "Attention".
+    evaluations. Proof: docs/proofs/theory.md, "Attention".
     """
     question = Task.read(task)
     if question.name not in ("max", "min", "modular_addition") or question.n < 2:
@@ -110,7 +110,7 @@ class Query:
 
     For a last token q and any number called its shift let e_t = exp(scores[q][t] - shift), and m_t how far
     moved[t] + resting[q] puts the right answer ahead of a wrong one. The margin has the sign of the sum of
-    e_t m_t over all positions, the last one too. Proof: docs/proofs.md, lemma "denominator".
+    e_t m_t over all positions, the last one too. Proof: docs/proofs/theory.md, lemma "denominator".
     """
 
     def __init__(self, network: Network, asking: list[int], codebooks: list[Columns], work: Work) -> None:

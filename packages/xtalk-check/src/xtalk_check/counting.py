@@ -42,7 +42,7 @@ def certified_fillings(cell: Cell, bounds: list[Bound], winning: Winning, bits: 
 
     Precondition: over other answers than those of `bounds`, every filling wins. Either the failures against
     each are added up, or the fillings are counted that win by the tokens' least scores against all; with
-    scores in units of 2^-bits. Proof: docs/proofs.md, lemma "counting".
+    scores in units of 2^-bits. Proof: docs/proofs/theory.md, lemma "counting".
     """
 
     def scored(scores: Iterable[Iterable[arb]]) -> list[Scored]:
@@ -80,7 +80,7 @@ def successes(slots: Iterable[Scored], least: int, work: Work) -> int:
     """The number of fillings of the slots whose sum of scores is at least `least`.
 
     Complexity: products of polynomials of degree up to the range of the sum, one for each position.
-    Proof: docs/proofs.md, lemma "counting".
+    Proof: docs/proofs/theory.md, lemma "counting".
     """
     slots = [_without_hopeless(slot, slots_, least) for slots_ in [list(slots)] for slot in slots_]
     if not all(slot.scores for slot in slots):

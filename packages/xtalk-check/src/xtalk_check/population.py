@@ -23,7 +23,7 @@ def claimed_population(task: Fields, claim: Fields, right: int, margins: Sequenc
     at least `right` of them are answered right, and each one's least margin is at least that of `margins`.
     Postcondition: with probability 1 - risk over such draws no accuracy is accepted that exceeds the
     population's; and, with that probability too, no mean loss that is below the population's. Proofs:
-    docs/proofs.md, "Population". Complexity: `total` products of integers of 20 x total bits.
+    docs/proofs/theory.md, "Population". Complexity: `total` products of integers of 20 x total bits.
     """
     if task.null("risk"):
         if not task.null("ramp"):
@@ -59,7 +59,8 @@ def mean_bound(losses: Sequence[arb], risk: int) -> arb:
     """A ball around an upper bound on the mean of a loss in [0, 1] over a population.
 
     Precondition: `losses` are not below those of inputs drawn independently. Postcondition: the population's
-    mean exceeds the bound with probability at most `risk` millionths. Proof: docs/proofs.md, "Bernstein".
+    mean exceeds the bound with probability at most `risk` millionths.
+    Proof: docs/proofs/theory.md, "Bernstein".
     """
     total, squares = sum(losses, arb(0)), dot(losses, losses)
     doubt = (arb(SLOPES * MILLION) / risk).log()

@@ -1,4 +1,4 @@
-"""The margin bound of theorem T3 (docs/proofs.md), differentiable, for proof-aware training.
+"""The margin bound of theorem T3 (docs/proofs/theory.md), differentiable, for proof-aware training.
 
 A cell is a set of sequences with one answer: some copies of an anchor column, and free positions that any
 column of a mask may fill. Around the cell's centre h0, a free position that moves a neuron by g is charged,
