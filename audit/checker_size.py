@@ -28,6 +28,7 @@ READING_ORDER = {
     "winning": "when an answer wins, ties and rounding included",
     "counting": "from bounds on margins to a number of inputs",
     "t3": "theorem T3: the bound on a cell's margins",
+    "statement": "what an accepted certificate says, in words; decides nothing",
     "main": "from three files to a verdict",
     "brute_force": "every input, one by one",
     "attention": "theorem T3 for one head of attention",

@@ -191,8 +191,8 @@ def train_dictionary(
     )
     report = partial(progress, f"train the crosscoder on {weights_hash(network)[:6]}")
     scaling = measure_scaling(stream, 8192)
-    crosscoder = train_crosscoder(sizes, training, stream, network.penalised, scaling, progress=report)
-    return network.dictionary(crosscoder, task)
+    trained = train_crosscoder(sizes, training, stream, network.penalised, scaling, progress=report)
+    return network.dictionary(trained.crosscoder, task)
 
 
 def _figure(measured: Measured) -> Figure:
