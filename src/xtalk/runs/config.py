@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from xtalk.crosscoder.config import Architecture
 from xtalk.errors import XtalkError
 from xtalk.files import expanded
-from xtalk.proofs.prove import ProveConfig
+from xtalk.proofs.config import ProveConfig
 from xtalk.training.config import TrainingConfig, check_penalty
 
 UNPENALISED = "unpenalised"
