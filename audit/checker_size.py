@@ -9,6 +9,7 @@ import ast
 import io
 import sys
 import tokenize
+from collections.abc import Sequence
 from pathlib import Path
 
 from studies.proofs.page import PAGE, put
@@ -64,7 +65,7 @@ def code_lines(text: str) -> int:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
             doc = node.body[0]
-            lines -= set(range(doc.lineno, doc.end_lineno + 1))
+            lines -= set(range(doc.lineno, (doc.end_lineno or doc.lineno) + 1))
     return len(lines)
 
 
@@ -80,14 +81,15 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the table, or say whether the page has it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--check", action="store_true")
     before = PAGE.read_text()
     after = put(before, "checker-size", table())
-    if parser.parse_args().check:
+    if parser.parse_args(argv).check:
         if before != after:
             print(f"{PAGE} tells another size of the checker; run python -m audit.checker_size")
         return int(before != after)
