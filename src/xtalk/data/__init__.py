@@ -1,6 +1,7 @@
 """Text to documents, and documents to token sequences."""
 
 from xtalk.data.documents import read_documents, read_start, split_documents, without
+from xtalk.data.start import start_token
 from xtalk.data.tokens import TokenSequences, token_sequences, tokenise
 
 __all__ = [
@@ -8,6 +9,7 @@ __all__ = [
     "read_documents",
     "read_start",
     "split_documents",
+    "start_token",
     "token_sequences",
     "tokenise",
     "without",

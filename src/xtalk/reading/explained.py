@@ -46,7 +46,7 @@ class Explained:
         captured_BQD = captured_mSQD.flatten(0, 1).float()
         x_BPD = captured_BQD[:, : len(self.hookpoints)]
         extra = {point: captured_BQD[:, q] for q, point in enumerate(self._read)}
-        return ExplainedBatch(self, batch, x_BPD, extra, self.crosscoder.encode(x_BPD))
+        return ExplainedBatch(self, batch, x_BPD, extra, self.crosscoder.encode_sparse(x_BPD))
 
 
 @dataclass(frozen=True)

