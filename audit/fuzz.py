@@ -119,8 +119,8 @@ def one_input(atheris: Any) -> Callable[[bytes], None]:
         from xtalk_check.reading import parse, parse_weights
     known = cases(lambda name: importlib.import_module(f"reference.{name}"))
 
-    def verdict_on(files: list[bytes]) -> xtalk_check.Verdict:
-        verdict = xtalk_check.check(*files)
+    def verdict_on(certificate: bytes, specification: bytes, weights: bytes) -> xtalk_check.Verdict:
+        verdict = xtalk_check.check(certificate, specification, weights)
         assert verdict.exit_code == 0 or verdict.reason
         return verdict
 
@@ -133,25 +133,24 @@ def one_input(atheris: Any) -> Callable[[bytes], None]:
             with contextlib.suppress(Rejected, NotACertificate):
                 parse_weights(content) if which else parse(content, "file")
             return
-        files = [json.dumps(given).encode(), json.dumps(wanted).encode(), weights]
+        certificate, specification = (json.dumps(part).encode() for part in (given, wanted))
         if which == 2:
             at = provider.ConsumeIntInRange(0, len(weights) - 1)
             noise = provider.ConsumeBytes(8)
-            files[2] = weights[:at] + noise + weights[at + len(noise) :]
-            verdict = xtalk_check.check(*files)
-            assert verdict.verdict != "accepted" or files[2] == weights
+            noisy = weights[:at] + noise + weights[at + len(noise) :]
+            verdict = verdict_on(certificate, specification, noisy)
+            assert verdict.verdict != "accepted" or noisy == weights
             return
         if which == 3:
             wanted = changed(provider, wanted)
             task = wanted.get("task")
             if isinstance(task, dict) and type(task.get("n")) is int and task["n"] > 5:
                 return  # true, and longer than anybody waits
-            files[1] = json.dumps(wanted).encode()
-            verdict_on(files)
+            verdict_on(certificate, json.dumps(wanted).encode(), weights)
             return
-        files[0] = json.dumps(changed(provider, given)).encode()
-        verdict = verdict_on(files)
-        assert verdict.exit_code or (verdict.claim or {})["certified"] <= right, verdict
+        verdict = verdict_on(json.dumps(changed(provider, given)).encode(), specification, weights)
+        claim: Any = verdict.claim
+        assert verdict.exit_code or claim["certified"] <= right, verdict
 
     return one
 
