@@ -5,6 +5,7 @@ OWN = "tokens_of_their_own_prove_all_that_is_true"
 SUPPORTED = "only_tasks_of_two_parts_are_supported"
 ALIKE = "columns_of_tokens_alike_lose_nothing"
 
+RATIONAL = "rounding_bound_in_rational_numbers"
 WINNING = [
     ("else 2 * rounding_error", "else rounding_error", "slack_is_twice_the_error"),
     ('== "real"', '!= "none"', "float32_asks_for_a_margin"),
@@ -13,6 +14,12 @@ WINNING = [
     ("(exact + carried) * _gamma(terms)", "(exact + carried) * 0", "rounding_bound_by_hand"),
     ("return exact, carried + ", "return exact, carried * 0 + ", "rounding_bound_by_hand"),
     ("h_error * slope + ", "", "rounding_bound_by_hand"),
+    ("(exact + carried) * _gamma", "exact * _gamma", RATIONAL),
+    ("reached = h + h_error", "reached = h", RATIONAL),
+    ("(x + x_error) * _gamma", "x * _gamma", RATIONAL),
+    ("largest = [abs(network.embed[0, d])", "largest = [(network.embed[0, d])", RATIONAL),
+    ("worst = worst.max(entry.upper())", "worst = entry.upper()", RATIONAL),
+    ("worst.max(entry.upper())", "worst.max(entry.lower())", RATIONAL),
     ("h_error * slope + ", "h_error + ", "errors_pass_the_activation_at_its_steepest_slope"),
     (" + _absolute(arb_mat(1, w.ncols(), bias))", "", "biases_count_in_rounding"),
     (
