@@ -22,8 +22,14 @@ FORMULA = "mean_bounds_are_those_of_the_formula"
 T2 = [
     ("if not least[number] > 0:", "if not least[number] > -9:", INSIDE),
     ("if not least[number] > 0:", "if not least[number] >= 0:", "a_tie_makes_no_region"),
+    ("if not least[number] > 0:", "if least[number] <= 0:", "a_tie_makes_no_region"),
+    (
+        "moved = regions[code[0]], [a - b for",
+        "moved = regions[code[0]], [a for",
+        "regions_are_around_the_base",
+    ),
     ("+ [arb(-1)] * (len(codes) - len(proven))", "", "the_population_is_that_of_all_inputs"),
-    ("[arb(-1)] * (len(codes)", "[arb(9)] * (len(codes)", "the_population_is_that_of_all_inputs"),
+    ("[arb(-1)] * (len(codes)", "[arb(1)] * (len(codes)", "the_populations_loss_is_that_of_the_regions"),
     (
         "claim, len(proven), margins, work)",
         "claim, len(codes), margins, work)",

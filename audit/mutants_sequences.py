@@ -19,7 +19,6 @@ WINNING = [
     ("(x + x_error) * _gamma", "x * _gamma", RATIONAL),
     ("largest = [abs(network.embed[0, d])", "largest = [(network.embed[0, d])", RATIONAL),
     ("worst = worst.max(entry.upper())", "worst = entry.upper()", RATIONAL),
-    ("worst.max(entry.upper())", "worst.max(entry.lower())", RATIONAL),
     ("h_error * slope + ", "h_error + ", "errors_pass_the_activation_at_its_steepest_slope"),
     (" + _absolute(arb_mat(1, w.ncols(), bias))", "", "biases_count_in_rounding"),
     (
