@@ -1,6 +1,7 @@
 """T2: every point of a region gets its answer, hunted for counterexamples; and membership is verified."""
 
 import random
+from itertools import product
 from math import sqrt
 
 import pytest
@@ -147,6 +148,20 @@ def test_bends_are_those_within_reach():
             assert low <= margins_at(tensors, row, (step / 20,), (0.0, 0.0), kind, True)[1]
 
 
+def test_curvature_is_that_of_the_whole_reach():
+    """One neuron anywhere on GELU, which reads the ball in half, full, or four times: at every point."""
+    for scale, bias, out in product((0.5, 1.0, 4.0), (-6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 6), (1.0, -1.0)):
+        tensors = one_neuron(out) | {
+            "w_in": ((2, 1), [scale, 0.0]),
+            "b_in": ((1,), [bias - 10 * UNIT * scale]),
+        }
+        for radius in (8, 64, 512):
+            low = bounds(tensors, [0, radius], "gelu", False)[1]
+            for step in range(-8, 9):
+                there = margins_at(tensors, [0, radius], (), (step / 8 * radius * UNIT, 0.0), "gelu", False)
+                assert low <= there[1] + 1e-12, (scale, bias, out, radius, step)
+
+
 def test_inputs_count_where_they_lie_in_a_region_of_their_label():
     tensors = random_problem(5)
     with ctx.workprec(PRECISION):
@@ -166,6 +181,9 @@ def test_inputs_count_where_they_lie_in_a_region_of_their_label():
         return made.proven["certified"]
 
     assert proven() == 5
+    large = [[row[0], 6, *row[2:]] for row in regions]  # which hold what is a few units off
+    for strength in (at[0][0] - 1, at[0][0] + 1):
+        assert proven(large, [[0, strength, at[0][1]], *codes[1:]]) == 4  # but for its box
     assert proven(codes=[codes[0], [], [], [], []]) == 1
     assert proven(codes=[[0, *at[1]], *codes[1:]]) == 4  # another input's strengths are outside the box
     wide = [answers[0], 1, 0, at[0][0] - 1, at[0][0] + 1, 1, at[0][1], at[0][1]]
