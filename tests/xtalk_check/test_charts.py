@@ -108,7 +108,7 @@ def test_bends_are_those_of_the_whole_ball():
 
 
 def test_bends_are_those_that_a_neuron_reads():
-    """A neuron that reads the ball four times over, or half of it, bends accordingly: at every point of it."""
+    """A neuron that reads the ball four times over, or half of it, bends accordingly, at every point."""
     for scale, b, out in product((0.5, 4.0), (-4.0, -2.0, 0.0, 1.0, 3.0), (1.0, -1.0)):
         for step in range(-4, 5):
             tensors = one_neuron(step / 4, b, out) | {"w_in": ((1, 1), [scale])}
