@@ -54,7 +54,7 @@ def test_scores_of_too_wide_a_range_are_refused():
 
 
 def test_products_of_polynomials_are_counted():
-    """A multiply-add for each score and coefficient: 1, then 2, and no more than fall short; 2 scores each."""
+    """A multiply-add for each score and coefficient: 1, then 2, and no more; 2 scores each."""
     work = Work()
     assert successes([Scored([0, 1], [1, 1], 3)], 2, work) == 4
     assert work.multiply_adds == (1 + 2 + 2) * 2 and work.steps == 3 * 2 * 2
