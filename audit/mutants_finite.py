@@ -14,11 +14,23 @@ BOUNDED = "margins_of_charts_are_bounded_below"
 COST = "bends_are_charged_what_they_can_cost"
 BENDS = "bends_hold_every_quotient_and_are_tight"
 CHARTED = "inputs_outside_a_chart_are_not_certified"
+EDGE_OF_CHART = "an_input_on_the_edge_of_a_chart_is_not_inside"
+EDGE_OF_REGION = "an_input_on_the_edge_of_a_region_is_not_inside"
 RAMP = "ramp_losses_are_those_of_the_margins"
 FORMULA = "mean_bounds_are_those_of_the_formula"
 
 T2 = [
     ("if not least[number] > 0:", "if not least[number] > -9:", INSIDE),
+    ("if not least[number] > 0:", "if not least[number] >= 0:", "a_tie_makes_no_region"),
+    ("+ [arb(-1)] * (len(codes) - len(proven))", "", "the_population_is_that_of_all_inputs"),
+    ("[arb(-1)] * (len(codes)", "[arb(9)] * (len(codes)", "the_population_is_that_of_all_inputs"),
+    (
+        "claim, len(proven), margins, work)",
+        "claim, len(codes), margins, work)",
+        "the_population_is_that_of_all_inputs",
+    ),
+    ("proven.append(least[code[0]])", "proven.append(arb(9))", "the_populations_loss_is_that_of_the_regions"),
+    ("dot(x, x) <= self.radius**2", "not dot(x, x) > self.radius**2", EDGE_OF_REGION),
     ("if wrong != region.label)", "if wrong == region.label)", INSIDE),
     ("region.label == label and region.holds", "region.holds", INSIDE),
     (" and region.holds(moved, code[1:], features, work)", "", INSIDE),
@@ -101,6 +113,7 @@ CHARTS = [
     ("label == chart.label and dot", "dot", CHARTED),
     (" and dot(e, e) <= chart.radius**2", "", CHARTED),
     ("<= chart.radius**2", "<= 2 * chart.radius**2", CHARTED),
+    ("dot(e, e) <= chart.radius**2", "not dot(e, e) > chart.radius**2", EDGE_OF_CHART),
     ("e = [a - b for", "e = [b - a for", BOUNDED),
     ("or row[1] < 0:", "or row[1] > 9:", "negative_radii_are_refused"),
     (
@@ -124,8 +137,8 @@ CHARTS = [
     ("/ LAYERS**2", "/ LAYERS", BENDS),
     ("* reach * layer / LAYERS)", "* reach * (layer - 1) / LAYERS)", BENDS),
     ("arb(0, 1) * reach", "arb(0.5, 0.5) * reach", BENDS),
-    ("work.evaluations += LAYERS\n", "", "length_of_charts_is_counted"),
-    ("work.multiply_adds += len(pairs) + size", "work.multiply_adds += size", "length_of_charts_is_counted"),
+    ("work.spend(evaluations=LAYERS)\n", "", "length_of_charts_is_counted"),
+    ("work.spend(len(pairs) + size)", "work.spend(size)", "length_of_charts_is_counted"),
 ]
 POPULATION = [
     ("(1 - m / ramp).max(arb(0)) if m > 0 else arb(1)", "(1 - m / ramp).max(arb(0))", RAMP),
@@ -139,8 +152,8 @@ POPULATION = [
     ("(-(1 - slope).log() - slope) * squares", "slope * slope / 2 * squares", FORMULA),
     ("(total + ((", "(((", FORMULA),
     (" + doubt) / slope", ") / slope", FORMULA),
-    ("range(right, total + 1)", "range(right + 1, total + 1)", CLOPPER),
-    ("comb(total, k) *", "1 *", CLOPPER),
-    ("<= risk * MILLION**total", "<= 2 * risk * MILLION**total", CLOPPER),
-    ("wrong = MILLION - accuracy", "wrong = MILLION", CLOPPER),
+    ("range(total, right, -1)", "range(total, right + 1, -1)", CLOPPER),
+    ("odds * k / (total - k + 1)", "odds", CLOPPER),
+    ("<= arb(risk) / MILLION:", "<= arb(2 * risk) / MILLION:", CLOPPER),
+    ("(1 - accuracy) / accuracy", "1 / accuracy", CLOPPER),
 ]

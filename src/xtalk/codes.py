@@ -66,7 +66,7 @@ def codes_where(active_BL: Bool[Tensor, "B L"], dense_BL: Float[Tensor, "B L"]) 
     K becomes the largest number of active latents of any token (at least 1). Differentiable in `dense_BL`.
     """
     counts_B = active_BL.sum(1)
-    width = max(1, int(counts_B.max()))
+    width = max(1, int(counts_B.max())) if len(counts_B) else 1
     rows, latents = active_BL.nonzero(as_tuple=True)
     starts_B = counts_B.cumsum(0) - counts_B
     slots = torch.arange(len(rows), device=rows.device) - starts_B[rows]

@@ -104,14 +104,14 @@ def crosscoder_on(study: Study, network: FiniteNetwork, data: Split, weight: flo
     sizes = CrosscoderConfig(
         d_in=study.d_model, d_sae=study.latents, k=study.k, hook_names=HOOK_NAMES, architecture="topk"
     )
-    return train_crosscoder(sizes, training, stream, source, measure_scaling(stream, 8192))
+    return train_crosscoder(sizes, training, stream, source, measure_scaling(stream, 8192)).crosscoder
 
 
 @torch.no_grad()
 def measured(network: FiniteNetwork, crosscoder: Crosscoder, data: Split) -> dict[str, Any]:
     """The certificate's claim, with what it rests on: float64 margins by the bound's differentiable twin."""
     labels_T, x_TPD = data.test_labels_T, activations(network, data.test_TI)
-    codes, x_TD = crosscoder.encode(x_TPD), x_TPD[:, 0]
+    codes, x_TD = crosscoder.encode_sparse(x_TPD), x_TPD[:, 0]
     features_LD, base_D = crosscoder.W_dec[:, 0], crosscoder.b_dec[0]
     advice = explanation(network, crosscoder, data.test_TI, tight=True)
     certificate = certify_accuracy(network, crosscoder, data.test_TI, labels_T, entries=ENTRIES)

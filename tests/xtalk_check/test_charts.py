@@ -133,6 +133,18 @@ def test_inputs_outside_a_chart_are_not_certified():
         assert all(entry < 0 for entry in bound)
 
 
+def test_an_input_on_the_edge_of_a_chart_is_not_inside():
+    """Its distance is computed as a ball around the radius, which decides nothing."""
+    tensors = random_problem(0, T=1, I=2) | {
+        "embed": ((2, 2), [1.0, 0.0, 0.0, 1.0]),
+        "b_embed": ((2,), [0.0, 0.0]),
+    }
+    for moved, inside in ((0.0, True), (2.0**-41, False)):
+        tensors["data.inputs"] = ((1, 2), [1.0, moved])
+        (bound,) = margins(tensors, [0], [chart(0, 1.0, 0.0, 0.0)], [0])
+        assert all(entry > arb("-inf") for entry in bound) == inside
+
+
 REFUSED = {
     "a label too large": ([[3, 1, 0, 0]], [0] * 5, "not a label"),
     "a negative label": ([[-1, 1, 0, 0]], [0] * 5, "not a label"),

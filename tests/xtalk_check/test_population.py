@@ -10,7 +10,7 @@ from flint import arb, ctx
 from xtalk_check.errors import Rejected
 from xtalk_check.population import MILLION, SLOPES, claimed_population, mean_bound
 from xtalk_check.reading import Fields
-from xtalk_check.work import PRECISION
+from xtalk_check.work import PRECISION, Work
 
 
 def bound(losses, risk: int) -> float:
@@ -65,7 +65,7 @@ def test_mean_bounds_hold_in_all_but_so_many_draws_by_simulation():
 def claimed(task: dict, margins, right: int, **claim) -> dict[str, int]:
     with ctx.workprec(PRECISION):
         fields = Fields(task, "task"), Fields({"population_accuracy": 0} | claim, "claim")
-        return claimed_population(*fields, right, [arb(m) for m in margins])
+        return claimed_population(*fields, right, [arb(m) for m in margins], Work())
 
 
 def test_ramp_losses_are_those_of_the_margins():

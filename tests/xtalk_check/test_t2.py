@@ -213,9 +213,96 @@ def test_length_of_a_region_is_counted():
         network = Network.load(task, parse_weights(container(random_problem(0))), Work())
         features, work = [[arb(1), arb(1)]], Work()
         Region.read([0, 1, 0, -1, 1], features, 3, arb(UNIT)).margins(network, [arb(0)] * 2, features, work)
-    centre, reach, remainders, scaled, linear, resting, margins, swings = 12, 12, 24, 12, 36, 6, 18, 3 * 4
-    assert work.multiply_adds == centre + reach + remainders + scaled + linear + resting + margins + swings
+    box, centre, reach, remainders, scaled, linear, resting, margins, swings = (
+        4,
+        12,
+        12,
+        24,
+        12,
+        36,
+        6,
+        18,
+        12,
+    )
+    assert (
+        work.multiply_adds == box + centre + reach + remainders + scaled + linear + resting + margins + swings
+    )
     assert work.evaluations == 3 * 6
+
+
+CORNERS = {  # the larger coordinate is the answer; the neurons are far out, where GELU is straight
+    "embed": ((2, 2), [1.0, 0.0, 0.0, 1.0]),
+    "b_embed": ((2,), [0.0, 0.0]),
+    "w_in": ((2, 2), [0.0] * 4),
+    "b_in": ((2,), [0.0, 0.0]),
+    "w_out": ((2, 2), [0.0] * 4),
+    "b_out": ((2,), [0.0, 0.0]),
+    "unembed": ((2, 2), [1.0, 0.0, 0.0, 1.0]),
+    "b_unembed": ((2,), [0.0, 0.0]),
+}
+
+
+def corner(inputs: list[float], regions, codes, labels, claim=None, features=((256, 0), (0, 256)), **task):
+    """The verdict on regions of the network above; the claim is of no input unless one is given."""
+    tensors = CORNERS | {"data.inputs": ((len(labels), 2), inputs)}
+    advice = {"bits": BITS, "base": [0, 0], "features": features, "regions": regions, "codes": codes}
+    given = certificate(container(tensors), "T2", 0, len(labels), **advice)
+    given["claim"] |= claim or {}
+    return check(encoded(given), encoded(asked(tensors, labels, **task)), container(tensors))
+
+
+def test_a_tie_makes_no_region():
+    """On the diagonal both logits are equal; a unit beside it they are not."""
+    for beside, verdict_ in ((0, "rejected"), (1, "accepted"), (-1, "rejected")):
+        found = corner([1.0, 1.0], [[0, 0, 0, 256 + beside, 256 + beside, 1, 256, 256]], [[]], [0])
+        assert found.verdict == verdict_, found.reason
+        assert verdict_ == "accepted" or "region 0 is not proven to get the answer 0" in found.reason
+
+
+def test_the_population_is_that_of_all_inputs():
+    """Right on 2 of 20: the 18 others are errors, of loss 1; the two are ahead by a quarter of the ramp."""
+    labels, region = [0] * 2 + [1] * 18, [0, 0, 0, 256, 256]
+    given = ([1.0, 0.0] * 20, [region], [[0, 256]] * 20, labels)
+    task, total = {"risk": 50_000, "ramp": 4000}, 20
+
+    def tail(accuracy: float) -> float:
+        """Of 2 or more of 20."""
+        wrong = 1 - accuracy
+        return 1 - wrong**total - total * accuracy * wrong ** (total - 1)
+
+    largest = max(a for a in range(100_000) if tail(a / 10**6) <= 0.05)
+    right = {"certified": 2, "population_accuracy": largest, "population_ramp_loss": 10**6}
+    found = corner(*given, right, **task)
+    assert found.verdict == "accepted", found.reason
+    assert found.proven["population_ramp_loss"] == 10**6  # of so few, nothing better is known
+    for changed, reason in (
+        ({"certified": 3}, "2 are proven"),
+        ({"population_accuracy": largest + 1}, "2 of 20 do not prove it"),
+        ({"population_accuracy": 790_000}, "2 of 20 do not prove it"),
+        ({"population_ramp_loss": 10**6 - 1}, "1000000 is proven"),
+    ):
+        assert reason in corner(*given, right | changed, **task).reason
+
+
+def test_the_populations_loss_is_that_of_the_regions():
+    """All 500 are right, and each ahead by what its region is: three quarters of the ramp are lost."""
+    given = ([1.0, 0.0] * 500, [[0, 0, 0, 256, 256]], [[0, 256]] * 500, [0] * 500)
+    claim = {"certified": 500, "population_accuracy": 0, "population_ramp_loss": 10**6}
+    for ramp, loss in ((4000, 0.75), (2000, 0.5), (1000, 0.0)):
+        found = corner(*given, claim, risk=50_000, ramp=ramp).proven["population_ramp_loss"] / 10**6
+        assert loss < found < loss + 0.2
+
+
+FAR = 2.0**-41  # its square is beside 1 below what 64 bits hold
+
+
+def test_an_input_on_the_edge_of_a_region_is_not_inside():
+    """Its distance is computed as a ball around the radius, which decides nothing."""
+    labels, region = [0], [0, 256, 0, 512, 512]
+    for moved, certified in ((0.0, 1), (FAR, 0)):
+        inputs = [1.0, moved]  # from (2, 0), where the region is, 1 or a hair more
+        found = corner(inputs, [region], [[0, 512]], labels)
+        assert found.verdict == "accepted" and found.proven["certified"] == certified, moved
 
 
 def test_bad_codes_are_refused():

@@ -106,7 +106,7 @@ def bounds_of(tensors, task: dict, advice: dict):
         question = Task.read(fields)
         network = Network.load(fields, weights, len(question.classes), question.answers, work)
         winning = Winning.read(fields, network, weights, question.n, work)
-        books = [Codebook.read(Fields(advice[name], name), network) for name in ("anchor", "rest")]
+        books = [Codebook.read(Fields(advice[name], name), network, work) for name in ("anchor", "rest")]
         cells = [(cell, _bounds(cell, books, network, winning, work)) for cell in question.cells(*books)]
     return question, books, cells
 
@@ -272,7 +272,7 @@ def right(copies: int, bounds, bits: int, ties: str) -> int:
     given = [
         Bound(wrong + 1, arb(base), [[arb(s) for s in scores]]) for wrong, (base, scores) in enumerate(bounds)
     ]
-    return certified_fillings(cell, doubtful(cell, given), Winning(ties, arb(0)), bits, Work())
+    return certified_fillings(cell, doubtful(cell, given, Work()), Winning(ties, arb(0)), bits, Work())
 
 
 def test_fillings_are_counted_with_scores_rounded_down():
@@ -296,11 +296,11 @@ def test_ties_between_sums_of_scores():
 def test_codebooks_are_partitions():
     weights = parse_weights(container(random_network(0, 6, 4, 5, 4)))
     network = Network.load(Fields({"activation": "relu", "residual": True}, "task"), weights, 6, 4, Work())
-    book = Codebook.read(Fields(codebook([0, 1, 0], [0, 0, 1, 2, 2, 1]), "rest"), network)
+    book = Codebook.read(Fields(codebook([0, 1, 0], [0, 0, 1, 2, 2, 1]), "rest"), network, Work())
     assert [book.block(t) for t in range(6)] == [0, 0, 1, 0, 0, 1]
     for changed in (codebook([0] * 3, [0, 0, 2, 2, 0, 0]), codebook([0] * 6) | {"more": 1}):
         with pytest.raises(Rejected):
-            Codebook.read(Fields(changed, "rest"), network)
+            Codebook.read(Fields(changed, "rest"), network, Work())
 
 
 def test_right_answers_of_the_twin_and_the_checker_agree():

@@ -61,27 +61,41 @@ def test_rounding_stays_within_its_bound():
             assert 0 < seen <= bound
 
 
+def ones(bias: float = 0.0) -> dict:
+    """One number all the way: x = n e, h = x, y = h, logit = y, and the same bias to each."""
+    tensors = {name: ((1, 1), [1.0]) for name in ("embed", "w_in", "w_out", "unembed")}
+    return tensors | {name: ((1,), [bias]) for name in ("b_in", "b_out", "b_unembed")}
+
+
 def test_rounding_bound_by_hand():
-    """One number all the way: x = n e, h = x, y = h, logit = y; each stage adds its own rounding."""
-    ones = {
-        name: (shape, [1.0] * size)
-        for name, (shape, size) in {
-            "embed": ((1, 1), 1),
-            "w_in": ((1, 1), 1),
-            "w_out": ((1, 1), 1),
-            "unembed": ((1, 1), 1),
-        }.items()
-    } | {name: ((1,), [0.0]) for name in ("b_in", "b_out", "b_unembed")}
+    """Each stage adds its own rounding."""
     unit = 2.0**-24
     with ctx.workprec(PRECISION):
-        network, weights = loaded(ones, "relu", False)
+        network, weights = loaded(ones(), "relu", False)
         found = float(rounding_error(network, weights, 4, Work()))
         # x: 4 units, h: 2, phi: 2^-20 is 16, y: N + 2 is 3, logit: 2; all of numbers of size 4
         assert found == pytest.approx(4 * unit * (4 + 2 + 16 + 3 + 2), rel=1e-4)
-        network, weights = loaded(ones, "relu", True)
+        network, weights = loaded(ones(), "relu", True)
         found = float(rounding_error(network, weights, 4, Work()))
         # the residual stream adds x's own error and 3 units more of it, and the logit is twice as large
         assert found == pytest.approx(4 * unit * (4 + 2 + 16 + 3 + 4 + 3 + 2 * 2), rel=1e-4)
+
+
+def test_biases_count_in_rounding():
+    """A bias of 1, or -1, makes the numbers of each stage larger: h is 5, y is 6 and the logit 7."""
+    for bias in (1.0, -1.0):
+        with ctx.workprec(PRECISION):
+            found = float(rounding_error(*loaded(ones(bias), "relu", False), 4, Work()))
+        assert found == pytest.approx(2.0**-24 * (4 * 4 + 5 * 2 + 5 * 16 + 6 * 3 + 7 * 2), rel=1e-4)
+
+
+def test_errors_pass_the_activation_at_its_steepest_slope():
+    """What x and h err by, 6 units of numbers of size 4, grows by the largest slope of GELU."""
+    for kind, steepest in (("gelu", 1.1289042), ("gelu_tanh", 1.1289931)):
+        with ctx.workprec(PRECISION):
+            found = float(rounding_error(*loaded(ones(), kind, False), 4, Work()))
+        units = found / (4 * 2.0**-24) - (16 + 3 + 2)
+        assert steepest <= units / 6 < steepest + 1e-3
 
 
 def test_underflow_counts_at_every_stage():

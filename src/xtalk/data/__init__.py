@@ -1,7 +1,8 @@
 """Text to documents, and documents to token sequences."""
 
 from xtalk.data.documents import read_documents, read_start, split_documents, without
-from xtalk.data.tokens import TokenSequences, start_token, token_sequences, tokenise
+from xtalk.data.start import start_token
+from xtalk.data.tokens import TokenSequences, token_sequences, tokenise
 
 __all__ = [
     "TokenSequences",

@@ -3,12 +3,12 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 from jaxtyping import Int32
 from transformers import PreTrainedTokenizerBase
 
+from xtalk.data.start import start_token
 from xtalk.errors import XtalkError
 
 UNLABELLED = -100  # in place of a token to predict: nothing is to be learnt there
@@ -43,18 +43,12 @@ def token_sequences(tokens: Int32[np.ndarray, "n S"], documents: Int32[np.ndarra
     return TokenSequences(tokens, documents, digest.hexdigest())
 
 
-def start_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The token before every document: beginning of text, else end of text; None without either."""
-    known = (tokenizer.bos_token_id, tokenizer.eos_token_id)
-    return next((int(cast(int, token)) for token in known if token is not None), None)
-
-
 def tokenise(docs: list[str], tokenizer: PreTrainedTokenizerBase, length: int) -> TokenSequences:
     """Pack documents into sequences of `length` tokens, one after the other.
 
-    Each document is preceded by the tokenizer's `start_token`, or nothing if it has none. A document may go
-    on in the next sequence; the last, incomplete sequence is dropped. Raises XtalkError when the text does
-    not fill one sequence.
+    Each document is preceded by the tokenizer's `start_token`, if it has one. A document may go on in the
+    next sequence; the last, incomplete sequence is dropped. Raises XtalkError when the text does not fill one
+    sequence.
     """
     if length < 1:
         raise XtalkError(f"sequence length {length}; expected 1 or more")

@@ -23,7 +23,8 @@ from transformers.utils import logging
 
 from xtalk.errors import XtalkError
 from xtalk.files import expanded, replacing
-from xtalk.models.families import Family, family_of
+from xtalk.models.families import family_of
+from xtalk.models.family import Family
 from xtalk.models.fused import use_fused_kernels
 
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"

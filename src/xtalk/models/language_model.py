@@ -12,9 +12,10 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xtalk.errors import XtalkError
-from xtalk.models import checkpoint, families, hooks
+from xtalk.models import checkpoint, hooks
 from xtalk.models.attention import AttentionWeights
 from xtalk.models.devices import sequences_at_once
+from xtalk.models.families import family_of
 from xtalk.models.hookpoints import Hookpoint, paper_hookpoints, parse_hookpoint
 from xtalk.models.mlp import MlpWeights
 from xtalk.models.norms import NormWeights
@@ -65,8 +66,8 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.name = name
         self.weights_hash = weights_hash
-        self._family = families.family_of(hf.config.model_type)
-        self._blocks = families.blocks_of(hf, self._family)
+        self._family = family_of(hf.config.model_type)
+        self._blocks = self._family.blocks_of(hf)
         self.family: str = self._family.name
         self.n_blocks: int = len(self._blocks)
         self.d_model: int = hf.config.hidden_size
@@ -90,7 +91,7 @@ class LanguageModel:
 
     def hookpoint(self, name: str) -> Hookpoint:
         """The hookpoint of that name: canonical, TransformerLens or Hugging Face module path."""
-        return parse_hookpoint(name, self.n_blocks, families.module_paths(self._family, self.n_blocks))
+        return parse_hookpoint(name, self.n_blocks, self._family.module_paths(self.n_blocks))
 
     @torch.no_grad()
     def capture(
@@ -129,7 +130,7 @@ class LanguageModel:
         `resid_post_BSD`.
         """
         self._check_block(block)
-        spliced = hooks.block_output(self._family, self._cast(resid_post_BSD))
+        spliced = self._family.block_output(self._cast(resid_post_BSD))
         forwards = self._passing(range(block))
         forwards[self._blocks[block]] = lambda *args, **kwargs: spliced
         with hooks.replaced_forwards(forwards):
@@ -151,7 +152,7 @@ class LanguageModel:
     def mlp_weights(self, block: int) -> MlpWeights:
         """The weights of one block's MLP, as float32 copies: `MlpWeights(ln2) = resid_post - resid_mid`."""
         self._check_block(block)
-        return families.mlp_weights_of(self._blocks[block], self._family, self.hf.config)
+        return self._family.mlp_weights(self._blocks[block], self.hf.config)
 
     def attention_weights(self, block: int) -> AttentionWeights:
         """One block's attention, as float32 copies: `AttentionWeights(ln1) = resid_mid - resid_pre`.
@@ -159,25 +160,24 @@ class LanguageModel:
         Errors: XtalkError where scores are not bilinear (Qwen3, which normalises queries and keys).
         """
         self._check_block(block)
-        rotary: torch.nn.Module | None = getattr(self.hf.base_model, "rotary_emb", None)
-        return families.attention_weights_of(self._blocks[block], self._family, self.hf.config, rotary)
+        return self._family.attention_weights(self.hf, self._blocks[block])
 
     def norm_weights(self, hookpoint: Hookpoint) -> tuple[NormWeights, Hookpoint]:
         """The norm whose output is at `hookpoint` (ln1 or ln2), as float32 copies, and where it reads."""
         self._check_block(hookpoint.block)
         if hookpoint.site not in ("ln1", "ln2"):
             raise XtalkError(f"no norm puts out {hookpoint}; expected ln1 or ln2 of a block")
-        parallel = getattr(self.hf.config, "use_parallel_residual", False)
         first = hookpoint.site == "ln1"
         path = self._family.norm1 if first else self._family.norm2
-        source = Hookpoint(hookpoint.block, "resid_pre" if first or parallel else "resid_mid")
-        return families.norm_weights_of(self._blocks[hookpoint.block], path, self._family), source
+        before = first or self._family.parallel(self.hf.config)
+        source = Hookpoint(hookpoint.block, "resid_pre" if before else "resid_mid")
+        return self._family.norm_weights(self._blocks[hookpoint.block], path), source
 
     def _passing(self, blocks: range) -> dict[torch.nn.Module, Callable[..., Any]]:
         """Forwards that hand the residual stream through these blocks unchanged, at no cost."""
 
         def passing(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-            return hooks.block_output(self._family, hidden_states)
+            return self._family.block_output(hidden_states)
 
         return {self._blocks[block]: passing for block in blocks}
 

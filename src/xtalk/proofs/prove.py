@@ -370,7 +370,7 @@ def train_dictionary(
     scaling = measure_scaling(stream, 8192)
     report = partial(progress, f"train the crosscoder on {weights_hash(network)[:6]}")
     mlps = network if isinstance(network, SumNetwork) else {}
-    return train_crosscoder(sizes, training, stream, mlps, scaling, progress=report)
+    return train_crosscoder(sizes, training, stream, mlps, scaling, progress=report).crosscoder
 
 
 def _plain(measured: Measured) -> dict[str, Any]:

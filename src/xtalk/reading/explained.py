@@ -43,7 +43,7 @@ class Encoded:
 
     def codes(self, batch: Batch) -> Codes:
         """The codes of the tokens that count. Errors: XtalkError for NaN or infinity."""
-        return self.crosscoder.encode(batch.counted(self.activations(batch)).float())
+        return self.crosscoder.encode_sparse(batch.counted(self.activations(batch)).float())
 
 
 class Explained(Encoded):
@@ -91,7 +91,7 @@ class Explained(Encoded):
         captured_BQD = batch.counted(self.activations(batch, extra)).float()
         x_BPD = captured_BQD[:, : len(self.hookpoints)]
         captured = {point: captured_BQD[:, q] for q, point in enumerate((*self.hookpoints, *extra))}
-        return ExplainedBatch(self, batch, x_BPD, captured, self.crosscoder.encode(x_BPD))
+        return ExplainedBatch(self, batch, x_BPD, captured, self.crosscoder.encode_sparse(x_BPD))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from safetensors.torch import load_file, save_file
 from xtalk.activations import ActivationBatches, ActivationSource, Harvest, Scaling
 from xtalk.activations.store import ActivationStore
 from xtalk.crosscoder.crosscoder import Crosscoder
-from xtalk.crosscoder.saving import load_crosscoder
 from xtalk.data import TokenSequences, read_documents, split_documents, tokenise, without
 from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
@@ -139,7 +138,7 @@ class Workbench:
 
     def crosscoder(self, name: str) -> Crosscoder:
         """A trained crosscoder of the run, on the device."""
-        return load_crosscoder(self.folder.file(f"crosscoders/{name}"), self.device)
+        return Crosscoder.load(self.folder.file(f"crosscoders/{name}"), device=self.device)
 
     @property
     def loss_metric(self) -> LossMetric | None:

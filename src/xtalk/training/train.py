@@ -3,7 +3,9 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -14,7 +16,8 @@ from xtalk.activations import ActivationBatches, Scaling
 from xtalk.codes import Codes
 from xtalk.crosscoder.config import CrosscoderConfig
 from xtalk.crosscoder.crosscoder import Crosscoder, fold_scaling
-from xtalk.crosscoder.nonlinearities import largest_but
+from xtalk.crosscoder.nonlinearities import largest_but, nonlinearity
+from xtalk.crosscoder.provenance import Provenance
 from xtalk.errors import XtalkError
 from xtalk.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from xtalk.training.config import TrainingConfig, calibration_tokens
@@ -31,6 +34,14 @@ Log = Callable[[dict[str, float]], object]
 Progress = Callable[[int, int], object]
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A trained crosscoder, and the median rate at which it trained, over all sessions of the training."""
+
+    crosscoder: Crosscoder
+    tokens_per_second: float
+
+
 def train_crosscoder(
     config: CrosscoderConfig,
     training: TrainingConfig,
@@ -40,12 +51,14 @@ def train_crosscoder(
     *,
     metric: LossMetric | None = None,
     start: Crosscoder | None = None,
+    model_name: str | None = None,
     checkpoint_folder: Path | None = None,
     log: Log = lambda record: None,
     progress: Progress = lambda done, total: None,
-) -> Crosscoder:
+) -> Trained:
     """Train a crosscoder on a stream; the result is in the model's own units, its threshold calibrated.
 
+    It carries its provenance, the model by `model_name`.
     scaling: of these hookpoints, on the device to train on. model: whose MLPs the penalties are about;
     several by name where hookpoints are called NAME/blocks.0.ln2; metric: in which the penalties count errors
     of their outputs, by default all alike. start: a crosscoder of this config, in the
@@ -53,12 +66,14 @@ def train_crosscoder(
     the stream, the last of them for calibration. Given a checkpoint_folder, goes on from the checkpoint
     there, bit for bit, and leaves the last one. log is called every 50 steps with the parts of the loss, L0,
     dead latents and tokens per second; progress with the steps done and their total. Errors: XtalkError for a
-    stream that is too short or of other hookpoints, a start of another config, a loss that is not finite, and
-    a checkpoint that is broken or another training's.
+    stream that is too short or has other hookpoints, another config in `start`, a loss that is not finite,
+    and a checkpoint that is broken or another training's.
     """
     _check(config, training, stream, scaling)
     if start is not None and start.config != config:
-        raise XtalkError(f"a start of {start.config}; expected {config}, as what is to be trained")
+        raise XtalkError(
+            f"`start` has the config {start.config}; it must equal that of the crosscoder to train, {config}"
+        )
     objective = _objective(config, training, stream, model, scaling, metric)
     state = _initial_state(config, training, stream, scaling, start)
     identity = _identity(config, training, scaling, objective, start)
@@ -73,15 +88,27 @@ def train_crosscoder(
         if state.step % LOG_EVERY == 0 or state.step == training.steps:
             now = time.perf_counter()
             rate = (state.step - logged_step) * training.batch_tokens / (now - logged_at)
+            state.rates.append(rate)
             log(_record(state, codes, parts, training) | {"tokens_per_second": rate})
             logged_step, logged_at = state.step, now
         if checkpoint_folder and state.step % training.checkpoint_every == 0:
             save_checkpoint(checkpoint_folder, state, stream.state_dict(), identity)
         progress(state.step, training.steps)
 
-    if config.architecture == "batchtopk":
+    if state.crosscoder.nonlinearity.calibrated_after:
         calibrate_threshold(state.crosscoder, stream, scaling)
-    return fold_scaling(state.crosscoder, scaling.factor_P)
+    trained = fold_scaling(state.crosscoder, scaling.factor_P)
+    trained.provenance = Provenance(
+        model_name=model_name,
+        model_weights_hash=stream.source.identity.model,
+        text_hash=stream.source.identity.text,
+        scaling_factors=tuple(scaling.factor_P.tolist()),
+        training_tokens=training.steps * training.batch_tokens,
+        train_batch_size_tokens=training.batch_tokens,
+        penalties=training.penalties,
+        seed=training.seed,
+    )
+    return Trained(trained, median(state.rates))
 
 
 def _objective(
@@ -145,7 +172,7 @@ def _new_crosscoder(
     with stream.rewound():
         direction_LPD = _deviations(config.d_sae, stream, scaling, training.seed)
     crosscoder.initialise(scaling.apply(scaling.mean_PD), direction_LPD)
-    if config.architecture == "jumprelu":  # from k active latents on, the sparsity loss has little left to do
+    if crosscoder.nonlinearity.calibrated_before:
         with stream.rewound():
             calibrate_threshold(crosscoder, stream, scaling)
     return crosscoder
@@ -244,7 +271,7 @@ def _check(
             f"the stream has {left} tokens left; {training.steps} steps of {training.batch_tokens} tokens "
             f"and calibration need {training.tokens_needed}; give more text, fewer steps or more epochs"
         )
-    if config.architecture in ("relu", "jumprelu") and not training.sparsity:
+    if nonlinearity(config.architecture).needs_sparsity_loss and not training.sparsity:
         raise XtalkError(
             f"nothing keeps a {config.architecture} crosscoder sparse; give sparsity a weight above 0"
         )
@@ -268,7 +295,7 @@ def _identity(
     objective: Objective,
     start: Crosscoder | None,
 ) -> dict[str, Any]:
-    """What the bytes of a training depend on, beside its stream."""
+    """All inputs but the stream that decide the trained weights; a checkpoint of others is refused."""
     own = config.model_dump(mode="json") | training.model_dump(mode="json", exclude={"checkpoint_every"})
     if start is not None:
         weights = b"".join(weight.cpu().numpy().tobytes() for weight in start.state_dict().values())

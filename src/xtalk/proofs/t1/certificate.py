@@ -104,7 +104,10 @@ def explanation(
     `tight`, what form "tables" charges for the residual and for pairs together.
     """
     unit = 2.0**-BITS
-    x_TD, codes = network.embedded(inputs_TI).double(), crosscoder.encode(activations(network, inputs_TI))
+    x_TD, codes = (
+        network.embedded(inputs_TI).double(),
+        crosscoder.encode_sparse(activations(network, inputs_TI)),
+    )
     features_LD = (crosscoder.W_dec[:, 0].double() / unit).round()
     base_D = (crosscoder.b_dec[0].double() / unit).round()
     strengths_TK = _refitted(network, codes, x_TD - base_D * unit, features_LD * unit)

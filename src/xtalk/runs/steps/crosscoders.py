@@ -1,10 +1,7 @@
 """The work of a run on each of its crosscoders: training, and measuring interactions."""
 
-import json
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from statistics import median
 from typing import Any
 
 import torch
@@ -13,15 +10,13 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from xtalk.crosscoder.config import CrosscoderConfig
-from xtalk.crosscoder.saving import CFG, WEIGHTS, Provenance, save_crosscoder
-from xtalk.errors import XtalkError
+from xtalk.crosscoder.saving import CFG, WEIGHTS
 from xtalk.interactions.pair_matrix import PairMatrix
 from xtalk.progress import Report
 from xtalk.reading.features import Feature, describe_codes, sparse_codes
 from xtalk.reading.logits import LogitTokens, logit_tokens
 from xtalk.reading.pairs import Site, measure_pairs
 from xtalk.runs.config import CrosscoderSpec
-from xtalk.runs.folder import LOG
 from xtalk.runs.workbench import Workbench
 from xtalk.training.train import train_crosscoder
 
@@ -40,36 +35,21 @@ def train_one(workbench: Workbench, spec: CrosscoderSpec, progress: Report) -> l
     )
     training = config.training_of(spec)
     stream = workbench.batches()
-    crosscoder = train_crosscoder(
+    trained = train_crosscoder(
         crosscoder_config,
         training,
         stream,
         model,
         workbench.scaling,
         metric=workbench.loss_metric,
+        model_name=model.name,
         checkpoint_folder=folder.file(f"checkpoints/{spec.name}"),
         log=lambda record: folder.log("train", crosscoder=spec.name, **record),
         progress=partial(progress, f"train {spec.name}"),
     )
-    provenance = Provenance(
-        model_name=model.name,
-        model_weights_hash=model.weights_hash,
-        text_hash=workbench.train_sequences.text_hash,
-        scaling_factors=tuple(workbench.scaling.factor_P.tolist()),
-        training_tokens=training.steps * training.batch_tokens,
-        train_batch_size_tokens=training.batch_tokens,
-        penalties=training.penalties,
-        seed=training.seed,
-    )
     place = f"crosscoders/{spec.name}"
-    save_crosscoder(folder.file(place), crosscoder, provenance)
-    rates = [r["tokens_per_second"] for r in _training_log(workbench) if r["crosscoder"] == spec.name]
-    if not rates:  # a crash tore the only one, and the checkpoint is of the last step
-        raise XtalkError(
-            f"{folder.file(LOG)} has no record of training {spec.name}; expected one every 50 steps; "
-            f"remove {folder.file('checkpoints')}/{spec.name} and give the same command again"
-        )
-    folder.write_json(f"{place}/training.json", {"tokens_per_second": median(rates)})
+    trained.crosscoder.save(folder.file(place))
+    folder.write_json(f"{place}/training.json", {"tokens_per_second": trained.tokens_per_second})
     return [f"{place}/{name}" for name in (CFG, WEIGHTS, "training.json")]
 
 
@@ -170,12 +150,3 @@ def _feature(name: str, feature: Feature, logits: LogitTokens, share: float) -> 
             for c in feature.contexts
         ],
     }
-
-
-def _training_log(workbench: Workbench) -> list[dict[str, Any]]:
-    """What training logged, in this session and before; a line that a crash tore is left out."""
-    records: list[Any] = []
-    for line in workbench.folder.file(LOG).read_bytes().splitlines():
-        with suppress(ValueError):
-            records.append(json.loads(line))
-    return [record for record in records if isinstance(record, dict) and record.get("event") == "train"]

