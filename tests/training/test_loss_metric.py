@@ -12,6 +12,8 @@ from xtalk.data import token_sequences
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.training.loss_metric import PLAIN, LossMetric, measure_loss_metric
 
+INPUT = Hookpoint(1, "ln2")
+
 
 def sequences(count: int = 12):
     tokens = torch.cat([tiny_tokens(seed=seed) for seed in range(count)])[:count].numpy().astype("int32")
@@ -35,13 +37,12 @@ def outputs_of(model, block):
     return model.mlp_weights(block)(n_BD)
 
 
-def test_factors_go_where_the_model_is(model, monkeypatch):
+def test_factors_go_where_the_model_is(model):
     plain = model.mlp_weights(0)
     with FakeTensorMode():  # tensors that know their device and refuse others, and hold nothing
         W_out, b_out = torch.empty(plain.W_out.shape, device="cuda"), torch.empty(D_MODEL, device="cuda")
         there = replace(plain, W_out=W_out, b_out=b_out)
-        monkeypatch.setattr(type(model), "mlp_weights", lambda self, block: there)
-        assert LossMetric(model, {0: torch.eye(D_MODEL)}).mlp_weights(0).W_out.device.type == "cuda"
+        assert LossMetric({INPUT: torch.eye(D_MODEL)}).turned(INPUT, there).W_out.device.type == "cuda"
 
 
 def test_the_mean_output_costs_1_at_every_block(model, metrics):
@@ -84,5 +85,5 @@ def test_mlps_put_out_in_the_metric_and_the_seed_decides(model):
     assert all(torch.equal(factors[b], again[b]) for b in factors)
     assert not torch.equal(factors[0], other[0])
     n_BD = torch.randn(5, D_MODEL, generator=torch.Generator().manual_seed(0))
-    turned_BD = LossMetric(model, factors).mlp_weights(1)(n_BD)
+    turned_BD = LossMetric({INPUT: factors[1]}).turned(INPUT, model.mlp_weights(1))(n_BD)
     torch.testing.assert_close(turned_BD, model.mlp_weights(1)(n_BD) @ factors[1], rtol=1e-4, atol=1e-5)

@@ -7,7 +7,7 @@ output, labels drawn from the model itself.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -23,21 +23,18 @@ PLAIN = 0.3
 """Weight of the plain squared error beside the Fisher information, which a sample measures only roughly."""
 
 
+@dataclass(frozen=True)
 class LossMetric:
-    """A model's MLPs, their outputs turned and stretched so that squared length is cost in the loss.
+    """The metric of MLP outputs in which squared length is cost in the loss, R R^T = metric.
 
-    Stands in for the model where penalties ask for `mlp_weights`: with factor R of a block, R R^T = metric,
-    W_out becomes W_out R and b_out becomes b_out R.
+    factors: R by the MLP's input, an ln2 hookpoint.
     """
 
-    def __init__(self, model: LanguageModel, factors: Mapping[int, Float[Tensor, "D D"]]) -> None:
-        self.model = model
-        self._factors = factors
+    factors: Mapping[Hookpoint, Float[Tensor, "D D"]]
 
-    def mlp_weights(self, block: int) -> MlpWeights:
-        """The MLP of a block, its output in the metric."""
-        weights = self.model.mlp_weights(block)
-        R_DD = self._factors[block].to(weights.W_out.device)
+    def turned(self, point: Hookpoint, weights: MlpWeights) -> MlpWeights:
+        """The MLP with its output in the metric: W_out becomes W_out R and b_out becomes b_out R."""
+        R_DD = self.factors[point].to(weights.W_out.device)
         return replace(weights, W_out=weights.W_out @ R_DD, b_out=weights.b_out @ R_DD)
 
 
