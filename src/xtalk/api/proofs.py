@@ -21,8 +21,8 @@ def prove(
     Returns the figures: bound (the certified fraction of inputs), true and mlp_ablated beside it, macs (the
     cost of checking, multiply-adds) and brute_force_macs, path and verdict.
     theorem: T3 (all sequences of n tokens), T3-attention, T1 (digits), T1-language, T2 or charts. config: keys
-    of that theorem's configuration in `xtalk.proofs.config`, such as task ("max"), n, vocabulary, post_hoc
-    and seed. Errors: XtalkError for an unknown theorem or key, and sizes that make no task.
+    of the theorem's configuration in `xtalk.proofs.config`, such as task ("max"), n, vocabulary, post_hoc and
+    seed. Errors: XtalkError for an unknown theorem or key, and sizes that make no task.
 
     Source: docs/proofs/theory.md.
 
@@ -40,9 +40,9 @@ def prove(
 def check(certificate: str | Path, spec: str | Path, weights: str | Path) -> xtalk_check.Verdict:
     """Check a certificate's claim, of these weights and for the task of the verifier's own specification.
 
-    Each is a file. The verdict says accepted, rejected, over budget or not a certificate, with the
-    reason, what is proven and what checking cost; it never depends on anything that the prover says but the certificate. Errors:
-    XtalkError for a file that cannot be read.
+    Each is a file. The verdict says accepted, rejected, over budget or not a certificate, with the reason,
+    what is proven and what checking cost; it depends on nothing that the prover says but the certificate.
+    Errors: XtalkError for a file that cannot be read.
 
     Source: docs/proofs/theory.md; the checker is the package `xtalk_check`, which shares no code with xtalk.
 
