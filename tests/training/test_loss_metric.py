@@ -9,6 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from xtalk.data import token_sequences
+from xtalk.errors import XtalkError
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.training.loss_metric import PLAIN, LossMetric, measure_loss_metric
 
@@ -87,3 +88,18 @@ def test_mlps_put_out_in_the_metric_and_the_seed_decides(model):
     n_BD = torch.randn(5, D_MODEL, generator=torch.Generator().manual_seed(0))
     turned_BD = LossMetric({INPUT: factors[1]}).turned(INPUT, model.mlp_weights(1))(n_BD)
     torch.testing.assert_close(turned_BD, model.mlp_weights(1)(n_BD) @ factors[1], rtol=1e-4, atol=1e-5)
+
+
+def test_an_output_that_does_not_vary_has_the_plain_metric():
+    model = tiny_model("llama")
+    model.hf.model.layers[1].mlp.down_proj.weight.zero_()
+    factors = measure_loss_metric(model, sequences(), 32, seed=0)
+    torch.testing.assert_close(factors[1], torch.eye(D_MODEL))
+    assert not torch.allclose(factors[0], torch.eye(D_MODEL))
+
+
+def test_logits_that_are_not_finite_are_refused():
+    model = tiny_model("llama")
+    model.hf.model.norm.weight[0] = torch.nan
+    with pytest.raises(XtalkError, match="logits are not finite"):
+        measure_loss_metric(model, sequences(), 32, seed=0)
