@@ -73,7 +73,8 @@ def check(arguments: Annotated[list[str] | None, typer.Argument(metavar="CERTIFI
     """Check a certificate: `xtalk check CERTIFICATE --spec SPEC --weights FILE [--json]`.
 
     The checker is a package of its own, `xtalk_check`, that shares no code with xtalk. Exit code 0: the claim
-    is proven of these weights, for the task of the specification. 1: rejected. 2: not a certificate.
+    is proven of these weights, for the task of the specification. 1: rejected. 2: not a certificate. 3: the
+    check would cost more than `--budget UNITS` of work or `--memory BALLS`.
 
     Example: `xtalk check max4.json --spec max4.spec.json --weights max4.weights`
     """

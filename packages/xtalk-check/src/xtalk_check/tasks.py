@@ -147,8 +147,11 @@ class Task:
                         slots = (own.slot(block, copies), *slots)
                         yield Cell(answer, slots, arrangements * comb(self.n, copies))
 
-    def size(self, anchor: Partition, rest: Partition) -> Size:
-        """How many cells there are, without listing them. Refuses what `cells` refuses."""
+    def size(self, anchor: Partition, rest: Partition, enough: int) -> Size:
+        """How many cells there are, without listing them: all, or those counted when there were enough.
+
+        Refuses what `cells` refuses.
+        """
         if self.name == "lookup":
             return self._lookup_size(anchor, rest)
         if self.name == "modular_addition":
@@ -161,6 +164,8 @@ class Task:
                 cells += beside.cells
                 slots += beside.cells + beside.slots
                 columns += beside.cells * own.width + beside.columns
+            if cells > enough:
+                break
         return Size(cells, slots, columns)
 
     @property
