@@ -16,14 +16,21 @@ BENDS = "bends_hold_every_quotient_and_are_tight"
 CHARTED = "inputs_outside_a_chart_are_not_certified"
 EDGE_OF_CHART = "an_input_on_the_edge_of_a_chart_is_not_inside"
 EDGE_OF_REGION = "an_input_on_the_edge_of_a_region_is_not_inside"
+REACHED = "curvature_is_that_of_the_whole_reach"
 RAMP = "ramp_losses_are_those_of_the_margins"
 FORMULA = "mean_bounds_are_those_of_the_formula"
 
 T2 = [
     ("if not least[number] > 0:", "if not least[number] > -9:", INSIDE),
     ("if not least[number] > 0:", "if not least[number] >= 0:", "a_tie_makes_no_region"),
+    ("if not least[number] > 0:", "if least[number] <= 0:", "a_tie_makes_no_region"),
+    (
+        "moved = regions[code[0]], [a - b for",
+        "moved = regions[code[0]], [a for",
+        "regions_are_around_the_base",
+    ),
     ("+ [arb(-1)] * (len(codes) - len(proven))", "", "the_population_is_that_of_all_inputs"),
-    ("[arb(-1)] * (len(codes)", "[arb(9)] * (len(codes)", "the_population_is_that_of_all_inputs"),
+    ("[arb(-1)] * (len(codes)", "[arb(1)] * (len(codes)", "the_populations_loss_is_that_of_the_regions"),
     (
         "claim, len(proven), margins, work)",
         "claim, len(codes), margins, work)",
@@ -43,6 +50,17 @@ T2 = [
     ("(high - low) / 2", "(high - low) / 4", HUNTED),
     ("reach = [self.radius * magnitude(row) for", "reach = [0 * norm(row) for", CHARGED),
     ("r + abs(move) for", "r for", CHARGED),
+    ("self.radius * magnitude(row) for row", "self.radius for row", REACHED),
+    ("centre + arb(0, 1) * width) * width**2", "centre + arb(0, 1) * width).abs_upper() * width**2", REACHED),
+    (
+        "curvature(network.phi, centre + arb(0, 1) * width)",
+        "curvature(network.phi, arb(0, 1) * width)",
+        REACHED,
+    ),
+    ("centre + arb(0, 1) * width)", "centre + arb(0, 1))", REACHED),
+    ("centre + arb(0, 1) * width)", "centre + arb(-1, 1) * width)", REACHED),
+    ("low <= s <= high for s", "low <= s for s", INSIDE),
+    ("low <= s <= high for s", "s <= high for s", INSIDE),
     ("arb(0, 1) * width) * width**2 / 2).union(arb(0))", "arb(0, 1) * width) * width**2 / 4)", CHARGED),
     (" * width**2 / 2).union(arb(0))", " * width**2 / 2)", HUNTED),
     (
@@ -116,6 +134,7 @@ CHARTS = [
     ("dot(e, e) <= chart.radius**2", "not dot(e, e) > chart.radius**2", EDGE_OF_CHART),
     ("e = [a - b for", "e = [b - a for", BOUNDED),
     ("or row[1] < 0:", "or row[1] > 9:", "negative_radii_are_refused"),
+    ("radius * magnitude(column), work", "radius, work", "bends_are_those_that_a_neuron_reads"),
     (
         "not 0 <= label < network.out.ncols()",
         "not label < network.out.ncols()",
@@ -141,6 +160,13 @@ CHARTS = [
     ("work.spend(len(pairs) + size)", "work.spend(size)", "length_of_charts_is_counted"),
 ]
 POPULATION = [
+    (
+        "not _tail(arb(accuracy) / MILLION, right, total) <= arb",
+        "_tail(arb(accuracy) / MILLION, right, total) > arb",
+        "what_balls_cannot_decide_is_not_proven",
+    ),
+    ('task.integer("risk", 1,', 'task.integer("risk", 0,', "risks_are_chances"),
+    ("MILLION - 1)", "MILLION)", "risks_are_chances"),
     ("(1 - m / ramp).max(arb(0)) if m > 0 else arb(1)", "(1 - m / ramp).max(arb(0))", RAMP),
     ("(1 - m / ramp).max(arb(0))", "(1 - m / ramp)", RAMP),
     ("/ 1000\n", "/ 1001\n", RAMP),

