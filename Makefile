@@ -36,7 +36,7 @@ $(BIN)/python:
 $(VENV)/.installed: pyproject.toml packages/xtalk-check/pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) torch
 	$(PIP) --editable packages/xtalk-check
-	$(PIP) --editable .
+	$(PIP) --editable '.[run]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

@@ -4,6 +4,8 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from xtalk.optional import extras_named
+
 if TYPE_CHECKING:
     from xtalk.api.clusters import cluster
     from xtalk.api.fidelity import fidelity
@@ -71,7 +73,8 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'xtalk' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    with extras_named():
+        return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

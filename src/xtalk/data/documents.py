@@ -14,6 +14,7 @@ from typing import Any
 
 from xtalk.errors import XtalkError
 from xtalk.files import expanded
+from xtalk.optional import extras_named
 
 logger = logging.getLogger("xtalk")
 
@@ -252,8 +253,11 @@ def _hub(source: str) -> Iterator[str]:
     name, _, config = source.partition(":")
     unknown = f"{source} is no file or folder here, and the hub gave no dataset of that name"
     try:
-        import datasets
-
+        with extras_named():
+            import datasets
+    except XtalkError as error:
+        raise XtalkError(f"{source} is no file or folder here; for a dataset of the hub, {error}") from error
+    try:
         rows: Iterable[Any] = datasets.load_dataset(name, config or None, split="train", streaming=True)
         for row in rows:
             if not isinstance(row.get("text"), str):
