@@ -292,7 +292,7 @@ class ClusterStudy:
         meetings = find_meetings(at_mlps, self.measured_codes_BL, explained.contributions)
 
         def text(place: int) -> str:
-            return token_texts(tokenizer, [int(measured.tokens.flat[place])])[0]
+            return token_texts(tokenizer, [int(measured.tokens.flat[place])], inside=True)[0]
 
         return {
             "schema": "xtalk.cluster_map/1",
