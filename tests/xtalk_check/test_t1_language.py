@@ -2,6 +2,7 @@
 
 import random
 from copy import deepcopy
+from itertools import product
 from math import ceil, cos, exp, log, sin, sqrt
 
 import pytest
@@ -243,6 +244,17 @@ def test_rounding_is_charged_by_gain_and_neuron():
     assert 0.99 < moved_over_charged(tensors, advice) <= 1
 
 
+def test_bounds_on_norms_are_those_of_the_lemma():
+    """Small errors, errors that take most of the scale away, and errors beyond it, which epsilon stops."""
+    for size in (2, 5):
+        unit = Norm([arb(1)] * size, [arb(0)] * size, arb(EPSILON) / 1_000_000)
+        for scale, error in product((0.02, 0.5, 3.0), (0.001, 0.4, 2.0, 9.0)):
+            with ctx.workprec(PRECISION):
+                found = float(unit.moved(arb(scale), arb(error)))
+            least = max(scale - error / sqrt(size), sqrt(EPSILON / 1e6))
+            assert found == pytest.approx(error / sqrt(scale * least), rel=1e-12)
+
+
 def test_a_norm_moves_no_further_than_it_can():
     """Across the vector it moves as far as is said; wherever it goes, no further."""
     rng = random.Random(0)
@@ -361,7 +373,19 @@ def test_features_without_neurons_need_no_knots():
     assert verdict(random_tail(0), 1 << 40, **idle).verdict == "accepted"
 
 
-def test_length_is_that_of_the_formulas():
+def test_length_of_a_table_is_that_of_the_formulas():
+    """One token: each feature in use has one reading, between two knots."""
+    D, N, V, F = 3, 7, 6, 4
+    tensors, advice = random_tail(2, T=1), random_features(2)
+    found = verdict(tensors, 1 << 40, [0], **advice).length
+    shared = (3 * D + 3 * D + D * V + V) + 2 * V * D
+    neurons = [advice["features"].count(i) for i in range(F)]
+    tables = sum(M + 1 + 2 + 2 * D + 2 * (M + M * D) + 2 * M + 2 * M for M in neurons if M)
+    assert found.multiply_adds == shared + N * (3 * D + 1) + D * F + D + tables
+    assert found.evaluations == 2 + V + 3 * N
+
+
+def test_length_of_a_tail_is_that_of_the_formulas():
     T, D, N, V, F = 5, 3, 7, 6, 4
     tensors, advice = random_tail(2), random_features(2)
     shared = T * (3 * D + 3 * D + D * V + V) + 2 * V * D
