@@ -74,6 +74,9 @@ T1_LANGUAGE = [
     ("bend * share * (1 - share)", "bend * share * (1 - share) / 2", KNOTS),
     ("bend * share * (1 - share)", "bend * share**2", "chords_lean_to_the_nearer_knot"),
     ("self.tail.b_in[k] + features.gains[k] * reading for", "features.gains[k] * reading for", EXPLAINED),
+    ("self._inputs(place + 1), strict", "self._inputs(place - 1), strict", "bends_are_those_between_knots"),
+    ("self._inputs(place + 1), strict", "self._inputs(1), strict", "bends_are_those_between_knots"),
+    ('task.integers("targets", 0,', 'task.integers("targets", -1,', TAIL),
     (
         "[a.union(b) for a, b in zip(self._inputs(place),",
         "[b for a, b in zip(self._inputs(place),",

@@ -186,7 +186,8 @@ def test_bends_are_those_between_knots():
     """All that bends lies at one of the knots, far from the reading: the chord is off all the same."""
     for b, knots in ((3.75, [-4.0, 1.0]), (-4.0, [-0.5, 4.25])):
         tensors = one_neuron([0.25, 0.0], b, [3.0, 4.0])
-        assert 0.01 < moved_over_charged(tensors, one_feature([0.25, 0.0], 1.0, knots)) <= 1
+        for others in (knots, [-40.0, -20.0, *knots, 60.0]):
+            assert 0.01 < moved_over_charged(tensors, one_feature([0.25, 0.0], 1.0, others)) <= 1
 
 
 def test_bends_may_be_negative():
@@ -336,6 +337,9 @@ def test_claims_and_data_are_those_of_the_specification_of_the_tail():
     assert "another number of tokens" in verdict(tensors, proven, tokens=4, form="exact").reason
     other = language_spec(random_tail(4), TARGETS)
     assert "about other data" in verdict(tensors, proven, spec=other, form="exact").reason
+    for target in (-1, 6):
+        beyond = language_spec(tensors, [target, *TARGETS[1:]])
+        assert "from 0 to 5" in verdict(tensors, proven, spec=beyond, form="exact").reason
     relu = language_spec(tensors, TARGETS, activation="relu")
     assert "expected gelu" in verdict(tensors, proven, spec=relu, form="exact").reason
     assert "4 entries; expected 5" in verdict(tensors, proven, TARGETS[:4], 4, form="exact").reason
