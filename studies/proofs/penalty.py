@@ -6,21 +6,19 @@ Writes the table "t1-penalty" into docs/proofs/results.md, and its figure. What 
 again.
 """
 
-import argparse
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import t as student
 from torch import Tensor
 
-from studies.proofs.page import PAGE, put
+from studies import pages
+from studies.proofs.page import PAGE
 from xtalk.activations import ActivationBatches, SourceIdentity, measure_scaling
 from xtalk.codes import Codes
 from xtalk.crosscoder.config import CrosscoderConfig
@@ -45,7 +43,13 @@ from xtalk.training.train import train_crosscoder
 FIGURE = Path("docs/figures/penalty-bound.png")
 SEEDS = (0, 1, 2)  # of the crosscoders; the networks have seed 0
 ENTRIES = 8
-TRAINING = {"steps": 1500, "batch_tokens": 96, "lr": 3e-3, "warmup_steps": 50, "bfloat16": False}
+TRAINING: dict[str, Any] = {
+    "steps": 1500,
+    "batch_tokens": 96,
+    "lr": 3e-3,
+    "warmup_steps": 50,
+    "bfloat16": False,
+}
 
 
 @dataclass(frozen=True)
@@ -189,13 +193,8 @@ def results(folder: Path) -> dict[str, Any]:
     return found
 
 
-def spread(values: list[float]) -> tuple[float, float]:
-    """Mean and half the width of its 95 % interval over seeds (Student's t)."""
-    return mean(values), float(student.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
-
-
 def of_weight(cases: dict[str, Any], weight: float, key: str) -> tuple[float, float]:
-    return spread([cases[f"{weight:g}-{seed}"][key] for seed in SEEDS])
+    return pages.mean_interval([cases[f"{weight:g}-{seed}"][key] for seed in SEEDS])
 
 
 COLUMNS = {
@@ -263,15 +262,14 @@ def draw(found: dict[str, Any]) -> None:
     plot.savefig(FIGURE, dpi=150)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: Sequence[str] | None = None) -> None:
+    """Make what is missing, then write the page."""
+    parser = pages.parser(__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/proofs-penalty"))
     torch.set_num_threads(1)
-    found = results(parser.parse_args().out)
+    found = results(parser.parse_args(argv).out)
     draw(found)
-    write_text(PAGE, put(PAGE.read_text(), "t1-penalty", table(found)))
+    pages.write_table(PAGE, "t1-penalty", table(found))
 
 
 if __name__ == "__main__":
