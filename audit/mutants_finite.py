@@ -17,6 +17,7 @@ CHARTED = "inputs_outside_a_chart_are_not_certified"
 EDGE_OF_CHART = "an_input_on_the_edge_of_a_chart_is_not_inside"
 EDGE_OF_REGION = "an_input_on_the_edge_of_a_region_is_not_inside"
 REACHED = "curvature_is_that_of_the_whole_reach"
+SIZED = "charges_are_those_of_any_size_and_sign"
 RAMP = "ramp_losses_are_those_of_the_margins"
 FORMULA = "mean_bounds_are_those_of_the_formula"
 
@@ -76,6 +77,14 @@ T2 = [
     ("(len(spans) + 1) * len(direction)", "0", "length_of_a_region_is_counted"),
 ]
 T1 = [
+    ("alone = [root(pairs[i][i])", "alone = [(pairs[i][i])", SIZED),
+    ("abs(unit * other) * pairs", "(unit * other) * pairs", SIZED),
+    ("alone[i] * size)", "size)", SIZED),
+    ("pairs[i][i] * share * (1 - share)", "share * (1 - share)", SIZED),
+    ("share * (1 - share)", "share * share", SIZED),
+    ("share * (c - b)", "share * c", SIZED),
+    ("s * p * p for s, p", "p * p for s, p", SIZED),
+    ("by_size or [[]] * hidden", "by_size", SIZED),
     (
         "sum(margin > 0 for margin in least)",
         "sum(margin >= 0 for margin in least)",
@@ -114,6 +123,12 @@ T1 = [
     ("logits[label] - other - charge", "logits[label] - other + charge", PAIRS),
 ]
 FINITE = [
+    (
+        'task.integers("labels", 0, unembed.ncols() - 1, total)',
+        'task.integers("labels", 0, unembed.ncols(), total)',
+        DATA,
+    ),
+    ('task.integers("labels", 0,', 'task.integers("labels", -1,', DATA),
     ("path=unembed if residual else unembed * 0", "path=unembed", POINT),
     ("work.product(x - arb_mat([rows(self.x)[0]]), self.path)", "work.product(x, self.path)", POINT),
     ("(x if residual else x * 0)", "(x if not residual else x * 0)", "exact_margins_are_the_networks"),

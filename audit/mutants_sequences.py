@@ -7,6 +7,7 @@ ALIKE = "columns_of_tokens_alike_lose_nothing"
 
 LENGTH = "length_is_counted_cell_by_cell"
 DOUBT = "length_is_counted_where_answers_are_in_doubt"
+SIZE = "cells_are_counted_without_listing_them"
 RATIONAL = "rounding_bound_in_rational_numbers"
 WINNING = [
     ("else 2 * rounding_error", "else rounding_error", "slack_is_twice_the_error"),
@@ -91,11 +92,22 @@ COUNTING = [
     ("map(smallest, zip(*of_slot", "map(max, zip(*of_slot", "fillings_are_counted_with_scores_rounded_down"),
 ]
 TASKS = [
+    ("slots += beside.cells + beside.slots", "slots += beside.slots", SIZE),
+    ("columns += beside.cells * own.width + beside.columns", "columns += beside.columns", SIZE),
+    (
+        "with_one = comb(max(blocks + positions - 2, 0)",
+        "with_one = comb(max(blocks + positions - 1, 0)",
+        SIZE,
+    ),
+    ("columns += here + sum(", "columns += sum(", SIZE),
+    ("return Size(cells, self.n * cells, columns)", "return Size(cells, cells, columns)", SIZE),
+    ("self.width += column not in columns", "self.width += 1", SIZE),
+    ("            if cells > enough:", "            if cells < 0:", "counting_cells_stops_at_enough"),
     ("arrangements * comb(self.n, copies)", "arrangements", "cells_partition_the_space"),
     ("                    free.add(tokens[block])\n", "", "cells_partition_the_space"),
     (
-        "free.take(token for block in blocks for token",
-        "(token for block in blocks for token",
+        "enumerate(self.classes) if other != answer)",
+        "enumerate(self.classes))",
         "cells_partition_the_space",
     ),
     ("range(self.n // 2 + 1 if", "range(self.n // 2 if", "cells_partition_the_space"),

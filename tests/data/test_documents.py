@@ -3,6 +3,7 @@
 import gzip
 import json
 import lzma
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,14 @@ def test_embedded_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with lzma.open(tmp_path / "embedded_text.jsonl.xz", "wt") as file:
         file.write('{"text": "shipped"}\n')
     assert read_documents() == read_documents("embedded") == ["shipped"]
+
+
+def test_a_python_without_lzma_reads_other_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "lzma", None)
+    (tmp_path / "a.txt").write_text("some text")
+    assert read_documents(tmp_path) == ["some text"]
+    with pytest.raises(XtalkError, match="has no lzma"):
+        read_documents()
 
 
 GZIPPED = gzip.compress(b"some text, and more of it\n" * 9)

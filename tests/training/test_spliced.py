@@ -119,10 +119,10 @@ def problem(model, penalties: dict[str, float], hook_names=None):
         scaling.apply(scaling.mean_PD), torch.randn(crosscoder.W_dec.shape, generator=generator)
     )
     batch = next(stream)
-    metric = LossMetric(model, {block: 2 * torch.eye(D_MODEL) for block in range(BLOCKS)})
-    mlps = penalised_mlps(names, metric, scaling, [batch.activations])
+    metric = LossMetric({Hookpoint(block, "ln2"): 2 * torch.eye(D_MODEL) for block in range(BLOCKS)})
+    mlps = penalised_mlps(names, model, scaling, [batch.activations], metric)
     sample = torch.from_numpy(SEQUENCES.tokens[:6]).long().split(3)
-    mlps = spliced_mlps(mlps, names, metric, scaling, sample, penalties)
+    mlps = spliced_mlps(mlps, names, model, scaling, sample, penalties)
     objective = Objective(mlps, penalties, aux=0.0, sparsity=0.0, bfloat16=False)
     return objective, crosscoder, scaling.apply(batch.activations), batch
 

@@ -199,7 +199,8 @@ def check(arguments: Annotated[list[str] | None, typer.Argument(metavar="CERTIFI
 
     The checker is a distribution of its own, `xtalk-check`, that shares no code with xtalk and needs
     python-flint alone. Exit code 0: the claim is proven of these weights, for the task of the specification.
-    1: rejected. 2: not a certificate.
+    1: rejected. 2: not a certificate. 3: the check would cost more than `--budget UNITS` of work or
+    `--memory BALLS`.
 
     Example: `xtalk check max4.json --spec max4.spec.json --weights max4.weights`
     """

@@ -5,7 +5,6 @@ import hashlib
 import importlib.resources
 import json
 import logging
-import lzma
 import math
 import zlib
 from collections.abc import Iterable, Iterator
@@ -151,6 +150,10 @@ def _embedded() -> Iterator[str]:
     resource = importlib.resources.files("xtalk.data") / _EMBEDDED_FILE
     if not resource.is_file():
         raise XtalkError("this installation of xtalk has no embedded text; reinstall it or give --text")
+    try:
+        import lzma
+    except ImportError as error:  # Pythons that were built without the library
+        raise XtalkError("this Python has no lzma, which the embedded text needs; give --text") from error
     with resource.open("rb") as raw, TextIOWrapper(lzma.LZMAFile(raw), encoding="utf-8") as file:
         yield from _json_lines(file, "embedded text")
 

@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Sequence
+from typing import cast
 
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # how tokenizers with byte fallback write a byte
@@ -17,7 +19,8 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[
     """
     ids = list(ids)
     tokens = [str(token) for token in tokenizer.convert_ids_to_tokens(ids)]
-    if tokenizer.is_fast and "ByteLevel" in repr(tokenizer.backend_tokenizer.decoder):
+    backend = cast(Tokenizer, tokenizer.backend_tokenizer) if tokenizer.is_fast else None
+    if backend is not None and "ByteLevel" in repr(backend.decoder):
         return _characters([_byte_level(token) for token in tokens])
     return _characters([_piece(tokenizer, ids, tokens, place) for place in range(len(ids))])
 

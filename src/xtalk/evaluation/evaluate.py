@@ -67,7 +67,7 @@ def evaluate_crosscoder(
     )
     done = 0
     for batch in batches(model, sequences, micro_batch):
-        explained_batch = explained.read(batch)
+        explained_batch = explained.read(batch, explained.resid_mids)
         for meter in meters:
             meter.add(explained_batch)
         done += len(batch.tokens_mS)

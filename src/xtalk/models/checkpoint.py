@@ -187,7 +187,9 @@ def _weight_files(folder: Path) -> list[Path]:
     index = folder / INDEX
     if index.is_file():
         try:
-            shards = {folder / name for name in json.loads(index.read_text())["weight_map"].values()}
+            shards = {
+                folder / name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise XtalkError(
                 f"{str(index)!r} is no index of shards; expected JSON with a weight_map; download it again"

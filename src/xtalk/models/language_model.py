@@ -14,14 +14,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from xtalk.errors import XtalkError
 from xtalk.models import checkpoint, hooks
 from xtalk.models.attention import AttentionWeights
+from xtalk.models.devices import sequences_at_once
 from xtalk.models.families import family_of
 from xtalk.models.hookpoints import SITES, Hookpoint, Site, paper_hookpoints, parse_hookpoint
 from xtalk.models.mlp import MlpWeights
 from xtalk.models.norms import NormWeights
 from xtalk.models.numbers import check_block
 
-_TOKENS = 2048  # that run well together: on a CPU more leave the cache
-_LOGITS = 1 << 25  # elements of their logits, of which a few copies live at once
+_LOGITS = 8  # copies of a token's logits that live at once, in float32
 _CHECKED = 8  # tokens on which a model is compared with its weights as they are read
 
 
@@ -111,8 +111,8 @@ class LanguageModel:
         return self.hf.device
 
     def sequences_at_once(self, length: int) -> int:
-        """How many sequences of that length run well together."""
-        return max(1, min(_TOKENS, _LOGITS // self.vocabulary) // length)
+        """How many sequences of that length make a micro-batch, logits included."""
+        return sequences_at_once(length, self.device, _LOGITS * self.vocabulary)
 
     def hookpoints(self) -> tuple[Hookpoint, ...]:
         """The paper's hookpoints of this model, 4 x blocks + 1."""

@@ -93,7 +93,7 @@ def sparse_codes(
     columns: list[np.ndarray] = []
     values: list[np.ndarray] = []
     for batch in batches(model, sequences):
-        codes = explained.read(batch).codes
+        codes = explained.codes(batch)
         row_n, slot_n = codes.values.nonzero(as_tuple=True)
         rows.append(row_n.cpu().numpy() + done * sequences.length)
         columns.append(codes.latents[row_n, slot_n].cpu().numpy())

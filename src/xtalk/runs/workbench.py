@@ -20,7 +20,6 @@ from xtalk.models.language_model import LanguageModel, load_model
 from xtalk.progress import Report
 from xtalk.runs.folder import RunFolder
 from xtalk.training.loss_metric import LossMetric, measure_loss_metric
-from xtalk.training.mlps import HasMlps
 
 HARVEST = "harvest.json"
 SCALING = "scaling.safetensors"
@@ -142,12 +141,12 @@ class Workbench:
         return Crosscoder.load(self.folder.file(f"crosscoders/{name}"), device=self.device)
 
     @property
-    def penalised(self) -> HasMlps:
-        """What penalties see of the model: its MLPs, their outputs in the loss metric if the run has one."""
+    def loss_metric(self) -> LossMetric | None:
+        """In which penalties count errors of MLP outputs, if the run has such a metric."""
         if not self.config.harvest.loss_metric_tokens:
-            return self.model
+            return None
         tensors = load_file(self.folder.file(LOSS_METRIC))
-        return LossMetric(self.model, {int(block): R_DD for block, R_DD in tensors.items()})
+        return LossMetric({Hookpoint(int(block), "ln2"): R_DD for block, R_DD in tensors.items()})
 
     def write_loss_metric(self) -> None:
         """Measure the metric of the loss on the training text, and keep it for later steps."""

