@@ -31,7 +31,6 @@ from xtalk.proofs.t1.certificate import certify_accuracy, explanation
 from xtalk.proofs.t1.digits import Split, digits, shifted_and_noisy
 from xtalk.proofs.t1.network import FiniteNetwork, FiniteSizes, accuracy
 from xtalk.proofs.t1.training import (
-    HOOK_NAMES,
     FiniteTraining,
     activations,
     axes_crosscoder,
@@ -43,6 +42,7 @@ from xtalk.training.train import train_crosscoder
 FIGURE = Path("docs/figures/penalty-bound.png")
 SEEDS = (0, 1, 2)  # of the crosscoders; the networks have seed 0
 ENTRIES = 8
+HOOKPOINTS = ("blocks.0.ln2", "blocks.0.resid_post")  # the second for the MLP's output
 TRAINING: dict[str, Any] = {
     "steps": 1500,
     "batch_tokens": 96,
@@ -78,7 +78,7 @@ class Images:
         numbers = np.arange(len(inputs_RI), dtype=np.int32)[:, None]
         self.sequences = token_sequences(numbers, numbers)
         digest = hashlib.sha256(inputs_RI.numpy().tobytes()).hexdigest()
-        self.identity = SourceIdentity("digits", digest, HOOK_NAMES)
+        self.identity = SourceIdentity("digits", digest, HOOKPOINTS)
 
     def read(self, rows: np.ndarray) -> Iterator[Tensor]:
         yield activations(self.network, self.inputs_RI[torch.from_numpy(rows)])[:, None]
@@ -107,7 +107,7 @@ def crosscoder_on(study: Study, network: FiniteNetwork, data: Split, weight: flo
     source = Images(network, shifted_and_noisy(data.train_RI[rows], generator))
     stream = ActivationBatches(source, training.batch_tokens, seed, buffer_sequences=4096)
     sizes = CrosscoderConfig(
-        d_in=study.d_model, d_sae=study.latents, k=study.k, hook_names=HOOK_NAMES, architecture="topk"
+        d_in=study.d_model, d_sae=study.latents, k=study.k, hook_names=HOOKPOINTS, architecture="topk"
     )
     return train_crosscoder(sizes, training, stream, source, measure_scaling(stream, 8192)).crosscoder
 
