@@ -15,7 +15,7 @@ import xtalk
 from xtalk import cli
 from xtalk.errors import XtalkError
 from xtalk.runs import pipeline as steps
-from xtalk.runs.config import preset
+from xtalk.runs.presets import preset
 from xtalk.runs.folder import RunFolder
 
 SLOW_HARVEST = """

@@ -7,43 +7,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from xtalk.errors import XtalkError
     from xtalk.models.language_model import load_model
-    from xtalk.runs.config import RunConfig, preset
+    from xtalk.runs.config import RunConfig
     from xtalk.runs.folder import RunFolder
-    from xtalk.runs.pipeline import cluster, dormant, evaluate, harvest, interact, report, run, train
+    from xtalk.runs.presets import preset
+    from xtalk.runs.run import Run
 
 __all__ = [
+    "Run",
     "RunConfig",
     "RunFolder",
     "XtalkError",
-    "cluster",
-    "dormant",
-    "evaluate",
-    "harvest",
-    "interact",
     "load_model",
     "preset",
-    "report",
-    "run",
-    "train",
 ]
 
 __version__ = version("xtalk")
 
 # Loaded on first use, so that importing xtalk (and `xtalk --help`) does not load torch.
 _HOMES = {
+    "Run": "xtalk.runs.run",
     "RunConfig": "xtalk.runs.config",
     "RunFolder": "xtalk.runs.folder",
     "XtalkError": "xtalk.errors",
-    "cluster": "xtalk.runs.pipeline",
-    "dormant": "xtalk.runs.pipeline",
-    "evaluate": "xtalk.runs.pipeline",
-    "harvest": "xtalk.runs.pipeline",
-    "interact": "xtalk.runs.pipeline",
     "load_model": "xtalk.models.language_model",
-    "preset": "xtalk.runs.config",
-    "report": "xtalk.runs.pipeline",
-    "run": "xtalk.runs.pipeline",
-    "train": "xtalk.runs.pipeline",
+    "preset": "xtalk.runs.presets",
 }
 
 

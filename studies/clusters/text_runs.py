@@ -13,7 +13,7 @@ from pathlib import Path
 
 import xtalk
 from xtalk.runs import pipeline as steps
-from xtalk.runs.config import PRESETS
+from xtalk.runs.presets import PRESETS
 
 CROSSCODERS = ("unpenalised", "sparse")
 SEEDS = range(3)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from reference.tiny_models import CONTEXT, VOCABULARY, save_tiny
 
-from xtalk.runs.config import RunConfig, changed, preset
+from xtalk.runs.config import RunConfig, changed
+from xtalk.runs.presets import preset
 from xtalk.runs.folder import RunFolder
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from xtalk.errors import XtalkError
-from xtalk.runs.config import preset
+from xtalk.runs.presets import preset
 from xtalk.runs.folder import RunFolder
 
 HOLDER = """

@@ -16,7 +16,7 @@ from xtalk.crosscoder.saving import read_provenance
 from xtalk.errors import XtalkError
 from xtalk.interactions.pair_matrix import PairMatrix
 from xtalk.runs import pipeline as steps
-from xtalk.runs.config import preset
+from xtalk.runs.presets import preset
 from xtalk.runs.folder import RunFolder
 from xtalk.runs.workbench import Workbench
 

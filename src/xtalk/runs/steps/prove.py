@@ -13,27 +13,23 @@ from xtalk.proofs.prove import prove, speed
 from xtalk.proofs.t1.certificate import certify_accuracy
 from xtalk.proofs.t1.digits import digits, load_digits_network
 from xtalk.proofs.t1.network import Mlp, accuracy, answers
+from xtalk.runs.layout import CERTIFICATE_FILES as FOLDER
+from xtalk.runs.layout import CERTIFICATES
 from xtalk.runs.workbench import Workbench
 
-CERTIFICATES = "certificates.json"
-FOLDER = "certificates"
 _SHIPPED_SPLIT = 0  # of the data that the digits network has not seen
 _ENTRIES, _RISK = 4, 10_000  # of each feature's table; millionths
 
 
-def prove_run(workbench: Workbench, progress: Report) -> list[str]:
-    """Make the certificates; returns the names of their files, and of the one with their figures."""
+def prove_run(workbench: Workbench, progress: Report) -> None:
+    """Make the certificates, and the file with their figures."""
     folder, run = workbench.folder, workbench.config
     configs = [wanted.model_copy(update={"seed": run.seed}) for wanted in run.certificates]
     rows = [prove(config, folder.file(FOLDER), progress=progress) for config in configs]
-    if configs:
-        rows.append(prove_digits(folder.file(FOLDER)))
+    rows.append(prove_digits(folder.file(FOLDER)))
     for row in rows:
         row["path"] = f"{FOLDER}/{row['path']}"
     folder.write_json(CERTIFICATES, rows)
-    stems = [row["path"].removesuffix(".json") for row in rows]
-    files = [f"{stem}{end}" for stem in stems for end in (".json", ".spec.json", ".weights")]
-    return [*files, CERTIFICATES]
 
 
 def prove_digits(folder: Path) -> dict[str, Any]:

