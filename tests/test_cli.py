@@ -15,8 +15,8 @@ import xtalk
 from xtalk import cli
 from xtalk.errors import XtalkError
 from xtalk.runs import pipeline as steps
-from xtalk.runs.presets import preset
 from xtalk.runs.folder import RunFolder
+from xtalk.runs.presets import preset
 
 SLOW_HARVEST = """
 import signal, sys, time

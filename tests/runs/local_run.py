@@ -7,8 +7,8 @@ from pathlib import Path
 from reference.tiny_models import CONTEXT, VOCABULARY, save_tiny
 
 from xtalk.runs.config import RunConfig, changed
-from xtalk.runs.presets import preset
 from xtalk.runs.folder import RunFolder
+from xtalk.runs.presets import preset
 
 
 def write_text(path: Path, documents: int = 60, seed: int = 0) -> None:

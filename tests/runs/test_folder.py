@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from xtalk.errors import XtalkError
-from xtalk.runs.presets import preset
 from xtalk.runs.folder import RunFolder
+from xtalk.runs.presets import preset
 
 HOLDER = """
 import sys

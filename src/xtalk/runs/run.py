@@ -127,11 +127,7 @@ class Run:
     def judge(self, model: str, **how: Any) -> dict[str, Any]:
         """Have a language model judge the clusters; `how` as in `ask_about`. Returns endpoint.json."""
         with self.folder.locked():
-            workbench = self._update(["cluster"])
-            try:
-                return judge_run(workbench, model, self.progress, **how)
-            finally:  # what the model said before it broke off is shown too
-                self._update(["map"])
+            return judge_run(self._update(["cluster"]), model, self.progress, **how)
 
     def _do(self, step: str) -> None:
         with self.folder.locked():

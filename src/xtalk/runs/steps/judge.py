@@ -11,6 +11,7 @@ from xtalk.progress import Report
 from xtalk.runs import layout
 from xtalk.runs.folder import RunFolder
 from xtalk.runs.steps.cluster import cluster_settings, cluster_study, clustered_crosscoder
+from xtalk.runs.steps.report import map_run
 from xtalk.runs.workbench import Workbench
 
 
@@ -18,6 +19,7 @@ def judge_run(workbench: Workbench, model: str, progress: Report, **how: Any) ->
     """Judge the clusters of a run, and of its baselines, by an endpoint's model; returns endpoint.json.
 
     how: as in `ask_about`. Answers of the same model about the same clusters stay until it answers again.
+    The map of clusters shows them.
     """
     folder = workbench.folder
     endpoint = Endpoint.from_environment(model, folder.file(layout.ENDPOINT_CACHE))
@@ -28,6 +30,7 @@ def judge_run(workbench: Workbench, model: str, progress: Report, **how: Any) ->
     finally:  # those so far, if the endpoint breaks off
         if record["trials"]:
             folder.write_json(layout.ENDPOINT, record)
+            map_run(workbench, progress)
     return record
 
 
