@@ -116,8 +116,8 @@ def write_cluster_map(
     """
     if any(feature.cluster >= len(clusters.clusters) for feature in shown.features):
         raise XtalkError(
-            "cluster_map.json names a cluster that clusters.json lacks; remove both, and `xtalk cluster` "
-            "writes them anew"
+            "cluster_map.json names a cluster that clusters.json lacks; remove both, and `xtalk report` "
+            "on the run folder makes them anew"
         )
     write_text(page, _render(clusters, _described(shown, endpoint) if endpoint else shown, endpoint))
 

@@ -48,11 +48,11 @@ class Results:
 
 def read_record(path: Path, record: type[Record]) -> Record:
     """A JSON file of a run folder. Errors: XtalkError if it is missing or breaks its schema."""
-    remedy = "write it anew: remove it, and give the command that makes it again"
+    remedy = "remove it, and `xtalk report` on the run folder makes it anew"
     try:
         return record.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise XtalkError(f"{path} is missing; first give the command that makes it") from None
+        raise XtalkError(f"{path} is missing; `xtalk report` on the run folder makes it") from None
     except OSError as error:
         raise XtalkError(f"{path} cannot be read ({error.strerror}); expected a readable file") from None
     except ValidationError as error:
@@ -77,7 +77,7 @@ def _cross_check(results: Results) -> None:
         )
     else:
         return
-    raise XtalkError(f"{problem}; remove both files, and `xtalk evaluate` writes them anew")
+    raise XtalkError(f"{problem}; remove both files, and `xtalk report` on the run folder makes them anew")
 
 
 def _has_headline_figures(results: Results, name: str) -> bool:

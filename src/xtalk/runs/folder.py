@@ -81,17 +81,18 @@ class RunFolder:
             )
         try:
             record = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))
-            fingerprint, content, found = record["fingerprint"], record["config"], record.get("layout", 1)
-            if found != LAYOUT:
-                raise XtalkError(
-                    f"it was made by another version of xtalk, with layout {found}, not {LAYOUT}"
-                )
-            config = run_config(content)
+            fingerprint, content, made = record["fingerprint"], record["config"], record.get("layout", 1)
+            config = run_config(content) if made == LAYOUT else None
         except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, XtalkError) as error:
             reason = " ".join(str(error).split())
             raise XtalkError(
                 f"{path / CONFIG} cannot be read ({reason}); start anew in another --out"
             ) from error
+        if config is None:
+            raise XtalkError(
+                f"{path} has layout {made}, of another version of xtalk; this one reads layout {LAYOUT}; "
+                "start anew in another --out, or go on with that version"
+            )
         if fingerprint != config.fingerprint():
             raise XtalkError(
                 f"{path / CONFIG} was changed after the run began (its fingerprint does not fit); "
