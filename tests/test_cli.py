@@ -200,8 +200,9 @@ def test_bad_settings_of_steps_are_one_line(command, tmp_path: Path):
 
 def test_config_prints_what_run_reads(command, tmp_path: Path):
     code, out, _ = command(
-        "config", "--set", "crosscoder.k=16", "training.lr=1e-3", "--hookpoints", "blocks.1.ln2", "blocks.2.ln2",
-        "--steps", "50", "--latents", "64", "--penalty", "keep_one=2", "--penalty", "full_sum=1.5",
+        "config", "--set", "crosscoder.k=16", "training.lr=1e-3", "--steps", "50",
+        "--hookpoints", "blocks.1.ln2", "blocks.2.ln2", "--latents", "64",
+        "--penalty", "keep_one=2", "--penalty", "full_sum=1.5",
     )  # fmt: skip
     assert code == 0
     config = run_config(yaml.safe_load(out))

@@ -275,17 +275,17 @@ def test_sites_logits_validation_and_dormant_neurons_are_shown(
 def test_a_measure_without_a_name_of_its_own_is_shown_by_its_key(run: tuple[Path, Any, Any], tmp_path: Path):
     added = later_data()
     added["validation"][0]["measure"] = "new_measure"
-    assert "new measure unpenalised" in page_of(tmp_path, run[1], run[2] | added).text
+    page = page_of(tmp_path, run[1], run[2] | added)
+    assert "new measure unpenalised" in " ".join(page.text.split())
 
 
 def test_what_was_not_measured_is_listed_with_its_command(run: tuple[Path, Any, Any], tmp_path: Path):
     plain = page_of(tmp_path, run[1], run[2] | {"interaction_matrices": []})
-    missing = (
-        "pair interactions (xtalk interact), clusters (xtalk cluster), dormant neurons (xtalk detect dormant)"
-    )
-    assert f"Not measured in this run: {missing}, validation by interventions (xtalk validate)." in plain.text
+    missing = plain.text.partition("Not measured in this run: ")[2].partition(".")[0]
+    for words in ("pair interactions (xtalk interact)", "dormant neurons (xtalk detect dormant)"):
+        assert words in missing
     whole = page_of(tmp_path, run[1] | later_sections(), run[2] | later_data())
-    assert "Not measured in this run: validation by interventions (xtalk validate)." in whole.text
+    assert "Not measured in this run" not in whole.text
 
 
 def test_a_vacuous_certificate_is_called_so(run: tuple[Path, Any, Any], tmp_path: Path) -> None:

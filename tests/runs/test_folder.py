@@ -62,7 +62,7 @@ def test_a_changed_config_is_refused(folder: RunFolder):
         RunFolder.open(folder.path)
 
 
-@pytest.mark.parametrize("content", ["", "{", "a: 1", "fingerprint: x\nconfig: 3", "- 1", "\x00"])
+@pytest.mark.parametrize("content", ["", "{", "a: 1", "layout: 2\nfingerprint: x\nconfig: 3", "- 1", "\x00"])
 def test_a_broken_config_is_refused_in_one_line(folder: RunFolder, content: str):
     (folder.path / "config.yaml").write_text(content)
     with pytest.raises(XtalkError, match="cannot be read") as caught:

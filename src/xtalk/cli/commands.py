@@ -31,7 +31,7 @@ class Command(TyperCommand):
     def __init__(self, *args: Any, **how: Any) -> None:
         super().__init__(*args, **how)
         for parameter in self.params:  # the app's help says how they are named
-            parameter.show_envvar = False
+            setattr(parameter, "show_envvar", False)  # noqa: B010  typer does not type it
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Spread values in a row, unless the command has arguments, which they might be."""

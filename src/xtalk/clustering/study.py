@@ -67,8 +67,8 @@ class ClusterStudy:
         self.sites = tuple(matrices)
         self.matrix = combine(matrices) if len(matrices) > 1 else matrices[self.sites[0]]
         self._text, self._measured = text, measured
-        self.method, self.normaliser, self.seed = method, normaliser, seed
-        self.progress = progress
+        self.method, self.seed, self.progress = method, seed, progress
+        self.normaliser: Normaliser = normaliser
         self.n_latents = crosscoder.config.d_sae
 
     @cached_property

@@ -92,7 +92,7 @@ def missing(results: Results) -> list[tuple[str, str]]:
         (data.interaction_matrices, "pair interactions", "xtalk interact"),
         (metrics.clusters, "clusters", "xtalk cluster"),
         (metrics.dormant, "dormant neurons", "xtalk detect dormant"),
-        (metrics.validation, "validation by interventions", "xtalk validate"),
+        (data.validation, "validation by interventions", "xtalk validate"),
     )
     return [(words, command) for found, words, command in parts if not found]
 

@@ -202,7 +202,7 @@ def _keys(record: type[BaseModel], prefix: str = "") -> list[str]:
             continue
         kinds = (field.annotation, *get_args(field.annotation))
         inner = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        place = f"{prefix}{name}." if inner and inner[0] is field.annotation else f"{prefix}{name}.N."
+        place = f"{prefix}{name}." if isinstance(field.annotation, type) else f"{prefix}{name}.N."
         keys += [prefix + name, *(key for kind in inner for key in _keys(kind, place))]
     return keys
 
@@ -249,9 +249,10 @@ def _merged(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
                     f"configuration: {key} has no entry {min(strangers)}; it has {len(old)}, from 0"
                 )
             whole[key] = list(_merged(by_place, value).values())
+        elif isinstance(old, Mapping) and isinstance(value, Mapping):
+            whole[key] = _merged(old, value)
         else:
-            both = isinstance(old, Mapping) and isinstance(value, Mapping)
-            whole[key] = _merged(old, value) if both else value
+            whole[key] = value
     return whole
 
 
