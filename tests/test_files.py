@@ -2,12 +2,14 @@
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from xtalk.errors import XtalkError
-from xtalk.files import is_disk_full, remove_partial, replacing, write_text
+from xtalk.files import is_disk_full, locked, remove_partial, replacing, write_text
 
 
 def full_disk(*args, **kwargs):
@@ -57,3 +59,51 @@ def test_a_full_disk_is_recognised_through_other_libraries():
     assert is_disk_full(RuntimeError("I/O error: No space left on device (os error 28)"))
     assert is_disk_full(OSError(errno.EDQUOT, "quota"))
     assert not is_disk_full(OSError(errno.EACCES, "no"))
+
+
+def test_a_held_folder_names_its_holder_and_is_free_again_afterwards(tmp_path: Path):
+    (tmp_path / ".partial-1-a.json").write_text("ha")
+    with locked(tmp_path):
+        assert not (tmp_path / ".partial-1-a.json").exists()
+        with pytest.raises(XtalkError, match=rf"in use by .*process {os.getpid()}\)"), locked(tmp_path):
+            pass
+    with pytest.raises(RuntimeError, match="work failed"), locked(tmp_path):
+        raise RuntimeError("work failed")
+    with locked(tmp_path):
+        pass
+    assert [file.name for file in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_system_that_opens_no_folders_writes_files_all_the_same(tmp_path: Path, monkeypatch):
+    """Windows."""
+    real = os.open
+
+    def opened(path, *args, **kwargs):
+        if os.path.isdir(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", opened)
+    write_text(tmp_path / "a.json", "new")
+    assert (tmp_path / "a.json").read_text() == "new"
+
+
+def test_locks_need_no_fcntl(tmp_path: Path):
+    """Windows has none."""
+    code = """
+import sys
+sys.modules["fcntl"] = None
+from pathlib import Path
+from xtalk.errors import XtalkError
+from xtalk.files import locked
+with locked(Path(sys.argv[1])):
+    try:
+        with locked(Path(sys.argv[1])):
+            print("held twice")
+    except XtalkError as error:
+        print(error)
+"""
+    command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "in use by another xtalk (process " in found.stdout
+    assert "held twice" not in found.stdout

@@ -1,16 +1,18 @@
 """Files that are either whole or not there: every result is written beside its place and moved into it."""
 
 import errno
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from xtalk.errors import XtalkError
 
 PARTIAL, LOCK = ".partial-", ".lock"
+_HOLDER = f"{PARTIAL}holder"  # cleared like a half-written file if its process is killed
 
 
 @contextmanager
@@ -24,9 +26,10 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
     try:
         yield partial
-        _sync(partial)
+        with partial.open("r+b") as written:
+            os.fsync(written.fileno())
         os.replace(partial, path)
-        _sync(path.parent)
+        _sync_folder(path.parent)
     except BaseException as error:
         partial.unlink(missing_ok=True)
         if isinstance(error, Exception) and is_disk_full(error):
@@ -41,20 +44,21 @@ def locked(folder: Path) -> Iterator[None]:
     The system drops the lock with the process, however that ends. Errors: XtalkError if another holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise XtalkError(
-                f"{folder} is in use by another xtalk (process {lock.read().strip() or 'unknown'}); "
-                "wait for it to end, or give another --out"
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+    lock, holder = FileLock(folder / LOCK, timeout=0), folder / _HOLDER
+    try:
+        lock.acquire()
+    except Timeout:
+        raise XtalkError(
+            f"{folder} is in use by another xtalk (process {_read(holder) or 'unknown'}); "
+            "wait for it to end, or give another --out"
+        ) from None
+    try:
         remove_partial(folder)
+        holder.write_text(str(os.getpid()), encoding="utf-8")
         yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
 
 
 def expanded(path: str | Path) -> Path:
@@ -95,8 +99,19 @@ def disk_full(path: Path) -> XtalkError:
     return XtalkError(f"no space left on the disk of {path}; free some and give the same command again")
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:  # its process has not written it yet, or has just removed it
+        return ""
+
+
+def _sync_folder(folder: Path) -> None:
+    """Sync a rename in the folder to disk, where the system opens folders: Windows does not."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        return
     try:
         os.fsync(descriptor)
     finally:

@@ -1,35 +1,32 @@
 """Write docs/clusters.md: do interaction clusters mean something? Three seeds, and what they must beat.
 
-    python -m studies.clusters.clusters --runs RUNS --planted PLANTED --text train.jsonl --held-out-text test.jsonl
+    python -m studies.clusters.clusters --runs RUNS --planted PLANTED \
+        --text train.jsonl --held-out-text test.jsonl
 
-Makes the runs and planted models that are not there yet (`cluster_runs.py`); without --text it takes the runs
-in the folder, such as `studies/results/results.py` makes with `unpenalised` and `sparse`. What was judged is kept
-in each run's folder, clusters_page/, and not judged again: remove that to have it done anew.
+Makes the runs and planted models that are not there yet (`text_runs.py`); without --text it takes the runs in
+the folder, such as `studies/results/results.py` makes with `unpenalised` and `sparse`. What was judged is
+kept in each run's folder, clusters_page/, and not judged again: remove that to have it done anew.
 """
 
-import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import xtalk
+from studies import pages
 from studies.clusters.affinities import affinities
 from studies.clusters.page import MATCHED, page
 from studies.clusters.text_runs import CROSSCODERS, add_arguments, command, planted_runs, sizes, text_runs
 from xtalk.clustering import METHODS, OfflineJudge, Similarity, find_clusters
+from xtalk.clustering.comparison import INTERACTION, cluster_all, judge_all
 from xtalk.clustering.planted import PlantedJudge, planted_ami
-from xtalk.clustering.similarity import coactivation_similarity
 from xtalk.clustering.stability import stability_over_documents, stability_over_seeds
-from xtalk.clustering.study import INTERACTION, baseline_similarities, cluster_all, judge_all
-from xtalk.progress import silent
-from xtalk.reading.pairs import SITES
-from xtalk.runs import pipeline as steps
-from xtalk.runs.steps.cluster import RESAMPLES, ClusterSettings, ClusterStudy
-from xtalk.runs.steps.sites import interact_elsewhere
+from xtalk.clustering.study import RESAMPLES, ClusterStudy
+from xtalk.reading.pairs import SITES, Site
+from xtalk.runs import layout
+from xtalk.runs.steps.cluster import ClusterSettings, cluster_study
 from xtalk.runs.workbench import Workbench
 
 TRIALS = 20  # per cluster
@@ -46,14 +43,11 @@ class Seed:
 
     @cached_property
     def study(self) -> ClusterStudy:
-        return ClusterStudy(Workbench(self.folder, "cpu"), ClusterSettings(crosscoder=self.name), silent)
+        return cluster_study(Workbench(self.folder, "cpu"), ClusterSettings(crosscoder=self.name))
 
-    @cached_property
+    @property
     def similarities(self) -> dict[str, Similarity]:
-        study = self.study
-        decoder_LX = study.crosscoder.W_dec.detach().flatten(1).numpy()
-        baselines = baseline_similarities(study.interaction, study.measured_codes_BL, decoder_LX)
-        return {INTERACTION: study.interaction, **baselines}
+        return self.study.similarities
 
     @cached_property
     def judge(self) -> Any:
@@ -71,10 +65,7 @@ class Seed:
     def accuracies(self, clusterings: Mapping[str, Any]) -> Accuracies:
         """What the judge makes of some clusterings."""
         study = self.study
-        rates_L = study.corpus.active_L / len(study.corpus.tokens_B)
-        coactivation = coactivation_similarity(study.measured_codes_BL, np.arange(study.n_latents))
-        matched_by = (rates_L, coactivation)
-        judged = judge_all(clusterings, self.judge, self.judge.eligible, *matched_by, self.seed, TRIALS)
+        judged = judge_all(clusterings, self.judge, self.judge.eligible, *study.matched_by, self.seed, TRIALS)
         return {
             distractors: {name: one.accuracy_C.tolist() for name, one in by_name.items()}
             for distractors, by_name in judged.items()
@@ -98,7 +89,7 @@ class Seed:
         def make() -> dict[str, Any]:
             similarity, n_latents, seed = self.similarities[INTERACTION], self.study.n_latents, self.seed
             ours = find_clusters(similarity, method, n_latents, seed)
-            normaliser, seeds = self.study.settings.normaliser, range(seed, seed + RESAMPLES)
+            normaliser, seeds = self.study.normaliser, range(seed, seed + RESAMPLES)
             redrawn = (self.study.matrix, normaliser, method, ours, seed, RESAMPLES)
             return {
                 "count": ours.count,
@@ -122,9 +113,10 @@ class Seed:
         def make() -> Accuracies:
             interact_missing(self.folder, self.name)
             found: dict[str, Similarity] = {}
-            for sites in (*((site,) for site in SITES), SITES):
+            chosen: list[tuple[Site, ...]] = [*((site,) for site in SITES), SITES]
+            for sites in chosen:
                 settings = ClusterSettings(crosscoder=self.name, sites=sites)
-                found[" + ".join(sites)] = ClusterStudy(self.study.workbench, settings, silent).interaction
+                found[" + ".join(sites)] = cluster_study(Workbench(self.folder, "cpu"), settings).interaction
             return self.clustered(found)
 
         return self.kept("sites", make)
@@ -136,25 +128,22 @@ class Seed:
 
 def interact_missing(folder: xtalk.RunFolder, name: str) -> None:
     """Measure pairs in attention and norms where a run lacks them."""
-    missing = [s for s in SITES if not folder.file(f"interactions/{name}.{s}.safetensors").exists()]
+    missing = [s for s in SITES if not folder.file(layout.pairs(name, s)).exists()]
     if missing:
-        interact_elsewhere(folder, missing, crosscoders=[name])
+        xtalk.Run(folder.path).interact(missing, [name])
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Do what is missing, then write the page."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = pages.parser(__doc__)
     add_arguments(parser)
     parser.add_argument("--planted", type=Path, required=True, help="folder of the planted models and runs")
     parser.add_argument("--page", type=Path, default=Path("docs/clusters.md"))
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     folders, planted = text_runs(args), planted_runs(args.planted)
     for folder in folders:
-        for step in (steps.cluster, steps.dormant):
-            step(folder)
+        xtalk.Run(folder.path).dormant()
     by_text = {name: [Seed(folder, name) for folder in folders] for name in CROSSCODERS}
     by_truth = {"planted": [Seed(folder, CROSSCODERS[0]) for folder in planted]}
     judged, truth = (
@@ -166,7 +155,7 @@ def main() -> None:
     )
     sparse = by_text[CROSSCODERS[-1]]
     written = page(
-        command=command("clusters.py", args),
+        command=command("clusters.clusters", args),
         text=f"{args.label}; the model is `embedded`, {sizes(folders)}",
         judged=judged,
         truth=truth,
@@ -176,8 +165,8 @@ def main() -> None:
         },
         sites=[seed.sites() for seed in sparse],
         affinities={name: [seed.affinities() for seed in seeds] for name, seeds in by_text.items()},
-        dormant=[folder.read_json("dormant.json") for folder in folders],
-        maps=[folder.read_json("cluster_map.json") for folder in folders],
+        dormant=[folder.read_json(layout.DORMANT) for folder in folders],
+        maps=[folder.read_json(layout.CLUSTER_MAP) for folder in folders],
     )
     args.page.write_text(written)
     print(json.dumps({"page": str(args.page), "seeds": len(folders), "planted": len(planted)}))

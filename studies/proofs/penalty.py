@@ -2,7 +2,8 @@
 
     python -m studies.proofs.penalty --out runs/proofs-penalty
 
-Writes the table "t1-penalty" and its figure into docs/proofs.md. What is in the folder is not made again.
+Writes the table "t1-penalty" into docs/proofs/results.md, and its figure. What is in the folder is not made
+again.
 """
 
 import argparse
@@ -111,7 +112,7 @@ def crosscoder_on(study: Study, network: FiniteNetwork, data: Split, weight: flo
 def measured(network: FiniteNetwork, crosscoder: Crosscoder, data: Split) -> dict[str, Any]:
     """The certificate's claim, with what it rests on: float64 margins by the bound's differentiable twin."""
     labels_T, x_TPD = data.test_labels_T, activations(network, data.test_TI)
-    codes, x_TD = crosscoder.encode(x_TPD), x_TPD[:, 0]
+    codes, x_TD = crosscoder.encode_sparse(x_TPD), x_TPD[:, 0]
     features_LD, base_D = crosscoder.W_dec[:, 0], crosscoder.b_dec[0]
     advice = explanation(network, crosscoder, data.test_TI, tight=True)
     certificate = certify_accuracy(network, crosscoder, data.test_TI, labels_T, entries=ENTRIES)

@@ -7,9 +7,10 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from xtalk.activations import ActivationBatches, ActivationStore, ActivationStream, CapturingModel
+from xtalk.activations import ActivationBatches, ActivationStore, ActivationStream
 from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
+from xtalk.models.capturing import CapturingModel
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
 

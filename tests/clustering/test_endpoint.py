@@ -11,6 +11,7 @@ from xtalk.clustering import Trial
 from xtalk.clustering.endpoint import Endpoint, EndpointJudge, confirm, description_prompt
 from xtalk.errors import XtalkError
 
+RETRIES = 2
 TEXTS = {i: f"- text of feature {i}, [[marked]]" for i in range(12)}
 TRIAL = Trial(0, (0, 1, 2), (5, 6, 3, 7, 8), 2)
 
@@ -24,10 +25,12 @@ class Stub(BaseHTTPRequestHandler):
         Stub.seen.append({"path": self.path, "key": self.headers["Authorization"], **body})
         answer = Stub.answers.pop(0)
         self.send_response(answer if isinstance(answer, int) else 200)
+        self.send_header("Content-Type", "text/html" if answer == "a page" else "application/json")
+        self.send_header("retry-after-ms", "1")
         if answer == "cut off":
             self.send_header("Content-Length", "99")
         self.end_headers()
-        if answer in ("not json", "cut off"):
+        if answer in ("not json", "a page", "cut off"):
             self.wfile.write(b"<html>")
         elif isinstance(answer, str):
             self.wfile.write(json.dumps({"choices": [{"message": {"content": answer}}]}).encode())
@@ -39,7 +42,8 @@ class Stub(BaseHTTPRequestHandler):
 @pytest.fixture
 def endpoint(tmp_path, monkeypatch) -> Endpoint:
     server = HTTPServer(("127.0.0.1", 0), Stub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    monkeypatch.setattr("xtalk.clustering.endpoint.RETRIES", RETRIES)
     monkeypatch.setattr(Stub, "answers", [])
     monkeypatch.setattr(Stub, "seen", [])
     monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{server.server_port}/v1/")
@@ -92,8 +96,8 @@ def test_the_price_is_said_before_anything_is_sent(endpoint: Endpoint):
         ),
         ("F", "answered 'F'"),
         ("not json", "gave no chat completion"),
-        ("cut off", "gave no chat completion .IncompleteRead"),
-        (503, "answered 503"),
+        ("a page", "gave no chat completion"),
+        (401, "answered 401 Unauthorized"),
     ],
 )
 def test_nonsense_is_one_line_and_earlier_answers_are_kept(endpoint: Endpoint, answer, message: str):
@@ -109,7 +113,32 @@ def test_nonsense_is_one_line_and_earlier_answers_are_kept(endpoint: Endpoint, a
     assert len(Stub.seen) == 3
 
 
+@pytest.mark.parametrize("trouble", [429, 503, "cut off"])
+def test_trouble_that_passes_is_waited_for(endpoint: Endpoint, trouble):
+    Stub.answers += [trouble, trouble, "C"]
+    assert EndpointJudge(endpoint, TEXTS)(TRIAL) == 1.0
+    assert len(Stub.seen) == 3
+    assert all(request["messages"] == Stub.seen[0]["messages"] for request in Stub.seen)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "message"),
+    [
+        (429, "answered 429 Too Many Requests"),
+        (503, "answered 503 Service Unavailable"),
+        ("cut off", "gave no chat completion .peer closed connection"),
+    ],
+)
+def test_trouble_that_stays_is_one_line(endpoint: Endpoint, trouble, message: str):
+    Stub.answers += [trouble] * (RETRIES + 1)
+    with pytest.raises(XtalkError, match=message) as caught:
+        endpoint.ask("hello")
+    assert "\n" not in str(caught.value)
+    assert len(Stub.seen) == RETRIES + 1
+
+
 def test_an_endpoint_that_is_down_or_not_set_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("xtalk.clustering.endpoint.RETRIES", 0)
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(XtalkError, match="OPENAI_API_KEY is not set"):

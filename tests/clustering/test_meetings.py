@@ -9,7 +9,9 @@ from reference.interaction_loops import Case, interaction_charge, ranking
 
 from xtalk.clustering import Clustering, Similarity
 from xtalk.clustering.layout import lay_out
-from xtalk.clustering.meetings import DecodedMlp, find_meetings
+from xtalk.clustering.meetings import find_meetings
+from xtalk.codes import Codes
+from xtalk.interactions.contributions import MlpContributions
 from xtalk.models.activation_functions import GELU_TANH, SILU
 
 
@@ -25,9 +27,14 @@ def test_meetings_are_those_of_loops_over_tokens_and_neurons(activation, gated: 
         bias = torch.randn(3, generator=generator, dtype=torch.float64)
         mlp = random_mlp(activation, gated, generator)
         cases[block] = Case(decoder, bias, latents, values, mlp)
-    mlps = {b: DecodedMlp(c.decoder_LD, c.bias_D, c.mlp) for b, c in cases.items()}
+
+    def contributions(codes: Codes):
+        exact = Codes(codes.latents, codes.values.double(), codes.n_latents)
+        for block, c in cases.items():
+            yield block, MlpContributions(c.decoder_LD, c.bias_D, exact, c.mlp)
+
     pairs = [(int(i), int(j)) for i in range(L) for j in range(i + 1, L)]
-    found = find_meetings(pairs, sp.csr_array(codes_BL.numpy()), mlps, neurons=2 * N, places=B)
+    found = find_meetings(pairs, sp.csr_array(codes_BL.numpy()), contributions, neurons=2 * N, places=B)
     assert [meeting.latents for meeting in found] == pairs
     for meeting, (i, j) in zip(found, pairs, strict=True):
         amount = {}

@@ -5,6 +5,7 @@ import torch
 from crosscoder.small import HOOKS, D, K, L, P, activations, small_crosscoder
 from torch.nn import functional as F
 
+from xtalk.codes import Codes
 from xtalk.crosscoder.config import CrosscoderConfig
 from xtalk.crosscoder.crosscoder import Crosscoder, fold_scaling
 from xtalk.errors import XtalkError
@@ -34,7 +35,7 @@ def of_token(codes, b: int) -> dict[int, float]:
 def test_encode_and_decode_match_a_loop(architecture: str):
     crosscoder = small_crosscoder(architecture).requires_grad_(False)
     x_BPD = activations()
-    codes = crosscoder.encode(x_BPD)
+    codes = crosscoder.encode_sparse(x_BPD)
     decoded_BPD = crosscoder.decode(codes)
     for b, x_PD in enumerate(x_BPD):
         expected = reference_codes(crosscoder, x_PD)
@@ -48,12 +49,12 @@ def test_a_tokens_code_does_not_depend_on_its_batch(architecture: str):
     """The published code inferred with BatchTopK: later tokens changed earlier codes."""
     crosscoder = small_crosscoder(architecture).requires_grad_(False)
     x_BPD = activations()
-    in_batch = crosscoder.encode(x_BPD)
+    in_batch = crosscoder.encode_sparse(x_BPD)
     changed_BPD = x_BPD.clone()
     changed_BPD[20:] *= 100
-    beside_others = crosscoder.encode(changed_BPD)
+    beside_others = crosscoder.encode_sparse(changed_BPD)
     for b in range(20):
-        alone = of_token(crosscoder.encode(x_BPD[b : b + 1]), 0)
+        alone = of_token(crosscoder.encode_sparse(x_BPD[b : b + 1]), 0)
         assert alone  # there is something to compare
         for codes in (in_batch, beside_others):
             assert of_token(codes, b) == pytest.approx(alone, rel=1e-5)
@@ -65,7 +66,7 @@ def test_folding_gives_the_same_codes_and_the_unscaled_reconstruction(architectu
     factor_P = torch.tensor([0.02, 3.0, 500.0])
     raw_BPD = activations() / factor_P[:, None]
     folded = fold_scaling(crosscoder, factor_P)
-    expected, codes = crosscoder.encode(raw_BPD * factor_P[:, None]), folded.encode(raw_BPD)
+    expected, codes = crosscoder.encode_sparse(raw_BPD * factor_P[:, None]), folded.encode_sparse(raw_BPD)
     assert torch.equal(codes.latents, expected.latents)
     torch.testing.assert_close(codes.values, expected.values, rtol=1e-5, atol=1e-5)
     rebuilt_BPD = crosscoder.decode(expected) / factor_P[:, None]
@@ -87,6 +88,134 @@ def test_initial_crosscoder_is_a_centred_tied_pair_of_unit_directions():
     assert crosscoder.pre_activations(mean_PD[None]).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("leading", [(), (1,), (6,), (2, 3), (2, 1, 3), (0,)])
+def test_dense_codes_have_the_leading_axes_of_the_activations(architecture: str, leading: tuple[int, ...]):
+    crosscoder = small_crosscoder(architecture).requires_grad_(False)
+    tokens = torch.Size(leading).numel()
+    x_BPD = activations(max(tokens, 1))[:tokens]
+    x = x_BPD.view(*leading, P, D)
+    if not tokens:
+        assert crosscoder.encode(x).shape == (*leading, L)
+        assert crosscoder.decode(crosscoder.encode(x)).shape == x.shape
+        return
+    f, codes = crosscoder.encode(x), crosscoder.encode_sparse(x)
+    assert torch.equal(f.reshape(-1, L), codes.dense())
+    rebuilt = crosscoder.decode(f)
+    assert rebuilt.shape == x.shape
+    torch.testing.assert_close(rebuilt.reshape(-1, P, D), crosscoder.decode(codes))
+    for b, x_PD in enumerate(x_BPD):
+        dense_L = torch.zeros(L)
+        for latent, value in reference_codes(crosscoder, x_PD).items():
+            dense_L[latent] = value
+        torch.testing.assert_close(f.reshape(-1, L)[b], dense_L, rtol=1e-4, atol=1e-5)
+
+
+def test_a_crosscoder_of_one_hookpoint_has_no_hookpoint_axis():
+    crosscoder = small_crosscoder(hook_names=HOOKS[:1]).requires_grad_(False)
+    x_BD = activations()[:, 0]
+    f_BL = crosscoder.encode(x_BD)
+    assert f_BL.shape == (len(x_BD), L)
+    assert crosscoder.decode(f_BL).shape == x_BD.shape
+    assert crosscoder.encode(x_BD[:1]).shape == (1, L)  # whatever the number of tokens
+    assert torch.equal(crosscoder.encode(x_BD[:, None]), f_BL[:, None])  # an axis of 1 is like any other
+    assert torch.equal(crosscoder.encode_sparse(x_BD[:, None]).dense(), f_BL)
+    assert torch.equal(crosscoder.decode(crosscoder.encode_sparse(x_BD))[:, 0], crosscoder.decode(f_BL))
+
+
+def test_dense_codes_pass_gradients_and_numpy_will_do():
+    crosscoder = small_crosscoder()
+    x_BPD = activations().requires_grad_()
+    crosscoder.encode(x_BPD).square().sum().backward()
+    assert x_BPD.grad is not None and x_BPD.grad.any() and crosscoder.W_enc.grad.any()
+    x = activations()
+    assert torch.equal(crosscoder.encode(x.numpy()), crosscoder.encode(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_results_have_the_crosscoders_dtype(dtype: torch.dtype):
+    crosscoder = small_crosscoder().requires_grad_(False).to(dtype)
+    x = activations()
+    f = crosscoder.encode(x)
+    assert f.dtype == crosscoder.encode_sparse(x).values.dtype == crosscoder.decode(f).dtype == dtype
+    if dtype == torch.float64:
+        exact = torch.einsum("bpd,pdl->bl", x.double(), crosscoder.W_enc) + crosscoder.b_enc
+        torch.testing.assert_close(f, exact * ((exact > crosscoder.threshold) & (exact > 0)))
+
+
+@pytest.mark.parametrize("shape", [(P, D + 1), (4, D), (D,), (2, P - 1, D), ()])
+def test_activations_of_another_shape_are_refused(shape: tuple[int, ...]):
+    for encode in (small_crosscoder().encode, small_crosscoder().encode_sparse):
+        with pytest.raises(XtalkError, match=r"expected \(..., 3, 5\), for hookpoints P = 3 and d_in D = 5"):
+            encode(torch.zeros(shape)) if shape else encode(torch.zeros(1))
+    with pytest.raises(XtalkError, match=r"shape \(4, 6\); expected \(..., 5\), for hookpoints P = 1"):
+        small_crosscoder(hook_names=HOOKS[:1]).encode(torch.zeros(4, 6))
+
+
+def test_codes_of_another_crosscoder_are_refused():
+    for codes in (torch.zeros(2, L + 1), Codes(torch.zeros(2, 1).long(), torch.zeros(2, 1), L + 1)):
+        with pytest.raises(XtalkError, match="codes of 17 latents; expected the crosscoder's 16"):
+            small_crosscoder().decode(codes)
+
+
+def tensors(crosscoder: Crosscoder) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach() for name, tensor in crosscoder.named_parameters()}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_crosscoder_of_own_tensors(architecture: str):
+    crosscoder = small_crosscoder(architecture)
+    own = Crosscoder.from_tensors(
+        **tensors(crosscoder), hook_names=list(HOOKS), architecture=architecture, k=K
+    )
+    assert own.config == crosscoder.config
+    assert own.threshold.requires_grad == crosscoder.threshold.requires_grad
+    assert torch.equal(own.encode(activations()), crosscoder.encode(activations()))
+    with torch.no_grad():
+        own.W_dec.zero_()
+    assert crosscoder.W_dec.any()  # copied
+
+
+def test_one_hookpoint_and_one_threshold_for_all():
+    given = tensors(small_crosscoder("jumprelu", HOOKS[:1]))
+    flat = given | {"W_enc": given["W_enc"][0], "W_dec": given["W_dec"][:, 0], "b_dec": given["b_dec"][0]}
+    own, short = (
+        Crosscoder.from_tensors(**some | {"threshold": 0.3}, hook_names=HOOKS[0], architecture="jumprelu")
+        for some in (given, flat)
+    )
+    assert own.config.k == L
+    assert torch.equal(own.threshold, torch.full((L,), 0.3))
+    assert torch.equal(short.encode(activations()[:, 0]), own.encode(activations()[:, 0]))
+    assert Crosscoder.from_tensors(
+        **{name: tensor.double() for name, tensor in flat.items()}, hook_names="a", architecture="jumprelu"
+    ).W_dec.dtype == torch.float64  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        (
+            {"architecture": "gated"},
+            "unknown nonlinearity 'gated'; expected one of relu, topk, batchtopk, jump",
+        ),
+        ({"threshold": None}, "a batchtopk crosscoder without a threshold"),
+        ({"architecture": "topk", "k": None}, "a topk crosscoder without k"),
+        ({"k": 17}, "k is 17, more than d_sae 16"),
+        ({"W_dec": torch.zeros(P, D, L)}, r"W_dec is \(3, 5, 16\); expected \(16, 3, 5\): 3 hookpoints"),
+        ({"W_enc": torch.zeros(D, L)}, r"W_enc is \(5, 16\); expected \(3, 5, 16\)"),
+        ({"W_enc": torch.zeros(L)}, "W_enc has 1 axis"),
+        ({"hook_names": HOOKS[:2]}, r"W_enc is \(3, 5, 16\); expected \(2, 5, 16\)"),
+        ({"hook_names": ()}, "hook_names"),
+        ({"threshold": torch.zeros(3)}, r"threshold is \(3,\); expected \(16,\)"),
+        ({"b_enc": torch.full((L,), float("nan"))}, "b_enc has NaN or infinity"),
+    ],
+)
+def test_own_tensors_that_make_no_crosscoder_are_refused(changes, match: str):
+    given = {**tensors(small_crosscoder()), "hook_names": HOOKS, "architecture": "batchtopk", "k": K}
+    with pytest.raises(XtalkError, match=match):
+        Crosscoder.from_tensors(**given | changes)
+
+
 def test_hookpoints_by_name():
     assert small_crosscoder().hook_index("blocks.1.ln2") == 1
     with pytest.raises(XtalkError, match=r"no hookpoint blocks.2.ln2; it has blocks.0.ln2"):
@@ -100,7 +229,7 @@ def test_hookpoints_by_name():
         ({"k": 0}, "greater than or equal to 1"),
         ({"hook_names": ()}, "at least 1"),
         ({"hook_names": ("a", "b", "a")}, "repeats a hookpoint"),
-        ({"architecture": "gated"}, "architecture"),
+        ({"architecture": "gated"}, "unknown nonlinearity 'gated'; expected one of relu, topk"),
         ({"d_hidden": 3}, "Extra inputs"),
     ],
 )

@@ -1,23 +1,63 @@
 """From pre-activations to codes, in training: how many are kept, ties, and where gradients go."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from crosscoder.small import activations, small_crosscoder
 from hypothesis import given
 from hypothesis import strategies as st
 
+import xtalk
 from xtalk.crosscoder.nonlinearities import (
+    NONLINEARITIES,
     above_threshold,
     batch_topk,
     batch_topk_cut,
     jumprelu,
     largest_but,
+    nonlinearity,
     topk,
 )
+from xtalk.errors import XtalkError
 
 
 def pre_activations(tokens: int = 30, latents: int = 20, seed: int = 0) -> torch.Tensor:
     return torch.randn(tokens, latents, generator=torch.Generator().manual_seed(seed))
+
+
+def test_the_registry_names_what_it_knows():
+    assert {name: nonlinearity(name).name for name in NONLINEARITIES} == {n: n for n in NONLINEARITIES}
+    with pytest.raises(
+        XtalkError, match=r"unknown nonlinearity 'gelu'; expected one of relu, topk, batchtopk, j"
+    ):
+        nonlinearity("gelu")
+
+
+def test_nonlinearities_are_named_in_their_file_alone():
+    """A test for a name elsewhere would silently take a new one for another."""
+    root = Path(xtalk.__file__).parent
+    rooms = [root / room for room in ("crosscoder", "training", "reading", "evaluation")]
+    files = [f for room in rooms for f in room.rglob("*.py") if f.name != "nonlinearities.py"]
+    asked = re.compile(rf"""(==|!=|\bin) .*["']({"|".join(NONLINEARITIES)})["']""")
+    known = [f"{f}: {line}" for f in files for line in f.read_text().splitlines() if asked.search(line)]
+    assert known == []
+
+
+@pytest.mark.parametrize("name", NONLINEARITIES)
+def test_sparsity_losses_are_those_of_a_loop(name: str):
+    pre_BL, norm_L = pre_activations(), torch.linspace(0.5, 2, 20)
+    kind = nonlinearity(name)
+    codes, l0 = kind.encode_for_training(pre_BL, torch.full((20,), 0.2), 4)
+    dense_BL = codes.dense()
+    if name == "jumprelu":
+        expected = (int((dense_BL > 0).sum()) / len(pre_BL) / 7 - 1) ** 2
+    else:
+        expected = sum(float(v * n) for row in dense_BL for v, n in zip(row, norm_L, strict=True)) / len(
+            pre_BL
+        )
+    assert float(kind.sparsity_loss(codes, l0, norm_L, 7)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_topk_keeps_the_k_largest_positive():

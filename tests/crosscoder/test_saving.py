@@ -8,15 +8,9 @@ import torch
 from crosscoder.small import HOOKS, K, L, activations, small_crosscoder
 from safetensors.torch import load_file, save_file
 
-from xtalk.crosscoder.saving import (
-    CFG,
-    WEIGHTS,
-    Provenance,
-    check_model,
-    load_crosscoder,
-    read_provenance,
-    save_crosscoder,
-)
+from xtalk.crosscoder.crosscoder import Crosscoder
+from xtalk.crosscoder.provenance import Provenance
+from xtalk.crosscoder.saving import CFG, WEIGHTS, check_model, read_provenance
 from xtalk.errors import XtalkError
 
 PROVENANCE = Provenance(
@@ -32,13 +26,13 @@ PROVENANCE = Provenance(
 
 
 def saved(folder: Path, **how) -> Path:
-    save_crosscoder(folder, small_crosscoder(**how), PROVENANCE)
+    small_crosscoder(**how).save(folder, PROVENANCE)
     return folder
 
 
 def refused(folder: Path, match: str) -> None:
     with pytest.raises(XtalkError, match=match) as caught:
-        load_crosscoder(folder)
+        Crosscoder.load(folder)
     assert "\n" not in str(caught.value)
 
 
@@ -59,18 +53,18 @@ def rewrite_weights(folder: Path, **changes) -> None:
 @pytest.mark.parametrize("architecture", ["relu", "topk", "batchtopk", "jumprelu"])
 def test_round_trip_is_exact(tmp_path: Path, architecture: str):
     crosscoder = small_crosscoder(architecture)
-    save_crosscoder(tmp_path / "a", crosscoder, PROVENANCE)
-    loaded = load_crosscoder(tmp_path / "a")
+    crosscoder.save(tmp_path / "a", PROVENANCE)
+    loaded = Crosscoder.load(tmp_path / "a")
     assert loaded.config == crosscoder.config
     for name, parameter in crosscoder.named_parameters():
         again = loaded.get_parameter(name)
         assert torch.equal(again, parameter)
         assert again.requires_grad == parameter.requires_grad
-    assert read_provenance(tmp_path / "a") == PROVENANCE
-    codes, expected = loaded.encode(activations()), crosscoder.encode(activations())
+    assert read_provenance(tmp_path / "a") == loaded.provenance == PROVENANCE
+    codes, expected = loaded.encode_sparse(activations()), crosscoder.encode_sparse(activations())
     assert torch.equal(codes.latents, expected.latents)
     assert torch.equal(loaded.decode(codes), crosscoder.decode(expected))
-    save_crosscoder(tmp_path / "b", loaded, PROVENANCE)
+    loaded.save(tmp_path / "b")
     for file in (CFG, WEIGHTS):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
@@ -91,7 +85,7 @@ def test_cfg_has_the_ecosystems_keys(tmp_path: Path):
 
 def test_hookpoints_of_several_models(tmp_path: Path):
     names = ("base/blocks.0.ln2", "chat/blocks.0.ln2", "org/chat/blocks.1.ln2")
-    assert load_crosscoder(saved(tmp_path, hook_names=names)).config.hook_names == names
+    assert Crosscoder.load(saved(tmp_path, hook_names=names)).config.hook_names == names
 
 
 def test_another_model_is_refused(tmp_path: Path):
@@ -113,18 +107,26 @@ def test_missing_cut_and_corrupted_files_are_refused(tmp_path: Path, name: str):
     (folder / name).write_bytes(bytes(flipped))
     refused(folder, name)
     (folder / name).unlink()
-    refused(folder, f"{name} .*No such file")
-    refused(tmp_path / "nowhere", "No such file")
+    refused(
+        folder, "No such file" if name == WEIGHTS else f"holds {WEIGHTS}; expected a crosscoder in one of"
+    )
+    refused(tmp_path / "nowhere", "no folder .*nowhere")
 
 
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"architecture": "standard"}, 'architecture is not "crosscoder"'),
+        (
+            {"architecture": "standard"},
+            r"cfg.json \(architecture 'standard'\), sae_weights.safetensors; expected",
+        ),
         ({"format_version": 2}, "format_version"),
         ({"k": L + 1}, "more than d_sae"),
         ({"d_sae": None}, "d_sae: Field required"),
-        ({"extra": 1}, "extra"),
+        (
+            {"nonlinearity": "gated"},
+            "unknown nonlinearity 'gated'; expected one of relu, topk, batchtopk, jump",
+        ),
         ({"d_sae": 10**12}, "W_dec is|W_enc is|b_enc is"),
         ({"scaling_factors": [1.0]}, "1 scaling_factors for 3 hook_names"),
         ({"hook_names": list(HOOKS[:2]), "scaling_factors": [1.0, 1.0]}, "W_dec is float32"),
@@ -160,10 +162,85 @@ def test_foreign_cfg_is_refused(tmp_path: Path, content: str):
     refused(folder, CFG)
 
 
-def test_a_saelens_folder_and_a_file_are_refused(tmp_path: Path):
+def test_another_format_and_a_file_are_refused(tmp_path: Path):
     (tmp_path / CFG).write_text('{"d_in": 4, "d_sae": 8, "architecture": "standard"}')
-    refused(tmp_path, 'architecture is not "crosscoder"')
-    refused(tmp_path / CFG, "Not a directory")
+    known = r"known formats: xtalk \(cfg.json and sae_weights.safetensors\); save"
+    refused(
+        tmp_path, r"holds cfg.json \(architecture 'standard'\); expected a crosscoder in one of the " + known
+    )
+    refused(tmp_path / CFG, "it is a file itself")
+    (tmp_path / CFG).unlink()
+    refused(tmp_path, "holds no files")
+    for n in range(8):
+        (tmp_path / f"{n}.bin").touch()
+    refused(tmp_path, "5.bin, 2 more;")
+
+
+def test_what_other_versions_wrote_still_loads(tmp_path: Path):
+    folder = saved(tmp_path)
+    rewrite_cfg(folder, written_by="a later xtalk", seed=None, scaling_factors=None, text_hash=None)
+    provenance = Crosscoder.load(folder).provenance
+    assert provenance.unknown == ("text_hash", "scaling_factors", "seed")
+    assert provenance.model_name == "tiny"
+
+
+def test_provenance_is_optional(tmp_path: Path, caplog):
+    crosscoder = small_crosscoder()
+    crosscoder.save(str(tmp_path / "own"))
+    cfg = json.loads((tmp_path / "own" / CFG).read_text())
+    assert not cfg.keys() & set(Provenance.model_fields)
+    loaded = Crosscoder.load(str(tmp_path / "own"))
+    assert loaded.provenance == Provenance()
+    assert loaded.provenance.unknown == tuple(Provenance.model_fields)
+    check_model(tmp_path / "own", "tiny", "ab")
+    assert "does not say which model its crosscoder was trained on; it is read in tiny" in caplog.text
+
+
+def test_a_provenance_of_other_hookpoints_is_refused(tmp_path: Path):
+    with pytest.raises(XtalkError, match="2 scaling_factors for 3 hook_names"):
+        small_crosscoder().save(tmp_path / "c", Provenance(scaling_factors=(1.0, 2.0)))
+    assert not (tmp_path / "c").exists()
+
+
+def test_weights_are_kept_in_float32_and_load_in_any_dtype(tmp_path: Path):
+    crosscoder = small_crosscoder().to(torch.bfloat16)
+    crosscoder.save(tmp_path)
+    assert load_file(tmp_path / WEIGHTS)["W_dec"].dtype == torch.float32
+    loaded = Crosscoder.load(tmp_path, dtype=torch.bfloat16)
+    assert loaded.W_dec.dtype == torch.bfloat16
+    assert torch.equal(loaded.W_dec, crosscoder.W_dec)
+
+
+@pytest.mark.parametrize(("suffix", "revision"), [("", None), ("@v1.0", "v1.0")])
+def test_a_hub_name_is_downloaded(tmp_path: Path, monkeypatch, suffix: str, revision):
+    calls = []
+
+    def download(name, *, revision, allow_patterns):
+        calls.append((name, revision, allow_patterns))
+        return str(saved(tmp_path / "snapshot"))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    monkeypatch.chdir(tmp_path)
+    assert Crosscoder.load(f"someone/a-crosscoder{suffix}").provenance == PROVENANCE
+    assert calls == [("someone/a-crosscoder", revision, [CFG, WEIGHTS])]
+    saved(tmp_path / "someone" / f"a-crosscoder{suffix}")
+    Crosscoder.load(f"someone/a-crosscoder{suffix}")
+    assert len(calls) == 1  # a folder that is here comes first
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line(tmp_path: Path, monkeypatch):
+    def download(*args, **kwargs):
+        raise ConnectionError("no route to host\nsecond line")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    with pytest.raises(XtalkError, match=r"hub gave no such repository: no route to host; check") as caught:
+        Crosscoder.load("someone/a-crosscoder")
+    assert "\n" not in str(caught.value)
+    for source in ("nowhere", "a/b/c", "./a/b", "a b/c", "a/b@"):
+        with pytest.raises(
+            XtalkError, match=r"no folder .*; expected the folder of a crosscoder, or a hub name"
+        ):
+            Crosscoder.load(source)
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path):
@@ -171,5 +248,5 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path):
     with torch.no_grad():
         crosscoder.W_dec[0, 0, 0] = float("inf")
     with pytest.raises(XtalkError, match="W_dec of the crosscoder has NaN or infinity"):
-        save_crosscoder(tmp_path / "c", crosscoder, PROVENANCE)
+        crosscoder.save(tmp_path / "c", PROVENANCE)
     assert not (tmp_path / "c").exists()

@@ -39,7 +39,7 @@ def measure(model, crosscoder, mean_bD=None, averaged=(1, 2), micro_batch=4, seq
     explained = Explained(model, crosscoder)
     meter = FidelityMeter(explained, baselines, seed=0)
     for batch in batches(model, sequences, micro_batch):
-        meter.add(explained.read(batch))
+        meter.add(explained.read(batch, explained.resid_mids))
     rows = meter.result(Bootstrap(DOCUMENTS, RESAMPLES, seed=0), averaged)
     return {(row.block, row.resid_mid, row.baseline): row for row in rows}, baselines
 
@@ -188,7 +188,7 @@ def test_a_crosscoder_without_mlp_inputs_is_refused():
     model = tiny_model("gpt_neo")
     config = random_crosscoder(model).config.model_copy(update={"hook_names": ("blocks.1.resid_mid",)})
     with pytest.raises(XtalkError, match="no ln2 hookpoint"):
-        Explained(model, type(random_crosscoder(model))(config))
+        _ = Explained(model, type(random_crosscoder(model))(config)).blocks
 
 
 def test_a_text_on_which_ablation_costs_nothing_is_refused():

@@ -86,7 +86,7 @@ def test_splicing_written_out():
     crosscoder = random_crosscoder(model)
     result = measure(model, crosscoder)
     x_BPD = model.capture(TOKENS, model.hookpoints()).flatten(0, 1)
-    rebuilt_BPD = crosscoder.decode(crosscoder.encode(x_BPD))
+    rebuilt_BPD = crosscoder.decode(crosscoder.encode_sparse(x_BPD))
     true = model.logits(TOKENS)[:, :-1].double().log_softmax(-1)
     for name, block in (("blocks.2.resid_pre", 1), ("blocks.2.resid_post", 2)):
         stream = rebuilt_BPD[:, crosscoder.hook_index(name)].view(*TOKENS.shape, -1)

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
-from reference.tiny_models import BLOCKS, KINDS, tiny_model, tiny_tokens
+from reference.tiny_models import BLOCKS, KINDS, VOCABULARY, tiny_model, tiny_tokens
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from xtalk.errors import XtalkError
 from xtalk.models.hookpoints import Hookpoint
+from xtalk.models.language_model import LanguageModel
 
 BILINEAR = [kind for kind in KINDS if kind != "qwen3"]
 
@@ -21,6 +23,61 @@ def test_attention_is_the_models(kind):
             torch.testing.assert_close(attention(n[b]), after[b] - before[b], rtol=1e-4, atol=1e-5)
             pattern = attention.pattern(n[b])
             torch.testing.assert_close(pattern.sum(-1), torch.ones(pattern.shape[:2]))
+
+
+ROTARY = {  # frequencies of 5 pairs; beyond `original` positions longrope takes other ones
+    "default": {},
+    "linear": {"factor": 3.0},
+    "dynamic": {"factor": 3.0},
+    "yarn": {"factor": 4.0, "original_max_position_embeddings": 8},
+    "llama3": {
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8,
+    },
+    "longrope": {
+        "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4],
+        "long_factor": [2.0, 3.0, 4.0, 5.0, 6.0],
+        "original_max_position_embeddings": 8,
+        "factor": 4.0,
+    },
+}
+
+
+def rotary_model(kind, context):
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=VOCABULARY, hidden_size=24, intermediate_size=40, num_hidden_layers=1,
+                         num_attention_heads=4, head_dim=10, max_position_embeddings=context,
+                         initializer_range=0.3,
+                         rope_parameters={"rope_type": kind, "rope_theta": 50.0, **ROTARY[kind]})  # fmt: skip
+    return LanguageModel(LlamaForCausalLM(config), None, kind, "")
+
+
+@pytest.mark.parametrize("length", [5, 30])
+@pytest.mark.parametrize("kind", ROTARY)
+def test_rotary_positions_of_every_scaling_are_the_models(kind, length):
+    model, tokens = rotary_model(kind, context=32), tiny_tokens(1, length)
+    sites = [Hookpoint(0, site) for site in ("ln1", "resid_pre", "resid_mid")]
+    attention = model.attention_weights(0)
+    n, before, after = model.capture(tokens, sites)[0].unbind(1)
+    torch.testing.assert_close(attention(n), after - before, rtol=1e-4, atol=1e-5)
+    q_SHh = torch.einsum("sd,hde->she", n, attention.W_Q)
+    assert not torch.allclose(q_SHh, attention.rotated(q_SHh, torch.arange(length)))
+
+
+def test_rotary_tables_are_as_long_as_the_sequence_whatever_the_context(monkeypatch):
+    model, made = rotary_model("default", context=10**9), []
+    module = model.hf.model.rotary_emb
+    forward = type(module).forward
+    monkeypatch.setattr(
+        type(module),
+        "forward",
+        lambda self, x, positions: made.append(positions) or forward(self, x, positions),
+    )
+    attention = model.attention_weights(0)
+    attention.scores(torch.ones(6, 24), torch.ones(6, 24))
+    assert made and all(positions.shape == (1, 6) for positions in made)
 
 
 def test_scores_that_are_not_bilinear_are_refused():

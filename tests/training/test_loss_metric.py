@@ -9,8 +9,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from xtalk.data import token_sequences
+from xtalk.errors import XtalkError
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.training.loss_metric import PLAIN, LossMetric, measure_loss_metric
+
+INPUT = Hookpoint(1, "ln2")
 
 
 def sequences(count: int = 12):
@@ -35,13 +38,12 @@ def outputs_of(model, block):
     return model.mlp_weights(block)(n_BD)
 
 
-def test_factors_go_where_the_model_is(model, monkeypatch):
+def test_factors_go_where_the_model_is(model):
     plain = model.mlp_weights(0)
     with FakeTensorMode():  # tensors that know their device and refuse others, and hold nothing
         W_out, b_out = torch.empty(plain.W_out.shape, device="cuda"), torch.empty(D_MODEL, device="cuda")
         there = replace(plain, W_out=W_out, b_out=b_out)
-        monkeypatch.setattr(type(model), "mlp_weights", lambda self, block: there)
-        assert LossMetric(model, {0: torch.eye(D_MODEL)}).mlp_weights(0).W_out.device.type == "cuda"
+        assert LossMetric({INPUT: torch.eye(D_MODEL)}).turned(INPUT, there).W_out.device.type == "cuda"
 
 
 def test_the_mean_output_costs_1_at_every_block(model, metrics):
@@ -84,5 +86,20 @@ def test_mlps_put_out_in_the_metric_and_the_seed_decides(model):
     assert all(torch.equal(factors[b], again[b]) for b in factors)
     assert not torch.equal(factors[0], other[0])
     n_BD = torch.randn(5, D_MODEL, generator=torch.Generator().manual_seed(0))
-    turned_BD = LossMetric(model, factors).mlp_weights(1)(n_BD)
+    turned_BD = LossMetric({INPUT: factors[1]}).turned(INPUT, model.mlp_weights(1))(n_BD)
     torch.testing.assert_close(turned_BD, model.mlp_weights(1)(n_BD) @ factors[1], rtol=1e-4, atol=1e-5)
+
+
+def test_an_output_that_does_not_vary_has_the_plain_metric():
+    model = tiny_model("llama")
+    model.hf.model.layers[1].mlp.down_proj.weight.zero_()
+    factors = measure_loss_metric(model, sequences(), 32, seed=0)
+    torch.testing.assert_close(factors[1], torch.eye(D_MODEL))
+    assert not torch.allclose(factors[0], torch.eye(D_MODEL))
+
+
+def test_logits_that_are_not_finite_are_refused():
+    model = tiny_model("llama")
+    model.hf.model.norm.weight[0] = torch.nan
+    with pytest.raises(XtalkError, match="logits are not finite"):
+        measure_loss_metric(model, sequences(), 32, seed=0)

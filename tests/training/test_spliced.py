@@ -119,10 +119,10 @@ def problem(model, penalties: dict[str, float], hook_names=None):
         scaling.apply(scaling.mean_PD), torch.randn(crosscoder.W_dec.shape, generator=generator)
     )
     batch = next(stream)
-    metric = LossMetric(model, {block: 2 * torch.eye(D_MODEL) for block in range(BLOCKS)})
-    mlps = penalised_mlps(names, metric, scaling, [batch.activations])
+    metric = LossMetric({Hookpoint(block, "ln2"): 2 * torch.eye(D_MODEL) for block in range(BLOCKS)})
+    mlps = penalised_mlps(names, model, scaling, [batch.activations], metric)
     sample = torch.from_numpy(SEQUENCES.tokens[:6]).long().split(3)
-    mlps = spliced_mlps(mlps, names, metric, scaling, sample, penalties)
+    mlps = spliced_mlps(mlps, names, model, scaling, sample, penalties)
     objective = Objective(mlps, penalties, aux=0.0, sparsity=0.0, bfloat16=False)
     return objective, crosscoder, scaling.apply(batch.activations), batch
 
@@ -207,7 +207,7 @@ def keep_one_divergence(model, crosscoder: Crosscoder) -> float:
     """Mean over blocks, on text that was not trained on, in units of the ablated MLP's, times D."""
     stream = ActivationBatches(Harvest(model, SEQUENCES, paper_hookpoints(BLOCKS)), 40 * LENGTH, 0, 40)
     batch = next(stream)
-    codes, total = crosscoder.encode(batch.activations), 0.0
+    codes, total = crosscoder.encode_sparse(batch.activations), 0.0
     for block in range(BLOCKS):
         p = crosscoder.hook_index(f"blocks.{block}.ln2")
         mlp = MlpContributions(crosscoder.W_dec[:, p], crosscoder.b_dec[p], codes, model.mlp_weights(block))

@@ -53,7 +53,7 @@ def fvu(crosscoder: Crosscoder) -> float:
     stream.tokens_seen = stream.tokens_available - 64 * 20
     x_BPD = torch.cat([batch.activations for batch in stream])
     scaling = scaling_of()
-    error = scaling.apply(crosscoder.decode(crosscoder.encode(x_BPD)) - x_BPD).square().sum()
+    error = scaling.apply(crosscoder.decode(crosscoder.encode_sparse(x_BPD)) - x_BPD).square().sum()
     return float(error / scaling.apply(x_BPD - x_BPD.mean(0)).square().sum())
 
 
@@ -68,7 +68,7 @@ def test_every_architecture_learns(architecture: str, sparsity: float):
     assert [record["step"] for record in records] == [50, 100, 150, 200, 250]
     assert records[-1]["recon"] < 0.5 * records[0]["recon"]
     x_BPD = next(batches()).activations
-    l0 = float((crosscoder.encode(x_BPD).values > 0).sum(1).float().mean())
+    l0 = float((crosscoder.encode_sparse(x_BPD).values > 0).sum(1).float().mean())
     if architecture == "relu":  # the L1 loss has no k to aim at
         assert records[-1]["l0"] < 0.7 * records[0]["l0"]
     else:
@@ -82,7 +82,7 @@ def test_a_site_that_counts_more_is_rebuilt_better():
 
     def error(weights: dict[str, float]) -> float:
         crosscoder = train(training=training_config(steps=60, lr=4e-3, recon_weights=weights))
-        rebuilt_BPD = crosscoder.decode(crosscoder.encode(x_BPD)).detach()
+        rebuilt_BPD = crosscoder.decode(crosscoder.encode_sparse(x_BPD)).detach()
         return float((rebuilt_BPD - x_BPD)[:, mids].square().mean())
 
     assert error({"resid_mid": 8.0}) < 0.9 * error({})
@@ -228,7 +228,9 @@ def test_calibration_gives_k_active_latents_on_the_tokens_after_training():
     assert len(crosscoder.threshold.unique()) == 1
     again = batches()
     again.tokens_seen = 12 * 64
-    active = sum(int((crosscoder.encode(next(again).activations).values > 0).sum()) for _ in range(256))
+    active = sum(
+        int((crosscoder.encode_sparse(next(again).activations).values > 0).sum()) for _ in range(256)
+    )
     assert active == pytest.approx(4 * 16384, abs=3)  # folding the scaling rounds
 
 

@@ -167,17 +167,24 @@ def test_ties_between_attended_tokens():
 
 def test_bounds_are_scaled_by_one_positive_number():
     with ctx.workprec(PRECISION):
-        bound = scaled(Bound(1, arb(-1000), [[arb(500), arb(-250)], [arb(2000)]]))
+        work = Work()
+        bound = scaled(Bound(1, arb(-1000), [[arb(500), arb(-250)], [arb(2000)]]), work)
+        assert work.multiply_adds == 3 + 2  # columns, the base, the unit
         assert [float(bound.base)] == [-0.5] and bound.wrong == 1
         assert [[float(score) for score in of_slot] for of_slot in bound.scores] == [[0.25, -0.125], [1.0]]
-        assert scaled(Bound(0, arb(0), [[arb(0)]])).base == 0
+        assert scaled(Bound(0, arb(0), [[arb(0)]]), Work()).base == 0
 
 
 def test_length_is_counted():
-    """By hand: V = C = D = H = 4, n = 3, columns of one token; every filling wins, so none are counted."""
+    """By hand: V = C = D = H = 4, n = 3, columns of one token; every filling wins, so none are counted.
+
+    With each query and each of its answers there are a base and two tables; a block has as many cells of two
+    slots as there are blocks before it, and one of one slot.
+    """
     length = verdict(attention_solver(4), attention_spec()["task"], rest=codebook(range(4))).length
     network = 16 + 6 * 64
-    bases = 4 * (4 + 6) * 4  # queries, cells of two tokens, answers
+    bases = (4 + 3 + 2 + 1) * 4
+    worst = 4 * (4 * 1 + 6 * 2) * 3  # queries, slots of all cells, wrong answers
     tables = (10 + 9) * 16
-    assert length.multiply_adds == network + bases + tables
+    assert length.multiply_adds == network + bases + worst + tables
     assert length.evaluations == 4 * (1 + 2 * 4)

@@ -107,6 +107,16 @@ def test_bends_are_those_of_the_whole_ball():
         assert bound[1].lower() <= truth[1] + ROUNDING
 
 
+def test_bends_are_those_that_a_neuron_reads():
+    """A neuron that reads the ball four times over, or half of it, bends accordingly, at every point."""
+    for scale, b, out in product((0.5, 4.0), (-4.0, -2.0, 0.0, 1.0, 3.0), (1.0, -1.0)):
+        for step in range(-4, 5):
+            tensors = one_neuron(step / 4, b, out) | {"w_in": ((1, 1), [scale])}
+            (bound,) = margins(tensors, [0], [chart(0, 1.0, 0.0)], [0], residual=False)
+            (truth,) = true_margins(tensors, [0], residual=False)
+            assert bound[1].lower() <= truth[1] + 1e-12, (scale, b, out, step)
+
+
 def test_pairs_of_coordinates_are_tabled():
     """Two coordinates whose neuron sees their sum: the pair is half of what a small step costs."""
     tensors = one_neuron(1.0, 0.0, 1.0) | {
@@ -131,6 +141,18 @@ def test_inputs_outside_a_chart_are_not_certified():
     for charts, labels in (([[0, UNIT // 2 - 1, 0]], [0]), ([chart(1, 0.5, 0.0)], [0]), (inside, [1])):
         (bound,) = margins(tensors, labels, charts, [0], residual=False)
         assert all(entry < 0 for entry in bound)
+
+
+def test_an_input_on_the_edge_of_a_chart_is_not_inside():
+    """Its distance is computed as a ball around the radius, which decides nothing."""
+    tensors = random_problem(0, T=1, I=2) | {
+        "embed": ((2, 2), [1.0, 0.0, 0.0, 1.0]),
+        "b_embed": ((2,), [0.0, 0.0]),
+    }
+    for moved, inside in ((0.0, True), (2.0**-41, False)):
+        tensors["data.inputs"] = ((1, 2), [1.0, moved])
+        (bound,) = margins(tensors, [0], [chart(0, 1.0, 0.0, 0.0)], [0])
+        assert all(entry > arb("-inf") for entry in bound) == inside
 
 
 REFUSED = {

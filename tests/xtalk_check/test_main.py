@@ -55,7 +55,7 @@ def test_exit_codes(files, capsys):
 def test_json_output(files, capsys):
     assert main([*files(good(60)), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["schema"] == "xtalk.verdict/1" and found["verdict"] == "accepted"
+    assert found["schema"] == "xtalk.verdict/2" and found["verdict"] == "accepted"
     assert found["claim"] == {"certified": 60, "total": 64} and found["proven"]["certified"] == 64
     assert found["length"]["multiply_adds"] > 0 and found["length"]["evaluations"] > 0
     assert found["length"]["reads"] == 11  # the claim's 2, 4 + 4 blocks, bits

@@ -10,7 +10,7 @@ from flint import arb, ctx
 from xtalk_check.errors import Rejected
 from xtalk_check.population import MILLION, SLOPES, claimed_population, mean_bound
 from xtalk_check.reading import Fields
-from xtalk_check.work import PRECISION
+from xtalk_check.work import PRECISION, Work
 
 
 def bound(losses, risk: int) -> float:
@@ -65,7 +65,7 @@ def test_mean_bounds_hold_in_all_but_so_many_draws_by_simulation():
 def claimed(task: dict, margins, right: int, **claim) -> dict[str, int]:
     with ctx.workprec(PRECISION):
         fields = Fields(task, "task"), Fields({"population_accuracy": 0} | claim, "claim")
-        return claimed_population(*fields, right, [arb(m) for m in margins])
+        return claimed_population(*fields, right, [arb(m) for m in margins], Work())
 
 
 def test_ramp_losses_are_those_of_the_margins():
@@ -87,6 +87,22 @@ def test_a_loss_of_one_is_always_true():
     )
     with pytest.raises(Rejected, match="is proven"):
         claimed({"risk": 10, "ramp": 1}, [1.0], 1, population_ramp_loss=MILLION - 1)
+
+
+def test_what_balls_cannot_decide_is_not_proven():
+    """One right of one proves an accuracy of the risk itself, at most; and the ball of that is as wide."""
+    for accuracy, reason in ((49_999, ""), (50_000, "do not prove it"), (50_001, "do not prove it")):
+        if reason:
+            with pytest.raises(Rejected, match=reason):
+                claimed({"risk": 50_000, "ramp": None}, [1.0], 1, population_accuracy=accuracy)
+        else:
+            assert claimed({"risk": 50_000, "ramp": None}, [1.0], 1, population_accuracy=accuracy)
+
+
+def test_risks_are_chances():
+    for risk in (0, MILLION, -1):
+        with pytest.raises(Rejected, match="from 1 to 999999"):
+            claimed({"risk": risk, "ramp": None}, [1.0], 1)
 
 
 def test_a_loss_needs_a_risk():

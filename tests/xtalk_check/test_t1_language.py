@@ -32,7 +32,7 @@ ACROSS = [a / sqrt(3) for a in (1.0, -2.0, 1.0)]  # to (1, 0, -1), and as long
 
 
 def tail_of(tensors, targets=TARGETS, **task) -> Tail:
-    return Tail.load(task_of(tensors, targets, **task), parse_weights(container(tensors)))
+    return Tail.load(task_of(tensors, targets, **task), parse_weights(container(tensors)), Work())
 
 
 def streams(tensors, advice: dict, targets=TARGETS, **task) -> list[tuple[list[float], float]]:

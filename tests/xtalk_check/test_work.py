@@ -3,7 +3,7 @@
 import pytest
 from flint import arb, arb_mat
 from xtalk_check.errors import Rejected
-from xtalk_check.work import floor, hull, rows, smallest
+from xtalk_check.work import floor, hull, magnitude, root, rows, smallest
 
 
 def test_floors_are_below_the_ball():
@@ -25,3 +25,10 @@ def test_hulls_hold_all_balls():
 
 def test_rows_of_a_matrix():
     assert [[float(x) for x in row] for row in rows(arb_mat(2, 3, range(6)))] == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_roots_are_above_the_ball():
+    """Whatever number the ball holds; and 0 where none of them has a root."""
+    assert root(arb(4, 0)) == 2 and root(arb(2, 2)) >= 2 and root(arb(0, 9)) >= 3
+    assert root(arb(-1, 0.5)) == 0 and magnitude([arb(0, 3), arb(4)]) >= 5
+    assert root(arb(2, 2)) < arb(2.001)

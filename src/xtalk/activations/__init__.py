@@ -1,6 +1,6 @@
 """Streams of activations: harvested from a model or read from a store, and their scaling."""
 
-from xtalk.activations.harvest import CapturingModel, Harvest, SourceIdentity
+from xtalk.activations.harvest import Harvest, SourceIdentity
 from xtalk.activations.joined import JoinedHarvest
 from xtalk.activations.scaling import Scaling, measure_scaling
 from xtalk.activations.store import ActivationStore, estimate_bytes
@@ -12,7 +12,6 @@ __all__ = [
     "ActivationSource",
     "ActivationStore",
     "ActivationStream",
-    "CapturingModel",
     "Harvest",
     "JoinedHarvest",
     "Scaling",

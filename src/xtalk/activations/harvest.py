@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -11,33 +10,9 @@ from torch import Tensor
 
 from xtalk.data import TokenSequences
 from xtalk.errors import XtalkError
+from xtalk.models.capturing import CapturingModel
+from xtalk.models.devices import sequences_at_once
 from xtalk.models.hookpoints import Hookpoint
-
-
-@runtime_checkable
-class CapturingModel(Protocol):
-    """What harvesting needs of a `LanguageModel`."""
-
-    @property
-    def weights_hash(self) -> str:
-        """The sha256 of the weights."""
-        ...
-
-    @property
-    def d_model(self) -> int:
-        """Width of the residual stream."""
-        ...
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model runs."""
-        ...
-
-    def capture(
-        self, tokens_BS: Int[Tensor, "B S"], hookpoints: Sequence[Hookpoint]
-    ) -> Float[Tensor, "B S P D"]:
-        """Activations at the hookpoints, in their order."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -77,17 +52,9 @@ class Harvest:
 
 
 def micro_batch(length: int, hookpoints: int, d_model: int, device: torch.device) -> int:
-    """Sequences per forward pass: as many as run fastest, within a cap on memory.
-
-    A rule of shapes and device alone, so that the same run on the same machine gives the same bytes.
-    """
-    on_gpu = device.type == "cuda"
-    # Measured: on a CPU more tokens leave the cache (throughput falls from 2048 up); a GPU wants more work.
-    tokens = 32768 if on_gpu else 2048
-    memory = torch.cuda.get_device_properties(device).total_memory // 8 if on_gpu else 2**30
+    """Sequences per forward pass that captures activations at so many hookpoints."""
     # float32 copies of what is captured, and some 24 d_model for a block's own intermediate results
-    bytes_per_token = 4 * d_model * (2 * hookpoints + 24)
-    return max(1, min(tokens, memory // bytes_per_token) // length)
+    return sequences_at_once(length, device, d_model * (2 * hookpoints + 24))
 
 
 def check_finite(captured_mSPD: Float[Tensor, "m S P D"], hookpoints: Sequence[str]) -> None:

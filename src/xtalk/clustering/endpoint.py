@@ -8,41 +8,49 @@ import hashlib
 import json
 import os
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from openai import OpenAI
 
 from xtalk.clustering.protocol import Trial
 from xtalk.errors import XtalkError
 from xtalk.files import write_text
+from xtalk.optional import extras_named
 
 LETTERS = "ABCDE"
 _CHARACTERS_PER_TOKEN = 4
 _ANSWER_TOKENS = 40
 _TIMEOUT = 60
+RETRIES = 6  # of a request that is refused for its rate, fails in the server or on the way; half a minute
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where to ask, and which model; answers are kept in `cache`."""
+    """A client of the endpoint, and which model to ask; answers are kept in `cache`."""
 
+    client: "OpenAI"
     base_url: str
-    key: str
     model: str
     cache: Path
 
     @classmethod
     def from_environment(cls, model: str, cache: Path) -> "Endpoint":
-        """The endpoint of OPENAI_BASE_URL and OPENAI_API_KEY. Errors: XtalkError if one is not set."""
+        """The endpoint of OPENAI_BASE_URL and OPENAI_API_KEY.
+
+        Errors: XtalkError if one is not set, or the package openai is not installed.
+        """
+        with extras_named():
+            from openai import OpenAI
+
         for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
             if not os.environ.get(name):
                 raise XtalkError(f"{name} is not set; set it to that of an OpenAI-compatible endpoint")
-        base_url = os.environ["OPENAI_BASE_URL"].rstrip("/")
-        return cls(base_url, os.environ["OPENAI_API_KEY"], model, cache)
+        client = OpenAI(timeout=_TIMEOUT, max_retries=RETRIES)
+        return cls(client, os.environ["OPENAI_BASE_URL"].rstrip("/"), model, cache)
 
     def ask(self, prompt: str) -> str:
         """The answer to a prompt, from the cache if it is there. Errors: XtalkError in one line."""
@@ -72,19 +80,19 @@ class Endpoint:
         return self.cache / f"{hashlib.sha256(request.encode()).hexdigest()}.json"
 
     def _post(self, body: dict[str, Any]) -> str:
+        from openai import APIConnectionError, APIStatusError, OpenAIError
+
         try:
-            request = urllib.request.Request(
-                f"{self.base_url}/chat/completions",
-                json.dumps(body).encode(),
-                {"Content-Type": "application/json", "Authorization": f"Bearer {self.key}"},
-            )
-            with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
-                return str(json.loads(response.read())["choices"][0]["message"]["content"])
-        except urllib.error.HTTPError as error:
-            raise self._failed(f"answered {error.code} {error.reason}") from error
-        except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
-            reason = getattr(error, "reason", None) or type(error).__name__
-            raise self._failed(f"gave no chat completion ({reason})") from error
+            content = self.client.chat.completions.create(**body).choices[0].message.content
+        except APIStatusError as error:
+            raise self._failed(f"answered {error.status_code} {error.response.reason_phrase}") from error
+        except APIConnectionError as error:
+            raise self._failed(f"gave no chat completion ({error.__cause__ or error})") from error
+        except (OpenAIError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise self._failed(f"gave no chat completion ({type(error).__name__})") from error
+        if content is None:
+            raise self._failed("gave no chat completion (without content)")
+        return content
 
     def _failed(self, what: str) -> XtalkError:
         return XtalkError(

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from xtalk.clustering.layout import lay_out
-from xtalk.clustering.meetings import DecodedMlp, Meeting, find_meetings
+from xtalk.clustering.meetings import Meeting, find_meetings
 from xtalk.clustering.sparse import entries
 from xtalk.clustering.study import ClusterStudy
-from xtalk.models.hookpoints import Hookpoint
+from xtalk.data import token_texts
 from xtalk.reading.explained import Explained
 from xtalk.reading.features import Feature, describe_codes
 from xtalk.reading.logits import LogitTokens, logit_tokens
@@ -32,11 +32,12 @@ def map_record(study: ClusterStudy) -> dict[str, Any]:
     mean_L = torch.from_numpy(np.asarray(study.measured_codes_BL.sum(0)).ravel() / counts_L)
     logits = logit_tokens(study.model, study.crosscoder, measured, mean_L, latents_F.tolist(), PROMOTED)
     lines, detailed = _pairs(study)
+    explained = Explained(study.model, study.crosscoder)
     at_mlps = detailed if "mlp" in study.sites else []  # elsewhere features meet at no neuron
-    meetings = find_meetings(at_mlps, study.measured_codes_BL, _decoded_mlps(study))
+    meetings = find_meetings(at_mlps, study.measured_codes_BL, explained.contributions)
 
     def text(place: int) -> str:
-        return str(tokenizer.decode([int(measured.tokens.flat[place])]))
+        return token_texts(tokenizer, [int(measured.tokens.flat[place])])[0]
 
     return {
         "features": [
@@ -70,16 +71,6 @@ def _pairs(study: ClusterStudy) -> tuple[list[tuple[int, int, float]], list[tupl
                 inside[labels_L[one]] += same
                 across += not same
     return drawn, detailed
-
-
-def _decoded_mlps(study: ClusterStudy) -> dict[int, DecodedMlp]:
-    explained = Explained(study.model, study.crosscoder)
-    W_dec, b_dec = study.crosscoder.W_dec.detach(), study.crosscoder.b_dec.detach()
-    decoded: dict[int, DecodedMlp] = {}
-    for block, mlp in explained.mlps.items():
-        p = explained.index[Hookpoint(block, "ln2")]
-        decoded[block] = DecodedMlp(W_dec[:, p], b_dec[p], mlp)
-    return decoded
 
 
 def _feature(feature: Feature, cluster: int, position: np.ndarray, logits: LogitTokens) -> dict[str, Any]:

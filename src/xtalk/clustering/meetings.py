@@ -1,30 +1,20 @@
 """Where two latents meet: the neurons at which one dominates and the other adds, and the tokens."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from xtalk.clustering.sparse import entries
 from xtalk.codes import Codes
 from xtalk.interactions.contributions import MlpContributions
 from xtalk.interactions.measures import interaction_weights
-from xtalk.models.mlp import MlpWeights
 
 PLACES = 12  # of each pair that are looked at: those of the largest product of activations
-
-
-@dataclass(frozen=True)
-class DecodedMlp:
-    """An MLP with the crosscoder's decoder at its input: directions and bias, in the model's units."""
-
-    decoder_LD: Float[Tensor, "L D"]
-    bias_D: Float[Tensor, "D"]
-    mlp: MlpWeights
 
 
 @dataclass(frozen=True)
@@ -44,12 +34,15 @@ class Meeting:
 def find_meetings(
     pairs: Sequence[tuple[int, int]],
     codes_BL: sp.csr_array,
-    mlps: Mapping[int, DecodedMlp],
+    contributions: Callable[[Codes], Iterable[tuple[int, MlpContributions]]],
     *,
     neurons: int = 5,
     places: int = 3,
 ) -> list[Meeting]:
-    """Where each pair meets on the text that `codes_BL` codes; mlps by block."""
+    """Where each pair meets on the text that `codes_BL` codes.
+
+    contributions: of codes to each block's MLP, such as `Explained.contributions`.
+    """
     by_latent = sp.csc_array(codes_BL)
     joint = [_joint_places(by_latent, *pair) for pair in pairs]
     read = np.unique(np.concatenate([np.zeros(0, np.int64), *joint]))
@@ -57,12 +50,11 @@ def find_meetings(
         return [Meeting(pair, (), ()) for pair in pairs]
     codes, codes_SL = _codes(codes_BL[read]), codes_BL[read].tocsc()
     amounts: list[list[Tensor]] = [[] for _ in pairs]  # by pair and block: (places, N)
-    for decoded in mlps.values():
-        device = decoded.decoder_LD.device
-        on_device = Codes(codes.latents.to(device), codes.values.to(decoded.decoder_LD), codes.n_latents)
-        mlp = MlpContributions(decoded.decoder_LD, decoded.bias_D, on_device, decoded.mlp)
-        weights = interaction_weights(mlp)
-        dominant_BN = on_device.latents.gather(1, mlp.dominant_BN)
+    blocks: list[int] = []
+    for block, mlp in contributions(codes):
+        blocks.append(block)
+        device, weights = mlp.codes.values.device, interaction_weights(mlp)
+        dominant_BN = mlp.codes.latents.gather(1, mlp.dominant_BN)
         for pair, where, into in zip(pairs, joint, amounts, strict=True):
             rows = torch.from_numpy(np.searchsorted(read, where)).to(device)
             total_pN = torch.zeros(len(rows), dominant_BN.shape[1], device=device)
@@ -72,7 +64,6 @@ def find_meetings(
                     charge_pN = (values_p.to(path.M_LN)[:, None] * path.M_LN[other]).abs() * weight_BN[rows]
                     total_pN += charge_pN * (dominant_BN[rows] == one)
             into.append(total_pN.cpu())
-    blocks = list(mlps)
     return [
         _meeting(pair, where, blocks, some, neurons, places)
         for pair, where, some in zip(pairs, joint, amounts, strict=True)

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from xtalk.clustering.methods import Clustering
 from xtalk.clustering.similarity import Similarity
 from xtalk.errors import XtalkError
+from xtalk.statistics.interval import Interval
 
 SMALLEST, LARGEST = 3, 25  # members of a cluster that is judged
 SHOWN, DISTRACTORS = 5, 4
@@ -26,9 +27,6 @@ Distractors = Literal["any", "rate", "coactivation"]
 """Where distractors come from: any latents outside the cluster; those of the most similar firing rate; or
 those that are as co-active with the shown members as the held-out one is, which co-activation cannot tell
 from it."""
-
-Triple = tuple[float, float, float]
-"""A value with its 95 % interval."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class Judged:
     accuracy_C: Float[np.ndarray, "C"]
     trials: int
 
-    def accuracy(self, seed: int) -> Triple:
+    def accuracy(self, seed: int) -> Interval:
         """Mean over clusters, with its 95 % bootstrap interval over clusters. Errors: as `bootstrap_mean`."""
         return bootstrap_mean(self.accuracy_C, seed)
 
@@ -134,7 +132,7 @@ def matched_random(clustering: Clustering, seed: int) -> Clustering:
     return Clustering(labels_L, clustering.converged)
 
 
-def bootstrap_mean(values_C: Float[np.ndarray, "C"], seed: int) -> Triple:
+def bootstrap_mean(values_C: Float[np.ndarray, "C"], seed: int) -> Interval:
     """The mean and its 95 % percentile bootstrap interval. Errors: XtalkError for fewer than 2 values."""
     if len(values_C) < 2:
         raise XtalkError(
@@ -143,4 +141,4 @@ def bootstrap_mean(values_C: Float[np.ndarray, "C"], seed: int) -> Triple:
         )
     drawn_RC = np.random.default_rng(seed).integers(0, len(values_C), (RESAMPLES, len(values_C)))
     low, high = np.quantile(values_C[drawn_RC].mean(1), (0.025, 0.975))
-    return float(values_C.mean()), float(low), float(high)
+    return Interval(float(values_C.mean()), float(low), float(high))

@@ -1,4 +1,8 @@
-"""How far clusters depend on the seed, and on the documents that were measured."""
+"""How far clusters depend on the seed, and on the documents that were measured.
+
+Agreement is the adjusted Rand index, 1 for the same clusters, 0 for clusters as alike as by chance: its mean,
+lowest and highest.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,14 +15,12 @@ from xtalk.clustering.methods import Clustering, find_clusters
 from xtalk.clustering.similarity import Normaliser, Similarity, normalised_interaction
 from xtalk.errors import XtalkError
 from xtalk.interactions.pair_matrix import PairMatrix
-
-Agreement = tuple[float, float, float]
-"""Adjusted Rand index, 1: the same clusters, 0: as alike as by chance: mean, lowest, highest."""
+from xtalk.statistics.interval import Interval
 
 
 def stability_over_seeds(
     similarity: Similarity, method: str, n_latents: int, seeds: Sequence[int]
-) -> Agreement:
+) -> Interval:
     """How alike the clusters of several seeds are, every two of them."""
     found = [find_clusters(similarity, method, n_latents, seed) for seed in seeds]
     return _agreement([_adjusted_rand(one, other) for one, other in combinations(found, 2)])
@@ -26,7 +28,7 @@ def stability_over_seeds(
 
 def stability_over_documents(
     matrix: PairMatrix, normaliser: Normaliser, method: str, clustering: Clustering, seed: int, resamples: int
-) -> Agreement:
+) -> Interval:
     """How alike the clusters are to those of the same matrix measured on other documents.
 
     Other documents are imitated: every pair's interaction is drawn from the normal distribution with its
@@ -53,8 +55,8 @@ def _redrawn(matrix: PairMatrix, rng: np.random.Generator) -> PairMatrix:
     return replace(matrix, sums_EP=matrix.sums_EP * factor_E[:, None])
 
 
-def _agreement(scores: Sequence[float]) -> Agreement:
-    return float(np.mean(scores)), min(scores), max(scores)
+def _agreement(scores: Sequence[float]) -> Interval:
+    return Interval(float(np.mean(scores)), min(scores), max(scores))
 
 
 def _adjusted_rand(one: Clustering, other: Clustering) -> float:

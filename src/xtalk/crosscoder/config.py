@@ -1,10 +1,22 @@
 """What a crosscoder is: its sizes, hookpoints and nonlinearity, in the ecosystem's own keys."""
 
-from typing import Literal, Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-Architecture = Literal["relu", "topk", "batchtopk", "jumprelu"]
+from xtalk.crosscoder.nonlinearities import nonlinearity
+from xtalk.errors import XtalkError
+
+
+def _known(name: str) -> str:
+    try:
+        return nonlinearity(name).name
+    except XtalkError as error:
+        raise ValueError(str(error)) from error
+
+
+Architecture = Annotated[str, AfterValidator(_known)]
+"""The name of a nonlinearity; pydantic refuses one that is not known."""
 
 
 class CrosscoderConfig(BaseModel):
@@ -29,3 +41,9 @@ class CrosscoderConfig(BaseModel):
         if len(set(self.hook_names)) != len(self.hook_names):
             raise ValueError(f"hook_names repeats a hookpoint: {', '.join(self.hook_names)}")
         return self
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each of the crosscoder's tensors, by name."""
+        P, D, L = len(self.hook_names), self.d_in, self.d_sae
+        return {"W_enc": (P, D, L), "W_dec": (L, P, D), "b_enc": (L,), "b_dec": (P, D), "threshold": (L,)}

@@ -1,32 +1,150 @@
 """The crosscoder: one sparse code per token for several hookpoints at once."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
 import torch
 from jaxtyping import Float
+from pydantic import ValidationError
 from torch import Tensor, nn
 
-from xtalk.codes import Codes, codes_where
+from xtalk.codes import Codes
 from xtalk.crosscoder.config import CrosscoderConfig
-from xtalk.crosscoder.nonlinearities import above_threshold, batch_topk, jumprelu, topk
+from xtalk.crosscoder.formats.registry import read_folder
+from xtalk.crosscoder.hub import folder_of
+from xtalk.crosscoder.nonlinearities import Nonlinearity, nonlinearity
+from xtalk.crosscoder.provenance import Provenance
+from xtalk.crosscoder.saving import first_reason, write_crosscoder
 from xtalk.errors import XtalkError
+
+_HOOKPOINT_AXIS = {"W_enc": 0, "W_dec": 1, "b_dec": 0}
 
 
 class Crosscoder(nn.Module):
-    """x^ = b_dec + sum_i f_i d_i at every hookpoint, f = nonlinearity(x W_enc + b_enc).
+    """A sparse dictionary over P hookpoints: x^ = b_dec + sum_i f_i d_i, f = nonlinearity(x W_enc + b_enc).
 
     W_enc (P, D, L), W_dec (L, P, D), b_enc (L), b_dec (P, D), threshold (L): a latent is active at inference
-    where its pre-activation is above threshold and 0 (TopK ignores it). Activations (B, P, D) are in the
-    space the weights were made for: scaled while training, the model's own once `Scaling` is folded in.
+    where its pre-activation is above threshold and 0 (TopK ignores it). Activations are in the space that the
+    weights were made for: the model's own units; while training, scaled ones. `provenance` says where the
+    weights come from, as far as that is known.
+
+    Shapes: activations x are (..., P, D), dense codes f are (..., L), with any leading axes. A crosscoder of
+    one hookpoint (an SAE) has no hookpoint axis: x is (..., D), and an axis of 1 before D is a leading axis
+    as any other. Devices and dtypes: as of any torch module; inputs are cast to the weights' dtype, and
+    results have it.
+
+    Source: arXiv 2606.09940, section 2.
+
+    >>> cc = xtalk.Crosscoder.from_tensors(
+    ...     W_enc=torch.eye(3), W_dec=torch.eye(3), b_enc=torch.zeros(3), b_dec=torch.zeros(3),
+    ...     hook_names="blocks.0.ln2", architecture="topk", k=1,
+    ... )
+    >>> cc.encode(torch.tensor([[1.0, 2.0, 0.5]])).tolist()
+    [[0.0, 2.0, 0.0]]
     """
 
-    def __init__(self, config: CrosscoderConfig) -> None:
+    def __init__(self, config: CrosscoderConfig, provenance: Provenance | None = None) -> None:
         super().__init__()
         self.config = config
-        P, D, L = len(config.hook_names), config.d_in, config.d_sae
-        self.W_enc = nn.Parameter(torch.zeros(P, D, L))
-        self.W_dec = nn.Parameter(torch.zeros(L, P, D))
-        self.b_enc = nn.Parameter(torch.zeros(L))
-        self.b_dec = nn.Parameter(torch.zeros(P, D))
-        self.threshold = nn.Parameter(torch.zeros(L), requires_grad=config.architecture == "jumprelu")
+        self.provenance = provenance or Provenance()
+        self.nonlinearity: Nonlinearity = nonlinearity(config.architecture)
+        zeros = {name: torch.zeros(shape) for name, shape in config.shapes.items()}
+        self.W_enc = nn.Parameter(zeros["W_enc"])
+        self.W_dec = nn.Parameter(zeros["W_dec"])
+        self.b_enc = nn.Parameter(zeros["b_enc"])
+        self.b_dec = nn.Parameter(zeros["b_dec"])
+        self.threshold = nn.Parameter(zeros["threshold"], requires_grad=self.nonlinearity.trains_threshold)
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> "Crosscoder":
+        """Load a crosscoder from a folder, or from the Hugging Face hub: OWNER/NAME or OWNER/NAME@REVISION.
+
+        A folder that is here comes before a hub name. What its files do not say of its origin is None in
+        `provenance`. Errors: XtalkError for a source that is not there, a format that is not known, and files
+        that are missing, cut short, corrupted or of other shapes.
+
+        >>> cc.save(folder)
+        >>> xtalk.Crosscoder.load(folder).config == cc.config
+        True
+        """
+        stored = read_folder(folder_of(source))
+        with torch.device("meta"):  # the tensors are there already
+            crosscoder = cls(stored.config, stored.provenance)
+        crosscoder.load_state_dict(dict(stored.tensors), assign=True)
+        return crosscoder.to(device, dtype)
+
+    @classmethod
+    def from_tensors(
+        cls,
+        *,
+        W_enc: Float[Tensor, "..."],
+        W_dec: Float[Tensor, "..."],
+        b_enc: Float[Tensor, "..."],
+        b_dec: Float[Tensor, "..."],
+        hook_names: str | Sequence[str],
+        architecture: str,
+        k: int | None = None,
+        threshold: Float[Tensor, "..."] | float | None = None,
+        provenance: Provenance | None = None,
+    ) -> "Crosscoder":
+        """A crosscoder of one's own tensors, which are copied; in the model's own units.
+
+        W_enc (P, D, L), W_dec (L, P, D), b_enc (L), b_dec (P, D); for one hookpoint, P may be left out.
+        hook_names: of the hookpoints, such as "blocks.0.ln2".
+        architecture: relu, topk, batchtopk or jumprelu. threshold: by latent, or one for all; compared with
+        the pre-activation x W_enc + b_enc; batchtopk and jumprelu need it. k: active latents per token, which
+        topk needs; the others infer without it. Device and dtype: those of W_enc. Errors: XtalkError for
+        shapes that do not fit, an unknown architecture, a missing threshold or k, and NaN or infinity.
+
+        >>> W = torch.eye(4)
+        >>> own = xtalk.Crosscoder.from_tensors(
+        ...     W_enc=W, W_dec=W, b_enc=torch.zeros(4), b_dec=torch.zeros(4), threshold=0.5,
+        ...     hook_names=["blocks.1.ln2"], architecture="jumprelu",
+        ... )
+        >>> own.encode(torch.tensor([0.25, 0.75, -1.0, 2.0])).tolist()
+        [0.0, 0.75, 0.0, 2.0]
+        """
+        kind = nonlinearity(architecture)
+        if kind.infers_by_threshold and threshold is None:
+            raise XtalkError(
+                f"a {architecture} crosscoder without a threshold; give threshold=, (L) or a number"
+            )
+        if kind.infers_by_k and k is None:
+            raise XtalkError(f"a {architecture} crosscoder without k; give k=, its active latents per token")
+        names = (hook_names,) if isinstance(hook_names, str) else tuple(hook_names)
+        if W_enc.ndim < 2:
+            raise XtalkError(f"W_enc has {W_enc.ndim} axis; expected (P, D, L), or (D, L) for one hookpoint")
+        d_in, d_sae = W_enc.shape[-2:]
+        try:
+            config = CrosscoderConfig(
+                d_in=d_in, d_sae=d_sae, k=k or d_sae, hook_names=names, architecture=architecture
+            )
+        except ValidationError as error:
+            raise XtalkError(f"the crosscoder: {first_reason(error)}") from error
+        crosscoder = cls(config, provenance).to(W_enc.device, W_enc.dtype)
+        by_latent = torch.as_tensor(0.0 if threshold is None else threshold)
+        given = {"W_enc": W_enc, "W_dec": W_dec, "b_enc": b_enc, "b_dec": b_dec, "threshold": by_latent}
+        with torch.no_grad():
+            for name, tensor in given.items():
+                crosscoder.get_parameter(name).copy_(_fitting(name, tensor, config))
+        return crosscoder
+
+    def save(self, folder: str | Path, provenance: Provenance | None = None) -> None:
+        """Write `cfg.json` and `sae_weights.safetensors` (float32) into a folder, which is made if need be.
+
+        provenance: by default the crosscoder's own; what is unknown is left out. Errors: XtalkError for
+        weights with NaN or infinity, and a full disk.
+
+        >>> cc.save(folder)
+        """
+        write_crosscoder(Path(folder), self.config, self.state_dict(), provenance or self.provenance)
 
     @torch.no_grad()
     def initialise(self, mean_PD: Float[Tensor, "P D"], direction_LPD: Float[Tensor, "L P D"]) -> None:
@@ -35,38 +153,65 @@ class Crosscoder(nn.Module):
         self.W_enc.copy_(self.W_dec.permute(1, 2, 0))
         self.b_dec.copy_(mean_PD)
         self.b_enc.copy_(-torch.einsum("pd,pdl->l", self.b_dec, self.W_enc))
-        if self.config.architecture == "jumprelu":
-            self.threshold.fill_(0.1)
+        self.threshold.fill_(self.nonlinearity.first_threshold)
 
     def pre_activations(self, x_BPD: Float[Tensor, "B P D"]) -> Float[Tensor, "B L"]:
-        """Sum over hookpoints of x W_enc, plus b_enc; float32."""
-        return (x_BPD.flatten(1) @ self.W_enc.flatten(0, 1)).float() + self.b_enc
+        """Sum over hookpoints of x W_enc, plus b_enc; at least float32."""
+        return _full(x_BPD.flatten(1) @ self.W_enc.flatten(0, 1)) + self.b_enc
 
-    def encode(self, x_BPD: Float[Tensor, "B P D"]) -> Codes:
-        """The codes of each token by itself: no token's code depends on the rest of the batch."""
-        pre_BL = self.pre_activations(x_BPD)
-        if self.config.architecture == "topk":
-            return topk(pre_BL, self.config.k)
-        return above_threshold(pre_BL, self.threshold)
+    def encode(self, x: Float[Tensor, "*BP D"] | Float[np.ndarray, "*BP D"]) -> Float[Tensor, "*B L"]:
+        """The dense codes f of activations, each token by itself.
+
+        x: (..., P, D), or (..., D) for a crosscoder of one hookpoint; the result is (..., L), not negative,
+        differentiable in x and the weights. Errors: XtalkError for another shape.
+
+        >>> x = torch.randn(2, 7, len(cc.config.hook_names), cc.config.d_in)
+        >>> cc.encode(x).shape == (2, 7, cc.config.d_sae)
+        True
+        """
+        leading, _ = self._tokens(x)
+        return self.encode_sparse(x).dense().view(*leading, self.config.d_sae)
+
+    def encode_sparse(self, x: Float[Tensor, "*BP D"] | Float[np.ndarray, "*BP D"]) -> Codes:
+        """The active latents of activations, each token by itself: no code depends on the rest of the batch.
+
+        x: as `encode` takes it; its leading axes are flattened, so that the codes are those of B tokens in
+        row-major order. Errors: XtalkError for another shape.
+
+        >>> x = torch.randn(2, 7, len(cc.config.hook_names), cc.config.d_in)
+        >>> codes = cc.encode_sparse(x)
+        >>> len(codes.latents), codes.n_latents == cc.config.d_sae
+        (14, True)
+        """
+        _, x_BPD = self._tokens(x)
+        codes = self.nonlinearity.encode(self.pre_activations(x_BPD), self.threshold, self.config.k)
+        return Codes(codes.latents, codes.values.to(self.W_enc.dtype), codes.n_latents)
 
     def encode_for_training(self, pre_BL: Float[Tensor, "B L"]) -> tuple[Codes, Float[Tensor, ""]]:
         """The codes that training sees, and the mean L0, which is differentiable for JumpReLU only."""
-        architecture, k = self.config.architecture, self.config.k
-        if architecture == "jumprelu":
-            codes, active_B = jumprelu(pre_BL, self.threshold)
-            return codes, active_B.mean()
-        if architecture == "topk":
-            codes = topk(pre_BL, k)
-        elif architecture == "batchtopk":
-            codes = batch_topk(pre_BL, k)
-        else:
-            codes = codes_where(pre_BL.detach() > 0, pre_BL)
-        return codes, (codes.values.detach() > 0).sum(1).float().mean()
+        return self.nonlinearity.encode_for_training(pre_BL, self.threshold, self.config.k)
 
-    def decode(self, codes: Codes) -> Float[Tensor, "B P D"]:
-        """b_dec + sum_i f_i d_i."""
-        flat_BX = codes.dense() @ self.W_dec.flatten(1)
-        return flat_BX.float().view(-1, *self.b_dec.shape) + self.b_dec
+    def decode(self, codes: Codes | Float[Tensor, "*B L"]) -> Float[Tensor, "*BP D"]:
+        """The reconstruction b_dec + sum_i f_i d_i of dense or sparse codes.
+
+        Dense codes (..., L) give (..., P, D), and (..., D) for a crosscoder of one hookpoint: the shape that
+        `encode` took. Sparse codes of B tokens always give (B, P, D). Errors: XtalkError for another L.
+
+        >>> x = torch.randn(2, 7, len(cc.config.hook_names), cc.config.d_in)
+        >>> cc.decode(cc.encode(x)).shape == x.shape
+        True
+        """
+        P, D = self.b_dec.shape
+        if not isinstance(codes, Codes):
+            self._check_latents(codes.shape[-1])
+            x = self._decode(codes.flatten(0, -2) if codes.ndim > 1 else codes[None])
+            return x.view(*codes.shape[:-1], D) if P == 1 else x.view(*codes.shape[:-1], P, D)
+        self._check_latents(codes.n_latents)
+        return self._decode(codes.dense())
+
+    def _decode(self, f_BL: Float[Tensor, "B L"]) -> Float[Tensor, "B P D"]:
+        flat_BX = f_BL.to(self.W_dec.dtype) @ self.W_dec.flatten(1)
+        return (_full(flat_BX).view(-1, *self.b_dec.shape) + self.b_dec).to(self.W_dec.dtype)
 
     def hook_index(self, hook_name: str) -> int:
         """Position of a hookpoint in P. Errors: XtalkError names the crosscoder's hookpoints."""
@@ -74,6 +219,26 @@ class Crosscoder(nn.Module):
         if hook_name not in names:
             raise XtalkError(f"the crosscoder has no hookpoint {hook_name}; it has {', '.join(names)}")
         return names.index(hook_name)
+
+    def _tokens(self, x: Tensor | np.ndarray) -> tuple[tuple[int, ...], Float[Tensor, "B P D"]]:
+        """The leading axes of activations, and the activations as B tokens."""
+        if not isinstance(x, Tensor):
+            x = torch.as_tensor(x, device=self.W_enc.device)
+        x = x.to(self.W_enc.dtype)
+        P, D = self.b_dec.shape
+        own = (D,) if P == 1 else (P, D)
+        if tuple(x.shape[-len(own) :]) != own:
+            expected = f"(..., {', '.join(map(str, own))})"
+            raise XtalkError(
+                f"activations of shape {tuple(x.shape)}; expected {expected}, for hookpoints P = {P} and "
+                f"d_in D = {D}; capture them at {', '.join(self.config.hook_names)}"
+            )
+        leading = tuple(x.shape[: -len(own)])
+        return leading, x.reshape(-1, P, D)
+
+    def _check_latents(self, latents: int) -> None:
+        if latents != self.config.d_sae:
+            raise XtalkError(f"codes of {latents} latents; expected the crosscoder's {self.config.d_sae}")
 
 
 @torch.no_grad()
@@ -89,3 +254,24 @@ def fold_scaling(crosscoder: Crosscoder, factor_P: Float[Tensor, "P"]) -> Crossc
     folded.b_dec.copy_(crosscoder.b_dec / factor_P[:, None])
     folded.threshold.copy_(crosscoder.threshold)
     return folded
+
+
+def _full(tensor: Tensor) -> Tensor:
+    """At least float32: of half a crosscoder's precision, thresholds would decide otherwise."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _fitting(name: str, tensor: Tensor, config: CrosscoderConfig) -> Tensor:
+    """A given tensor in the crosscoder's shape. Errors: XtalkError if it does not fit, or is not finite."""
+    expected, one = config.shapes[name], len(config.hook_names) == 1
+    if name == "threshold" and tensor.ndim == 0:
+        tensor = tensor.expand(expected)
+    without = tuple(size for axis, size in enumerate(expected) if axis != _HOOKPOINT_AXIS.get(name))
+    if tuple(tensor.shape) != expected and not (one and tuple(tensor.shape) == without):
+        raise XtalkError(
+            f"{name} is {tuple(tensor.shape)}; expected {expected}: {len(config.hook_names)} hookpoints, "
+            f"d_in {config.d_in} and {config.d_sae} latents, as hook_names and W_enc have it"
+        )
+    if not tensor.isfinite().all():
+        raise XtalkError(f"{name} has NaN or infinity; expected finite numbers")
+    return tensor.reshape(expected)

@@ -1,45 +1,32 @@
-"""Crosscoders on disk: `cfg.json` and `sae_weights.safetensors`, never pickle (DESIGN section 9)."""
+"""Crosscoders on disk as xtalk keeps them: `cfg.json` and `sae_weights.safetensors`, never pickle."""
 
 import json
+import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import ConfigDict, ValidationError, model_validator
+from safetensors.torch import save_file
+from torch import Tensor
 
 from xtalk.crosscoder.config import Architecture, CrosscoderConfig
-from xtalk.crosscoder.crosscoder import Crosscoder
+from xtalk.crosscoder.provenance import Provenance
 from xtalk.errors import XtalkError
 from xtalk.files import replacing, sha256_of, write_text
 
 CFG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 
+logger = logging.getLogger("xtalk")
 
-class Provenance(BaseModel):
-    """Where a crosscoder comes from.
 
-    model_name, model_weights_hash: the language model, its weights by sha256 (several models: theirs, joined
-    as their activations were). text_hash: the token sequences it was trained on. scaling_factors: by
-    hookpoint; already folded into the weights, kept for the record. penalties: weight by name, none of them
-    zero.
+class Cfg(Provenance):
+    """cfg.json, in the ecosystem's keys; its `nonlinearity` is `CrosscoderConfig.architecture`.
+
+    Keys that it does not know, such as a later xtalk may write, are left out.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    model_name: str
-    model_weights_hash: str
-    text_hash: str
-    scaling_factors: tuple[float, ...]
-    training_tokens: int = Field(ge=0)
-    train_batch_size_tokens: int = Field(ge=1)
-    penalties: dict[str, float]
-    seed: int
-
-
-class _Cfg(Provenance):
-    """cfg.json, in the ecosystem's keys; its `nonlinearity` is `CrosscoderConfig.architecture`."""
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     format_version: Literal[1] = 1
     architecture: Literal["crosscoder"] = "crosscoder"
@@ -53,7 +40,7 @@ class _Cfg(Provenance):
     @model_validator(mode="after")
     def _check(self) -> Self:
         _ = self.config
-        if len(self.scaling_factors) != len(self.hook_names):
+        if self.scaling_factors is not None and len(self.scaling_factors) != len(self.hook_names):
             raise ValueError(
                 f"{len(self.scaling_factors)} scaling_factors for {len(self.hook_names)} hook_names"
             )
@@ -61,68 +48,84 @@ class _Cfg(Provenance):
 
     @property
     def config(self) -> CrosscoderConfig:
+        """The crosscoder's sizes, hookpoints and nonlinearity."""
         sizes = {name: getattr(self, name) for name in ("d_in", "d_sae", "k", "hook_names")}
         return CrosscoderConfig(**sizes, architecture=self.nonlinearity)
 
+    @property
+    def provenance(self) -> Provenance:
+        """Where the crosscoder comes from."""
+        return Provenance(**{name: getattr(self, name) for name in Provenance.model_fields})
 
-def save_crosscoder(folder: Path, crosscoder: Crosscoder, provenance: Provenance) -> None:
-    """Write a crosscoder and where it comes from into a folder, cfg.json last.
 
-    Errors: XtalkError for weights that are not finite, and a full disk.
+def write_crosscoder(
+    folder: Path, config: CrosscoderConfig, tensors: Mapping[str, Tensor], provenance: Provenance
+) -> None:
+    """Write a crosscoder and where it comes from into a folder, cfg.json last; weights in float32.
+
+    Errors: XtalkError for weights that are not finite, a provenance of other hookpoints, and a full disk.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in crosscoder.state_dict().items()}
-    if bad := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+    whole = {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
+    if bad := [name for name, tensor in whole.items() if not tensor.isfinite().all()]:
         raise XtalkError(
             f"{', '.join(bad)} of the crosscoder has NaN or infinity; it was not saved; train again"
         )
+    try:
+        cfg = _cfg(config, provenance, "")
+    except ValidationError as error:
+        raise XtalkError(f"the provenance: {first_reason(error)}; give that of this crosscoder") from error
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / WEIGHTS) as partial:
-        save_file(tensors, partial)
-    config = crosscoder.config.model_dump(exclude={"architecture"})
-    cfg = _Cfg(
-        **config,
+        save_file(whole, partial)
+    cfg = cfg.model_copy(update={"sae_weights_sha256": sha256_of(folder / WEIGHTS)})
+    write_text(folder / CFG, cfg.model_dump_json(indent=1, exclude_none=True) + "\n")
+
+
+def _cfg(config: CrosscoderConfig, provenance: Provenance, sha256: str) -> Cfg:
+    return Cfg(
+        **config.model_dump(exclude={"architecture"}),
         **provenance.model_dump(),
-        nonlinearity=crosscoder.config.architecture,
-        sae_weights_sha256=sha256_of(folder / WEIGHTS),
+        nonlinearity=config.architecture,
+        sae_weights_sha256=sha256,
     )
-    write_text(folder / CFG, cfg.model_dump_json(indent=1) + "\n")
 
 
-def load_crosscoder(folder: Path, device: torch.device | str = "cpu") -> Crosscoder:
-    """The crosscoder saved in a folder.
-
-    Errors: XtalkError for files that are missing, cut short, corrupted, of other shapes, or not xtalk's.
-    """
-    cfg, path = _read_cfg(folder), folder / WEIGHTS
-    with torch.device("meta"):  # no memory for sizes that the weights do not have
-        crosscoder = Crosscoder(cfg.config)
+def read_cfg(folder: Path) -> Cfg:
+    """A folder's cfg.json. Errors: XtalkError for one that is missing, broken or not xtalk's."""
+    path = folder / CFG
     try:
-        if sha256_of(path) != cfg.sae_weights_sha256:
-            raise ValueError("its sha256 is not that in cfg.json")
-        tensors = load_file(path)
-        expected = {name: (tensor.shape, tensor.dtype) for name, tensor in crosscoder.state_dict().items()}
-        found = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
-        for name in sorted(expected | found):
-            if expected.get(name) != found.get(name):
-                raise ValueError(f"{name} is {_told(found.get(name))}, expected {_told(expected.get(name))}")
-            if not tensors[name].isfinite().all():
-                raise ValueError(f"{name} has NaN or infinity")
-    except (OSError, SafetensorError, ValueError) as error:
-        raise _broken(path, error) from error
-    crosscoder.load_state_dict(tensors, assign=True)
-    return crosscoder.to(device)
+        return Cfg.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise broken(path, ValueError(first_reason(error))) from error
+    except (OSError, ValueError) as error:
+        raise broken(path, error) from error
+
+
+def is_xtalk(folder: Path) -> bool:
+    """Whether a folder has a cfg.json of the architecture "crosscoder"."""
+    try:
+        content: Any = json.loads((folder / CFG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.get("architecture") == "crosscoder"
 
 
 def read_provenance(folder: Path) -> Provenance:
-    """Where the crosscoder saved in a folder comes from. Errors: XtalkError as `load_crosscoder`."""
-    cfg = _read_cfg(folder)
-    return Provenance(**{name: getattr(cfg, name) for name in Provenance.model_fields})
+    """Where the crosscoder saved in a folder comes from. Errors: XtalkError as `read_cfg`."""
+    return read_cfg(folder).provenance
 
 
 def check_model(folder: Path, model_name: str, weights_hash: str) -> None:
-    """Errors: XtalkError where the crosscoder saved in a folder was trained on another model."""
+    """Errors: XtalkError where the crosscoder saved in a folder is known to be of another model.
+
+    Where its model is unknown, a warning says so.
+    """
     provenance = read_provenance(folder)
-    if provenance.model_weights_hash != weights_hash:
+    if provenance.model_weights_hash is None:
+        logger.warning(
+            "%s does not say which model its crosscoder was trained on; it is read in %s", folder, model_name
+        )
+    elif provenance.model_weights_hash != weights_hash:
         raise XtalkError(
             f"the crosscoder in {folder} is of the model {provenance.model_name} (weights "
             f"{provenance.model_weights_hash[:12]}); the model at hand is {model_name} (weights "
@@ -130,27 +133,16 @@ def check_model(folder: Path, model_name: str, weights_hash: str) -> None:
         )
 
 
-def _read_cfg(folder: Path) -> _Cfg:
-    path = folder / CFG
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or content.get("architecture") != "crosscoder":
-            raise ValueError('its architecture is not "crosscoder"')
-        return _Cfg.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
-        raise _broken(path, ValueError(reason.removeprefix("Value error, "))) from error
-    except (OSError, ValueError) as error:
-        raise _broken(path, error) from error
+def first_reason(error: ValidationError) -> str:
+    """The first thing that pydantic found wrong, with the key."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{'.'.join(map(str, first['loc']))}: {message}".removeprefix(": ")
 
 
-def _broken(path: Path, error: Exception) -> XtalkError:
+def broken(path: Path, error: Exception) -> XtalkError:
+    """The error to raise where a crosscoder's file cannot be used."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
     return XtalkError(
         f"{path} is not a crosscoder's: {reason}; save the crosscoder again, or give its folder"
     )
-
-
-def _told(tensor: tuple[torch.Size, torch.dtype] | None) -> str:
-    return "missing" if tensor is None else f"{tensor[1]} {tuple(tensor[0])}".removeprefix("torch.")

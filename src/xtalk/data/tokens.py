@@ -8,10 +8,11 @@ import numpy as np
 from jaxtyping import Int32
 from transformers import PreTrainedTokenizerBase
 
+from xtalk.data.encoding import encode_documents
+from xtalk.data.start import start_token
 from xtalk.errors import XtalkError
 
 UNLABELLED = -100  # in place of a token to predict: nothing is to be learnt there
-_DOCUMENTS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -45,19 +46,15 @@ def token_sequences(tokens: Int32[np.ndarray, "n S"], documents: Int32[np.ndarra
 def tokenise(docs: list[str], tokenizer: PreTrainedTokenizerBase, length: int) -> TokenSequences:
     """Pack documents into sequences of `length` tokens, one after the other.
 
-    Each document is preceded by the tokenizer's beginning-of-text token, or its end-of-text token for want
-    of one, or nothing if it has neither. A document may go on in the next sequence; the last, incomplete
-    sequence is dropped. Raises XtalkError when the text does not fill one sequence.
+    Each document is preceded by the tokenizer's `start_token`, if it has one. A document may go on in the
+    next sequence; the last, incomplete sequence is dropped. Raises XtalkError when the text does not fill one
+    sequence.
     """
     if length < 1:
         raise XtalkError(f"sequence length {length}; expected 1 or more")
-    start = next((t for t in (tokenizer.bos_token_id, tokenizer.eos_token_id) if t is not None), None)
-    prefix = [] if start is None else [start]
-    pieces: list[np.ndarray] = []
-    for first in range(0, len(docs), _DOCUMENTS_AT_ONCE):
-        texts = docs[first : first + _DOCUMENTS_AT_ONCE]
-        encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-        pieces += [np.array(prefix + ids, dtype=np.int32) for ids in encoded]
+    start = start_token(tokenizer)
+    prefix = np.array([] if start is None else [start], dtype=np.int32)
+    pieces = [np.concatenate([prefix, ids]) for ids in encode_documents(docs, tokenizer)]
     return pack(pieces, length)
 
 

@@ -11,15 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
 from xtalk.errors import XtalkError
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
+from xtalk.reading.batches import batches
 
 ON, QUIET, AWAKE = 0.05, 0.01, 0.05
 AFTER = 16  # tokens after a trigger that count as the trigger's text
-_TOKENS = 2048  # per micro-batch
 
 
 @dataclass(frozen=True)
@@ -57,13 +56,12 @@ def neuron_rates(
         raise XtalkError("no token to look at; expected at least one sequence with marked tokens")
     hookpoints = [Hookpoint(block, "ln2") for block in range(model.n_blocks)]
     mlps = [model.mlp_weights(block) for block in range(model.n_blocks)]
-    step = max(1, _TOKENS // tokens_mS.shape[1])
-    kept: list[Tensor] = []
-    for first in range(0, len(tokens_mS), step):
-        rows = slice(first, first + step)
-        n_BPD = model.capture(torch.from_numpy(tokens_mS[rows]).long(), hookpoints).float()
-        kept.append(n_BPD[torch.from_numpy(marked_mS[rows]).to(n_BPD.device)])
-    n_BPD = torch.cat(kept)
+    n_BPD = torch.cat(
+        [
+            batch.counted(model.capture(batch.tokens_mS, hookpoints)).float()
+            for batch in batches(model, tokens_mS, counted_nS=marked_mS)
+        ]
+    )
     if scale_b is None:
         scale_b = np.array([float(mlp(n_BPD[:, b]).norm(dim=1).mean()) for b, mlp in enumerate(mlps)])
     on: list[np.ndarray] = []

@@ -53,7 +53,7 @@ def evaluate_crosscoder(
     """
     baselines.check_text(sequences)
     explained = Explained(model, crosscoder)
-    blocks = tuple(averaged) if averaged is not None else _default_average(explained.blocks)
+    blocks = tuple(averaged) if averaged is not None else default_average(explained.blocks)
     if not blocks or not set(blocks) <= set(explained.blocks):
         raise XtalkError(
             f"the mean over blocks {list(blocks)}; the crosscoder explains {list(explained.blocks)}"
@@ -67,7 +67,7 @@ def evaluate_crosscoder(
     )
     done = 0
     for batch in batches(model, sequences, micro_batch):
-        explained_batch = explained.read(batch)
+        explained_batch = explained.read(batch, explained.resid_mids)
         for meter in meters:
             meter.add(explained_batch)
         done += len(batch.tokens_mS)
@@ -81,6 +81,6 @@ def evaluate_crosscoder(
     )
 
 
-def _default_average(blocks: tuple[int, ...]) -> tuple[int, ...]:
+def default_average(blocks: tuple[int, ...]) -> tuple[int, ...]:
     """All but block 0, whose MLP reads little more than the token itself."""
     return tuple(block for block in blocks if block > 0) or blocks

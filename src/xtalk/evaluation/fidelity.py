@@ -26,7 +26,8 @@ from xtalk.evaluation.schemes import SCHEMES, scheme_generator
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.reading.batches import DocumentSums, next_token_loss
 from xtalk.reading.explained import Explained, ExplainedBatch
-from xtalk.statistics.bootstrap import Bootstrap, Interval, interval, mean_over
+from xtalk.statistics.bootstrap import Bootstrap, interval, mean_over
+from xtalk.statistics.interval import Interval
 
 ResidMid = Literal["model", "crosscoder"]
 Baseline = Literal["mean", "zero"]

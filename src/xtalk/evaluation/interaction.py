@@ -11,7 +11,8 @@ from xtalk.interactions.measures import few_hot_shares, interaction
 from xtalk.interactions.true_interaction import tightness
 from xtalk.reading.batches import DocumentSums
 from xtalk.reading.explained import Explained, ExplainedBatch
-from xtalk.statistics.bootstrap import Bootstrap, Interval, interval, mean_over
+from xtalk.statistics.bootstrap import Bootstrap, interval, mean_over
+from xtalk.statistics.interval import Interval
 
 FEW_HOT = (1, 2, 4, 8)
 TIGHTNESS_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

@@ -30,8 +30,8 @@ from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
 from xtalk.reading.batches import batches
 from xtalk.reading.explained import Explained, ExplainedBatch
-from xtalk.statistics.bootstrap import Interval
 from xtalk.statistics.correlation import Correlated, Effects, mean_correlated, rank_correlations
+from xtalk.statistics.interval import Interval
 
 Effect = Literal["output", "loss"]
 Weighting = Literal["occurrence", "text"]
@@ -327,14 +327,15 @@ def _effects(
         start = stop
         if not len(here.pair_Z):
             continue
-        read, token_Z = explained.read(batch), torch.from_numpy(here.token_Z)
+        mid = Hookpoint(block, "resid_mid")
+        read, token_Z = explained.read(batch, [mid]), torch.from_numpy(here.token_Z)
         f_BL, latents = read.codes.dense(), torch.from_numpy(pairs_Q2[here.pair_Z])
         parts = (f_BL[token_Z, latent_Z][:, None] * d_LD[latent_Z] for latent_Z in latents.unbind(1))
         out_4ZD = removed(mlp, read.x_BPD[token_Z, p], *parts)
         where = np.stack([here.pair_Z, read.documents_B[here.token_Z]]).astype(float)
         found["output"].append(np.vstack([where, mixed(out_4ZD).norm(dim=1).double().cpu().numpy()]))
         if loss_here.any():
-            post_BD = read.captured[Hookpoint(block, "resid_mid")] + mlp(read.x_BPD[:, p])
+            post_BD = read.captured[mid] + mlp(read.x_BPD[:, p])
             use = torch.from_numpy(loss_here)
             place = batch.tokens_mS, token_Z[use]
             change_Z = loss_effects(model, block, read.by_sequence(post_BD), *place, out_4ZD[:, use])

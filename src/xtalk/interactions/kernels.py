@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
 from xtalk.errors import XtalkError
+from xtalk.interactions.compiling import compiled
 
 _Array = NDArray[Any]
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _top_slot(M_LN: _Array, latents_BK: _Array, values_BK: _Array, slots_BN: _Array) -> None:
     B, K = latents_BK.shape
     N = slots_BN.shape[1]
@@ -41,7 +41,7 @@ def _top_slot(M_LN: _Array, latents_BK: _Array, values_BK: _Array, slots_BN: _Ar
                     slots_BN[b, n] = k
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _rank_slots(score_KN: _Array, slots_mN: _Array) -> None:
     """Each column's m largest scores, largest first, the lower slot on ties; cleared in `score_KN`."""
     K, N = score_KN.shape
@@ -57,7 +57,7 @@ def _rank_slots(score_KN: _Array, slots_mN: _Array) -> None:
             score_KN[slot_N[n], n] = -1.0
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _top_slots(M_LN: _Array, latents_BK: _Array, values_BK: _Array, slots_BmN: _Array) -> None:
     B, K = latents_BK.shape
     N = slots_BmN.shape[2]
@@ -70,7 +70,7 @@ def _top_slots(M_LN: _Array, latents_BK: _Array, values_BK: _Array, slots_BmN: _
         _rank_slots(score_KN, slots_BmN[b])
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _top_slots_gated(
     gate_LN: _Array,
     value_LN: _Array,
@@ -92,7 +92,7 @@ def _top_slots_gated(
         _rank_slots(score_KN, slots_BmN[b])
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _add_pair_blocks(
     M_LN: _Array,
     latents_BK: _Array,
@@ -112,7 +112,7 @@ def _add_pair_blocks(
                 blocks_BKK[b, slots_BN[b, n], j] += value * abs(M_LN[latent, n]) * weight_BN[b, n]
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc"})  # lets the sum use vectors
+@compiled(fastmath={"reassoc"})  # lets the sum use vectors
 def _row_sums(M_LN: _Array, weight_N: _Array, sums_L: _Array) -> None:
     for latent in range(M_LN.shape[0]):
         total = weight_N[0] * 0
@@ -121,7 +121,7 @@ def _row_sums(M_LN: _Array, weight_N: _Array, sums_L: _Array) -> None:
         sums_L[latent] = total
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _subtract_dominated(
     M_LN: _Array, latents_BK: _Array, slots_BN: _Array, weight_N: _Array, sums_BK: _Array
 ) -> None:
@@ -131,7 +131,7 @@ def _subtract_dominated(
             sums_BK[b, slot] -= abs(M_LN[latents_BK[b, slot], n]) * weight_N[n]
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _others_gradient(
     M_LN: _Array,
     latents_BK: _Array,

@@ -11,8 +11,9 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from xtalk.interactions.compiling import compiled
 
 _Array = NDArray[Any]
 
@@ -184,7 +185,7 @@ def _pair_arrays(size: int, parts: int) -> list[_Array]:
     return [column, together, sums, squares, cross]
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _close(
     j: int, length: _Array, open_LP: _Array, sums_LP: _Array, squares_LQ: _Array, cross_LP: _Array
 ) -> None:
@@ -201,7 +202,7 @@ def _close(
     squares_LQ[j, parts] += whole * whole
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _merge(
     first: int,
     order: _Array,

@@ -1,10 +1,14 @@
 """The weights of one block's attention, by head, in one layout for every model family."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+Rotary = Callable[[Int[Tensor, "S"]], tuple[Float[Tensor, "S r"], Float[Tensor, "S r"]]]
+"""Cosines and sines of a sequence's positions, for a head's first r coordinates, i paired with i + r/2."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -13,8 +17,7 @@ class AttentionWeights:
 
     The score of query t and key s is `scale * <R_t (n_t W_Q + b_Q), R_s (n_s W_K + b_K)>`, R_t the
     rotation of position t, or none. A query sees itself and the keys before it, with a `window` only the last
-    so many. cos, sin: (positions, r), the rotary tables of a head's first r coordinates, i paired with
-    i + r/2.
+    so many. rotary: takes all positions of a sequence at once, whose number its frequencies may depend on.
     """
 
     W_Q: Float[Tensor, "H D h"]
@@ -27,8 +30,7 @@ class AttentionWeights:
     b_O: Float[Tensor, " D"]
     scale: float
     window: int | None = None
-    cos: Float[Tensor, "C r"] | None = None
-    sin: Float[Tensor, "C r"] | None = None
+    rotary: Rotary | None = None
 
     def __call__(self, n_SD: Float[Tensor, "S D"]) -> Float[Tensor, "S D"]:
         """The attention's output for one sequence of its inputs, the norm's output."""
@@ -55,10 +57,10 @@ class AttentionWeights:
         self, x_SHh: Float[Tensor, "S *K H h"], positions_S: Int[Tensor, "S"]
     ) -> Float[Tensor, "S *K H h"]:
         """Queries or keys turned by their positions; as they are in a model without rotary positions."""
-        if self.cos is None or self.sin is None:
+        if self.rotary is None:
             return x_SHh
         shape = (len(positions_S), *[1] * (x_SHh.ndim - 2), -1)
-        cos, sin = (table[positions_S].view(shape) for table in (self.cos, self.sin))
+        cos, sin = (table.view(shape) for table in self.rotary(positions_S))
         turned, rest = x_SHh[..., : cos.shape[-1]], x_SHh[..., cos.shape[-1] :]
         first, second = turned.chunk(2, dim=-1)
         return torch.cat([turned * cos + torch.cat([-second, first], dim=-1) * sin, rest], dim=-1)

@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from xtalk.errors import XtalkError
 
@@ -19,10 +19,14 @@ _TRANSFORMER_LENS = {
     "hook_resid_post": "resid_post",
 }
 
+_CANONICAL = re.compile(rf"(?:(?P<model>.+)/)?blocks\.(?P<block>0|[1-9][0-9]*)\.(?P<site>{'|'.join(SITES)})")
+
 
 @dataclass(frozen=True, order=True)
 class Hookpoint:
     """One site of one block; its string is the canonical name, such as `blocks.0.ln2`.
+
+    model: which one, where several are read together; the name is then `NAME/blocks.0.ln2`.
 
     - `resid_pre`: the block's input, a point of the residual stream;
     - `ln1`: the attention's input: the output of the first norm, after its affine part;
@@ -36,9 +40,22 @@ class Hookpoint:
 
     block: int
     site: Site
+    model: str | None = None
 
     def __str__(self) -> str:
-        return f"blocks.{self.block}.{self.site}"
+        name = f"blocks.{self.block}.{self.site}"
+        return name if self.model is None else f"{self.model}/{name}"
+
+    @staticmethod
+    def parse(name: str) -> "Hookpoint":
+        """The hookpoint of a canonical name, whatever models there are. Errors: XtalkError for others."""
+        match = _CANONICAL.fullmatch(name)
+        if match is None:
+            raise XtalkError(
+                f"{name!r} names no hookpoint; expected a name such as blocks.0.ln2, or NAME/blocks.0.ln2 "
+                "for one of several models"
+            )
+        return Hookpoint(int(match["block"]), cast(Site, match["site"]), match["model"])
 
 
 def paper_hookpoints(blocks: int) -> tuple[Hookpoint, ...]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from xtalk.models.families import Family
+from xtalk.models.family import Family
 from xtalk.models.hookpoints import Hookpoint
 
 Read = Callable[[Tensor], object]
@@ -28,11 +28,6 @@ def _restore_forward(module: nn.Module, original: Callable[..., Any] | None) -> 
         del module.__dict__["forward"]
     else:
         module.__dict__["forward"] = original
-
-
-def block_output(family: Family, resid_post: Tensor) -> Any:
-    """What a block's forward returns when its residual stream is `resid_post`."""
-    return (resid_post, None) if family.block_returns_tuple else resid_post
 
 
 def first_tensor(output: Any) -> Tensor:

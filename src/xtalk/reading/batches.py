@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,28 +15,45 @@ from xtalk.models.language_model import LanguageModel
 
 @dataclass(frozen=True)
 class Batch:
-    """Some sequences of the text: tokens, and the number of each token's document, from 0 up."""
+    """Some sequences of the text: tokens, the number of each token's document, from 0 up, and which count."""
 
     tokens_mS: Int[Tensor, "m S"]
     documents_mS: Int[np.ndarray, "m S"]
+    counted_mS: Bool[np.ndarray, "m S"]
 
     @property
     def predicted_documents(self) -> Int[np.ndarray, "m T"]:
         """The document of every predicted token: all of a sequence but its first."""
         return self.documents_mS[:, 1:]
 
+    def counted(self, values_mS: Shaped[Tensor, "m S *d"]) -> Shaped[Tensor, "B *d"]:
+        """The values of the tokens that count, in order."""
+        if self.counted_mS.all():
+            return values_mS.flatten(0, 1)
+        return values_mS[torch.from_numpy(self.counted_mS).to(values_mS.device)]
+
 
 def batches(
-    model: LanguageModel, sequences: TokenSequences, micro_batch: int | None = None
+    model: LanguageModel,
+    text: TokenSequences | Int[np.ndarray, "n S"],
+    micro_batch: int | None = None,
+    counted_nS: Bool[np.ndarray, "n S"] | None = None,
 ) -> Iterator[Batch]:
-    """The text in order, `micro_batch` sequences at a time; by default as many as run well."""
-    step = micro_batch or model.sequences_at_once(sequences.length)
-    _, numbers = np.unique(sequences.documents, return_inverse=True)
-    documents = numbers.reshape(sequences.documents.shape)
-    for first in range(0, len(sequences), step):
+    """The text in order, `micro_batch` sequences at a time; by default as many as run well.
+
+    Of bare token ids each sequence is a document. counted_nS: the tokens that count; by default all.
+    """
+    if isinstance(text, TokenSequences):
+        tokens_nS, numbers = text.tokens, np.unique(text.documents, return_inverse=True)[1]
+    else:
+        tokens_nS, numbers = text, np.arange(len(text)).repeat(text.shape[1])
+    documents_nS = numbers.reshape(tokens_nS.shape)
+    counted_nS = np.ones(tokens_nS.shape, dtype=bool) if counted_nS is None else counted_nS
+    step = micro_batch or model.sequences_at_once(tokens_nS.shape[1])
+    for first in range(0, len(tokens_nS), step):
         rows = slice(first, first + step)
-        tokens_mS = torch.from_numpy(sequences.tokens[rows]).to(model.device, torch.int64)
-        yield Batch(tokens_mS, documents[rows])
+        tokens_mS = torch.from_numpy(tokens_nS[rows]).to(model.device, torch.int64)
+        yield Batch(tokens_mS, documents_nS[rows], counted_nS[rows])
 
 
 def count_documents(sequences: TokenSequences) -> int:

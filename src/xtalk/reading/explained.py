@@ -1,5 +1,6 @@
 """A crosscoder read in a model: activations, codes, and contributions to the MLPs, batch by batch."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +12,7 @@ from xtalk.activations.harvest import check_finite
 from xtalk.codes import Codes
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.errors import XtalkError
+from xtalk.models.capturing import CapturingModel
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
 from xtalk.models.mlp import MlpWeights
@@ -18,40 +20,83 @@ from xtalk.reading.batches import Batch
 from xtalk.reading.ranked import RankedContributions
 
 
-class Explained:
-    """A crosscoder at the hookpoints of a model: where it reads, and the MLPs whose input it decodes.
+class Encoded:
+    """A crosscoder and what it reads: one model, several at once, or the difference of two.
 
-    The crosscoder is in the model's own units. Errors: XtalkError where it decodes no MLP's input.
+    The crosscoder is in the model's own units; hookpoints: its own, in order.
     """
 
-    def __init__(self, model: LanguageModel, crosscoder: Crosscoder) -> None:
-        self.model = model
+    def __init__(
+        self, source: CapturingModel, crosscoder: Crosscoder, hookpoints: Sequence[Hookpoint]
+    ) -> None:
+        self.source = source
         self.crosscoder = crosscoder
-        self.hookpoints = tuple(map(model.hookpoint, crosscoder.config.hook_names))
+        self.hookpoints = tuple(hookpoints)
         self.index = {hookpoint: p for p, hookpoint in enumerate(self.hookpoints)}
-        self.blocks = tuple(b for b in range(model.n_blocks) if Hookpoint(b, "ln2") in self.index)
-        if not self.blocks:
+
+    def activations(self, batch: Batch, beside: Sequence[Hookpoint] = ()) -> Float[Tensor, "m S Q D"]:
+        """Activations at the own hookpoints, then at others. Errors: XtalkError for NaN or infinity."""
+        read = (*self.hookpoints, *beside)
+        captured_mSQD = self.source.capture(batch.tokens_mS, read)
+        check_finite(captured_mSQD, list(map(str, read)))
+        return captured_mSQD
+
+    def codes(self, batch: Batch) -> Codes:
+        """The codes of the tokens that count. Errors: XtalkError for NaN or infinity."""
+        return self.crosscoder.encode_sparse(batch.counted(self.activations(batch)).float())
+
+
+class Explained(Encoded):
+    """A crosscoder at the hookpoints of a language model, and the MLPs whose input it decodes."""
+
+    def __init__(self, model: LanguageModel, crosscoder: Crosscoder) -> None:
+        super().__init__(model, crosscoder, list(map(model.hookpoint, crosscoder.config.hook_names)))
+        self.model = model
+
+    @cached_property
+    def blocks(self) -> tuple[int, ...]:
+        """The blocks whose MLP input the crosscoder decodes. Errors: XtalkError if there is none."""
+        found = tuple(b for b in range(self.model.n_blocks) if Hookpoint(b, "ln2") in self.index)
+        if not found:
             raise XtalkError(
-                f"the crosscoder has no ln2 hookpoint among {', '.join(crosscoder.config.hook_names)}; "
+                f"the crosscoder has no ln2 hookpoint among {', '.join(map(str, self.hookpoints))}; "
                 "interactions and fidelity need the MLPs' inputs; train it on them"
             )
-        self.mlps: dict[int, MlpWeights] = {block: model.mlp_weights(block) for block in self.blocks}
-        mids = [Hookpoint(block, "resid_mid") for block in self.blocks]
-        self._read = (*self.hookpoints, *(point for point in mids if point not in self.index))
+        return found
 
-    def read(self, batch: Batch) -> "ExplainedBatch":
-        """What the model and the crosscoder make of a batch. Errors: XtalkError for NaN or infinity."""
-        captured_mSQD = self.model.capture(batch.tokens_mS, self._read)
-        check_finite(captured_mSQD, list(map(str, self._read)))
-        captured_BQD = captured_mSQD.flatten(0, 1).float()
+    @property
+    def resid_mids(self) -> list[Hookpoint]:
+        """What the outputs of those MLPs are added to."""
+        return [Hookpoint(block, "resid_mid") for block in self.blocks]
+
+    @cached_property
+    def mlps(self) -> dict[int, MlpWeights]:
+        """The MLPs of those blocks."""
+        return {block: self.model.mlp_weights(block) for block in self.blocks}
+
+    def contributions(self, codes: Codes) -> Iterator[tuple[int, RankedContributions]]:
+        """What codes contribute to the MLP of each block, one block after the other."""
+        W_dec, b_dec = self.crosscoder.W_dec, self.crosscoder.b_dec
+        there = Codes(codes.latents.to(W_dec.device), codes.values.to(W_dec), codes.n_latents)
+        for block, mlp in self.mlps.items():
+            p = self.index[Hookpoint(block, "ln2")]
+            yield block, RankedContributions(W_dec[:, p], b_dec[p], there, mlp)
+
+    def read(self, batch: Batch, beside: Sequence[Hookpoint] = ()) -> "ExplainedBatch":
+        """What the model and the crosscoder make of a batch, with activations at other hookpoints `beside`.
+
+        Errors: XtalkError for NaN or infinity.
+        """
+        extra = tuple(point for point in beside if point not in self.index)
+        captured_BQD = batch.counted(self.activations(batch, extra)).float()
         x_BPD = captured_BQD[:, : len(self.hookpoints)]
-        extra = {point: captured_BQD[:, q] for q, point in enumerate(self._read)}
-        return ExplainedBatch(self, batch, x_BPD, extra, self.crosscoder.encode(x_BPD))
+        captured = {point: captured_BQD[:, q] for q, point in enumerate((*self.hookpoints, *extra))}
+        return ExplainedBatch(self, batch, x_BPD, captured, self.crosscoder.encode_sparse(x_BPD))
 
 
 @dataclass(frozen=True)
 class ExplainedBatch:
-    """Activations of a batch's B = m S tokens, flattened, their codes, and what those decode to."""
+    """Activations of the B tokens of a batch that count, their codes, and what those decode to."""
 
     explained: Explained
     batch: Batch
@@ -67,16 +112,12 @@ class ExplainedBatch:
     @cached_property
     def documents_B(self) -> Int[np.ndarray, "B"]:
         """The document of every token."""
-        return self.batch.documents_mS.ravel()
+        return self.batch.documents_mS[self.batch.counted_mS]
 
     @cached_property
     def contributions(self) -> dict[int, RankedContributions]:
         """The contributions to each block's MLP whose input the crosscoder decodes."""
-        crosscoder, made = self.explained.crosscoder, dict[int, RankedContributions]()
-        for block, mlp in self.explained.mlps.items():
-            p = self.explained.index[Hookpoint(block, "ln2")]
-            made[block] = RankedContributions(crosscoder.W_dec[:, p], crosscoder.b_dec[p], self.codes, mlp)
-        return made
+        return dict(self.explained.contributions(self.codes))
 
     def by_sequence(self, x_BD: Float[Tensor, "B D"]) -> Float[Tensor, "m S D"]:
         """A tensor of flattened tokens as sequences again."""

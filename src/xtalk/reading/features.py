@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from xtalk.crosscoder.crosscoder import Crosscoder
-from xtalk.data import TokenSequences
+from xtalk.data import TokenSequences, token_texts
 from xtalk.errors import XtalkError
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
@@ -93,7 +93,7 @@ def sparse_codes(
     columns: list[np.ndarray] = []
     values: list[np.ndarray] = []
     for batch in batches(model, sequences):
-        codes = explained.read(batch).codes
+        codes = explained.codes(batch)
         row_n, slot_n = codes.values.nonzero(as_tuple=True)
         rows.append(row_n.cpu().numpy() + done * sequences.length)
         columns.append(codes.latents[row_n, slot_n].cpu().numpy())
@@ -170,7 +170,7 @@ def _describe(
         latent=latent,
         firing_rate=len(active) / len(activation_B),
         mean_activation=float(activation_B[active].mean()) if len(active) else 0.0,
-        top_tokens=tuple((_text(tokenizer, token), count) for token, count in common),
+        top_tokens=tuple((token_texts(tokenizer, [token])[0], count) for token, count in common),
         contexts=tuple(_context(activation_B, sequences, tokenizer, *span) for span in spans),
     )
 
@@ -212,11 +212,7 @@ def _context(
 ) -> Context:
     tokens = sequences.tokens.ravel()[start:stop].tolist()
     return Context(
-        tokens=tuple(_text(tokenizer, token) for token in tokens),
+        tokens=tuple(token_texts(tokenizer, tokens)),
         activations=tuple(activation_B[start:stop].tolist()),
         peak=peak - start,
     )
-
-
-def _text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
-    return str(tokenizer.decode([token]))

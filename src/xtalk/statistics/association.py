@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
+from scipy.stats import false_discovery_control
 
 PERMUTATIONS = 2000
 
@@ -46,7 +47,7 @@ def associations(
         exceeded_G += drawn_G >= found_G
         sums_G += drawn_G
     p_G = (1 + exceeded_G) / (1 + PERMUTATIONS)
-    q_G = false_discovery_rates(p_G)
+    q_G = false_discovery_control(p_G)
     sizes_G = in_group_GU.sum(1)
     return [
         Association(
@@ -60,15 +61,6 @@ def associations(
         )
         for g in range(len(names))
     ]
-
-
-def false_discovery_rates(p_G: Float[np.ndarray, "G"]) -> Float[np.ndarray, "G"]:
-    """Benjamini and Hochberg's adjusted p-values."""
-    order = np.argsort(p_G)
-    scaled = p_G[order] * len(p_G) / np.arange(1, len(p_G) + 1)
-    q_G = np.empty_like(p_G)
-    q_G[order] = np.minimum.accumulate(scaled[::-1])[::-1].clip(max=1)
-    return q_G
 
 
 def _permuted(marked_U: np.ndarray, strata_U: np.ndarray, rng: np.random.Generator) -> Bool[np.ndarray, "U"]:

@@ -6,22 +6,14 @@ ratio or a difference of sums over tokens, so a resample is a weight per documen
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from xtalk.errors import XtalkError
+from xtalk.statistics.interval import Interval
 
 FEWEST_DOCUMENTS = 8
-
-
-class Interval(NamedTuple):
-    """An estimate with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 class Bootstrap:

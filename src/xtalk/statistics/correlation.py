@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import rankdata
 
-from xtalk.statistics.bootstrap import Interval, interval
+from xtalk.statistics.bootstrap import interval
+from xtalk.statistics.interval import Interval
 
 
 @dataclass(frozen=True)

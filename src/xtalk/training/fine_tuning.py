@@ -15,7 +15,6 @@ from xtalk.data.tokens import UNLABELLED
 from xtalk.models.language_model import LanguageModel
 
 _WARMUP = 20  # steps
-_TOKENS = 2048  # per micro-batch
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def labelled_loss(logits_BSV: Float[Tensor, "B S V"], labels_BS: Int[Tensor, "B 
 @torch.no_grad()
 def mean_loss(model: LanguageModel, tokens_nS: Int[np.ndarray, "n S"]) -> float:
     """A model's mean loss over token sequences, in nat, of every token but the first of each."""
-    step = max(1, _TOKENS // tokens_nS.shape[1])
+    step = model.sequences_at_once(tokens_nS.shape[1])
     total = 0.0
     for first in range(0, len(tokens_nS), step):
         tokens = torch.from_numpy(tokens_nS[first : first + step]).to(model.device, torch.long)

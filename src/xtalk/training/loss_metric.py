@@ -7,7 +7,7 @@ output, labels drawn from the model itself.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -15,29 +15,28 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from xtalk.data import TokenSequences
+from xtalk.errors import XtalkError
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
 from xtalk.models.mlp import MlpWeights
 
 PLAIN = 0.3
 """Weight of the plain squared error beside the Fisher information, which a sample measures only roughly."""
+_NOTHING = 1e-10  # of the output's mean square, which rounding leaves of a constant
 
 
+@dataclass(frozen=True)
 class LossMetric:
-    """A model's MLPs, their outputs turned and stretched so that squared length is cost in the loss.
+    """The metric of MLP outputs in which squared length is cost in the loss, R R^T = metric.
 
-    Stands in for the model where penalties ask for `mlp_weights`: with factor R of a block, R R^T = metric,
-    W_out becomes W_out R and b_out becomes b_out R.
+    factors: R by the MLP's input, an ln2 hookpoint.
     """
 
-    def __init__(self, model: LanguageModel, factors: Mapping[int, Float[Tensor, "D D"]]) -> None:
-        self.model = model
-        self._factors = factors
+    factors: Mapping[Hookpoint, Float[Tensor, "D D"]]
 
-    def mlp_weights(self, block: int) -> MlpWeights:
-        """The MLP of a block, its output in the metric."""
-        weights = self.model.mlp_weights(block)
-        R_DD = self._factors[block].to(weights.W_out.device)
+    def turned(self, point: Hookpoint, weights: MlpWeights) -> MlpWeights:
+        """The MLP with its output in the metric: W_out becomes W_out R and b_out becomes b_out R."""
+        R_DD = self.factors[point].to(weights.W_out.device)
         return replace(weights, W_out=weights.W_out @ R_DD, b_out=weights.b_out @ R_DD)
 
 
@@ -47,7 +46,8 @@ def measure_loss_metric(
     """The factor R of each block, from the first `tokens` tokens; R R^T = PLAIN I / v + (1 - PLAIN) F / w.
 
     v and w are the output's variance and its mean squared deviation in F, so that either part counts the MLP
-    replaced by its mean output as 1. Costs a forward and a backward pass of the blocks above, for each block.
+    replaced by its mean output as 1; R is I for an output that does not vary. Costs a forward and a backward
+    pass of the blocks above, for each block. Errors: XtalkError for logits that are not finite.
     """
     generator = torch.Generator(model.device).manual_seed(seed)
     rows = torch.from_numpy(sequences.tokens[: -(-tokens // sequences.length)]).to(model.device)
@@ -61,6 +61,11 @@ def measure_loss_metric(
             mid_BSD, n_BSD = model.capture(some, read).float().unbind(2)
             output_BSD = weights(n_BSD).requires_grad_()
             logits = model.continue_from(block, mid_BSD + output_BSD, some).float().flatten(0, 1)
+            if not logits.isfinite().all():
+                raise XtalkError(
+                    f"the model's logits are not finite on the text (from block {block} on); expected finite "
+                    "numbers; check its weights, or run it in float32 (harvest.dtype)"
+                )
             labels = torch.multinomial(logits.detach().softmax(1), 1, generator=generator)[:, 0]
             loss = F.cross_entropy(logits, labels, reduction="sum")
             gradients.append(torch.autograd.grad(loss, output_BSD)[0].flatten(0, 1))
@@ -75,5 +80,7 @@ def _factor(output_BD: Float[Tensor, "B D"], gradient_BD: Float[Tensor, "B D"]) 
     fisher_DD = gradient_BD.T @ gradient_BD / len(gradient_BD)
     cost = ((deviation_BD @ fisher_DD) * deviation_BD).sum(1).mean()
     identity_DD = torch.eye(len(fisher_DD), dtype=fisher_DD.dtype, device=fisher_DD.device)
+    if not (variance > _NOTHING * output_BD.square().sum(1).mean() and cost > 0):
+        return identity_DD.float()
     metric_DD = PLAIN * identity_DD / variance + (1 - PLAIN) * fisher_DD / cost
     return torch.linalg.cholesky(metric_DD).float()

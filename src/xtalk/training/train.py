@@ -16,11 +16,13 @@ from xtalk.activations import ActivationBatches, Scaling
 from xtalk.codes import Codes
 from xtalk.crosscoder.config import CrosscoderConfig
 from xtalk.crosscoder.crosscoder import Crosscoder, fold_scaling
-from xtalk.crosscoder.nonlinearities import largest_but
+from xtalk.crosscoder.nonlinearities import largest_but, nonlinearity
+from xtalk.crosscoder.provenance import Provenance
 from xtalk.errors import XtalkError
 from xtalk.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from xtalk.training.config import TrainingConfig, calibration_tokens
-from xtalk.training.mlps import HasMlps, penalised_mlps, spliced_mlps
+from xtalk.training.loss_metric import LossMetric
+from xtalk.training.mlps import Models, penalised_mlps, spliced_mlps
 from xtalk.training.objective import Objective, PenalisedMlp
 from xtalk.training.spliced import SPLICES, Places, places_of
 
@@ -44,18 +46,22 @@ def train_crosscoder(
     config: CrosscoderConfig,
     training: TrainingConfig,
     stream: ActivationBatches,
-    model: HasMlps | Mapping[str, HasMlps],
+    model: Models,
     scaling: Scaling,
     *,
+    metric: LossMetric | None = None,
     start: Crosscoder | None = None,
+    model_name: str | None = None,
     checkpoint_folder: Path | None = None,
     log: Log = lambda record: None,
     progress: Progress = lambda done, total: None,
 ) -> Trained:
     """Train a crosscoder on a stream; the result is in the model's own units, its threshold calibrated.
 
+    It carries its provenance, the model by `model_name`.
     scaling: of these hookpoints, on the device to train on. model: whose MLPs the penalties are about;
-    several by name where hookpoints are called NAME/blocks.0.ln2. start: a crosscoder of this config, in the
+    several by name where hookpoints are called NAME/blocks.0.ln2; metric: in which the penalties count errors
+    of their outputs, by default all alike. start: a crosscoder of this config, in the
     model's own units, to train on from; by default a new one. Takes `training.tokens_needed` tokens of
     the stream, the last of them for calibration. Given a checkpoint_folder, goes on from the checkpoint
     there, bit for bit, and leaves the last one. log is called every 50 steps with the parts of the loss, L0,
@@ -68,7 +74,7 @@ def train_crosscoder(
         raise XtalkError(
             f"`start` has the config {start.config}; it must equal that of the crosscoder to train, {config}"
         )
-    objective = _objective(config, training, stream, model, scaling)
+    objective = _objective(config, training, stream, model, scaling, metric)
     state = _initial_state(config, training, stream, scaling, start)
     identity = _identity(config, training, scaling, objective, start)
     if checkpoint_folder and (position := load_checkpoint(checkpoint_folder, state, identity)):
@@ -89,22 +95,34 @@ def train_crosscoder(
             save_checkpoint(checkpoint_folder, state, stream.state_dict(), identity)
         progress(state.step, training.steps)
 
-    if config.architecture == "batchtopk":
+    if state.crosscoder.nonlinearity.calibrated_after:
         calibrate_threshold(state.crosscoder, stream, scaling)
-    return Trained(fold_scaling(state.crosscoder, scaling.factor_P), median(state.rates))
+    trained = fold_scaling(state.crosscoder, scaling.factor_P)
+    trained.provenance = Provenance(
+        model_name=model_name,
+        model_weights_hash=stream.source.identity.model,
+        text_hash=stream.source.identity.text,
+        scaling_factors=tuple(scaling.factor_P.tolist()),
+        training_tokens=training.steps * training.batch_tokens,
+        train_batch_size_tokens=training.batch_tokens,
+        penalties=training.penalties,
+        seed=training.seed,
+    )
+    return Trained(trained, median(state.rates))
 
 
 def _objective(
     config: CrosscoderConfig,
     training: TrainingConfig,
     stream: ActivationBatches,
-    model: HasMlps | Mapping[str, HasMlps],
+    model: Models,
     scaling: Scaling,
+    metric: LossMetric | None,
 ) -> Objective:
     mlps: list[PenalisedMlp] = []
     if training.penalties:
         with stream.rewound():
-            mlps = penalised_mlps(config.hook_names, model, scaling, _calibration_batches(stream))
+            mlps = penalised_mlps(config.hook_names, model, scaling, _calibration_batches(stream), metric)
     if any(name in SPLICES for name in training.penalties):
         tokens_nS = torch.from_numpy(stream.source.sequences.tokens[:_SPLICE_SAMPLE].astype("int64"))
         sample = tokens_nS.to(scaling.factor_P.device).split(1)  # logits of large vocabularies are large
@@ -154,7 +172,7 @@ def _new_crosscoder(
     with stream.rewound():
         direction_LPD = _deviations(config.d_sae, stream, scaling, training.seed)
     crosscoder.initialise(scaling.apply(scaling.mean_PD), direction_LPD)
-    if config.architecture == "jumprelu":  # from k active latents on, the sparsity loss has little left to do
+    if crosscoder.nonlinearity.calibrated_before:
         with stream.rewound():
             calibrate_threshold(crosscoder, stream, scaling)
     return crosscoder
@@ -253,7 +271,7 @@ def _check(
             f"the stream has {left} tokens left; {training.steps} steps of {training.batch_tokens} tokens "
             f"and calibration need {training.tokens_needed}; give more text, fewer steps or more epochs"
         )
-    if config.architecture in ("relu", "jumprelu") and not training.sparsity:
+    if nonlinearity(config.architecture).needs_sparsity_loss and not training.sparsity:
         raise XtalkError(
             f"nothing keeps a {config.architecture} crosscoder sparse; give sparsity a weight above 0"
         )

@@ -44,7 +44,7 @@ def test_more_entries_are_longer_and_no_looser():
 def test_fitted_strengths_leave_less_than_the_crosscoders_own():
     network, crosscoder = untrained(1)
     with torch.no_grad():
-        x_TD, codes = network.embedded(INPUTS), crosscoder.encode(activations(network, INPUTS))
+        x_TD, codes = network.embedded(INPUTS), crosscoder.encode_sparse(activations(network, INPUTS))
         advice = explanation(network, crosscoder, INPUTS)
         unit = 2.0 ** -advice["bits"]
         rebuilt_TD = torch.stack(

@@ -28,7 +28,7 @@ def trained(bound: float, steps: int = 150, seed: int = 0):
 
 @torch.no_grad()
 def certified(network, crosscoder) -> float:
-    codes = crosscoder.encode(activations(network, INPUTS))
+    codes = crosscoder.encode_sparse(activations(network, INPUTS))
     features_LD, base_D = crosscoder.W_dec[:, 0], crosscoder.b_dec[0]
     margins_BC = table_margins(network, base_D, features_LD, codes, network.embedded(INPUTS), LABELS)
     return (margins_BC.scatter(1, LABELS[:, None], 1.0) > 0).all(1).double().mean().item()

@@ -1,4 +1,4 @@
-"""`python -m xtalk_check CERTIFICATE --spec SPEC --weights FILE [--json]`."""
+"""`python -m xtalk_check CERTIFICATE --spec SPEC --weights FILE [--budget UNITS] [--memory BALLS]`."""
 
 import sys
 

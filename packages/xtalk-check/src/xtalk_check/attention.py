@@ -23,9 +23,11 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
 
     The answer is that of the n-1 tokens before the last, and the last one's class, together; so a cell is one
     of n-1 tokens beside a column of last tokens, all of one class. Postcondition: at least `certified` of the
-    `total` sequences are answered right. Complexity: V^2 H multiply-adds for the attention scores, then for
-    each of A query columns A F C^2 multiply-adds at most, with F columns of tokens, whatever n; A F
-    evaluations. Proof: docs/proofs.md, "Attention".
+    `total` sequences are answered right. Complexity: that of `Network.load`; then for each query column of A
+    tokens, with F columns in each codebook, A + 2 F evaluations, A C + 2 F C multiply-adds for each of at
+    most C answers, and for each cell of S slots S C; and where a cell's answer is in doubt, for each bound
+    one for each of its columns and 2, and those of `certified_fillings`.
+    Proof: docs/proofs/theory.md, "Attention".
     """
     question = Task.read(task)
     if question.name not in ("max", "min", "modular_addition") or question.n < 2:
@@ -39,6 +41,10 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
     bits = advice.integer("bits", 0, 20)
     codebooks = [Columns(partition.members, network.moved) for partition in (anchor, rest)]
     before = Task(question.name, question.n - 1, question.classes, question.answers)
+    size = before.size(anchor, rest, work.budget.work)
+    asked = len(queries.members)
+    work.plan(asked * (size.cells + size.slots * network.classes), "going through every cell for every query")
+    work.fit(size.cells * (2 + question.n // 8) + size.slots, "the list of cells")
     cells = list(before.cells(anchor, rest))
     certified = 0
     for asking in queries.members:
@@ -47,8 +53,9 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
             raise Rejected("a query column has tokens of several classes")
         query = Query(network, asking, codebooks, work)
         for cell in cells:
+            work.spend(steps=1 + len(cell.slots))
             whole = Cell(question.joined(cell.answer, *asked), cell.slots, cell.arrangements)
-            bounds = [scaled(bound) for bound in doubtful(whole, query.bounds(whole))]
+            bounds = [scaled(bound, work) for bound in doubtful(whole, query.bounds(whole), work)]
             fillings = certified_fillings(whole, bounds, winning, bits, work)
             certified += len(asking) * cell.arrangements * fillings
     return settle(claim, certified, question.total)
@@ -65,6 +72,11 @@ class Network:
     moved: list[Row]  # V x C
     resting: list[Row]  # V x C, rows alike where there is no residual path
 
+    @property
+    def classes(self) -> int:
+        """The number of answers C."""
+        return len(self.moved[0])
+
     @classmethod
     def load(cls, task: Fields, weights: Weights, tokens: int, classes: int, work: Work) -> "Network":
         """Read the network. Cost: V^2 H + 3 V D H + H D C + V H C + V D C + D C."""
@@ -79,6 +91,7 @@ class Network:
         b_out = arb_mat(1, size, weights.vector("b_out", size))
         b_logit = work.product(b_out, unembed) + arb_mat(1, classes, weights.vector("b_unembed", classes))
         resting = arb_mat(tokens, classes, b_logit.entries() * tokens)
+        work.hold(tokens * (tokens + 3 * classes), "the network")
         keys = work.product(embed, w_key).transpose()
         return cls(
             scores=rows(work.product(work.product(embed, w_query), keys)),
@@ -95,9 +108,10 @@ class Columns:
     moved: list[Row]  # V x C
     _ahead: dict[int, list[Row]] = field(default_factory=dict[int, list[Row]])
 
-    def ahead(self, right: int) -> list[Row]:
+    def ahead(self, right: int, work: Work) -> list[Row]:
         """For each column and answer, a ball around moved[t][right] - moved[t][answer], t in the column."""
         if right not in self._ahead:
+            work.hold(2 * len(self.members) * len(self.moved[0]), "what each column does to margins")
             self._ahead[right] = [
                 [hull(entries) for entries in zip(*(_ahead(self.moved[t], right) for t in own), strict=True)]
                 for own in self.members
@@ -110,7 +124,7 @@ class Query:
 
     For a last token q and any number called its shift let e_t = exp(scores[q][t] - shift), and m_t how far
     moved[t] + resting[q] puts the right answer ahead of a wrong one. The margin has the sign of the sum of
-    e_t m_t over all positions, the last one too. Proof: docs/proofs.md, lemma "denominator".
+    e_t m_t over all positions, the last one too. Proof: docs/proofs/theory.md, lemma "denominator".
     """
 
     def __init__(self, network: Network, asking: list[int], codebooks: list[Columns], work: Work) -> None:
@@ -128,6 +142,7 @@ class Query:
             work.evaluate(arb.exp, [hull(shifted[t] for t in members) for members in codebook.members])
             for codebook in codebooks
         ]
+        self._base: dict[int, Row] = {}
         self._tables: dict[tuple[int, int], list[Row]] = {}
 
     def bounds(self, cell: Cell) -> list[Bound]:
@@ -142,18 +157,20 @@ class Query:
                     for slot, table in zip(cell.slots, tables, strict=True)
                 ],
             )
-            for wrong, base in enumerate(self._base(cell.answer))
+            for wrong, base in enumerate(self._bases(cell.answer))
             if wrong != cell.answer
         ]
 
-    def _base(self, right: int) -> Row:
+    def _bases(self, right: int) -> Row:
         """For each answer, the least that the last position's own term is for a token of the column."""
-        terms: list[Row] = []
-        for q, weight in zip(self._asking, self._own, strict=True):
-            both = [a + b for a, b in zip(self._network.moved[q], self._network.resting[q], strict=True)]
-            terms.append([weight * margin for margin in _ahead(both, right)])
-        self._work.multiply_adds += len(terms) * len(terms[0])
-        return [smallest(of_answer) for of_answer in zip(*terms, strict=True)]
+        if right not in self._base:
+            self._work.spend(len(self._asking) * self._network.classes)
+            terms: list[Row] = []
+            for q, weight in zip(self._asking, self._own, strict=True):
+                both = [a + b for a, b in zip(self._network.moved[q], self._network.resting[q], strict=True)]
+                terms.append([weight * margin for margin in _ahead(both, right)])
+            self._base[right] = [smallest(of_answer) for of_answer in zip(*terms, strict=True)]
+        return self._base[right]
 
     def _table(self, codebook: int, right: int) -> list[Row]:
         """For each column of a codebook and each answer, e_t m_t over the column's tokens."""
@@ -164,17 +181,21 @@ class Query:
                     *(_ahead(self._network.resting[q], right) for q in self._asking), strict=True
                 )
             ]
-            ahead = self._codebooks[codebook].ahead(right)
+            self._work.spend(len(self._weights[codebook]) * self._network.classes)
+            ahead = self._codebooks[codebook].ahead(right, self._work)
             self._tables[codebook, right] = [
                 [weight * (a + b) for a, b in zip(margins, resting, strict=True)]
                 for weight, margins in zip(self._weights[codebook], ahead, strict=True)
             ]
-            self._work.multiply_adds += len(ahead) * len(resting)
         return self._tables[codebook, right]
 
 
-def scaled(bound: Bound) -> Bound:
-    """The bound times a positive number, which brings it to a size at which rounding costs little."""
+def scaled(bound: Bound, work: Work) -> Bound:
+    """The bound times a positive number, which brings it to a size at which rounding costs little.
+
+    Cost: for F columns F + 2 multiply-adds.
+    """
+    work.spend(2 + sum(map(len, bound.scores)))
     largest = bound.base.abs_upper()
     for of_slot in bound.scores:
         for score in of_slot:

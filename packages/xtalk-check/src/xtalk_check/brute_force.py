@@ -8,9 +8,10 @@ from xtalk_check.network import Network
 from xtalk_check.reading import Fields, Weights
 from xtalk_check.tasks import Task
 from xtalk_check.winning import Winning, settle
-from xtalk_check.work import Work, rows
+from xtalk_check.work import EVALUATION, Work, rows
 
-BATCH = 512
+BATCH = 512  # sequences, if the balls of their neurons are at most CHUNK
+CHUNK = 1 << 20
 
 
 def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: Work) -> dict[str, int]:
@@ -18,14 +19,16 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
 
     Postcondition: at least `certified` of the `total` sequences that have an answer are answered right.
     Complexity: for each sequence (up to order, where that does not matter) N (n + C) multiply-adds and N
-    evaluations. Proof: docs/proofs.md, "Brute force".
+    evaluations. Proof: docs/proofs/theory.md, "Brute force".
     """
     question = Task.read(task)
     network = Network.load(task, weights, len(question.classes), question.answers, work)
     winning = Winning.read(task, network, weights, question.n, work)
     out = arb_mat(network.out)
+    hidden, least = len(network.b_hidden), question.n + network.classes + EVALUATION
+    work.plan(question.count_sequences() * hidden * least, "running every sequence")
     sequences, certified = question.sequences(), 0
-    while batch := list(islice(sequences, BATCH)):
+    while batch := list(islice(sequences, max(1, min(BATCH, CHUNK // hidden)))):
         columns = [_active(network, tokens, work) for tokens, _ in batch]
         logits = rows(work.product(out, arb_mat(columns).transpose()).transpose())
         for (tokens, orders), logit in zip(batch, logits, strict=True):
@@ -38,9 +41,9 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
 def _active(network: Network, tokens: tuple[int, ...], work: Work) -> list[arb]:
     """The neurons' values on a sequence."""
     h = network.b_hidden
+    work.spend(len(tokens) * len(h))
     for token in tokens:
         h = [a + b for a, b in zip(h, network.hidden[token], strict=True)]
-    work.multiply_adds += len(tokens) * len(h)
     return work.evaluate(network.phi.value, h)
 
 

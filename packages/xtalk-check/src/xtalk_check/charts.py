@@ -23,26 +23,29 @@ def from_charts(network: Network, advice: Fields, work: Work) -> list[Row]:
 
     Nothing is known of an input outside its chart's ball, or of another label. Cost, with P = D (D + 1) / 2
     pairs of coordinates: P N once; N (D (C + 3) + (C - 1) (P + 1) + C) + D C and (LAYERS + 2) N evaluations
-    for each chart; and (P + D) C + C - 1 for each input. Proof: docs/proofs.md, T1, "charts".
+    for each chart; and (P + D) C + C - 1 for each input. Proof: docs/proofs/theory.md, T1, "charts".
     """
     unit, size = arb(2) ** -advice.integer("bits", 0, 40), network.w_in.nrows()
+    tabled, hidden, classes = size * (size + 1) // 2, network.w_in.ncols(), network.out.ncols()
+    work.hold(2 * tabled * hidden, "the products of weights for every pair of coordinates")
+    work.spend(tabled * hidden)
     pairs = list(combinations_with_replacement(range(size), 2))
     w_in = rows(network.w_in)
     products = arb_mat(
         [[(1 + (a < b)) * v * w for v, w in zip(w_in[a], w_in[b], strict=True)] for a, b in pairs]
     )
-    work.multiply_adds += len(pairs) * products.ncols()
-    charts = [
-        Chart.read(row, unit, network, products, work)
-        for row in advice.table("charts", -LIMIT, LIMIT, size + 2)
-    ]
+    given = advice.table("charts", -LIMIT, LIMIT, size + 2)
+    work.hold(2 * len(given) * (tabled + size + 1) * classes, "the charts' tables")
+    work.fit(len({row[0] for row in given}) * hidden * classes, "every label's margins")
+    work.plan(len(given) * tabled * hidden * (classes - 1), "tabling every chart")
+    charts = [Chart.read(row, unit, network, products, work) for row in given]
     codes = advice.integers("codes", 0, len(charts) - 1, len(network.labels))
     bounds: list[Row] = []
     for x, label, code in zip(rows(network.x), network.labels, codes, strict=True):
         chart = charts[code]
+        work.spend(len(pairs) + size)
         e = [a - b for a, b in zip(x, chart.point, strict=True)]
         terms = arb_mat([[arb(1), *e, *(e[a] * e[b] for a, b in pairs)]])
-        work.multiply_adds += len(pairs) + size
         inside = label == chart.label and dot(e, e) <= chart.radius**2
         margins = work.product(terms, chart.table).entries()
         margins.insert(chart.label, arb(0))
@@ -75,9 +78,9 @@ class Chart:
         wrong = [answer for answer in range(len(margins)) if answer != label]
         lowest = [
             [(ahead[answer] * ball / 2).lower() for answer in wrong]
-            for ahead, ball in zip(rows(network.ahead[label]), bends, strict=True)
+            for ahead, ball in zip(rows(network.ahead(label, work)), bends, strict=True)
         ]
-        work.multiply_adds += len(lowest) * (len(wrong) + len(point))
+        work.spend(len(lowest) * (len(wrong) + len(point)))
         linear = [[row[answer] for answer in wrong] for row in (margins, *zip(*gradients, strict=True))]
         return cls(label, point, radius, arb_mat(linear + rows(work.product(products, arb_mat(lowest)))))
 
@@ -86,9 +89,10 @@ def bend(network: Network, centre: arb, reach: arb, work: Work) -> arb:
     """A ball around every number theta with phi(c + d) = phi(c) + phi'(c) d + theta d^2 / 2, |d| <= reach.
 
     theta is the mean of phi''(c + t d) over t in [0, 1] with the weight 2 (1 - t). In layer m, which ends at
-    t = m / LAYERS, phi'' is in its range over what is as close to c. Proof: docs/proofs.md, lemma "bend".
+    t = m / LAYERS, phi'' is in its range over what is as close to c.
+    Proof: docs/proofs/theory.md, lemma "bend".
     """
-    work.evaluations += LAYERS
+    work.spend(evaluations=LAYERS)
     ranges = (
         (2 * (LAYERS - layer) + 1) * curvature(network.phi, centre + arb(0, 1) * reach * layer / LAYERS)
         for layer in range(1, LAYERS + 1)

@@ -8,7 +8,7 @@ from flint import arb
 from xtalk_check.errors import Rejected
 from xtalk_check.network import Network
 from xtalk_check.reading import Fields
-from xtalk_check.work import hull
+from xtalk_check.work import Work, hull
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,14 @@ class Codebook(Partition):
     direct: list[list[arb]]
 
     @classmethod
-    def read(cls, advice: Fields, network: Network) -> "Codebook":
+    def read(cls, advice: Fields, network: Network, work: Work) -> "Codebook":
         """Read a partition, any of which is sound: centres and boxes are computed here, from all tokens.
 
         Cost: V (N + C) unions of balls, none where every token is a column of its own (null).
         """
         partition = read_partition(advice, len(network.hidden))
         members = partition.members
+        work.hold(len(members) * (2 * len(network.b_hidden) + network.classes), "a codebook")
         hidden = [_hulls([network.hidden[token] for token in own]) for own in members]
         direct = network.direct or [[arb(0)] * network.classes] * len(network.hidden)
         centres = [

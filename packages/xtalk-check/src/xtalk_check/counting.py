@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from flint import arb, fmpz_poly
 
@@ -25,8 +26,12 @@ class Bound:
     scores: list[list[arb]]
 
 
-def doubtful(cell: Cell, bounds: Iterable[Bound]) -> list[Bound]:
-    """The wrong answers over which not even the worst filling of a cell certainly wins."""
+def doubtful(cell: Cell, bounds: Sequence[Bound], work: Work) -> list[Bound]:
+    """The wrong answers over which not even the worst filling of a cell certainly wins.
+
+    Cost: for S slots S multiply-adds for each bound.
+    """
+    work.spend(len(bounds) * len(cell.slots))
     return [
         bound
         for bound in bounds
@@ -42,8 +47,11 @@ def certified_fillings(cell: Cell, bounds: list[Bound], winning: Winning, bits: 
 
     Precondition: over other answers than those of `bounds`, every filling wins. Either the failures against
     each are added up, or the fillings are counted that win by the tokens' least scores against all; with
-    scores in units of 2^-bits. Proof: docs/proofs.md, lemma "counting".
+    scores in units of 2^-bits. Cost: for F columns F + 1 multiply-adds for each bound, F + 1 more for each,
+    and F, where there are two, beside those of `successes`. Proof: docs/proofs/theory.md, lemma "counting".
     """
+    columns = sum(len(slot.columns) for slot in cell.slots)
+    work.spend(len(bounds) * (columns + 1))
 
     def scored(scores: Iterable[Iterable[arb]]) -> list[Scored]:
         return [
@@ -58,10 +66,12 @@ def certified_fillings(cell: Cell, bounds: list[Bound], winning: Winning, bits: 
         certified -= cell.fillings - wins
     if len(bounds) < 2:
         return certified
+    work.spend(len(bounds) + columns)
     positions = sum(slot.copies for slot in cell.slots)
+    shares = [bound.base / positions for bound in bounds]
     spread = [
-        [[score + bound.base / positions for score in of_slot] for of_slot in bound.scores]
-        for bound in bounds
+        [[score + share for score in of_slot] for of_slot in bound.scores]
+        for bound, share in zip(bounds, shares, strict=True)
     ]
     shared = (map(smallest, zip(*of_slot, strict=True)) for of_slot in zip(*spread, strict=True))
     return max(certified, successes(scored(shared), max(least), work))
@@ -79,28 +89,36 @@ class Scored:
 def successes(slots: Iterable[Scored], least: int, work: Work) -> int:
     """The number of fillings of the slots whose sum of scores is at least `least`.
 
-    Complexity: products of polynomials of degree up to the range of the sum, one for each position.
-    Proof: docs/proofs.md, lemma "counting".
+    Counted are the fillings that fall short, with the other scores that are not hopeless.
+    Complexity: for each position as many multiply-adds as its slot has scores, for each coefficient so far,
+    of which there are at most as many as units between the least sum and the one that suffices.
+    Proof: docs/proofs/theory.md, lemma "counting".
     """
-    slots = [_without_hopeless(slot, slots_, least) for slots_ in [list(slots)] for slot in slots_]
+    slots = list(slots)
+    best = sum(max(slot.scores) * slot.copies for slot in slots)
+    slots = [_without_hopeless(slot, best, least) for slot in slots]
     if not all(slot.scores for slot in slots):
         return 0
+    fillings = prod(sum(slot.tokens) ** slot.copies for slot in slots)
     needed = least - sum(min(slot.scores) * slot.copies for slot in slots)
+    if needed <= 0:
+        return fillings
     if needed > WIDEST:
         raise Rejected(f"sums of scores range over {needed} units; choose fewer bits")
     ways = fmpz_poly([1])
     for slot in slots:
-        lowest, coefficients = min(slot.scores), [0] * (max(needed, 0) + 1)
+        lowest, coefficients = min(slot.scores), [0] * needed
         for score, tokens in zip(slot.scores, slot.tokens, strict=True):
-            coefficients[min(score - lowest, max(needed, 0))] += tokens
+            if score - lowest < needed:
+                coefficients[score - lowest] += tokens
         for _ in range(slot.copies):
-            work.multiply_adds += len(ways) * len(slot.scores)
-            ways = ways * fmpz_poly(coefficients)
-    return sum(int(ways[i]) for i in range(max(needed, 0), len(ways)))
+            work.spend(len(ways) * len(slot.scores), steps=2 * needed)
+            ways = ways.mul_low(fmpz_poly(coefficients), needed)
+    return fillings - sum(int(ways[i]) for i in range(len(ways)))
 
 
-def _without_hopeless(slot: Scored, slots: Sequence[Scored], least: int) -> Scored:
-    """The slot without scores that fall short beside the best of all others."""
-    best = sum(max(other.scores) * other.copies for other in slots) - max(slot.scores)
+def _without_hopeless(slot: Scored, best: int, least: int) -> Scored:
+    """The slot without scores that fall short beside the best of all other positions."""
+    best -= max(slot.scores)
     kept = [(s, t) for s, t in zip(slot.scores, slot.tokens, strict=True) if s + best >= least]
     return Scored([s for s, _ in kept], [t for _, t in kept], slot.copies)

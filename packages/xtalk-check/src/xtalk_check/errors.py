@@ -1,4 +1,4 @@
-"""The two ways in which a check fails."""
+"""The three ways in which a check fails."""
 
 
 class Rejected(Exception):
@@ -7,3 +7,7 @@ class Rejected(Exception):
 
 class NotACertificate(Exception):
     """What was given cannot be read as a certificate or a specification at all. Exit code 2."""
+
+
+class OverBudget(Exception):
+    """The check would cost more than the verifier allows; nothing is decided. Exit code 3."""

@@ -5,7 +5,7 @@ For an input z, a row of the tensor data.inputs:
     logits = unembed^T y + b_unembed.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from flint import arb, arb_mat
@@ -30,6 +30,7 @@ class Network:
     out: arb_mat  # N x C: w_out unembed
     path: arb_mat  # D x C: what the residual path adds to the logits
     direct: arb_mat  # T x C: the logits without the MLP's neurons
+    _ahead: dict[int, arb_mat] = field(default_factory=dict[int, arb_mat])
 
     @classmethod
     def load(cls, task: Fields, weights: Weights, work: Work) -> "Network":
@@ -44,6 +45,7 @@ class Network:
         if unembed.ncols() < 2:
             raise Rejected("there is nothing to prove of a single class")
         w_out = weights.matrix("w_out", w_in.ncols(), embed.ncols())
+        work.hold(2 * total * (embed.ncols() + unembed.ncols()), "the data in the network")
         x = work.product(inputs, embed) + repeated(total, weights.vector("b_embed", embed.ncols()))
         y = repeated(total, weights.vector("b_out", embed.ncols())) + (x if residual else x * 0)
         return cls(
@@ -69,19 +71,17 @@ class Network:
         """
         x, direct = arb_mat([at]), arb_mat([rows(self.direct)[0]])
         resting = (work.product(x - arb_mat([rows(self.x)[0]]), self.path) + direct).entries()
-        moved = work.product(arb_mat([active]), self.ahead[label]).entries()
+        moved = work.product(arb_mat([active]), self.ahead(label, work)).entries()
         margins = [resting[label] - other + move for other, move in zip(resting, moved, strict=True)]
         linear = rows((self.path + work.product(scaled(rows(self.w_in), slopes, work), self.out)).transpose())
         return margins, [[a - b for a, b in zip(linear[label], other, strict=True)] for other in linear]
 
-    @cached_property
-    def ahead(self) -> list[arb_mat]:
-        """For each label, what a unit of each neuron adds to its margin over each answer (N x C)."""
-        out = rows(self.out)
-        return [
-            arb_mat([[row[label] - weight for weight in row] for row in out])
-            for label in range(self.out.ncols())
-        ]
+    def ahead(self, label: int, work: Work) -> arb_mat:
+        """What a unit of each neuron adds to the label's margin over each answer (N x C)."""
+        if label not in self._ahead:
+            work.hold(self.out.nrows() * self.out.ncols(), "what each neuron does to margins")
+            self._ahead[label] = arb_mat([[row[label] - weight for weight in row] for row in rows(self.out)])
+        return self._ahead[label]
 
     @cached_property
     def spread(self) -> Row:
@@ -95,8 +95,10 @@ class Network:
         return spreads
 
 
-def read_features(advice: Fields, size: int) -> tuple[arb, Row, list[Row]]:
+def read_features(advice: Fields, size: int, work: Work) -> tuple[arb, Row, list[Row]]:
     """The unit 2^-bits in which strengths are given, a base, and features, of that size."""
     unit = arb(2) ** -advice.integer("bits", 0, 40)
     base = [unit * entry for entry in advice.integers("base", -LIMIT, LIMIT, size)]
-    return unit, base, [[unit * f for f in row] for row in advice.table("features", -LIMIT, LIMIT, size)]
+    features = advice.table("features", -LIMIT, LIMIT, size)
+    work.hold(len(features) * size, "the features")
+    return unit, base, [[unit * f for f in row] for row in features]

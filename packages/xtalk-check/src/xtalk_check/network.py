@@ -5,8 +5,7 @@ For tokens t_1 ... t_n, rows of `embed`:
     logits = unembed^T y + b_unembed.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 from flint import arb, arb_mat
 
@@ -32,6 +31,7 @@ class Network:
     b_hidden: list[arb]  # N
     out: list[list[arb]]  # C x N
     b_logit: list[arb]  # C
+    _ahead: dict[int, arb_mat] = field(default_factory=dict[int, arb_mat])
 
     @classmethod
     def load(cls, task: Fields, weights: Weights, tokens: int, classes: int, work: Work) -> "Network":
@@ -43,6 +43,7 @@ class Network:
         w_out = weights.matrix("w_out", w_in.ncols(), embed.ncols())
         unembed = weights.matrix("unembed", embed.ncols(), classes)
         b_out = arb_mat(1, embed.ncols(), weights.vector("b_out", embed.ncols()))
+        work.hold((tokens + classes) * w_in.ncols() + residual * tokens * classes, "the network")
         b_logit = work.product(b_out, unembed) + arb_mat(1, classes, weights.vector("b_unembed", classes))
         return cls(
             phi=phi,
@@ -61,10 +62,12 @@ class Network:
         """The number of answers C."""
         return len(self.b_logit)
 
-    @cached_property
-    def differences(self) -> list[arb_mat]:
-        """For each answer, row j holds out[answer] - out[j] (C x N)."""
-        return [
-            arb_mat([[a - b for a, b in zip(right, wrong, strict=True)] for wrong in self.out])
-            for right in self.out
-        ]
+    def ahead(self, answer: int, work: Work) -> arb_mat:
+        """Row j holds out[answer] - out[j] (C x N)."""
+        if answer not in self._ahead:
+            work.hold(self.classes * len(self.b_hidden), "what each neuron does to margins")
+            right = self.out[answer]
+            self._ahead[answer] = arb_mat(
+                [[a - b for a, b in zip(right, wrong, strict=True)] for wrong in self.out]
+            )
+        return self._ahead[answer]

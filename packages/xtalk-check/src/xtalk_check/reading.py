@@ -6,6 +6,7 @@ import re
 import struct
 import sys
 from array import array
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -21,6 +22,7 @@ Json: TypeAlias = "dict[str, Json] | list[Json] | int | str | bool | None"
 MAGIC = b"xtalk.weights/1\n"
 NAME = re.compile(r"[a-z][a-z0-9_.]{0,63}", re.ASCII)
 LONGEST_INTEGER = 60  # digits; the claims are counts of sequences
+MOST_TENSORS = 64  # no theorem's network has a third of them
 
 
 def parse(text: bytes, what: str) -> Json:
@@ -35,10 +37,11 @@ def parse(text: bytes, what: str) -> Json:
         return int(digits)
 
     def unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-        keys = [key for key, _ in pairs]
-        if len(set(keys)) < len(keys):
-            raise Rejected(f"the {what} has the key {max(keys, key=keys.count)!r} twice")
-        return dict(pairs)
+        members = dict(pairs)
+        if len(members) < len(pairs):
+            (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+            raise Rejected(f"the {what} has the key {key[:40]!a} twice")
+        return members
 
     try:
         return json.loads(
@@ -113,7 +116,7 @@ class Fields:
     def done(self) -> None:
         """Refuse members that nobody read."""
         if self._left:
-            raise Rejected(f"{self._where} has the unknown key {min(self._left)[:40]!r}")
+            raise Rejected(f"{self._where} has the unknown key {min(self._left)[:40]!a}")
 
     def _take(self, name: str) -> Json:
         if name not in self._left:
@@ -136,7 +139,7 @@ class Fields:
                     f"{self._where}.{name} has {_short(value)}; expected an integer from {low} to {high}"
                 )
         if self._work is not None:
-            self._work.reads += len(values)
+            self._work.spend(reads=len(values))
         return cast(list[int], values)
 
 
@@ -218,10 +221,13 @@ def parse_weights(content: bytes) -> Weights:
 
     tensors: dict[str, Tensor] = {}
     last = ""
-    for _ in range(struct.unpack("<I", take(4))[0]):
+    count: int = struct.unpack("<I", take(4))[0]
+    if count > MOST_TENSORS:
+        raise Rejected(f"the weights have {count} tensors; at most {MOST_TENSORS} are read")
+    for _ in range(count):
         name = take(struct.unpack("<H", take(2))[0]).decode("latin-1")
         if not NAME.fullmatch(name):
-            raise Rejected(f"the weights have a tensor named {name[:40]!r}")
+            raise Rejected(f"the weights have a tensor named {name[:40]!a}")
         if name <= last:
             raise Rejected(f"the weights have {name} after {last}; names increase")
         shape: tuple[int, ...] = struct.unpack(f"<{(axes := take(1)[0])}I", take(4 * axes))

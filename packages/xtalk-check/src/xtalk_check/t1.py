@@ -17,7 +17,7 @@ from xtalk_check.finite import LIMIT, Network, read_features
 from xtalk_check.population import claimed_population
 from xtalk_check.reading import Fields, Weights
 from xtalk_check.winning import settle
-from xtalk_check.work import Row, Work, dot, repeated, root, rows, scaled, smallest
+from xtalk_check.work import EVALUATION, Row, Work, dot, repeated, root, rows, scaled, smallest
 
 
 def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: Work) -> dict[str, int]:
@@ -25,7 +25,8 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
 
     Precondition: the specification has the labels of the data and the hash of its values. Postcondition: at
     least `certified` of the `total` inputs are answered right; about their population see population.py.
-    Complexity: that of the form which the certificate chooses, below. Proof: docs/proofs.md, theorem T1.
+    Complexity: that of the form which the certificate chooses, below.
+    Proof: docs/proofs/theory.md, theorem T1.
     """
     network = Network.load(task, weights, work)
     form = FORMS[advice.choice("form", *FORMS)]
@@ -34,11 +35,12 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
         for label, margins in zip(network.labels, form(network, advice, work), strict=True)
     ]
     certified = sum(margin > 0 for margin in least)
-    return settle(claim, certified, len(least)) | claimed_population(task, claim, certified, least)
+    return settle(claim, certified, len(least)) | claimed_population(task, claim, certified, least, work)
 
 
 def exactly(network: Network, advice: Fields, work: Work) -> list[Row]:
     """The margins, by running the network: brute force. Cost: T N (D + C), T N evaluations."""
+    work.fit(3 * len(network.labels) * network.w_in.ncols(), "the neurons of every input")
     h = work.product(network.x, network.w_in) + repeated(len(network.labels), network.b_in.entries())
     active = arb_mat(h.nrows(), h.ncols(), work.evaluate(network.phi.value, h.entries()))
     logits = rows(network.direct + work.product(active, network.out))
@@ -59,22 +61,23 @@ class Explanation:
     def read(cls, network: Network, advice: Fields, work: Work) -> "Explanation":
         """Read base, features and codes. Cost: (L + 1) D N, and D for each entry of a code."""
         size = network.w_in.nrows()
-        unit, base, features = read_features(advice, size)
+        unit, base, features = read_features(advice, size, work)
         flat = advice.table("codes", -LIMIT, LIMIT)
         residuals = rows(network.x - repeated(len(network.labels), base))
         if len(flat) != len(residuals) or not features:
             raise Rejected(
                 f"{len(flat)} codes of {len(features)} features are given for {len(residuals)} inputs"
             )
+        work.hold(2 * len(residuals) * size + len(features) * network.w_in.ncols(), "the explanation")
         codes: list[list[tuple[int, int]]] = []
         for t, entries in enumerate(flat):
             if len(entries) % 2 or not all(0 <= i < len(features) for i in entries[::2]):
                 raise Rejected(f"the code of input {t} is not pairs of a feature and its strength")
             codes.append(list(zip(entries[::2], entries[1::2], strict=True)))
+            work.spend(len(codes[t]) * size)
             for i, strength in codes[t]:
                 scale = unit * strength
                 residuals[t] = [e - scale * f for e, f in zip(residuals[t], features[i], strict=True)]
-                work.multiply_adds += size
         return cls(
             contributions=work.product(arb_mat(features), network.w_in),
             base=network.before(base, work),
@@ -100,7 +103,7 @@ class Residuals:
         square = work.product(scaled(w_in, network.spread, work), network.w_in.transpose())
         e = explanation.residuals
         images = rows(work.product(e, square))
-        work.multiply_adds += len(images) * len(w_in)
+        work.spend(len(images) * len(w_in))
         sizes = [root(dot(row, image)) for row, image in zip(rows(e), images, strict=True)]
         return cls(work.product(e, jacobian), sizes)
 
@@ -114,6 +117,10 @@ def from_tables(network: Network, advice: Fields, work: Work) -> list[Row]:
     """
     explanation = Explanation.read(network, advice, work)
     steps = advice.integers("steps", 1, LIMIT, explanation.contributions.nrows())
+    features, hidden = explanation.contributions.nrows(), explanation.contributions.ncols()
+    work.hold(2 * features * (features + hidden), "the table of pairs")
+    charged = sum(len(code) * (len(code) - 1) // 2 for code in explanation.codes)
+    work.plan(features**2 * hidden + charged, "charging every pair of features")
     residuals = Residuals.of(network, explanation, work)
     magnitudes = arb_mat([[abs(g) for g in row] for row in rows(explanation.contributions)])
     pairs = rows(work.product(scaled(rows(magnitudes), network.spread, work), magnitudes.transpose()))
@@ -126,6 +133,7 @@ def from_tables(network: Network, advice: Fields, work: Work) -> list[Row]:
         size = residuals.sizes[t]
         crosstalk = size**2 / 2
         for place, (i, strength) in enumerate(code):
+            work.spend(place + 4 + 2 * len(logit))
             others = sum((abs(unit * other) * pairs[i][j] for j, other in code[:place]), alone[i] * size)
             node, beyond = divmod(strength, steps[i])
             share = arb(beyond) / steps[i]
@@ -133,7 +141,6 @@ def from_tables(network: Network, advice: Fields, work: Work) -> list[Row]:
             crosstalk += pairs[i][i] * share * (1 - share) * (unit * steps[i]) ** 2 / 2
             low, high = singles[i, node], singles[i, node + (beyond > 0)]
             logit = [a + b + share * (c - b) for a, b, c in zip(logit, low, high, strict=True)]
-            work.multiply_adds += place + 4 + 2 * len(logit)
         bounds.append(_margins(logit, network.labels[t], bend * crosstalk))
     return bounds
 
@@ -149,13 +156,15 @@ def _single_effects(
         for i, strength in code
         for node in (strength // steps[i], -(-strength // steps[i]))
     }
+    work.hold(2 * len(nodes) * (len(base) + network.out.ncols()), "the table of single features")
+    work.plan(len(nodes) * len(base) * (network.out.ncols() + 1 + EVALUATION), "tabling single features")
     active = [work.evaluate(network.phi.value, base)]
     for i, node in sorted(nodes):
+        work.spend(len(base))
         scale = explanation.unit * (node * steps[i])
         h = [c + scale * g for c, g in zip(base, contributions[i], strict=True)]
         values = work.evaluate(network.phi.value, h)
         active.append([value - rest for value, rest in zip(values, active[0], strict=True)])
-        work.multiply_adds += len(base)
     resting, *effects = rows(work.product(arb_mat(active), network.out))
     return resting, dict(zip(sorted(nodes), effects, strict=True))
 
@@ -164,7 +173,7 @@ def from_dominant(network: Network, advice: Fields, work: Work) -> list[Row]:
     """Margins from the `kept` largest contributions of each neuron; the others are charged as interaction.
 
     Cost: for an input with K codes N (K + 2 C + 3) multiply-adds and N evaluations, beside its residual's.
-    Proof: docs/proofs.md, T1, "dominant".
+    Proof: docs/proofs/theory.md, T1, "dominant".
     """
     kept = advice.integer("kept", 1, 1 << 20)
     explanation = Explanation.read(network, advice, work)
@@ -175,7 +184,11 @@ def from_dominant(network: Network, advice: Fields, work: Work) -> list[Row]:
     anchors: list[Row] = []
     charges: list[arb] = []
     rests: list[Row] = []
+    work.hold(3 * len(network.labels) * hidden, "the dominant features of every input")
+    work.plan(hidden * sum(map(len, explanation.codes)), "finding dominant features")
     for code, size in zip(explanation.codes, residuals.sizes, strict=True):
+        work.fit(2 * hidden * len(code), "the features of an input")
+        work.spend(hidden * (len(code) + 2))
         shares = [[explanation.unit * s * g for g in contributions[i]] for i, s in code]
         by_size = [sorted(neuron, key=abs, reverse=True) for neuron in zip(*shares, strict=True)]
         by_size = by_size or [[]] * hidden  # no code, no contributions
@@ -184,12 +197,11 @@ def from_dominant(network: Network, advice: Fields, work: Work) -> list[Row]:
         whole = [sum(p, arb(0)) for p in by_size]
         spanned = root(sum((s * p * p for s, p in zip(network.spread, whole, strict=True)), arb(0)))
         charges.append(bend * (spanned * size + size**2 / 2))
-        work.multiply_adds += hidden * (len(code) + 2)
     active = [work.evaluate(network.phi.value, anchor) for anchor in anchors]
     logits = rows(network.direct + residuals.linear + work.product(arb_mat(active), network.out))
     bounds: list[Row] = []
     for t, (logit, label) in enumerate(zip(logits, network.labels, strict=True)):
-        weights = arb_mat([[abs(weight) for weight in row] for row in rows(network.ahead[label])])
+        weights = arb_mat([[abs(weight) for weight in row] for row in rows(network.ahead(label, work))])
         lost = work.product(arb_mat([rests[t]]), weights).entries()
         margins = _margins(logit, label, charges[t])
         bounds.append([margin - slope * loss for margin, loss in zip(margins, lost, strict=True)])

@@ -19,7 +19,7 @@ from flint import arb, arb_mat
 from xtalk_check.activations import EVERYWHERE, Activation, activation, curvature
 from xtalk_check.errors import Rejected
 from xtalk_check.reading import Fields, Weights
-from xtalk_check.work import Row, Work, dot, floor, magnitude, rows
+from xtalk_check.work import EVALUATION, Row, Work, dot, floor, magnitude, rows
 
 MILLION = 1_000_000
 LIMIT = 1 << 50  # largest direction, gain and knot, in units of 2^-bits
@@ -32,9 +32,10 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
     Precondition: the specification has the targets and the hash of the activations. Postcondition: the mean
     over the `tokens` rows of -log softmax(logits)[target] is at most `micronats` / 10^6. Complexity: for a
     token D V + V + 3 D multiply-adds and V + 1 evaluations, beside those of the form that the certificate
-    chooses; 2 V D once. Proof: docs/proofs.md, "Theorem T1 for a language model".
+    chooses; 2 V D once. Proof: docs/proofs/theory.md, "Theorem T1 for a language model".
     """
-    tail = Tail.load(task, weights)
+    tail = Tail.load(task, weights, work)
+    work.plan(len(tail.x) * tail.unembed.ncols() * (len(tail.b_out) + 1 + EVALUATION), "every token's loss")
     form = FORMS[advice.choice("form", *FORMS)]
     losses = list(tail.losses(form(tail, advice, work), work))
     if claim.integer("tokens", 0, len(losses)) != len(losses):
@@ -63,18 +64,18 @@ class Norm:
         """The row less its mean, and its scale. Cost: D multiply-adds and an evaluation."""
         mean = sum(row, arb(0)) / len(row)
         centred = [a - mean for a in row]
-        work.multiply_adds += len(row)
+        work.spend(len(row))
         return centred, work.evaluate(arb.sqrt, [dot(centred, centred) / len(row) + self.epsilon])[0]
 
     def of(self, centred: Row, scale: arb, work: Work) -> Row:
         """The norm's output. Cost: 2 D multiply-adds."""
-        work.multiply_adds += 2 * len(centred)
+        work.spend(2 * len(centred))
         return [a / scale * w + b for a, w, b in zip(centred, self.weight, self.bias, strict=True)]
 
     def moved(self, scale: arb, error: arb) -> arb:
         """A bound on |P z / scale(z) - P z' / scale(z')|, where scale(z) is given and |z' - z| <= error.
 
-        P takes the mean away. Proof: docs/proofs.md, lemma "norm".
+        P takes the mean away. Proof: docs/proofs/theory.md, lemma "norm".
         """
         least = (scale - error / arb(len(self.weight)).sqrt()).max(self.epsilon.sqrt())
         return error / (scale * least).sqrt()
@@ -96,9 +97,10 @@ class Tail:
     unembed: arb_mat  # D x V
 
     @classmethod
-    def load(cls, task: Fields, weights: Weights) -> "Tail":
+    def load(cls, task: Fields, weights: Weights, work: Work) -> "Tail":
         """Read tail and data; epsilon is in millionths."""
         x = weights.data("data.resid_mid", task.digest("data"))
+        work.hold(6 * x.nrows() * x.ncols(), "the tokens' streams")
         size, epsilon = x.ncols(), arb(task.integer("epsilon", 1, MILLION)) / MILLION
         w_in = weights.matrix("w_in", size, None)
         unembed = weights.matrix("unembed", size, None)
@@ -122,7 +124,7 @@ class Tail:
     def losses(self, streams: Iterator[tuple[Row, arb]], work: Work) -> Iterator[arb]:
         """An upper bound on each token's cross-entropy, from its z up to an error of the norm that is given.
 
-        Proof: docs/proofs.md, lemmas "norm" and "cross-entropy".
+        Proof: docs/proofs/theory.md, lemmas "norm" and "cross-entropy".
         """
         reach = self.reach(work)
         chunk: list[Row] = []
@@ -142,6 +144,8 @@ class Tail:
         """For each token of the vocabulary, how far its logit goes when the norm's unit moves by 1, but for
         what it has in common with all the others. Cost: 2 V D.
         """
+        work.hold(3 * self.unembed.nrows() * self.unembed.ncols(), "the reach of every logit")
+        work.spend(2 * self.unembed.nrows() * self.unembed.ncols())
         directions: list[Row] = []
         for column in rows(self.unembed.transpose()):
             weighted = [u * w for u, w in zip(column, self.norm_out.weight, strict=True)]
@@ -150,7 +154,6 @@ class Tail:
         targets = [directions[target] for target in self.targets]
         common = [sum(entries, arb(0)) / len(targets) for entries in zip(*targets, strict=True)]
         apart = [[a - c for a, c in zip(row, common, strict=True)] for row in directions]
-        work.multiply_adds += 2 * len(apart) * len(common)
         return [magnitude(row) for row in apart]
 
 
@@ -158,9 +161,9 @@ def cross_entropy(logits: Row, target: int, reach: Row, move: arb, work: Work) -
     """An upper bound on the cross-entropy of logits whose distance to the target's may each differ from the
     given ones' by (reach_j + reach_target) move. Cost: V multiply-adds, V evaluations.
     """
+    work.spend(len(logits))
     own = reach[target] * move - logits[target]
     rises = [logit + width * move + own for logit, width in zip(logits, reach, strict=True)]
-    work.multiply_adds += len(rises)
     others = work.evaluate(arb.exp, rises[:target] + rises[target + 1 :])
     return work.evaluate(arb.log, [sum(others, arb(1))])[0]
 
@@ -206,6 +209,8 @@ class Features:
             raise Rejected(f"{len(directions)} directions and {len(knots)} rows of knots are given")
         if not all(low < high for row in knots for low, high in pairwise(row)):
             raise Rejected("the knots of a feature do not increase")
+        work.hold(2 * (len(directions) + hidden) * size, "the features")
+        work.spend(hidden * (3 * size + 1))
         features = advice.integers("features", 0, len(directions) - 1, hidden)
         gains = [unit * gain for gain in advice.integers("gains", -LIMIT, LIMIT, hidden)]
         out = rows(tail.w_out)
@@ -214,8 +219,9 @@ class Features:
         for k, column in enumerate(rows(tail.w_in.transpose())):
             rest = [w - gains[k] * r for w, r in zip(column, directions[features[k]], strict=True)]
             crosstalk += sizes[k] * magnitude(rest)
-        work.multiply_adds += hidden * (3 * size + 1)
-        neurons = [[k for k in range(hidden) if features[k] == i] for i in range(len(directions))]
+        neurons: list[list[int]] = [[] for _ in directions]
+        for k, feature in enumerate(features):
+            neurons[feature].append(k)
         return cls(
             unit=unit,
             bits=bits,
@@ -244,7 +250,7 @@ class Table:
     def at(self, reading: int) -> tuple[arb_mat, arb]:
         """The interpolated effect of a reading (1 x D), and a bound on how far the true one is from it.
 
-        Cost: 2 D + 2 multiply-adds beside a new piece's. Proof: docs/proofs.md, lemma "knots".
+        Cost: 2 D + 2 multiply-adds beside a new piece's. Proof: docs/proofs/theory.md, lemma "knots".
         """
         knots = self.features.knots[self.feature]
         place = bisect_right(knots, reading) - 1
@@ -255,7 +261,7 @@ class Table:
             self.pieces[place] = ends, self._bend(place)
         ends, bend = self.pieces[place]
         share = arb(reading - knots[place]) / (knots[place + 1] - knots[place])
-        self.work.multiply_adds += 2
+        self.work.spend(2)
         return self.work.product(arb_mat([[1 - share, share]]), ends), bend * share * (1 - share)
 
     @cached_property
@@ -273,7 +279,7 @@ class Table:
     def _inputs(self, place: int) -> Row:
         features, neurons = self.features, self.features.neurons[self.feature]
         reading = features.unit * features.knots[self.feature][place]
-        self.work.multiply_adds += len(neurons)
+        self.work.spend(len(neurons))
         return [self.tail.b_in[k] + features.gains[k] * reading for k in neurons]
 
     def _bend(self, place: int) -> arb:
@@ -283,9 +289,9 @@ class Table:
         """
         features, neurons = self.features, self.features.neurons[self.feature]
         low, high = features.knots[self.feature][place : place + 2]
+        self.work.spend(2 * len(neurons))
         between = [a.union(b) for a, b in zip(self._inputs(place), self._inputs(place + 1), strict=True)]
         bends = self.work.evaluate(lambda ball: curvature(self.tail.phi, ball).abs_upper(), between)
-        self.work.multiply_adds += 2 * len(neurons)
         terms = [
             features.sizes[k] * features.gains[k] ** 2 * bend for k, bend in zip(neurons, bends, strict=True)
         ]
@@ -298,19 +304,19 @@ def from_features(tail: Tail, advice: Fields, work: Work) -> Iterator[tuple[Row,
     Readings are rounded to units, and what that moves is charged too. Cost for a token: 4 D + F (3 D + 3)
     multiply-adds and an evaluation, none of which depends on the number of neurons; the table, for each knot
     that is needed, costs some D + 5 multiply-adds and two evaluations for each of its feature's neurons.
-    Proof: docs/proofs.md, theorem "one feature per neuron".
+    Proof: docs/proofs/theory.md, theorem "one feature per neuron".
     """
     features, normed = Features.read(tail, advice, work), tail.normed(work)
     readings = rows(work.product(arb_mat(normed), features.directions.transpose()))
     streams = [arb_mat([[a + b for a, b in zip(x, tail.b_out, strict=True)]]) for x in tail.x]
     errors = [features.crosstalk * magnitude(n) for n in normed]
-    work.multiply_adds += len(normed) * tail.w_in.nrows()
+    work.spend(len(normed) * tail.w_in.nrows())
     for i, neurons in enumerate(features.neurons):
         if not neurons:
             continue
         table = Table(tail, features, i, work)
         slope = features.steepest * sum((features.sizes[k] * abs(features.gains[k]) for k in neurons), arb(0))
-        work.multiply_adds += len(neurons) + len(readings)
+        work.spend(len(neurons) + len(readings))
         for t, row in enumerate(readings):
             reading = floor(row[i], features.bits)
             effect, error = table.at(reading)

@@ -23,14 +23,17 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
     Postcondition: every real x in any of the regions gets the region's answer, ties losing; and at least
     `certified` of the `total` inputs of the data lie in a region of their own label. Complexity: for a region
     of F features D N C + N (2 D + D F + C) multiply-adds, up to lower orders, and 3 N evaluations; D for each
-    entry of a code. Proof: docs/proofs.md, theorem T2.
+    entry of a code. Proof: docs/proofs/theory.md, theorem T2.
     """
     network = Network.load(task, weights, work)
-    unit, base, features = read_features(advice, network.w_in.nrows())
+    unit, base, features = read_features(advice, network.w_in.nrows(), work)
     regions = [
         Region.read(row, features, network.out.ncols(), unit)
         for row in advice.table("regions", -LIMIT, LIMIT)
     ]
+    work.plan(
+        len(regions) * network.w_in.nrows() * network.w_in.ncols() * network.out.ncols(), "every region"
+    )
     least: list[arb] = []
     for number, region in enumerate(regions):
         margins = region.margins(network, base, features, work)
@@ -50,7 +53,7 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
         if region.label == label and region.holds(moved, code[1:], features, work):
             proven.append(least[code[0]])
     margins = proven + [arb(-1)] * (len(codes) - len(proven))  # of the others nothing is known
-    population = claimed_population(task, claim, len(proven), margins)
+    population = claimed_population(task, claim, len(proven), margins, work)
     return settle(claim, len(proven), len(codes)) | {"regions": len(regions)} | population
 
 
@@ -82,8 +85,10 @@ class Region:
         """Lower bounds on the label's margin over each answer, for every point of the region.
 
         Each neuron by its tangent at the centre and its curvature over the region; the tangents' sum is
-        linear, and exact over box and ball. Proof: docs/proofs.md, theorem T2.
+        linear, and exact over box and ball. Proof: docs/proofs/theory.md, theorem T2.
         """
+        work.fit(2 * len(self.box) * len(base), "the features of a region")
+        work.spend(2 * len(self.box) * len(base))
         middle = list(base)
         spans: list[Row] = []
         for i, (low, high) in zip(self.support, self.box, strict=True):
@@ -95,13 +100,12 @@ class Region:
         reach = [self.radius * magnitude(row) for row in rows(network.w_in.transpose())]
         for moved in rows(work.product(arb_mat(spans), network.w_in)) if spans else []:
             reach = [r + abs(move) for r, move in zip(reach, moved, strict=True)]
+        work.spend(4 * len(h), evaluations=len(h))
         slopes = work.evaluate(network.phi.slope, h)
         remainders = [
             (curvature(network.phi, centre + arb(0, 1) * width) * width**2 / 2).union(arb(0))
             for centre, width in zip(h, reach, strict=True)
         ]
-        work.evaluations += len(h)
-        work.multiply_adds += 4 * len(h)
         active = [a + b for a, b in zip(work.evaluate(network.phi.value, h), remainders, strict=True)]
         margins, gradients = network.tangent(self.label, middle, active, slopes, work)
         return [
@@ -111,7 +115,7 @@ class Region:
 
     def _swing(self, direction: Row, spans: list[Row], work: Work) -> arb:
         """How far a linear function can fall from its value at the centre."""
-        work.multiply_adds += (len(spans) + 1) * len(direction)
+        work.spend((len(spans) + 1) * len(direction))
         return self.radius * magnitude(direction) + sum((abs(dot(direction, span)) for span in spans), arb(0))
 
     def holds(self, x: Row, strengths: list[int], features: list[Row], work: Work) -> bool:
@@ -120,8 +124,8 @@ class Region:
             raise Rejected(
                 f"{len(strengths)} strengths are given in a region of {len(self.support)} features"
             )
+        work.spend(len(x) * (len(strengths) + 1))
         for i, strength in zip(self.support, strengths, strict=True):
             x = [a - f * (self.unit * strength) for a, f in zip(x, features[i], strict=True)]
-        work.multiply_adds += len(x) * (len(strengths) + 1)
         in_box = all(low <= s <= high for s, (low, high) in zip(strengths, self.box, strict=True))
         return in_box and dot(x, x) <= self.radius**2

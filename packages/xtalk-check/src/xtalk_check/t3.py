@@ -21,17 +21,24 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
     """Count sequences on which the network's answer is right, cell by cell.
 
     Postcondition: at least `certified` of the `total` sequences that have an answer are answered right.
-    Complexity: for each cell with F columns in its slots, F N (C + 5) multiply-adds and (F + 3) N
-    evaluations, however many tokens stand behind the columns. Proof: docs/proofs.md, theorem T3.
+    Complexity: for each cell with F columns in its S slots, at most N (F (C + 7) + C + 4 S) + S C
+    multiply-adds and (F + 4) N evaluations, however many tokens stand behind the columns; and where a cell's
+    answer is in doubt, those of `certified_fillings`. Proof: docs/proofs/theory.md, theorem T3.
     """
     question = Task.read(task)
     network = Network.load(task, weights, len(question.classes), question.answers, work)
     winning = Winning.read(task, network, weights, question.n, work)
-    codebooks = [Codebook.read(advice.fields(name), network) for name in ("anchor", "rest")]
+    codebooks = [Codebook.read(advice.fields(name), network, work) for name in ("anchor", "rest")]
+    if question.name == "majority":  # the tokens beside those of each class
+        work.spend(steps=len(question.classes) * len(set(question.classes)))
+    size = question.size(*codebooks, work.budget.work)
+    least = len(network.b_hidden) * (size.cells + size.columns) * network.classes
+    work.plan(least + size.cells + size.slots, "going through every cell")
+    work.fit(len(set(question.classes)) * network.classes * len(network.b_hidden), "every answer's margins")
     bits = advice.integer("bits", 0, 20)
     certified = 0
     for cell in question.cells(*codebooks):
-        bounds = doubtful(cell, _bounds(cell, codebooks, network, winning, work))
+        bounds = doubtful(cell, _bounds(cell, codebooks, network, winning, work), work)
         certified += cell.arrangements * certified_fillings(cell, bounds, winning, bits, work)
     return settle(claim, certified, question.total)
 
@@ -41,16 +48,18 @@ def _bounds(
 ) -> list[Bound]:
     """Bound the margin over each wrong answer on every filling of a cell.
 
-    Proof: docs/proofs.md, lemma "cell". Complexity: that of `prove`.
+    Proof: docs/proofs/theory.md, lemma "cell". Complexity: that of `prove`.
     """
     right = cell.answer
+    columns = sum(len(slot.columns) for slot in cell.slots)
+    work.fit(4 * (columns + 1) * len(network.b_hidden), "a cell")
     parts = [_Part.of(slot, codebooks[slot.codebook]) for slot in cell.slots]
     table = [
         _neuron(network.phi, bias, [part.neurons[k] for part in parts], work)
         for k, bias in enumerate(network.b_hidden)
     ]
     bounds: list[Bound] = []
-    for wrong, margin in enumerate(rows(work.product(network.differences[right], arb_mat(table)))):
+    for wrong, margin in enumerate(rows(work.product(network.ahead(right, work), arb_mat(table)))):
         if wrong == right:
             continue
         terms = iter(margin)
@@ -101,20 +110,19 @@ def _neuron(phi: Activation, bias: arb, slots: list[_Column], work: Work) -> lis
     """Enclose a neuron's value by a sum: phi at the centre, then a term for each column of each slot.
 
     Postcondition: whatever column fills each position, and wherever in its box, phi(h) is in the first entry
-    plus the positions' terms. Proof: docs/proofs.md, lemmas "chord", "tangent" and "residual".
+    plus the positions' terms. Proof: docs/proofs/theory.md, lemmas "chord", "tangent" and "residual".
     """
+    work.spend(len(slots), evaluations=1)
     centre = bias + sum((slot.centre * slot.copies for slot in slots), arb(0))
     here = phi.value(centre)
     terms = _steps(phi, centre, here, slots, work)
-    work.evaluations += 1
     boxes = [box for slot in slots for box in slot.boxes]
     if not all(box.is_zero() for box in boxes):
+        work.spend(len(slots) + len(boxes), evaluations=1)
         reach = centre
         for slot in slots:
             reach += (hull([arb(0), *slot.deviations]) + hull([arb(0), *slot.boxes])) * slot.copies
         slope = phi.ranges(reach).slope
-        work.evaluations += 1
-        work.multiply_adds += len(boxes)
         terms = [term + slope * box for term, box in zip(terms, boxes, strict=True)]
     return [here, *terms]
 
@@ -123,7 +131,7 @@ def _steps(phi: Activation, centre: arb, here: arb, slots: list[_Column], work: 
     """Enclose phi(centre + sum of deviations) - phi(centre) by a sum of one term for each position.
 
     One free position: exact. Several: between tangent and chord, where each position has a weight, and the
-    weights sum to 1. Proof: docs/proofs.md, lemmas "tangent" and "chord".
+    weights sum to 1. Proof: docs/proofs/theory.md, lemmas "tangent" and "chord".
     """
     free = [len(slot.deviations) > 1 for slot in slots]
     if sum(slot.copies for slot, moves in zip(slots, free, strict=True) if moves) <= 1:
@@ -135,18 +143,18 @@ def _steps(phi: Activation, centre: arb, here: arb, slots: list[_Column], work: 
     widths = [hull([arb(0), *slot.deviations]).rad() for slot in slots]
     least = (hull(widths).upper() + SMALL) * SMALL
     weights = [w + least if moves else arb(0) for w, moves in zip(widths, free, strict=True)]
+    work.spend(2 * len(slots) + 3 * sum(len(slot.deviations) for slot in slots), evaluations=2)
     total = sum((w * slot.copies for slot, w in zip(slots, weights, strict=True)), arb(0))
-    moved = [(g, w / total) for slot, w in zip(slots, weights, strict=True) for g in slot.deviations]
+    shares = [w / total for w in weights]
+    moved = [(g, share) for slot, share in zip(slots, shares, strict=True) for g in slot.deviations]
     ahead = [g / weight if weight > 0 else g for g, weight in moved]
     curvature, slope = phi.ranges(centre + hull([arb(0), *ahead])).curvature, phi.slope(centre)
     values = work.evaluate(phi.value, [centre + g for g in ahead])
     tangents = [slope * g for g, _ in moved]
     chords = [(value - here) * weight for value, (_, weight) in zip(values, moved, strict=True)]
-    work.evaluations += 2
-    work.multiply_adds += 2 * len(moved)
     if curvature is None or curvature >= 0:
         return [a.union(b) for a, b in zip(tangents, chords, strict=True)]
-    work.multiply_adds += 3 * len(moved)
+    work.spend(3 * len(moved))
     bends = [g * further / 2 for (g, _), further in zip(moved, ahead, strict=True)]
     concave, convex = (-curvature).upper(), curvature.upper().max(arb(0))
     if convex < concave:

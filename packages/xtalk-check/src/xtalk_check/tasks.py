@@ -1,14 +1,15 @@
 """Tasks on sequences of tokens: the right answer, the space of inputs, and cells that partition it.
 
 A cell is a set of sequences that have one answer: its slots are filled independently of one another from sets
-of tokens, in a number of arrangements (docs/proofs.md, "Cells").
+of tokens, in a number of arrangements (docs/proofs/theory.md, "Cells").
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations_with_replacement, product
+from itertools import combinations_with_replacement, groupby, product
 from math import comb, factorial, prod
+from typing import NamedTuple
 
 from xtalk_check.codebook import Partition
 from xtalk_check.errors import Rejected
@@ -43,6 +44,14 @@ class Cell:
     def fillings(self) -> int:
         """The number of ways to fill the slots."""
         return prod(sum(slot.tokens) ** slot.copies for slot in self.slots)
+
+
+class Size(NamedTuple):
+    """The number of cells, and of all their slots and columns."""
+
+    cells: int
+    slots: int
+    columns: int
 
 
 @dataclass(frozen=True)
@@ -113,56 +122,109 @@ class Task:
         for tokens in combinations_with_replacement(range(len(self.classes)), self.n):
             yield tokens, _arrangements(Counter(tokens).values())
 
+    def count_sequences(self) -> int:
+        """How many `sequences` there are."""
+        if self.name == "lookup":
+            return self.total
+        return comb(len(self.classes) + self.n - 1, self.n)
+
     def cells(self, anchor: Partition, rest: Partition) -> Iterator[Cell]:
         """Disjoint cells of sequences with an answer: all of them, if for majority each class is one block.
 
         Refuses anchor blocks (for modular addition, blocks of the rest) whose tokens are of several classes.
         """
-        pure = rest if self.name == "modular_addition" else anchor
-        of_block: dict[int, int] = {}
-        for token, answer in enumerate(self.classes):
-            if of_block.setdefault(pure.block(token), answer) != answer:
-                raise Rejected(f"block {pure.block(token)} has tokens of several classes")
         if self.name == "lookup":
             yield from self._lookup_cells(anchor, rest)
         elif self.name == "modular_addition":
-            free = _Slots(1, range(len(self.classes)), rest)
+            of_block, free = self._blocks(rest)[0], _Slots(1, range(len(self.classes)), rest)
             for slots, arrangements in free.multisets(self.n):
                 answer = sum(of_block[slot.block] * slot.copies for slot in slots) % self.answers
                 yield Cell(answer, slots, arrangements)
         else:
-            yield from self._anchored_cells(anchor, rest, of_block)
+            for answer, block, own, free in self._anchored(anchor, rest):
+                for copies in self._copies:
+                    for slots, arrangements in free.multisets(self.n - copies):
+                        slots = (own.slot(block, copies), *slots)
+                        yield Cell(answer, slots, arrangements * comb(self.n, copies))
 
-    def _anchored_cells(self, anchor: Partition, rest: Partition, of_block: dict[int, int]) -> Iterator[Cell]:
-        """Some copies of an anchor block, which decide the answer; beside them tokens that leave it to them.
+    def size(self, anchor: Partition, rest: Partition, enough: int) -> Size:
+        """How many cells there are, without listing them: all, or those counted when there were enough.
 
-        For max and min, these come after the anchor block in the order of classes, then of blocks.
+        Refuses what `cells` refuses.
         """
-        sign = -1 if self.name == "min" else 1
-        order = [(sign * self.classes[t], anchor.block(t)) for t in range(len(self.classes))]
-        for block, answer in of_block.items():
-            own = _Slots(0, (t for t in range(len(order)) if anchor.block(t) == block), anchor)
+        if self.name == "lookup":
+            return self._lookup_size(anchor, rest)
+        if self.name == "modular_addition":
+            self._blocks(rest)
+            return _Slots(1, range(len(self.classes)), rest).size(self.n)
+        cells = slots = columns = 0
+        for _, _, own, free in self._anchored(anchor, rest):
+            for copies in self._copies:
+                beside = free.size(self.n - copies)
+                cells += beside.cells
+                slots += beside.cells + beside.slots
+                columns += beside.cells * own.width + beside.columns
+            if cells > enough:
+                break
+        return Size(cells, slots, columns)
+
+    @property
+    def _copies(self) -> range:
+        """How many tokens of a cell may be of its anchor block."""
+        return range(self.n // 2 + 1 if self.name == "majority" else 1, self.n + 1)
+
+    def _blocks(self, partition: Partition) -> tuple[dict[int, int], dict[int, list[int]]]:
+        """The class and the tokens of each block; refuses blocks of several classes."""
+        classes: dict[int, int] = {}
+        tokens: dict[int, list[int]] = {}
+        for token, answer in enumerate(self.classes):
+            block = partition.block(token)
+            if classes.setdefault(block, answer) != answer:
+                raise Rejected(f"block {block} has tokens of several classes")
+            tokens.setdefault(block, []).append(token)
+        return classes, tokens
+
+    def _anchored(self, anchor: Partition, rest: Partition) -> Iterator[tuple[int, int, "_Slots", "_Slots"]]:
+        """Each anchor block's answer, itself, its tokens, and the tokens that leave the answer to it.
+
+        For max and min, the last come before the block in the order of classes, then of blocks; for majority,
+        they are of other classes.
+        """
+        classes, tokens = self._blocks(anchor)
+        sign, free = -1 if self.name == "min" else 1, _Slots(1, (), rest)
+        order = sorted(classes, key=lambda block: (sign * classes[block], block))
+        for answer, blocks in groupby(order, classes.__getitem__):
             if self.name == "majority":
-                others = (t for t, other in enumerate(self.classes) if other != answer)
-            else:
-                others = (t for t, place in enumerate(order) if place < (sign * answer, block))
-            free = _Slots(1, others, rest)
-            for copies in range(self.n // 2 + 1 if self.name == "majority" else 1, self.n + 1):
-                for slots, arrangements in free.multisets(self.n - copies):
-                    yield Cell(answer, (own.slot(block, copies), *slots), arrangements * comb(self.n, copies))
+                others = (token for token, other in enumerate(self.classes) if other != answer)
+                free = _Slots(1, others, rest)
+            for block in blocks:
+                yield answer, block, _Slots(0, tokens[block], anchor), free
+                if self.name != "majority":
+                    free.add(tokens[block])
 
     def _lookup_cells(self, anchor: Partition, rest: Partition) -> Iterator[Cell]:
         """A query, a block of values of its key, and a block of values of each other key."""
-        groups = self._groups()
+        groups, (of_block, _) = self._groups(), self._blocks(anchor)
         for query, own in enumerate(groups):
             first = _Slots(0, [query], anchor).slot(anchor.block(query), 1)
             others = [_Slots(1, group, rest) for group in groups if group is not own]
             asked = _Slots(0, own, anchor)
             for block in asked.blocks:
-                answer = next(self.classes[token] for token in own if anchor.block(token) == block)
                 for chosen in product(*(other.blocks for other in others)):
                     free = (other.slot(block_, 1) for other, block_ in zip(others, chosen, strict=True))
-                    yield Cell(answer, (first, asked.slot(block, 1), *free), 1)
+                    yield Cell(of_block[block], (first, asked.slot(block, 1), *free), 1)
+
+    def _lookup_size(self, anchor: Partition, rest: Partition) -> Size:
+        self._blocks(anchor)
+        cells = columns = 0
+        groups = self._groups()
+        for own in groups:
+            parts = [_Slots(0, own, anchor)]
+            parts += [_Slots(1, group, rest) for group in groups if group is not own]
+            here = prod(len(part.blocks) for part in parts)
+            cells += here
+            columns += here + sum(here // len(part.blocks) * part.width for part in parts)
+        return Size(cells, self.n * cells, columns)
 
     def _groups(self) -> list[range]:
         """The values of each key."""
@@ -175,10 +237,18 @@ class _Slots:
     """Some tokens, by the blocks of their columns: what a slot may be filled with."""
 
     def __init__(self, codebook: int, tokens: Iterable[int], partition: Partition) -> None:
-        self._codebook = codebook
+        self._codebook, self._partition = codebook, partition
         self._columns: dict[int, Counter[int]] = {}
+        self.width = 0  # the number of columns
+        self.add(tokens)
+
+    def add(self, tokens: Iterable[int]) -> None:
+        """Allow further tokens."""
         for token in tokens:
-            self._columns.setdefault(partition.block(token), Counter())[partition.columns[token]] += 1
+            columns = self._columns.setdefault(self._partition.block(token), Counter())
+            column = self._partition.columns[token]
+            self.width += column not in columns
+            columns[column] += 1
 
     @property
     def blocks(self) -> list[int]:
@@ -195,6 +265,13 @@ class _Slots:
         for chosen in combinations_with_replacement(self.blocks, positions):
             counts = Counter(chosen)
             yield tuple(self.slot(*item) for item in counts.items()), _arrangements(counts.values())
+
+    def size(self, positions: int) -> Size:
+        """How many `multisets` there are. Each block is in as many as there are of a position less."""
+        blocks = len(self._columns)
+        with_one = comb(max(blocks + positions - 2, 0), positions - 1) if positions else 0
+        cells = comb(max(blocks + positions - 1, 0), positions)
+        return Size(cells, blocks * with_one, self.width * with_one)
 
 
 def _arrangements(copies: Iterable[int]) -> int:

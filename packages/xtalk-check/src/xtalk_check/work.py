@@ -5,38 +5,92 @@ they enclose, so it fails in doubt. An operation on balls encloses every result 
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, reduce
 
 from flint import arb, arb_mat
 
-from xtalk_check.errors import Rejected
+from xtalk_check.errors import OverBudget, Rejected
 
 PRECISION = 64  # bits of the centres; every rounding error goes into the radius
+EVALUATION = 10  # units of work, as one takes the time of some ten multiply-adds
 
 Row = list[arb]
 
 
+@dataclass(frozen=True)
+class Budget:
+    """What a check may cost; one that would cost more is refused before the work is done.
+
+    A unit of work is a multiply-add, an integer that is read, or a step; an evaluation is EVALUATION units.
+    """
+
+    work: int = 5_000_000_000
+    memory: int = 1 << 24  # balls that are held at once, some 150 bytes each
+
+    @property
+    def file_bytes(self) -> int:
+        """The largest file that is read: four bytes for each ball, the size of a float32."""
+        return 4 * self.memory
+
+
 @dataclass
 class Work:
-    """The counted length of a proof: its counters go up where the work is done, and nowhere else."""
+    """The counted length of a proof, and the budget for it: counters go up just before the work is done.
+
+    Every product and every quotient of balls counts as a multiply-add.
+    """
 
     multiply_adds: int = 0
     evaluations: int = 0
     reads: int = 0
+    steps: int = 0  # what takes time and is no arithmetic: not part of the length
+    budget: Budget = field(default_factory=Budget)
+    held: int = 0  # balls
+
+    def spend(self, multiply_adds: int = 0, evaluations: int = 0, reads: int = 0, steps: int = 0) -> None:
+        """Count what is done next, if the budget allows it."""
+        self.multiply_adds += multiply_adds
+        self.evaluations += evaluations
+        self.reads += reads
+        self.steps += steps
+        self.plan(0, "the check")
+
+    def plan(self, units: int, what: str) -> None:
+        """Refuse what is to take that many units of work, at least, if the budget does not allow it."""
+        units += self.multiply_adds + EVALUATION * self.evaluations + self.reads + self.steps
+        if units > self.budget.work:
+            raise OverBudget(
+                f"{what} takes {_written(units)} units of work or more; the budget is "
+                f"{_written(self.budget.work)}; raise it with --budget"
+            )
+
+    def fit(self, balls: int, what: str) -> None:
+        """Refuse that many balls, beside those that are held, if the budget does not allow them."""
+        if self.held + balls > self.budget.memory:
+            raise OverBudget(
+                f"{what} takes the memory of {_written(self.held + balls)} balls or more; the budget is "
+                f"{_written(self.budget.memory)}; raise it with --memory"
+            )
+
+    def hold(self, balls: int, what: str) -> None:
+        """Count balls that stay for the rest of the check, if the budget allows them."""
+        self.fit(balls, what)
+        self.held += balls
 
     def product(self, left: arb_mat, right: arb_mat) -> arb_mat:
         """The matrix product; one multiply-add for each of its rows x inner x columns terms."""
         if left.ncols() != right.nrows():
             raise Rejected(f"a product of {left.ncols()} columns with {right.nrows()} rows")
-        self.multiply_adds += left.nrows() * left.ncols() * right.ncols()
+        self.fit(left.nrows() * right.ncols(), "a product of matrices")
+        self.spend(left.nrows() * left.ncols() * right.ncols())
         return left * right
 
     def evaluate(self, function: Callable[[arb], arb], points: Iterable[arb]) -> list[arb]:
         """A non-linear function at each point; one evaluation each."""
-        values = [function(point) for point in points]
-        self.evaluations += len(values)
-        return values
+        points = list(points)
+        self.spend(evaluations=len(points))
+        return [function(point) for point in points]
 
 
 def hull(balls: Iterable[arb]) -> arb:
@@ -93,5 +147,10 @@ def repeated(count: int, row: Row) -> arb_mat:
 
 def scaled(matrix: list[Row], scales: Row, work: Work) -> arb_mat:
     """The matrix with each column multiplied by its scale; one multiply-add for each entry."""
-    work.multiply_adds += len(matrix) * len(scales)
+    work.spend(len(matrix) * len(scales))
     return arb_mat([[entry * scale for entry, scale in zip(row, scales, strict=True)] for row in matrix])
+
+
+def _written(count: int) -> str:
+    """A count for a message: in full, or as a power of ten."""
+    return f"{count:,}" if count < 10**15 else f"10^{len(str(count)) - 1}"

@@ -126,7 +126,7 @@ def _loss(
 ) -> Float[Tensor, ""]:
     x_BPD = activations(network, z_BI)
     x_BPD = torch.stack([x_BPD[:, 0], x_BPD[:, 1].detach()], 1)  # else it learns to be linear in the features
-    codes = crosscoder.encode(x_BPD)
+    codes = crosscoder.encode_sparse(x_BPD)
     error_BPD = x_BPD - crosscoder.decode(codes)
     variance_P = (x_BPD - x_BPD.mean(0)).square().sum(2).mean(0).detach()
     reconstruction = (error_BPD.square().sum(2).mean(0) / variance_P).sum()

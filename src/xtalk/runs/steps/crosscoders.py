@@ -9,7 +9,6 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from xtalk.crosscoder.config import CrosscoderConfig
-from xtalk.crosscoder.saving import Provenance, save_crosscoder
 from xtalk.interactions.pair_matrix import PairMatrix
 from xtalk.progress import Report
 from xtalk.reading.features import Feature, describe_codes, sparse_codes
@@ -34,28 +33,19 @@ def train_one(workbench: Workbench, progress: Report, spec: CrosscoderSpec) -> N
         hook_names=tuple(map(str, workbench.hookpoints)),
         **config.crosscoder.model_dump(),
     )
-    training = config.training_of(spec)
     trained = train_crosscoder(
         crosscoder_config,
-        training,
+        config.training_of(spec),
         workbench.batches(),
-        workbench.penalised,
+        model,
         workbench.scaling,
+        metric=workbench.loss_metric,
+        model_name=model.name,
         checkpoint_folder=folder.file(layout.checkpoint(spec.name)),
         log=lambda record: folder.log("train", crosscoder=spec.name, **record),
         progress=partial(progress, f"train {spec.name}"),
     )
-    provenance = Provenance(
-        model_name=model.name,
-        model_weights_hash=model.weights_hash,
-        text_hash=workbench.train_sequences.text_hash,
-        scaling_factors=tuple(workbench.scaling.factor_P.tolist()),
-        training_tokens=training.steps * training.batch_tokens,
-        train_batch_size_tokens=training.batch_tokens,
-        penalties=training.penalties,
-        seed=training.seed,
-    )
-    save_crosscoder(folder.file(layout.crosscoder(spec.name)), trained.crosscoder, provenance)
+    trained.crosscoder.save(folder.file(layout.crosscoder(spec.name)))
     folder.write_json(layout.training(spec.name), {"tokens_per_second": trained.tokens_per_second})
 
 

@@ -10,6 +10,7 @@ from xtalk.evaluation.evaluate import Evaluation, evaluate_crosscoder
 from xtalk.evaluation.fidelity import Fidelity
 from xtalk.evaluation.interaction import TIGHTNESS_QUANTILES, Interaction
 from xtalk.progress import Report
+from xtalk.proofs.row import CertificateRow
 from xtalk.reading.pairs import SITES
 from xtalk.reports import data, metrics
 from xtalk.runs import layout
@@ -136,12 +137,8 @@ def _crosscoder(folder: RunFolder, figures: metrics.CrosscoderFigures) -> metric
     return metrics.CrosscoderMetrics(**dict(figures), tokens_per_second=rate)
 
 
-def _certificates(folder: RunFolder) -> list[metrics.Certificate]:
-    rows = folder.read_json(layout.CERTIFICATES)
-    return [
-        metrics.Certificate.model_validate(row | {"unconstrained": row["unconstrained"] or None})
-        for row in rows
-    ]
+def _certificates(folder: RunFolder) -> list[CertificateRow]:
+    return [CertificateRow.model_validate(row) for row in folder.read_json(layout.CERTIFICATES)]
 
 
 def _validation(record: dict[str, Any]) -> metrics.ValidationMetrics:

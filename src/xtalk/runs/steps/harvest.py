@@ -2,7 +2,10 @@
 
 import logging
 
+import torch
+
 from xtalk.activations import measure_scaling
+from xtalk.models.variation import check_variation
 from xtalk.progress import Report
 from xtalk.reading.batches import count_documents
 from xtalk.runs import layout
@@ -17,6 +20,7 @@ def harvest_run(workbench: Workbench, progress: Report) -> None:
     model, hookpoints = workbench.model, workbench.hookpoints
     train, held_out = workbench.train_sequences, workbench.held_out_sequences
     config, documents = workbench.config, count_documents(held_out)
+    check_variation(model, torch.from_numpy(train.tokens[:2]), hookpoints)
     Bootstrap(documents, config.evaluation.resamples, config.seed)  # too few documents: say so now, not later
     if config.harvest.store:
         workbench.write_store(progress)
