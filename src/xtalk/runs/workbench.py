@@ -18,13 +18,10 @@ from xtalk.models.devices import resolve_device
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel, load_model
 from xtalk.progress import Report
+from xtalk.runs import layout
 from xtalk.runs.folder import RunFolder
 from xtalk.training.loss_metric import LossMetric, measure_loss_metric
 
-HARVEST = "harvest.json"
-SCALING = "scaling.safetensors"
-LOSS_METRIC = "loss_metric.safetensors"
-STORE = "activations"
 PARTS = ("documents to train on", "held-out documents")
 
 
@@ -69,11 +66,11 @@ class Workbench:
 
     @cached_property
     def held_out_sequences(self) -> TokenSequences:
-        """The text to evaluate on: of the documents kept for that, what `evaluation.tokens` asks for."""
+        """The text to evaluate on: the first `evaluation.tokens` tokens of the documents kept for that."""
         return self.held_out_text(self.config.evaluation.tokens)
 
     def held_out_text(self, tokens: int) -> TokenSequences:
-        """The first sequences of the documents kept for evaluation, so many tokens, or all there are."""
+        """The first `tokens` tokens of the documents kept for evaluation, as whole sequences."""
         held_out = self._sequences[1]
         count = -(-tokens // held_out.length)
         return token_sequences(held_out.tokens[:count], held_out.documents[:count])
@@ -85,7 +82,7 @@ class Workbench:
             return self.harvest
         identity = self.harvest.identity
         return ActivationStore.open(
-            self.folder.file(STORE),
+            self.folder.file(layout.STORE),
             model_hash=identity.model,
             text_hash=identity.text,
             hookpoints=identity.hookpoints,
@@ -107,12 +104,12 @@ class Workbench:
             done += tokens
             progress("store activations", done, total)
 
-        ActivationStore.write(self.folder.file(STORE), batches, self.dtype, advance)
+        ActivationStore.write(self.folder.file(layout.STORE), batches, self.dtype, advance)
 
     @cached_property
     def scaling(self) -> Scaling:
         """The scaling that the harvest measured."""
-        tensors = load_file(self.folder.file(SCALING), device=str(self.device))
+        tensors = load_file(self.folder.file(layout.SCALING), device=str(self.device))
         return Scaling(tensors["factor_P"], tensors["mean_PD"])
 
     def batches(self) -> ActivationBatches:
@@ -138,26 +135,30 @@ class Workbench:
 
     def crosscoder(self, name: str) -> Crosscoder:
         """A trained crosscoder of the run, on the device."""
-        return Crosscoder.load(self.folder.file(f"crosscoders/{name}"), device=self.device)
+        return Crosscoder.load(self.folder.file(layout.crosscoder(name)), device=self.device)
+
+    def weights_hash(self, name: str) -> str:
+        """The sha256 of a trained crosscoder's weights."""
+        return self.folder.read_json(layout.crosscoder_config(name))["sae_weights_sha256"]
 
     @property
     def loss_metric(self) -> LossMetric | None:
         """In which penalties count errors of MLP outputs, if the run has such a metric."""
         if not self.config.harvest.loss_metric_tokens:
             return None
-        tensors = load_file(self.folder.file(LOSS_METRIC))
+        tensors = load_file(self.folder.file(layout.LOSS_METRIC))
         return LossMetric({Hookpoint(int(block), "ln2"): R_DD for block, R_DD in tensors.items()})
 
     def write_loss_metric(self) -> None:
         """Measure the metric of the loss on the training text, and keep it for later steps."""
         tokens = self.config.harvest.loss_metric_tokens
         factors = measure_loss_metric(self.model, self.train_sequences, tokens, self.config.seed)
-        with replacing(self.folder.file(LOSS_METRIC)) as partial:
+        with replacing(self.folder.file(layout.LOSS_METRIC)) as partial:
             save_file({str(block): R_DD.cpu().contiguous() for block, R_DD in factors.items()}, partial)
 
     def save_scaling(self, scaling: Scaling) -> None:
         """Keep the scaling for later steps."""
-        with replacing(self.folder.file(SCALING)) as partial:
+        with replacing(self.folder.file(layout.SCALING)) as partial:
             save_file({"factor_P": scaling.factor_P.cpu(), "mean_PD": scaling.mean_PD.cpu()}, partial)
 
     @cached_property
@@ -192,7 +193,7 @@ class Workbench:
     def _check(self, what: str, key: str, found: str) -> None:
         """Compare a hash with the harvest's, if that is there."""
         harvested: dict[str, Any] = (
-            self.folder.read_json(HARVEST) if self.folder.file(HARVEST).exists() else {}
+            self.folder.read_json(layout.HARVEST) if self.folder.file(layout.HARVEST).exists() else {}
         )
         if key in harvested and harvested[key] != found:
             raise XtalkError(
