@@ -26,6 +26,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "packages" / "xtalk-check" / "src" / "xtalk_check"
 DATA = "claims_and_data_are_those_of_the_specification"
 RESIDUALS = "residuals_are_charged_what_they_can_cost"
+NULL = "what_may_be_null_may_not_be_missing"
+UNITS = "budgets_count_every_unit"
+HELD = "budgets_count_what_is_held"
 SECONDS = 30  # for one test; a mutant that runs for longer counts as caught
 
 
@@ -78,6 +81,12 @@ ACTIVATIONS = [
     ("if bend is None:", "if bend is None and over > 0:", "kinks_are_refused"),
 ]
 WORK = [
+    (" + EVALUATION * self.evaluations + self.reads", " + self.evaluations + self.reads", UNITS),
+    ("self.reads + self.steps", "self.reads", UNITS),
+    ("if units > self.budget.work:", "if units > self.budget.work + 1:", UNITS),
+    ("if self.held + balls > self.budget.memory:", "if balls > self.budget.memory:", HELD),
+    ("        self.held += balls\n", "", HELD),
+    ("self.fit(left.nrows() * right.ncols()", "self.fit(left.nrows()", HELD),
     ("return root(dot(row, row))", "return dot(row, row)", "crosstalk_of_several_neurons_adds_up"),
     ("(ball.lower() * _unit(bits))", "(ball.mid() * _unit(bits))", "floors_are_below_the_ball"),
     ("(ball.lower() * _unit(bits))", "(ball.upper() * _unit(bits))", "floors_are_below_the_ball"),
@@ -97,6 +106,9 @@ WORK = [
     ),
 ]
 READING = [
+    ("if name in self._left and self._left[name] is None:", "if self._left[name] is None:", NULL),
+    ("if len(tensor.shape) != len(shape) or any(", "if any(", "shapes_and_names_are_those_asked_for"),
+    ("if count > MOST_TENSORS:", "if count > 2 * MOST_TENSORS:", "containers_that_are_refused"),
     (".hexdigest() != digest:", ".hexdigest() == digest * 2:", DATA),
     ("if len(members) < len(pairs):", "if not pairs:", "json_that_is_refused"),
     ("parse_float=refuse,", "", "json_that_is_refused"),
@@ -119,6 +131,7 @@ READING = [
     ("wanted not in (None, size) for", "wanted == 0 for", "shapes_and_names_are_those_asked_for"),
 ]
 MAIN = [
+    ("    expected.done()\n", "", "identity_is_checked"),
     ('given.digest("weights") != network.sha256', 'given.digest("weights") == ""', "identity_is_checked"),
     (
         'expected.digest("weights") != network.sha256',
