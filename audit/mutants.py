@@ -29,10 +29,29 @@ RESIDUALS = "residuals_are_charged_what_they_can_cost"
 NULL = "what_may_be_null_may_not_be_missing"
 UNITS = "budgets_count_every_unit"
 HELD = "budgets_count_what_is_held"
+TAILS = "far_out_ranges_are_those_of_the_tails"
+PIECE = "a_piece_is_a_taylor_polynomial_with_its_remainder"
 SECONDS = 30  # for one test; a mutant that runs for longer counts as caught
 
 
 ACTIVATIONS = [
+    ("EVERYWHERE = arb(0, 1 << 100)", "EVERYWHERE = arb(0, 1)", TAILS),
+    ("value = coefficients[-1]", "value = coefficients[1]", "polynomials_and_their_derivatives"),
+    ("coefficients[-2::-1]", "coefficients[-2:0:-1]", "polynomials_and_their_derivatives"),
+    ("[over_piece[TERMS - 1]]", "[over_piece[TERMS]]", PIECE),
+    ("for i in range(TERMS - 1)]", "for i in range(TERMS)]", PIECE),
+    ("return 2 * REACH * PIECES + 1", "return 2 * REACH * PIECES", TAILS),
+    ("arb(1) if x > 0 else", "arb(1) if x > -1 else", "relu_bends_only_at_its_kink"),
+    (
+        "arb(0) if x > 0 or x < 0 else None",
+        "arb(0) if x > -1 or x < 0 else None",
+        "relu_bends_only_at_its_kink",
+    ),
+    (
+        "arb(0) if x > 0 or x < 0 else None",
+        "arb(0) if x > 0 or x < 1 else None",
+        "relu_bends_only_at_its_kink",
+    ),
     ("return x.max(arb(0))", "return x", "values_and_slopes"),
     ("arb(0) if x < 0 else arb(0).union(arb(1))", "arb(0)", "relu_at_its_kink"),
     ("arb(0) if x > 0 or x < 0 else None", "arb(0)", "relu_at_its_kink"),
