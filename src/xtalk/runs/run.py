@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,8 @@ class Run:
 
     def run(self) -> None:
         """Do everything: all steps of the configuration, to the report."""
+        import_module("xtalk.reports.page")  # says now, and not after hours, that matplotlib is missing
+
         with self.folder.locked():
             self._update(list(Pipeline(self.folder).steps), "run")
 
