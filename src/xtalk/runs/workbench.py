@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from xtalk.activations import ActivationBatches, ActivationSource, Harvest, Scaling
 from xtalk.activations.store import ActivationStore
 from xtalk.crosscoder.crosscoder import Crosscoder
-from xtalk.data import TokenSequences, read_documents, split_documents, tokenise, without
+from xtalk.data import Counted, TokenSequences, read_documents, split_documents, tokenise, without
 from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
 from xtalk.evaluation.baselines import ModelBaselines, mean_mlp_outputs, measure_baselines
@@ -118,7 +118,7 @@ class Workbench:
     def batches(self) -> ActivationBatches:
         """The training activations from their start; a text too short for all steps is read again."""
         config = self.config
-        per_epoch = len(self.train_sequences) * (config.sequence_length - config.harvest.skip_positions)
+        per_epoch = int(self.counted.mask(self.train_sequences.tokens).sum())
         needed = config.training.tokens_needed
         epochs = -(-needed // per_epoch)
         return ActivationBatches(
@@ -127,14 +127,21 @@ class Workbench:
             config.seed,
             config.harvest.buffer_sequences,
             epochs,
-            config.harvest.skip_positions,
+            self.counted,
         )
+
+    @cached_property
+    def counted(self) -> Counted:
+        """Which tokens of all texts count."""
+        return Counted(self.config.harvest.skip_positions)
 
     @cached_property
     def baselines(self) -> ModelBaselines:
         """What fidelity is measured against; the MLPs' mean outputs come from the training text."""
-        mean_output_bD = mean_mlp_outputs(self.model, self.train_sequences, self.config.evaluation.tokens)
-        return measure_baselines(self.model, self.held_out_sequences, mean_output_bD)
+        mean_output_bD = mean_mlp_outputs(
+            self.model, self.train_sequences, self.config.evaluation.tokens, self.counted
+        )
+        return measure_baselines(self.model, self.held_out_sequences, mean_output_bD, counted=self.counted)
 
     def crosscoder(self, name: str) -> Crosscoder:
         """A trained crosscoder of the run, on the device."""
@@ -151,7 +158,9 @@ class Workbench:
     def write_loss_metric(self) -> None:
         """Measure the metric of the loss on the training text, and keep it for later steps."""
         tokens = self.config.harvest.loss_metric_tokens
-        factors = measure_loss_metric(self.model, self.train_sequences, tokens, self.config.seed)
+        factors = measure_loss_metric(
+            self.model, self.train_sequences, tokens, self.config.seed, self.counted
+        )
         with replacing(self.folder.file(LOSS_METRIC)) as partial:
             save_file({str(block): R_DD.cpu().contiguous() for block, R_DD in factors.items()}, partial)
 

@@ -279,7 +279,13 @@ class ClusterStudy:
         tokenizer = self.workbench.model.tokenizer
         assert tokenizer is not None  # the workbench has no text without one
         features = describe_codes(
-            self.measured_codes_BL, measured, tokenizer, latents_F.tolist(), top_tokens=6, contexts=3
+            self.measured_codes_BL,
+            measured,
+            tokenizer,
+            latents_F.tolist(),
+            top_tokens=6,
+            contexts=3,
+            counted=self.workbench.counted,
         )
         counts_L = np.maximum(self.matrix.active_L, 1)
         mean_L = torch.from_numpy(np.asarray(self.measured_codes_BL.sum(0)).ravel() / counts_L)
@@ -330,7 +336,7 @@ class ClusterStudy:
 
     def _codes(self, what: str, sequences: TokenSequences) -> csr_array:
         report = partial(self.progress, f"cluster {self.name}, {what} text")
-        return sparse_codes(self.workbench.model, self.crosscoder, sequences, report)
+        return sparse_codes(self.workbench.model, self.crosscoder, sequences, report, self.workbench.counted)
 
 
 def _feature(feature: Feature, cluster: int, position: np.ndarray, logits: LogitTokens) -> dict[str, Any]:

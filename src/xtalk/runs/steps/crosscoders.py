@@ -66,13 +66,14 @@ def interact_one(workbench: Workbench, spec: CrosscoderSpec, progress: Report) -
         crosscoder,
         sequences,
         top=LISTED,
+        counted=workbench.counted,
         progress=partial(progress, f"interact {spec.name}"),
     )
     source = folder.read_json(f"crosscoders/{spec.name}/{CFG}")["sae_weights_sha256"]
     matrix = replace(measured.matrices["mlp"], source=source)
     names = [f"interactions/{spec.name}.mlp.safetensors", f"interactions/{spec.name}.json"]
     matrix.save(folder.file(names[0]))
-    codes_BL = sparse_codes(workbench.model, crosscoder, sequences)
+    codes_BL = sparse_codes(workbench.model, crosscoder, sequences, counted=workbench.counted)
     involvement_L = _involvement(matrix)
     features = _strongest(workbench, codes_BL, involvement_L)
     mean_L = torch.zeros(len(involvement_L))
@@ -108,7 +109,9 @@ def _strongest(
     latents = involvement_L.topk(min(STRONGEST, len(involvement_L))).indices.tolist()
     tokenizer = workbench.model.tokenizer
     assert tokenizer is not None  # the workbench has no text without one
-    return describe_codes(codes_BL, workbench.held_out_sequences, tokenizer, latents)
+    return describe_codes(
+        codes_BL, workbench.held_out_sequences, tokenizer, latents, counted=workbench.counted
+    )
 
 
 def _involvement(matrix: PairMatrix) -> Float[Tensor, "L"]:

@@ -93,14 +93,16 @@ def dormant_run(workbench: Workbench, progress: Report) -> list[str]:
     model = model_like(workbench, settings.model)
     reference = _stretches(workbench.held_out_sequences)
     other, marked_mS = _other(workbench, model, reference, settings)
-    found = _dormancy(model, reference, other, marked_mS)
+    counted_mS = workbench.counted.mask(reference.tokens)
+    marked_mS &= workbench.counted.mask(other.tokens)
+    found = _dormancy(model, reference, counted_mS, other, marked_mS)
     record: dict[str, Any] = {
         "schema": "xtalk.dormant/1",
         **settings.model_dump(),
         "on": ON,
         "quiet": QUIET,
         "awake": AWAKE,
-        "tokens": reference.tokens.size,
+        "tokens": int(counted_mS.sum()),
         "neurons": int(found.dormant_bN.sum()),
         "neurons_by_block": found.dormant_bN.sum(1).tolist(),
         "woken_by_trigger": int(found.woken_bN.sum()) if settings.trigger else None,
@@ -109,7 +111,7 @@ def dormant_run(workbench: Workbench, progress: Report) -> list[str]:
     }
     control: Dormancy | None = None
     if settings.control and (settings.trigger or settings.text):
-        control = _dormancy(model_like(workbench, settings.control), reference, other, marked_mS)
+        control = _dormancy(model_like(workbench, settings.control), reference, counted_mS, other, marked_mS)
         record["woken_in_control"] = int(control.woken_bN.sum())
     record |= _with_clusters(workbench, model, found, (reference, other), marked_mS, progress)
     for row in record["woken"]:
@@ -165,10 +167,11 @@ def _other(
 def _dormancy(
     model: LanguageModel,
     reference: TokenSequences,
+    counted_mS: Bool[np.ndarray, "m S"],
     other: TokenSequences,
     marked_mS: Bool[np.ndarray, "m S"],
 ) -> Dormancy:
-    on_reference = neuron_rates(model, reference.tokens, np.ones(reference.tokens.shape, dtype=bool))
+    on_reference = neuron_rates(model, reference.tokens, counted_mS)
     on_other = neuron_rates(model, other.tokens, marked_mS, on_reference.scale_b)
     return find_dormant(on_reference, on_other)
 
@@ -189,8 +192,10 @@ def _with_clusters(
     for number, cluster in enumerate(clusters["clusters"]):
         labels_L[cluster["members"]] = number
     report = partial(progress, "latents that drive neurons")
-    reference_BL, other_BL = (sparse_codes(model, crosscoder, text, report) for text in texts)
-    rate_L = np.bincount(reference_BL.nonzero()[1], minlength=len(labels_L)) / reference.tokens.size
+    counted = workbench.counted
+    reference_BL, other_BL = (sparse_codes(model, crosscoder, text, report, counted) for text in texts)
+    reference_BL = reference_BL[counted.mask(reference.tokens).ravel()]
+    rate_L = np.bincount(reference_BL.nonzero()[1], minlength=len(labels_L)) / reference_BL.shape[0]
     mean_L = np.asarray(reference_BL.mean(0)).ravel()
     marked_mean_L = np.asarray(other_BL[marked_mS.ravel()].mean(0)).ravel()
     blocks = list(explained.blocks)

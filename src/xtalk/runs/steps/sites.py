@@ -70,9 +70,12 @@ def _interact_one(
         workbench.held_out_sequences,
         sites,
         top=LISTED,
+        counted=workbench.counted,
         progress=partial(progress, f"interact {spec.name}, {', '.join(sites)}"),
     )
-    codes_BL = sparse_codes(workbench.model, crosscoder, workbench.held_out_sequences)
+    codes_BL = sparse_codes(
+        workbench.model, crosscoder, workbench.held_out_sequences, counted=workbench.counted
+    )
     names: list[str] = []
     for site, matrix in measured.matrices.items():
         names += [f"interactions/{spec.name}.{site}.safetensors", strongest_file(spec.name, site)]

@@ -64,6 +64,7 @@ def _validate_one(workbench: Workbench, name: str, tokens: int, progress: Report
         sequences,
         config,
         seed=seed,
+        counted=workbench.counted,
         progress=partial(progress, f"validate {name}"),
     )
     folder.write_json(path, done | {"rows": [asdict(row) for row in rows]})
