@@ -1,18 +1,26 @@
-# make demo: install, then train and report on the embedded model.   make test: install, lint, test.
+# make demo: install, then train and report on the embedded model.
+# make test: install, lint, test, within minutes.   make audit: what the tests and the checker are worth.
+# make page-NAME ARGS=...: what makes a page of docs/ (see studies/); each goes on where it was stopped.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint audit clean
+
+WORKERS ?= 2
+FUZZ_SECONDS ?= 60
 
 demo: $(VENV)/.installed
 	$(BIN)/xtalk run --preset quick --out runs/demo
 
 test: lint
-	$(BIN)/python -m pytest
-	$(BIN)/python -m audit.mutants
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --durations 20
+
+audit: $(VENV)/.installed-dev
 	$(BIN)/python -m audit.checker_size --check
+	$(BIN)/python -m audit.mutants --workers $(WORKERS)
+	$(BIN)/python -m audit.fuzz --seconds $(FUZZ_SECONDS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check
@@ -28,7 +36,7 @@ $(BIN)/python:
 $(VENV)/.installed: pyproject.toml packages/xtalk-check/pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) torch
 	$(PIP) --editable packages/xtalk-check
-	$(PIP) --editable .
+	$(PIP) --editable '.[run]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

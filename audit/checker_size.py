@@ -1,7 +1,7 @@
-"""What a sceptic has to read of the checker for each theorem, as a table in docs/proofs.md.
+"""What a sceptic has to read of the checker: by theorem in docs/proofs/audit.md, in order in its own README.
 
-python -m audit.checker_size           # writes the table
-python -m audit.checker_size --check   # fails if the page has another one
+python -m audit.checker_size           # writes the tables
+python -m audit.checker_size --check   # fails if a page has another one
 """
 
 import argparse
@@ -9,12 +9,37 @@ import ast
 import io
 import sys
 import tokenize
+from collections.abc import Sequence
 from pathlib import Path
 
-from studies.proofs.page import PAGE, put
+from studies.proofs.page import put
 from xtalk.files import write_text
 
-PACKAGE = Path(__file__).parents[1] / "packages" / "xtalk-check" / "src" / "xtalk_check"
+ROOT = Path(__file__).parents[1]
+PAGE, README = ROOT / "docs" / "proofs" / "audit.md", ROOT / "packages" / "xtalk-check" / "README.md"
+PACKAGE = ROOT / "packages" / "xtalk-check" / "src" / "xtalk_check"
+READING_ORDER = {
+    "errors": "the two ways in which a check fails",
+    "work": "balls, and the count of what a check costs",
+    "reading": "strict readers of the three files",
+    "activations": "enclosures of ReLU and GELU, their slopes and curvatures",
+    "network": "the network of T3 in ball arithmetic",
+    "codebook": "columns: tokens that a proof treats as one",
+    "tasks": "right answers, the space of inputs, and cells that partition it",
+    "winning": "when an answer wins, ties and rounding included",
+    "counting": "from bounds on margins to a number of inputs",
+    "t3": "theorem T3: the bound on a cell's margins",
+    "statement": "what an accepted certificate says, in words; decides nothing",
+    "main": "from three files to a verdict",
+    "brute_force": "every input, one by one",
+    "attention": "theorem T3 for one head of attention",
+    "finite": "the network of T1 and T2",
+    "population": "from a sample to the population",
+    "charts": "T1 to second order",
+    "t1": "theorem T1: inputs of a data set",
+    "t2": "theorem T2: regions of real inputs",
+    "t1_language": "theorem T1 for the tail of a language model",
+}
 THEOREMS = {
     "T3": "t3",
     "T3 attention": "attention",
@@ -64,7 +89,7 @@ def code_lines(text: str) -> int:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
             doc = node.body[0]
-            lines -= set(range(doc.lineno, doc.end_lineno + 1))
+            lines -= set(range(doc.lineno, (doc.end_lineno or doc.lineno) + 1))
     return len(lines)
 
 
@@ -80,19 +105,34 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
+def reading_order() -> str:
+    """The reading order of the checker's files, with their sizes."""
+    lines = ["| file | lines | of these code | what it does |", "|---|---|---|---|"]
+    for module, words in READING_ORDER.items():
+        text = (PACKAGE / f"{module}.py").read_text()
+        lines.append(f"| `{module}.py` | {text.count(chr(10))} | {code_lines(text)} | {words} |")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the tables, or say whether the pages have them."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--check", action="store_true")
-    before = PAGE.read_text()
-    after = put(before, "checker-size", table())
-    if parser.parse_args().check:
-        if before != after:
-            print(f"{PAGE} tells another size of the checker; run python -m audit.checker_size")
-        return int(before != after)
-    write_text(PAGE, after)
-    return 0
+    check, stale = parser.parse_args(argv).check, False
+    for page, marker, content in (
+        (PAGE, "checker-size", table()),
+        (README, "reading-order", reading_order()),
+    ):
+        before = page.read_text()
+        after = put(before, marker, content)
+        if not check:
+            write_text(page, after)
+        elif before != after:
+            print(f"{page} tells another size of the checker; run python -m audit.checker_size")
+            stale = True
+    return int(stale)
 
 
 if __name__ == "__main__":

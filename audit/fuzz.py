@@ -2,27 +2,36 @@
 
     python -m audit.fuzz --seconds 300 [--seed 1]
 
-Needs the package atheris, which is not among the project's: install it, and python-flint, into an environment
-of its own. A third of the inputs are bytes for the two parsers; the others change a certificate, a
-specification or a container that is good, in up to three places. Exit code 0: nothing was found.
+Needs the package atheris, which there is for Linux. A third of the inputs are bytes for the two parsers; the
+others change a certificate, a specification or a container that is good, in up to three places. Exit code 0:
+nothing was found.
 """
 
 import argparse
 import contextlib
+import hashlib
 import importlib
 import json
 import sys
+from collections.abc import Callable, Sequence
+from math import floor
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT / "packages" / "xtalk-check" / "src"), str(ROOT / "tests")]
+Json = dict[str, Any]
+WORK = 3_000_000  # units; what would take longer is refused, and nothing is learned from waiting
+LONGEST = 60  # seconds for one input, after which atheris calls it a hang
 
 
-def cases(reference: Any) -> list[tuple[dict, dict, bytes, int]]:
-    """Good certificates of every theorem and form: certificate, specification, container, what is true."""
-    product, finite, attention = (
-        reference(name) for name in ("product_space", "finite_data", "attention_space")
+def cases(reference: Any) -> list[tuple[Json, Json, bytes, int]]:
+    """Good certificates of every theorem and form: certificate, specification, container, what is true.
+
+    What is true is the largest number of inputs that may be claimed, or the least loss.
+    """
+    product, finite, attention, language = (
+        reference(name) for name in ("product_space", "finite_data", "attention_space", "language_tail")
     )
     weights = product.container(product.solver(4))
     made = [
@@ -43,7 +52,7 @@ def cases(reference: Any) -> list[tuple[dict, dict, bytes, int]]:
         for row, label in zip(found, labels, strict=True)
     )
     explained = finite.random_advice(3)
-    forms: list[dict] = [
+    forms: list[Json] = [
         {"form": "exact"},
         explained | {"form": "tables", "steps": [1, 7, 64, 300]},
         explained | {"form": "dominant", "kept": 1},
@@ -59,10 +68,21 @@ def cases(reference: Any) -> list[tuple[dict, dict, bytes, int]]:
     given = finite.finite_certificate(tensors, 0, 5, **regions)
     given = given | {"theorem": "T2", "claim": given["claim"] | claims}
     made.append((given, spec | {"theorem": "T2"}, product.container(tensors), right))
+    (tail, features), targets = language.explained_tail(3), [0, 5, 2, 3, 5]
+    loss = sum(language.loss(tail, t, target) for t, target in enumerate(targets)) / len(targets)
+    least = floor(loss * 1e6 - 1e-3)  # micronats; the loops that found it work in float64
+    for advice in (features, {"form": "exact"}):
+        given = language.language_certificate(tail, 1 << 50, len(targets), **advice)
+        made.append((given, language.language_spec(tail, targets), product.container(tail), least))
     return made
 
 
-def places(value: Any, prefix: tuple = ()) -> list[tuple]:
+def is_true(claim: Json, right: int) -> bool:
+    """Whether a claim about one of the cases is true."""
+    return claim["micronats"] >= right if "micronats" in claim else claim["certified"] <= right
+
+
+def places(value: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Every place in a JSON value."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [place for key, inner in items for place in ((*prefix, key), *places(inner, (*prefix, key)))]
@@ -88,7 +108,7 @@ def drawn(provider: Any, depth: int = 0) -> Any:
     return [drawn(provider, depth + 1) for _ in range(provider.ConsumeIntInRange(0, 6))]
 
 
-def changed(provider: Any, good: dict) -> dict:
+def changed(provider: Any, good: Json) -> Json:
     """A copy with up to three values replaced, removed or repeated."""
     copy = json.loads(json.dumps(good))
     for _ in range(provider.ConsumeIntInRange(1, 3)):
@@ -109,23 +129,20 @@ def changed(provider: Any, good: dict) -> dict:
     return copy
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seconds", type=int, default=300)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    try:
-        import atheris
-    except ImportError:
-        print("atheris is not installed; expected it beside python-flint: pip install atheris python-flint")
-        return 2
+def one_input(atheris: Any) -> Callable[[bytes], None]:
+    """What is done with each input of the fuzzer; the checker is imported instrumented."""
     with atheris.instrument_imports(include=["xtalk_check"]):
         import xtalk_check
         from xtalk_check.errors import NotACertificate, Rejected
         from xtalk_check.reading import parse, parse_weights
+        from xtalk_check.work import Budget
+    budget = Budget(work=WORK)
     known = cases(lambda name: importlib.import_module(f"reference.{name}"))
+
+    def verdict_on(certificate: bytes, specification: bytes, weights: bytes) -> xtalk_check.Verdict:
+        verdict = xtalk_check.check(certificate, specification, weights, budget)
+        assert verdict.exit_code == 0 or verdict.reason
+        return verdict
 
     def one(data: bytes) -> None:
         provider = atheris.FuzzedDataProvider(data)
@@ -136,30 +153,42 @@ def main() -> int:
             with contextlib.suppress(Rejected, NotACertificate):
                 parse_weights(content) if which else parse(content, "file")
             return
-        files = [json.dumps(given).encode(), json.dumps(wanted).encode(), weights]
+        certificate, specification = (json.dumps(part).encode() for part in (given, wanted))
         if which == 2:
             at = provider.ConsumeIntInRange(0, len(weights) - 1)
             noise = provider.ConsumeBytes(8)
-            files[2] = weights[:at] + noise + weights[at + len(noise) :]
-            verdict = xtalk_check.check(*files)
-            assert verdict.verdict != "accepted" or files[2] == weights
+            noisy = weights[:at] + noise + weights[at + len(noise) :]
+            verdict = verdict_on(certificate, specification, noisy)
+            assert verdict.verdict != "accepted" or noisy == weights
+            if noisy != weights:  # and by its own name, for what is read of any weights
+                named = given | {"weights": hashlib.sha256(noisy).hexdigest()}
+                verdict_on(json.dumps(named).encode(), json.dumps(wanted | {"weights": None}).encode(), noisy)
             return
         if which == 3:
-            wanted = changed(provider, wanted)
-            task = wanted.get("task")
-            if isinstance(task, dict) and type(task.get("n")) is int and task["n"] > 5:
-                return  # true, and longer than anybody waits
-            files[1] = json.dumps(wanted).encode()
-            verdict = xtalk_check.check(*files)
-            assert verdict.exit_code == 0 or verdict.reason
+            verdict_on(certificate, json.dumps(changed(provider, wanted)).encode(), weights)
             return
-        files[0] = json.dumps(changed(provider, given)).encode()
-        verdict = xtalk_check.check(*files)
-        assert verdict.exit_code == 0 or verdict.reason
-        assert verdict.exit_code or verdict.claim["certified"] <= right, verdict
+        verdict = verdict_on(json.dumps(changed(provider, given)).encode(), specification, weights)
+        claim: Any = verdict.claim
+        assert verdict.exit_code or is_true(claim, right), verdict
 
+    return one
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Fuzz for a while; atheris ends the process, with another code than 0 where something is found."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args(argv)
+    try:
+        atheris: Any = importlib.import_module("atheris")
+    except ImportError:
+        print("atheris is not installed; expected it beside python-flint: pip install atheris python-flint")
+        return 2
     flags = [f"-max_total_time={options.seconds}", f"-seed={options.seed}", "-max_len=4096"]
-    atheris.Setup([sys.argv[0], *flags, "-len_control=0", "-timeout=60"], one)
+    atheris.Setup([sys.argv[0], *flags, "-len_control=0", f"-timeout={LONGEST}"], one_input(atheris))
     atheris.Fuzz()
     return 0
 

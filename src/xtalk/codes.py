@@ -16,11 +16,26 @@ class Codes:
     latents: (B, K) int64, the active latents of each token, all different; values: (B, K), their activations,
     not negative.
     A token with fewer than K active latents is padded with value 0 (any latent): such a slot contributes 0.
+
+    >>> xtalk.Codes(torch.tensor([[2, 0]]), torch.tensor([[1.5, 0.5]]), n_latents=4).dense()
+    tensor([[0.5000, 0.0000, 1.5000, 0.0000]])
     """
 
     latents: Int[Tensor, "B K"]
     values: Float[Tensor, "B K"]
     n_latents: int
+
+    @staticmethod
+    def from_dense(f_BL: Float[Tensor, "B L"]) -> "Codes":
+        """The codes of B tokens given densely, of which the positive entries are active.
+
+        Differentiable in `f_BL`.
+
+        >>> xtalk.Codes.from_dense(torch.tensor([[0.0, 2.0, 0.0], [1.0, 0.0, 3.0]])).latents
+        tensor([[1, 0],
+                [0, 2]])
+        """
+        return codes_where(f_BL > 0, f_BL)
 
     def dense(self) -> Float[Tensor, "B L"]:
         """The codes as a dense matrix, differentiable in `values`; made once."""

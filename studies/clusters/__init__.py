@@ -1,0 +1,1 @@
+"""docs/clusters.md: do clusters of features mean something?"""

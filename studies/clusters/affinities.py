@@ -36,7 +36,8 @@ def affinities(study: ClusterStudy) -> dict[str, Similarity]:
     own, active = (similarity.values_FF.toarray() for similarity in (ours, activation))
     listed = np.ix_(F, F)
     parts = [matrix.interactions(part).toarray()[listed] for part in matrix.parts]
-    pairs = sum(parts) + sum(parts).T
+    directed = np.sum(parts, axis=0)
+    pairs = directed + directed.T
     together = matrix.co_active().toarray()[listed]
     each = pairs / np.maximum(np.maximum(together, together.T), 1)
     totals = pairs.sum(1)

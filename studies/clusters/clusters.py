@@ -1,15 +1,15 @@
 """Write docs/clusters.md: do interaction clusters mean something? Three seeds, and what they must beat.
 
-    python -m studies.clusters.clusters --runs RUNS --planted PLANTED --text train.jsonl --held-out-text test.jsonl
+    python -m studies.clusters.clusters --runs RUNS --planted PLANTED \
+        --text train.jsonl --held-out-text test.jsonl
 
-Makes the runs and planted models that are not there yet (`cluster_runs.py`); without --text it takes the runs
-in the folder, such as `studies/results/results.py` makes with `unpenalised` and `sparse`. What was judged is kept
-in each run's folder, clusters_page/, and not judged again: remove that to have it done anew.
+Makes the runs and planted models that are not there yet (`text_runs.py`); without --text it takes the runs in
+the folder, such as `studies/results/results.py` makes with `unpenalised` and `sparse`. What was judged is
+kept in each run's folder, clusters_page/, and not judged again: remove that to have it done anew.
 """
 
-import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 import xtalk
+from studies import pages
 from studies.clusters.affinities import affinities
 from studies.clusters.page import MATCHED, page
 from studies.clusters.text_runs import CROSSCODERS, add_arguments, command, planted_runs, sizes, text_runs
@@ -26,7 +27,7 @@ from xtalk.clustering.similarity import coactivation_similarity
 from xtalk.clustering.stability import stability_over_documents, stability_over_seeds
 from xtalk.clustering.study import INTERACTION, baseline_similarities, cluster_all, judge_all
 from xtalk.progress import silent
-from xtalk.reading.pairs import SITES
+from xtalk.reading.pairs import SITES, Site
 from xtalk.runs import pipeline as steps
 from xtalk.runs.steps.cluster import RESAMPLES, ClusterSettings, ClusterStudy
 from xtalk.runs.steps.sites import interact_elsewhere
@@ -122,7 +123,8 @@ class Seed:
         def make() -> Accuracies:
             interact_missing(self.folder, self.name)
             found: dict[str, Similarity] = {}
-            for sites in (*((site,) for site in SITES), SITES):
+            chosen: list[tuple[Site, ...]] = [*((site,) for site in SITES), SITES]
+            for sites in chosen:
                 settings = ClusterSettings(crosscoder=self.name, sites=sites)
                 found[" + ".join(sites)] = ClusterStudy(self.study.workbench, settings, silent).interaction
             return self.clustered(found)
@@ -141,15 +143,13 @@ def interact_missing(folder: xtalk.RunFolder, name: str) -> None:
         interact_elsewhere(folder, missing, crosscoders=[name])
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Do what is missing, then write the page."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = pages.parser(__doc__)
     add_arguments(parser)
     parser.add_argument("--planted", type=Path, required=True, help="folder of the planted models and runs")
     parser.add_argument("--page", type=Path, default=Path("docs/clusters.md"))
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     folders, planted = text_runs(args), planted_runs(args.planted)
     for folder in folders:
@@ -166,7 +166,7 @@ def main() -> None:
     )
     sparse = by_text[CROSSCODERS[-1]]
     written = page(
-        command=command("clusters.py", args),
+        command=command("clusters.clusters", args),
         text=f"{args.label}; the model is `embedded`, {sizes(folders)}",
         judged=judged,
         truth=truth,

@@ -1,12 +1,12 @@
 """The tables and the words of docs/clusters.md."""
 
 from collections.abc import Iterable, Sequence
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student_t
 
+from studies import pages
 from studies.clusters.affinities import MEANING
 from xtalk.clustering.protocol import bootstrap_mean
 from xtalk.data.planted import PlantedText
@@ -151,7 +151,7 @@ def verdicts(judged: dict[str, dict[str, Seeds]], truth: dict[str, dict[str, See
     return "\n".join(lines)
 
 
-def told(triple: Sequence[float]) -> str:
+def with_interval(triple: Sequence[float]) -> str:
     return f"{triple[0]:.2f} [{triple[1]:.2f}, {triple[2]:.2f}]"
 
 
@@ -184,24 +184,20 @@ def accuracy_table(results: dict[str, dict[str, Seeds]], distractors: str) -> st
     lines.append("|---" * (len(SIMILARITIES) + 4) + "|")
     for name, by_method in results.items():
         for method, seeds in by_method.items():
-            cells = [told(accuracy(seeds, distractors, similarity)) for similarity in SIMILARITIES]
-            cells += [told(difference(seeds, distractors, SIMILARITIES[0], other)) for other in against]
+            cells = [with_interval(accuracy(seeds, distractors, similarity)) for similarity in SIMILARITIES]
+            cells += [
+                with_interval(difference(seeds, distractors, SIMILARITIES[0], other)) for other in against
+            ]
             count = len(pooled(seeds, distractors, SIMILARITIES[0]))
             lines.append(f"| {name}, {method} | {' | '.join(cells)} | {count} |")
     return "\n".join(lines)
-
-
-def interval(values: Sequence[float]) -> str:
-    """Mean over seeds, and half the width of its 95 % interval (Student's t)."""
-    half = float(student_t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
-    return f"{mean(values):.2f} ± {half:.2f}"
 
 
 def ami_table(truth: dict[str, dict[str, Seeds]]) -> str:
     lines = [f"| crosscoder, method | {' | '.join(SIMILARITIES)} |", "|---" * (len(SIMILARITIES) + 1) + "|"]
     for name, by_method in truth.items():
         for method, seeds in by_method.items():
-            cells = [interval([seed["ami"].get(s, 0.0) for seed in seeds]) for s in SIMILARITIES]
+            cells = [pages.over_seeds([seed["ami"].get(s, 0.0) for seed in seeds]) for s in SIMILARITIES]
             lines.append(f"| {name}, {method} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -215,7 +211,7 @@ def affinity_table(affinities: dict[str, Seeds]) -> str:
     for name, seeds in affinities.items():
         for affinity, meaning in MEANING.items():
             cells = [
-                told(accuracy(some, distractors, affinity))
+                with_interval(accuracy(some, distractors, affinity))
                 for some in (seeds[:1], seeds[1:])
                 for distractors in ("any", MATCHED)
             ]
@@ -236,7 +232,7 @@ def affinity_verdict(affinities: dict[str, Seeds]) -> str:
     best = max(ours, key=on_seed_0)
     leads = [
         f"{name}, {'matched' if kind == MATCHED else 'any'}: {against} by "
-        f"{told(difference(seeds[1:], kind, best, against))}"
+        f"{with_interval(difference(seeds[1:], kind, best, against))}"
         for name, seeds in affinities.items()
         for kind in kinds
         for against in (OURS, "activation", CONTROL)
@@ -248,7 +244,7 @@ def affinity_verdict(affinities: dict[str, Seeds]) -> str:
 def sites_table(seeds: Seeds) -> str:
     lines = ["| pairs in | any distractors | distractors matched | clusters |", "|---|---|---|---|"]
     for sites in seeds[0]["any"]:
-        cells = [told(accuracy(seeds, distractors, sites)) for distractors in ("any", MATCHED)]
+        cells = [with_interval(accuracy(seeds, distractors, sites)) for distractors in ("any", MATCHED)]
         lines.append(f"| {sites} | {' | '.join(cells)} | {len(pooled(seeds, 'any', sites))} |")
     return "\n".join(lines)
 
@@ -269,7 +265,7 @@ def stability_table(stability: dict[str, dict[str, Seeds]]) -> str:
 
 def _range(agreements: Iterable[Sequence[float]]) -> str:
     means, lows, highs = zip(*agreements, strict=True)
-    return told((mean(means), min(lows), max(highs)))
+    return with_interval((mean(means), min(lows), max(highs)))
 
 
 def dormant_tables(dormant: Seeds, maps: Seeds) -> tuple[str, str, str]:

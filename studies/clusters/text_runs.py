@@ -6,12 +6,11 @@ on it.
 """
 
 import argparse
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import xtalk
+from studies.embedded import train_planted
 from xtalk.runs import pipeline as steps
 from xtalk.runs.config import PRESETS
 
@@ -62,9 +61,7 @@ def planted_runs(place: Path) -> list[xtalk.RunFolder]:
 
 def _planted_run(path: Path, seed: int) -> xtalk.RunFolder:
     if not (path / "text.jsonl").exists():
-        script = Path(__file__).with_name("train_planted.py")
-        command = [sys.executable, script, "--out", path, "--seed", str(seed), "--steps", str(PLANTED_STEPS)]
-        subprocess.run(command, check=True)
+        train_planted.main(["--out", str(path), "--seed", str(seed), "--steps", str(PLANTED_STEPS)])
     config = xtalk.preset(
         "quick",
         seed=seed,
@@ -85,13 +82,13 @@ def _up_to_interactions(folder: xtalk.RunFolder) -> None:
         step(folder)
 
 
-def command(script: str, args: argparse.Namespace) -> str:
+def command(study: str, args: argparse.Namespace) -> str:
     """The command that a page says it was made by: of runs that it made itself, or that were there."""
     planted = " --planted PLANTED" if "planted" in args else ""
     texts = "" if args.text is None else " --text train.jsonl --held-out-text test.jsonl"
     names = getattr(args, "crosscoders", CROSSCODERS)
     chosen = "" if tuple(names) == CROSSCODERS else f" --crosscoders {' '.join(names)}"
-    return f"python scripts/{script} --runs RUNS{planted}{texts}{chosen}"
+    return f"python -m studies.{study} --runs RUNS{planted}{texts}{chosen}"
 
 
 def sizes(folders: Sequence[xtalk.RunFolder]) -> str:

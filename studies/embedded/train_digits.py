@@ -1,8 +1,8 @@
-"""Train the digits network and crosscoder of `xtalk prove`, with theorem T1's bound in the loss.
+"""Train the digits network and crosscoder of `xtalk prove --theorem T1`, with its bound in the loss.
 
-    python -m studies.embedded.train_digits --out FOLDER --seed 0              network and crosscoder together
-    python -m studies.embedded.train_digits --out FOLDER --seed 0 --post-hoc   an ordinary network, then its crosscoder
+    python -m studies.embedded.train_digits --out FOLDER --seed 0
 
+Network and crosscoder learn together; with --post-hoc an ordinary network first, then its crosscoder.
 Writes digits.safetensors (what ships is seed 0's). Two minutes on one free core.
 """
 
@@ -10,13 +10,9 @@ import argparse
 from pathlib import Path
 
 import torch
-from rich.progress import Progress
 
-from xtalk.proofs.t1.digits import digits, save_digits, shifted_and_noisy
-from xtalk.proofs.t1.network import FiniteNetwork, FiniteSizes
-from xtalk.proofs.t1.training import FiniteTraining, align_neurons, axes_crosscoder, train_finite
-
-SIZES = FiniteSizes(inputs=64, classes=10, d_model=24, neurons=192)
+from xtalk.progress import progress_bars
+from xtalk.proofs.t1.digits import save_digits, train_digits
 
 
 def main() -> None:
@@ -29,31 +25,11 @@ def main() -> None:
     parser.add_argument("--post-hoc", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    generator = torch.Generator().manual_seed(options.seed)
-    network = FiniteNetwork(SIZES, generator)
-    crosscoder = axes_crosscoder(SIZES.d_model, SIZES.d_model, generator)
-    data = digits(options.seed)
-    phases = [("network and crosscoder", 0.7, False)]
-    if options.post_hoc:
-        phases = [("network alone", 0.0, False), ("crosscoder alone", 0.7, True)]
-    else:
-        align_neurons(network, crosscoder, generator)
-    with Progress() as progress:
-        for name, bound, frozen in phases:
-            training = FiniteTraining(steps=options.steps, bound=bound, seed=options.seed)
-            bar = progress.add_task(name, total=options.steps)
-            train_finite(
-                network,
-                crosscoder,
-                data.train_RI,
-                data.train_labels_R,
-                training,
-                shifted_and_noisy,
-                frozen=frozen,
-                progress=lambda done, total, bar=bar: progress.update(bar, completed=done),
-            )
-    options.out.mkdir(parents=True, exist_ok=True)
-    save_digits(options.out / "digits.safetensors", network, crosscoder)
+    with progress_bars() as progress:
+        trained = train_digits(
+            options.seed, post_hoc=options.post_hoc, steps=options.steps, progress=progress
+        )
+    save_digits(options.out / "digits.safetensors", *trained)
 
 
 if __name__ == "__main__":

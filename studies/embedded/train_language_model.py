@@ -7,32 +7,40 @@ Matrices are trained with Muon, embeddings and vectors with AdamW, in bf16 autoc
 warms up, stays, and decays linearly to zero over the last 60 %; the weights are saved in float16.
 """
 
-import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoTokenizer, GPTNeoConfig, GPTNeoForCausalLM
+from transformers import (
+    AutoTokenizer,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
+from studies import pages
 from xtalk.models.fused import use_fused_kernels
 
 CONTEXT = 256
 
 
-def read_tokens(path: Path, tokenizer) -> Tensor:
+def read_tokens(path: Path, tokenizer: PreTrainedTokenizerBase) -> Tensor:
     """All texts of a jsonl file as one stream of token ids, each text preceded by <|endoftext|>."""
     texts = [json.loads(line)["text"] for line in path.read_text().splitlines()]
-    ids: list[int] = []
+    ids: list[Any] = []
     for encoded in tokenizer(texts, add_special_tokens=False)["input_ids"]:
         ids += [tokenizer.bos_token_id, *encoded]
     return torch.tensor(ids)
 
 
 @torch.inference_mode()
-def held_out_loss(model: GPTNeoForCausalLM, stream: Tensor) -> float:
+def held_out_loss(model: PreTrainedModel, stream: Tensor) -> float:
     """Mean cross-entropy, nat per token, over consecutive windows of CONTEXT tokens."""
     model.eval()
     windows = stream[: len(stream) // CONTEXT * CONTEXT].view(-1, CONTEXT)
@@ -44,7 +52,7 @@ def held_out_loss(model: GPTNeoForCausalLM, stream: Tensor) -> float:
     return total / (windows.shape[0] * (CONTEXT - 1))
 
 
-def make_optimizers(model: GPTNeoForCausalLM, weight_decay: float) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: PreTrainedModel, weight_decay: float) -> list[torch.optim.Optimizer]:
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and ".h." in n]
     embeddings = [p for n, p in model.named_parameters() if p.ndim == 2 and ".h." not in n]
     vectors = [p for p in model.parameters() if p.ndim == 1]
@@ -67,10 +75,9 @@ def schedule(step: int, steps: int) -> float:
     return warm * decay
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train, measure on held-out text, and save."""
+    parser = pages.parser(__doc__)
     parser.add_argument("--train", type=Path, required=True)
     parser.add_argument("--valid", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder with tokenizer.json")
@@ -80,7 +87,7 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--weight-decay", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     torch.manual_seed(args.seed)
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
@@ -100,7 +107,7 @@ def main() -> None:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.bos_token_id,
     )
-    model = use_fused_kernels(GPTNeoForCausalLM(config))
+    model: Any = use_fused_kernels(GPTNeoForCausalLM(config))
     optimizers = make_optimizers(model, args.weight_decay)
     base_lrs = [[g["lr"] for g in o.param_groups] for o in optimizers]
     started, running = time.time(), 0.0

@@ -6,9 +6,10 @@ Leaves model/, text.jsonl (to train and test a crosscoder on) and prints how oft
 word that a rule determines. One to two minutes on a core.
 """
 
-import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -17,6 +18,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from torch.nn import functional as F
 from transformers import GPTNeoConfig, GPTNeoForCausalLM, PreTrainedTokenizerFast
 
+from studies import pages
 from xtalk.data.planted import PlantedText
 from xtalk.models.fused import use_fused_kernels
 
@@ -30,21 +32,20 @@ def make_tokenizer(text: PlantedText) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=END, eos_token=END, unk_token=END)
 
 
-def sample(text: PlantedText, tokenizer, count: int, seed: int) -> torch.Tensor:
+def sample(text: PlantedText, tokenizer: PreTrainedTokenizerFast, count: int, seed: int) -> torch.Tensor:
     """Documents as rows of CONTEXT tokens, each after the end-of-text token."""
     rows = tokenizer(text.documents(count, seed))["input_ids"]
     return torch.tensor([[tokenizer.bos_token_id, *ids][:CONTEXT] for ids in rows])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train the model on text that is sampled anew for every step, and write both."""
+    parser = pages.parser(__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--batch", type=int, default=32)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     torch.manual_seed(args.seed)
     text = PlantedText()
@@ -64,13 +65,14 @@ def main() -> None:
         bos_token_id=0,
         eos_token_id=0,
     )
-    model = use_fused_kernels(GPTNeoForCausalLM(config))
+    model: Any = use_fused_kernels(GPTNeoForCausalLM(config))
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and ".h." in name]
     others = [p for name, p in model.named_parameters() if p.ndim == 1 or ".h." not in name]
     optimizers = {
         torch.optim.Muon(matrices, lr=0.02, weight_decay=0.1, momentum=0.95): 0.02,
         torch.optim.AdamW(others, lr=4e-3, betas=(0.9, 0.98), weight_decay=0.0): 4e-3,
     }
+    loss = torch.zeros(())
     for step in range(args.steps):
         for optimizer, lr in optimizers.items():
             for group in optimizer.param_groups:

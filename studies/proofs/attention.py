@@ -1,4 +1,4 @@
-"""Make the certificates of theorem T3 for attention behind docs/proofs.md, and write their table into it.
+"""Make the certificates of theorem T3 for attention, and write their table into docs/proofs/results.md.
 
     python -m studies.proofs.attention --out runs/proofs-attention
 
@@ -15,9 +15,10 @@ import torch
 
 from studies.proofs.page import PAGE, mean_interval, put
 from xtalk.files import write_text
-from xtalk.proofs.prove import ProveConfig, train_subject
-from xtalk.proofs.t3.attention_certificate import ALIKE, attention_brute_force, certify_attention
-from xtalk.proofs.t3.measuring import constant_answer, measure_sample
+from xtalk.proofs.config import ProveConfig
+from xtalk.proofs.t3.detail import ALIKE
+from xtalk.proofs.t3.measuring import constant_answer, measure
+from xtalk.proofs.t3.prove import train_attention
 
 SAMPLES = 100_000
 SEEDS = (0, 1, 2)
@@ -33,21 +34,21 @@ def study(name: str, seed: int, folder: Path) -> list[dict[str, Any]]:
     path = folder / "rows.json"
     if path.exists():
         return json.loads(path.read_text())
-    subject = train_subject(ProveConfig(**STUDIES[name], network="attention", post_hoc=True, seed=seed))
+    subject = train_attention(ProveConfig(**STUDIES[name], network="attention", post_hoc=True, seed=seed))
     task, network, dictionary = subject.task, subject.network, subject.dictionary
     beside = {
-        "true": measure_sample(network, task, SAMPLES, seed + 1000).value,
-        "ablated": measure_sample(network, task, SAMPLES, seed + 1000, ablated=True).value,
+        "true": measure(network, task, SAMPLES, seed + 1000).value,
+        "ablated": measure(network, task, SAMPLES, seed + 1000, ablated=True).value,
         "constant": constant_answer(task, SAMPLES, seed + 1000),
         "inputs": task.total,
         "tokens": task.vocabulary,
         "features": dictionary.features,
         "columns": len(dictionary.columns),
-        "brute_force": attention_brute_force(task),
+        "brute_force": network.brute_force_multiply_adds(task),
     }
     rows: list[dict[str, Any]] = []
     for alike in ALIKE:
-        certificate = certify_attention(network, task, dictionary.columns, alike)
+        certificate = network.certify(task, dictionary.columns, alike)
         certificate.save(folder, alike.replace(" ", "-"))
         rows.append(
             beside

@@ -1,4 +1,4 @@
-"""Certify ordinarily trained digits networks by theorem T1's form "charts", for docs/proofs.md.
+"""Certify ordinarily trained digits networks by theorem T1's form "charts", for docs/proofs/results.md.
 
     python -m studies.proofs.charts --out runs/proofs-charts
 
@@ -18,11 +18,11 @@ from studies.proofs.attention import spread
 from studies.proofs.finite import FEW, RISK, cost, shorter_from
 from studies.proofs.page import PAGE, put
 from xtalk.files import write_text
-from xtalk.proofs.t1.certificate import MILLION, certify_accuracy
+from xtalk.proofs.t1.certificate import MILLION, certify_exactly
 from xtalk.proofs.t1.charts import Charts, certify_by_charts, charts_of
-from xtalk.proofs.t1.digits import Split, digits, load_digits_network, shifted_and_noisy
+from xtalk.proofs.t1.digits import Split, digits, load_digits_network, train_ordinary_digits
 from xtalk.proofs.t1.network import FiniteNetwork, FiniteSizes, accuracy
-from xtalk.proofs.t1.training import FiniteTraining, axes_crosscoder, train_finite
+from xtalk.proofs.t1.training import FiniteTraining
 
 SEEDS = (0, 1, 2)
 PER_LABEL = (0, 1, 2, 4)  # 0: every label's chart at the mean of all images
@@ -54,12 +54,7 @@ def trained(study: Study, seed: int, data: Split) -> FiniteNetwork:
     """The network of studies/embedded/train_digits.py --post-hoc, or of another size and weight decay."""
     if study.training is None:
         return load_digits_network()[0].requires_grad_(False)
-    generator = torch.Generator().manual_seed(seed)
-    network = FiniteNetwork(study.sizes, generator)
-    crosscoder = axes_crosscoder(study.sizes.d_model, study.sizes.d_model, generator)
-    training = FiniteTraining(**study.training, seed=seed)
-    train_finite(network, crosscoder, data.train_RI, data.train_labels_R, training, shifted_and_noisy)
-    return network.requires_grad_(False)
+    return train_ordinary_digits(data, FiniteTraining(**study.training, seed=seed), sizes=study.sizes)[0]
 
 
 def charts_at(network: FiniteNetwork, data: Split, per_label: int, seed: int) -> Charts:
@@ -110,11 +105,10 @@ def study_rows(study: Study, seed: int, folder: Path) -> list[dict[str, Any]]:
     beside = {mlp: accuracy(network, *test, data.train_RI, mlp) for mlp in ("whole", "linear", "ablated")} | {
         "loss": (1 - margin_T * 1000 / RAMP).clamp(0, 1).mean().item()
     }
-    unused = axes_crosscoder(study.sizes.d_model, 1, torch.Generator())
 
     def brute(rows: list[int] | slice) -> Any:
         inputs, labels = (part[rows] for part in test)
-        return certify_accuracy(network, unused, inputs, labels, "exact").verdict.length
+        return certify_exactly(network, inputs, labels).verdict.length
 
     exact = cost(brute(slice(None)), brute(FEW), brute(FEW * 2))
     rows: list[dict[str, Any]] = []

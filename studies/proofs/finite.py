@@ -1,14 +1,12 @@
-"""Make the certificates of T1 and T2 behind docs/proofs.md, and the budget of a language model's MLP.
+"""Make the certificates of T1 and T2 behind docs/proofs/results.md, and the budget of a language model's MLP.
 
     python -m studies.proofs.finite --out runs/proofs-finite
 
-Networks that are not in the folder yet (seed-0, seed-1, seed-2, post-hoc) are trained first, by
-studies/embedded/train_digits.py. Writes the tables into docs/proofs.md.
+Networks that are not in the folder yet (seed-0, seed-1, seed-2, post-hoc) are trained first. Writes the
+tables into docs/proofs/results.md.
 """
 
 import argparse
-import subprocess
-import sys
 from math import ceil
 from pathlib import Path
 
@@ -22,7 +20,7 @@ from xtalk.data import read_documents, split_documents, tokenise
 from xtalk.files import write_text
 from xtalk.models.language_model import load_model
 from xtalk.proofs.t1.certificate import certify_accuracy
-from xtalk.proofs.t1.digits import HELD_OUT, digits, load_digits_network
+from xtalk.proofs.t1.digits import HELD_OUT, digits, load_digits_network, save_digits, train_digits
 from xtalk.proofs.t1.network import accuracy
 from xtalk.proofs.t2.certificate import certify_regions
 
@@ -194,15 +192,8 @@ def main() -> None:
     torch.set_num_threads(1)
     for name, seed in NETWORKS.items():
         if not (folder / name / "digits.safetensors").exists():
-            script = [
-                sys.executable,
-                "studies/embedded/train_digits.py",
-                "--out",
-                str(folder / name),
-                "--seed",
-                str(seed),
-            ]
-            subprocess.run([*script, *(["--post-hoc"] if name == "post-hoc" else [])], check=True)
+            trained = train_digits(seed, post_hoc=name == "post-hoc")
+            save_digits(folder / name / "digits.safetensors", *trained)
     page = put(PAGE.read_text(), "t1-budget", budget_table())
     page = put(page, "t1-results", digits_table(folder))
     write_text(PAGE, put(page, "t2-results", regions_table(folder)))

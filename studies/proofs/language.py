@@ -1,61 +1,56 @@
-"""Make the certificates of T1 for the embedded language model behind docs/proofs.md.
+"""Make the certificates of T1 for the embedded language model behind docs/proofs/results.md.
 
     python -m studies.proofs.language --out runs/proofs-language
 
 Trains the MLPs that are not in the folder yet, makes the certificates that are not, and writes the tables
-into docs/proofs.md. A killed run goes on with the same command.
+into docs/proofs/results.md. A killed run goes on with the same command.
 """
 
 import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import Progress
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from studies.proofs.page import PAGE, mean_interval, put
-from xtalk.data import read_documents, split_documents, tokenise
 from xtalk.files import replacing, write_text
-from xtalk.models.language_model import LanguageModel, load_model
 from xtalk.models.mlp import MlpWeights
-from xtalk.proofs.brute_force import least_seconds
+from xtalk.progress import progress_bars
 from xtalk.proofs.certificates import Certificate
 from xtalk.proofs.t1_language.certificate import certify_loss
-from xtalk.proofs.t1_language.tail import LanguageTail, Mlp, resid_mid, tail_of
-from xtalk.proofs.t1_language.training import FeatureMlp, LanguageTraining, one_feature_each, train_mlp
+from xtalk.proofs.t1_language.prove import (
+    CLUSTERING,
+    exact_multiply_adds,
+    projected,
+    read_places,
+    training_inputs,
+)
+from xtalk.proofs.t1_language.tail import LanguageTail
+from xtalk.proofs.t1_language.training import FeatureMlp, LanguageTraining, train_mlp
 
-LENGTH = 256
 D, N, V = 128, 512, 2048  # of the embedded model
 SEQUENCES = 3000  # to train on
 TOKENS = 4096
-CLUSTERING = 65_536  # inputs, for their covariance
 FEATURES, SEEDS = (128, 64), (0, 1, 2)
 KNOTS = 256
 TRAINING = LanguageTraining()
 AFFINE_STEPS = 400  # more hardly change it
 
 
-def sequences(model: LanguageModel, held_out: bool) -> Tensor:
-    train, test = split_documents(read_documents(), 0.05, 0)
-    count = TOKENS // (LENGTH - 1) + 1 if held_out else SEQUENCES
-    return torch.tensor(tokenise(test if held_out else train, model.tokenizer, LENGTH).tokens[:count]).long()
-
-
 class Study:
     """The model's tail, the data of the claim, and what is trained on the rest of the text."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.model = folder, load_model("embedded")
-        self.tail: LanguageTail = tail_of(self.model)
-        self.x_TD, self.targets_T = (
-            part[:TOKENS] for part in resid_mid(self.model, sequences(self.model, held_out=True))
-        )
+        self.folder, self.places = folder, read_places(TOKENS)
+        self.tail: LanguageTail = self.places.tail
+        self.x_TD, self.targets_T = self.places.x_TD, self.places.targets_T
         self._train_RD: Tensor | None = None
 
     @property
@@ -63,55 +58,26 @@ class Study:
         """Activations to train on, computed when they are first needed, and kept in the folder."""
         path = self.folder / "resid_mid.safetensors"
         if not path.exists():
-            x_RD = resid_mid(self.model, sequences(self.model, held_out=False))[0]
-            with replacing(path) as partial:
-                save_file({"x": x_RD}, partial)
+            x_RD = training_inputs(self.places.model, SEQUENCES)
+            with replacing(path) as kept:
+                save_file({"x": x_RD}, kept)
         if self._train_RD is None:
             self._train_RD = load_file(path)["x"]
         return self._train_RD
-
-    def loss(self, mlp: Mlp) -> float:
-        """The cross-entropy on the data of the claim with this in the MLP's place."""
-        return self.tail.losses(self.x_TD, self.targets_T, mlp).mean().item()
-
-    @torch.no_grad()
-    def seconds(self) -> float:
-        """CPU seconds that the tail's losses take in float32."""
-
-        def run() -> None:
-            for x_BD, targets_B in zip(self.x_TD.split(512), self.targets_T.split(512), strict=True):
-                logits_BV = self.tail.logits(x_BD, self.tail.mlp(self.tail.norm_in(x_BD)))
-                nn.functional.cross_entropy(logits_BV, targets_B)
-
-        return least_seconds(run).seconds
-
-    def ablated(self, mlp: MlpWeights) -> float:
-        """With its mean output over the data in its place."""
-        exact = mlp.to(dtype=torch.float64)
-        mean_D = exact(self.tail.to(torch.float64).norm_in(self.x_TD.double())).mean(0)
-        return self.loss(lambda n_BD: mean_D)
 
     def trained(self, student: nn.Module, name: str, training: LanguageTraining) -> None:
         """Train what is not in the folder yet, in place."""
         path = self.folder / f"{name}.safetensors"
         if not path.exists():
-            with Progress() as progress:
-                bar = progress.add_task(name, total=training.steps)
-                train_mlp(
-                    student,
-                    self.tail,
-                    self.train_RD,
-                    training,
-                    lambda done, total, loss: progress.update(bar, completed=done),
-                )
-            with replacing(path) as partial:
-                save_file(student.state_dict(), partial)
+            with progress_bars() as progress:
+                train_mlp(student, self.tail, self.train_RD, training, partial(progress, name))
+            with replacing(path) as kept:
+                save_file(student.state_dict(), kept)
         student.load_state_dict(load_file(path))
 
     def projected(self, count: int, seed: int = 0) -> FeatureMlp:
         """The model's own MLP, with each neuron's reading projected on one feature; nothing is trained."""
-        n_BD = self.tail.norm_in(self.train_RD[:CLUSTERING])
-        return one_feature_each(self.tail.mlp, n_BD, count, torch.Generator().manual_seed(seed))
+        return projected(self.tail, self.train_RD, count, seed)
 
     def features(self, count: int, seed: int) -> FeatureMlp:
         mlp = self.projected(count, seed)
@@ -128,7 +94,7 @@ class Study:
             student.weight.copy_(fitted[:-1].T)
             student.bias.copy_(fitted[-1])
         self.trained(student, "affine", replace(TRAINING, steps=AFFINE_STEPS))
-        return self.loss(student.double())
+        return self.tail.losses(self.x_TD, self.targets_T, student.double()).mean().item()
 
 
 @torch.no_grad()
@@ -139,11 +105,11 @@ def interaction(study: Study, network: MlpWeights, mlp: FeatureMlp) -> float:
     return ((n_TD @ rest_DN).abs() @ network.W_out.double().norm(dim=1)).mean().item()
 
 
-def mlp_part(made: Certificate, mlp: FeatureMlp | None) -> tuple[int, int]:
-    """Multiply-adds but for norms, unembedding and cross-entropy, which every form pays alike; and from how
+def mlp_part(made: Certificate, mlp: FeatureMlp | None, shared: int) -> tuple[int, int]:
+    """Multiply-adds but for the `shared` ones that every form pays alike; and from how
     many tokens on there are fewer of them than in brute force, tables being paid once.
     """
-    part = made.verdict.length.multiply_adds - TOKENS * (6 * D + D * V + V) - 2 * V * D
+    part = made.verdict.length.multiply_adds - shared
     each = 2 * D * N if mlp is None else D + len(mlp.directions) * (3 * D + 3)
     return part, 0 if mlp is None else ceil((part - TOKENS * each) / (2 * D * N - each))
 
@@ -186,16 +152,16 @@ def limits(study: Study, room: float) -> str:
 class Tables:
     def __init__(self, study: Study) -> None:
         self.study = study
-        self.ablated = study.ablated(study.tail.mlp)
+        self.ablated = study.places.ablated(study.tail.mlp)
 
     def figures(self, made: Certificate, network: MlpWeights, mlp: FeatureMlp | None) -> dict[str, Any]:
         """What a certificate says, and what stands beside it; times are CPU seconds of one thread."""
         study, length = self.study, made.verdict.length
-        part, shorter_from = mlp_part(made, mlp)
+        part, shorter_from = mlp_part(made, mlp, exact_multiply_adds(study.tail, TOKENS, mlp=False))
         return {
             "certified": made.claim["micronats"] / 1e6,
-            "true": study.loss(network.to(dtype=torch.float64)),
-            "ablated": study.ablated(network),
+            "true": study.places.loss(network),
+            "ablated": study.places.ablated(network),
             "features": 0 if mlp is None else len(mlp.directions),
             "crosstalk": 0.0 if mlp is None else interaction(study, network, mlp),
             "macs": length.multiply_adds,
@@ -203,7 +169,7 @@ class Tables:
             "shorter_from": shorter_from,
             "evaluations": length.evaluations,
             "check_seconds": made.cpu_seconds,
-            "brute_force_seconds": study.seconds(),
+            "brute_force_seconds": study.places.seconds().seconds,
         }
 
     def certify(self, name: str, mlp: FeatureMlp | None, network: MlpWeights | None = None) -> dict[str, Any]:
@@ -296,7 +262,7 @@ def main() -> None:
     torch.set_num_threads(1)
     study = Study(folder)
     tables = Tables(study)
-    true, affine = study.loss(study.tail.mlp.to(dtype=torch.float64)), study.affine()
+    true, affine = study.places.loss(study.tail.mlp), study.affine()
     rows = list(tables.rows())
     content = [
         f"The model as it is {true:.4f} nat/token, its MLP's output at its mean {tables.ablated:.4f}, an "

@@ -1,4 +1,4 @@
-"""Tables of docs/proofs.md: what the scripts that make them share."""
+"""What the scripts share that write tables into the pages of docs/proofs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,14 +9,14 @@ from typing import Any
 import xtalk_check
 from scipy.stats import t as student
 
-PAGE = Path("docs/proofs.md")
+PAGE = Path("docs/proofs/results.md")
 
 
 def put(text: str, marker: str, content: str) -> str:
     """The page with what stands between a marker's two comments replaced."""
     begin, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
     if begin not in text or end not in text:
-        raise SystemExit(f"{PAGE} has no {begin} ... {end}")
+        raise SystemExit(f"the page has no {begin} ... {end}")
     before, rest = text.split(begin, 1)
     return before + begin + "\n" + content + "\n" + end + rest.split(end, 1)[1]
 

@@ -2,7 +2,8 @@
 
     python -m studies.proofs.penalty --out runs/proofs-penalty
 
-Writes the table "t1-penalty" and its figure into docs/proofs.md. What is in the folder is not made again.
+Writes the table "t1-penalty" into docs/proofs/results.md, and its figure. What is in the folder is not made
+again.
 """
 
 import argparse

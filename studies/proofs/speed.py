@@ -2,11 +2,11 @@
 
     python -m studies.proofs.speed
 
-Reads what studies/proofs/sequences.py, proofs_finite.py and proofs_language.py made, in runs/proofs and so on if not
-told otherwise, and writes the tables "speed" of the page, each if its folder is there. Times are CPU seconds
-of one thread. Brute force is that of xtalk.proofs.brute_force, which `xtalk prove` times too, but estimated
-only where it would take more than LONG seconds. Of language models both times are those that the folder has,
-taken when its certificates were made.
+Reads what sequences.py, finite.py and language.py made, in runs/proofs, runs/proofs-finite and
+runs/proofs-language if nothing else is given, and writes the tables "speed" of the page, each if its folder
+is there. Times are CPU seconds of one thread. Brute force is that of xtalk.proofs, which `xtalk prove` times
+too, but estimated only where it would take more than LONG seconds. Of language models both times are those
+that the folder has, taken when its certificates were made.
 """
 
 import argparse
@@ -24,10 +24,11 @@ from studies.proofs.language import TOKENS
 from studies.proofs.page import PAGE, put, timed_check
 from studies.proofs.sequences import STUDIES, folder_of
 from xtalk.files import write_text
-from xtalk.proofs.brute_force import Timing, least_seconds, time_sequences
 from xtalk.proofs.t1.network import FiniteNetwork, FiniteSizes, answers
+from xtalk.proofs.t3.brute_force import time_inputs
 from xtalk.proofs.t3.sum_network import NetworkSizes, SumNetwork
 from xtalk.proofs.t3.tasks import ProductTask
+from xtalk.proofs.timing import Timing, least_seconds
 
 LONG = 60.0  # seconds
 HEAD = (
@@ -55,7 +56,7 @@ def product_lines(out: Path) -> Iterator[str]:
         sizes = NetworkSizes(task.vocabulary, task.answers, D, N, asked["activation"], asked["residual"])
         network = SumNetwork(sizes, generator)
         network.load_state_dict(tensors)
-        brute = time_sequences(network, task, LONG)
+        brute = time_inputs(network.runner(task), LONG)
         for number, row in enumerate(json.loads((folder / "rows.json").read_text())):
             seconds, verdict = timed_check(folder, f"certificate-{number}")
             shorter = row["brute_force_macs"] / verdict.length.multiply_adds

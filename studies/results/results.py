@@ -1,12 +1,13 @@
 """Run the study behind docs/results.md, several seeds of it, and write the page and its figure.
 
-    python -m studies.results.results --text stories.jsonl --held-out-text held_out.jsonl --out runs/results \
-        --crosscoders unpenalised sparse
-    python -m studies.results.results ... --out runs/sweep --page docs/results-sweep.md --latents 1024 -k 20 \
-        --steps 700 --batch-tokens 512 \
+    python -m studies.results.results --text stories.jsonl --held-out-text held_out.jsonl \
+        --out runs/results --crosscoders unpenalised sparse
+    python -m studies.results.results ... --out runs/sweep --page docs/results-sweep.md \
+        --latents 1024 -k 20 --steps 700 --batch-tokens 512 \
         --crosscoders unpenalised paper-30 paper-300 paper-3000 sparse sparse-1000
-    python -m studies.results.results --out runs/embedded --page docs/results-embedded.md --latents 1024 -k 32 \
-        --steps 500 --batch-tokens 512 --crosscoders unpenalised sparse  # on the embedded text
+    python -m studies.results.results --out runs/embedded --page docs/results-embedded.md \
+        --latents 1024 -k 32 --steps 500 --batch-tokens 512 \
+        --crosscoders unpenalised sparse  # on the embedded text
 
 Each seed is a run folder of its own (`RUNS/seed-0`, ...), resumable as any run: the same command goes on
 where it was stopped, and when all is there only writes the page again.
@@ -14,15 +15,16 @@ where it was stopped, and when all is there only writes the page again.
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from matplotlib.figure import Figure
-from scipy.stats import t as student_t
 
 import xtalk
+from studies import pages
 from xtalk.progress import progress_bars
+from xtalk.runs import pipeline
 
 _SPARSE = {"keep_one": 16.0, "full_sum": 6.0, "keep_one_kl": 44.0, "full_sum_kl": 12.0}
 PENALTIES: dict[str, dict[str, float]] = {
@@ -70,21 +72,13 @@ def rows_of(folder: Path) -> dict[str, dict[str, float]]:
     return rows
 
 
-def interval(values: list[float]) -> str:
-    """Mean over seeds, and half the width of its 95 % interval (Student's t)."""
-    if len(values) < 2:
-        return f"{values[0]:.2f}"
-    half = float(student_t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
-    return f"{mean(values):.2f} ± {half:.2f}"
-
-
 def table(runs: list[dict[str, dict[str, float]]], columns: dict[str, str]) -> str:
-    """A Markdown table: a row per crosscoder; columns: heading -> key."""
-    lines = ["| crosscoder | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for name in runs[0]:
-        cells = [interval([run[name][key] for run in runs]) for key in columns.values()]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    """A row per crosscoder; columns: heading -> key."""
+    rows = (
+        [name, *(pages.over_seeds([run[name][key] for run in runs]) for key in columns.values())]
+        for name in runs[0]
+    )
+    return pages.table(["crosscoder", *columns], rows)
 
 
 def frontier(runs: list[dict[str, dict[str, float]]]) -> Figure:
@@ -129,7 +123,8 @@ Measured, on held-out text; {over}. Fidelities
 are Phi_mean: 1 is the model itself, 0 is the MLP replaced by its mean output, below 0 is worse; mean
 over all blocks but the first. Model: `{args.model}`; text: {args.label}. {config.crosscoder.d_sae} latents,
 K {config.crosscoder.k}, {config.training.steps} steps of {config.training.batch_tokens} tokens
-({tokens / 1e6:.1f} M), {config.evaluation.tokens} tokens evaluated. Made by `studies/results/results.py`. Penalties:
+({tokens / 1e6:.1f} M), {config.evaluation.tokens} tokens evaluated. Made by `studies/results/results.py`.
+Penalties:
 
 {weights}
 
@@ -159,11 +154,9 @@ latents per token, dead latents:
 """
 
 
-def main() -> None:
-    """Run what is missing, then write the page."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def options(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options given."""
+    parser = pages.parser(__doc__)
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--text", default="embedded")
     parser.add_argument("--held-out-text", default=None, help="default: a part of --text, by document")
@@ -177,13 +170,17 @@ def main() -> None:
     parser.add_argument("--crosscoders", nargs="+", choices=list(PENALTIES), default=list(PENALTIES))
     parser.add_argument("--out", type=Path, default=Path("runs/results"))
     parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
-    args = parser.parse_args()
+    return parser.parse_args(argv)
 
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run what is missing, then write the page."""
+    args = options(argv)
     runs: list[dict[str, dict[str, Any]]] = []
     for seed in args.seeds:
         folder = xtalk.RunFolder.create(args.out / f"seed-{seed}", study(args, seed))
         with progress_bars() as progress:
-            xtalk.run(folder, progress=progress)
+            pipeline.run(folder, progress=progress)
         runs.append(rows_of(folder.path))
     figures = args.page.parent / "figures"
     figures.mkdir(parents=True, exist_ok=True)

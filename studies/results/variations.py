@@ -1,6 +1,7 @@
 """Change one thing at a time in how crosscoders are trained, and write docs/results-variations.md.
 
-    python -m studies.results.variations --text stories.jsonl --held-out-text held_out.jsonl --out runs/variations
+    python -m studies.results.variations --text stories.jsonl --held-out-text held_out.jsonl \
+        --out runs/variations
 
 Every variation is a run folder of one seed with one crosscoder trained and evaluated. The same command goes
 on where it was stopped.
@@ -8,10 +9,12 @@ on where it was stopped.
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import xtalk
+from studies import pages
 from studies.results.results import PENALTIES, SEQUENCE
 from xtalk.progress import Report, progress_bars
 from xtalk.runs import pipeline as steps
@@ -114,11 +117,9 @@ hookpoint counts 1; *MLP inputs alone*: the crosscoder has no other hookpoints, 
 """
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Do what is missing, then write the page."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = pages.parser(__doc__)
     parser.add_argument("--text", default="embedded")
     parser.add_argument("--held-out-text", default=None, help="default: a part of --text, by document")
     parser.add_argument("--label", default="the embedded text", help="the text, in words, for the page")
@@ -126,7 +127,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(VARIATIONS), default=list(VARIATIONS))
     parser.add_argument("--out", type=Path, default=Path("runs/variations"))
     parser.add_argument("--page", type=Path, default=Path("docs/results-variations.md"))
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     found: dict[str, dict[str, float]] = {}
     for name in args.only:
         kept = args.out / name / ROW

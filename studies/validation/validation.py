@@ -2,17 +2,17 @@
 
     python -m studies.validation.validation --runs RUNS --text train.jsonl --held-out-text test.jsonl
 
-The runs are those of docs/clusters.md, made if they are not there yet (`cluster_runs.py`); without --text
-those that are in the folder, such as `studies/results/results.py` makes. What was validated is not done again.
+The runs are those of docs/clusters.md, made if they are not there yet (`studies/clusters/text_runs.py`);
+without --text those that are in the folder, such as `studies/results/results.py` makes. What was validated is
+not done again.
 """
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
-from scipy.stats import t as student_t
-
+from studies import pages
 from studies.clusters.text_runs import CROSSCODERS, add_arguments, command, sizes, text_runs
 from xtalk.evaluation.validation import MEASURES
 from xtalk.progress import progress_bars
@@ -37,42 +37,23 @@ def select(rows: Rows, **wanted: Any) -> dict[str, Any]:
     return row
 
 
-def over_seeds(values: list[float]) -> str:
-    """Mean over seeds, and half the width of its 95 % interval (Student's t)."""
-    if len(values) < 2:
-        return f"{values[0]:.2f}"
-    half = float(student_t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
-    return f"{mean(values):.2f} ± {half:.2f}"
-
-
 def summary(seeds: list[Rows], quantity: str) -> str:
     """A row per measure, a column per effect and weighting: means over blocks and seeds."""
     keys = [(effect, weighting) for effect in EFFECTS for weighting in WEIGHTINGS]
     heads = [f"{EFFECTS[effect]}, {WEIGHTINGS[weighting]}" for effect, weighting in keys]
-    lines = ["| measure | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
-    for measure in MEASURES:
-        cells = [
-            over_seeds(
-                [
-                    select(rows, block="mean", measure=measure, effect=effect, weighting=weighting)[quantity][
-                        0
-                    ]
-                    for rows in seeds
-                ]
-            )
-            for effect, weighting in keys
-        ]
-        lines.append(f"| {NAMES[measure]} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+
+    def cell(measure: str, effect: str, weighting: str) -> str:
+        wanted = {"block": "mean", "measure": measure, "effect": effect, "weighting": weighting}
+        return pages.over_seeds([select(rows, **wanted)[quantity][0] for rows in seeds])
+
+    lines = [[NAMES[measure], *(cell(measure, *key) for key in keys)] for measure in MEASURES]
+    return pages.table(["measure", *heads], lines)
 
 
 def by_block(seeds: list[Rows], effect: str, weighting: str) -> str:
     """A row per measure over seeds, the best in bold; then per seed rho with its two intervals."""
     blocks = sorted({row["block"] for row in seeds[0] if row["block"] != "mean"})
-    lines = [
-        "| seed | measure | " + " | ".join(f"block {block}" for block in blocks) + " |",
-        "|---" * (len(blocks) + 2) + "|",
-    ]
+    lines: list[list[str]] = []
 
     def over(measure: str, block: int) -> list[float]:
         key = {"block": block, "measure": measure, "effect": effect, "weighting": weighting}
@@ -82,8 +63,8 @@ def by_block(seeds: list[Rows], effect: str, weighting: str) -> str:
     best = {block: max(judged, key=lambda measure: mean(over(measure, block))) for block in blocks}
     for measure in MEASURES:
         marks = {block: "**" if best[block] == measure else "" for block in blocks}
-        cells = [f"{marks[block]}{over_seeds(over(measure, block))}{marks[block]}" for block in blocks]
-        lines.append(f"| all | {NAMES[measure]} | " + " | ".join(cells) + " |")
+        cells = [f"{marks[block]}{pages.over_seeds(over(measure, block))}{marks[block]}" for block in blocks]
+        lines.append(["all", NAMES[measure], *cells])
     for seed, rows in enumerate(seeds):
         for measure in MEASURES:
             cells: list[str] = []
@@ -91,8 +72,8 @@ def by_block(seeds: list[Rows], effect: str, weighting: str) -> str:
                 row = select(rows, block=block, measure=measure, effect=effect, weighting=weighting)
                 (value, low, high), (_, d_low, d_high) = row["rho"], row["documents"]
                 cells.append(f"{value:.2f} [{low:.2f}, {high:.2f}] [{d_low:.2f}, {d_high:.2f}]")
-            lines.append(f"| {seed} | {NAMES[measure]} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            lines.append([str(seed), NAMES[measure], *cells])
+    return pages.table(["seed", "measure", *(f"block {block}" for block in blocks)], lines)
 
 
 def verdict(seeds: list[Rows], effect: str, weighting: str) -> str:
@@ -103,7 +84,7 @@ def verdict(seeds: list[Rows], effect: str, weighting: str) -> str:
         return [row[quantity] for row in found]
 
     def seeds_of(measure: str, quantity: str = "rho") -> str:
-        return over_seeds([value for value, _, _ in rho(measure, quantity)])
+        return pages.over_seeds([value for value, _, _ in rho(measure, quantity)])
 
     best = max((m for m in MEASURES if m != "size"), key=lambda m: mean(value for value, _, _ in rho(m)))
     lead, beyond = (min(low for _, low, _ in rho(best, key)) for key in ("lead", "beyond_size"))
@@ -187,16 +168,14 @@ documents of the interventions anew; drawing adds noise to the effects, so they 
 {sections}"""
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Validate what is missing, then write the page."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = pages.parser(__doc__)
     add_arguments(parser)
     parser.add_argument("--crosscoders", nargs="+", default=CROSSCODERS)
     parser.add_argument("--tokens", type=int, default=TOKENS)
     parser.add_argument("--page", type=Path, default=Path("docs/validation.md"))
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     records: dict[str, list[dict[str, Any]]] = {name: [] for name in args.crosscoders}
     folders = text_runs(args)
     for folder in folders:
@@ -207,7 +186,7 @@ def main() -> None:
     label = f"Text: {args.label}; the model is `embedded`; {sizes(folders)}"
     if args.text is not None:
         label += ", the runs of [clusters.md](clusters.md)"
-    args.page.write_text(page(command("validation.py", args), label, records))
+    args.page.write_text(page(command("validation.validation", args), label, records))
     print(f"{args.page}: {len(folders)} seeds, {len(records)} crosscoders each")
 
 

@@ -59,6 +59,7 @@ def explained(**changed) -> dict:
     return {"form": "tables", "bits": 0, "base": [0, 0], "features": [[1, 0]], "codes": [[], []]} | changed
 
 
+ANCHORS = {"anchor": codebook(range(60_000)), "rest": codebook(range(60_000)), "bits": 6}
 FEW = {"anchor": codebook(range(8)), "rest": codebook([0] * 8), "bits": 6}
 MANY = {"anchor": codebook(range(2048)), "rest": codebook([0] * 2048), "bits": 6}
 KEYS = {"anchor": codebook(range(252)), "rest": codebook(range(252)), "bits": 6}
@@ -73,6 +74,7 @@ ENDLESS = {
     "cells of T3, of a majority": lambda: sequences("T3", 64, 1, 1, 2, 63, EVERY, name="majority"),
     "cells of T3, added up": lambda: sequences("T3", 64, 1, 1, 2, 64, EVERY, name="modular_addition"),
     "cells of T3, looked up": lambda: sequences("T3", 252, 1, 1, 2, 64, KEYS, name="lookup"),
+    "cells of T3, of many anchors": lambda: sequences("T3", 60_000, 1, 1, 1, 64, ANCHORS),
     "every sequence": lambda: sequences("brute_force", 64, 1, 1, 2, 64, {}),
     "every sequence, of one answer": lambda: sequences("brute_force", 64, 1, 1, 1, 64, {}, name="majority"),
     "every sequence, looked up": lambda: sequences("brute_force", 252, 1, 1, 2, 64, {}, name="lookup"),

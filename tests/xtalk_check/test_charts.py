@@ -107,6 +107,16 @@ def test_bends_are_those_of_the_whole_ball():
         assert bound[1].lower() <= truth[1] + ROUNDING
 
 
+def test_bends_are_those_that_a_neuron_reads():
+    """A neuron that reads the ball four times over, or half of it, bends accordingly, at every point."""
+    for scale, b, out in product((0.5, 4.0), (-4.0, -2.0, 0.0, 1.0, 3.0), (1.0, -1.0)):
+        for step in range(-4, 5):
+            tensors = one_neuron(step / 4, b, out) | {"w_in": ((1, 1), [scale])}
+            (bound,) = margins(tensors, [0], [chart(0, 1.0, 0.0)], [0], residual=False)
+            (truth,) = true_margins(tensors, [0], residual=False)
+            assert bound[1].lower() <= truth[1] + 1e-12, (scale, b, out, step)
+
+
 def test_pairs_of_coordinates_are_tabled():
     """Two coordinates whose neuron sees their sum: the pair is half of what a small step costs."""
     tensors = one_neuron(1.0, 0.0, 1.0) | {

@@ -51,3 +51,13 @@ def test_counts_on_the_edge():
 def test_scores_of_too_wide_a_range_are_refused():
     with pytest.raises(Rejected, match="choose fewer bits"):
         successes([Scored([0, 1 << 17], [1, 1], 2)], 1 << 17, Work())
+
+
+def test_products_of_polynomials_are_counted():
+    """A multiply-add for each score and coefficient: 1, then 2, and no more; 2 scores each."""
+    work = Work()
+    assert successes([Scored([0, 1], [1, 1], 3)], 2, work) == 4
+    assert work.multiply_adds == (1 + 2 + 2) * 2 and work.steps == 3 * 2 * 2
+    assert successes([Scored([4, 5], [1, 1], 3)], 12, work) == 8  # the least suffice: no product
+    assert successes([Scored([4, 5], [1, 1], 3)], 16, work) == 0  # nor where nothing does
+    assert work.multiply_adds == (1 + 2 + 2) * 2

@@ -89,6 +89,22 @@ def test_a_loss_of_one_is_always_true():
         claimed({"risk": 10, "ramp": 1}, [1.0], 1, population_ramp_loss=MILLION - 1)
 
 
+def test_what_balls_cannot_decide_is_not_proven():
+    """One right of one proves an accuracy of the risk itself, at most; and the ball of that is as wide."""
+    for accuracy, reason in ((49_999, ""), (50_000, "do not prove it"), (50_001, "do not prove it")):
+        if reason:
+            with pytest.raises(Rejected, match=reason):
+                claimed({"risk": 50_000, "ramp": None}, [1.0], 1, population_accuracy=accuracy)
+        else:
+            assert claimed({"risk": 50_000, "ramp": None}, [1.0], 1, population_accuracy=accuracy)
+
+
+def test_risks_are_chances():
+    for risk in (0, MILLION, -1):
+        with pytest.raises(Rejected, match="from 1 to 999999"):
+            claimed({"risk": risk, "ramp": None}, [1.0], 1)
+
+
 def test_a_loss_needs_a_risk():
     assert claimed({"risk": None, "ramp": None}, [1.0], 1) == {}
     with pytest.raises(Rejected, match="gives no risk"):

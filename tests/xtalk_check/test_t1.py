@@ -168,6 +168,29 @@ def test_many_pairs_and_neurons_are_charged_together():
     assert 0.99 < ratio <= 1
 
 
+def test_charges_are_those_of_any_size_and_sign():
+    """As above, where the neuron reads an eighth of its input or eight times it; strengths are negative."""
+    for scale, sign, out in product((1 / 8, 8.0), (1, -1), (1.0, 4.0)):
+        h, t = sign * TINY, sign * TINY / scale  # what the neuron sees of a feature, and its strength
+        step, strength = int(TINY / scale * UNIT), int(t * UNIT)
+
+        def ratio(x: float, out: float, explained: float, advice: dict, scale=scale) -> float:
+            tensors, labels = one_neuron(x, 0.0, out)
+            tensors |= {"w_in": ((1, 1), [scale])}
+            return lost_over_charged(tensors, labels, CODE | advice, -x - out * explained)
+
+        tables, rest = {"form": "tables", "steps": [step, step]}, t / 32
+        pair = tables | {"codes": [[0, strength, 1, strength]]}
+        assert 0.99 < ratio(2 * t, out, 2 * gelu(h), pair) <= 1
+        for form in (tables, {"form": "dominant", "kept": 1}):
+            beside = gelu(h) + rest * scale / 2
+            assert 0.99 < ratio(t + rest, out, beside, form | {"codes": [[0, strength]]}) <= 1
+        for form in (tables, {"form": "dominant", "kept": 1}):
+            assert 0.99 < ratio(t, out, h / 2, form | {"codes": [[]]}) <= 1
+        quarter = {"form": "tables", "steps": [4 * step, 1], "codes": [[0, strength]]}
+        assert 0.99 < ratio(t, -out, gelu(4 * h) / 4, quarter) <= 1
+
+
 def test_the_label_must_be_strictly_ahead():
     tensors, labels = one_neuron(0.0, 0.0, 1.0)
     assert verdict(tensors, labels, form="exact").proven == {"certified": 0, "total": 1}
@@ -188,6 +211,9 @@ def test_claims_and_data_are_those_of_the_specification():
     assert "about other data" in verdict(tensors, labels, right, spec=other, form="exact").reason
     fewer = finite_spec(tensors, labels[:4])
     assert "4 entries; expected 5" in verdict(tensors, labels, right, spec=fewer, form="exact").reason
+    for label in (3, -1):
+        beyond = finite_spec(tensors, [*labels[:4], label])
+        assert "from 0 to 2" in verdict(tensors, labels, right, spec=beyond, form="exact").reason
     relu = finite_spec(tensors, labels, activation="relu")
     assert "expected gelu" in verdict(tensors, labels, right, spec=relu, form="exact").reason
 

@@ -1,6 +1,7 @@
 """T2: every point of a region gets its answer, hunted for counterexamples; and membership is verified."""
 
 import random
+from itertools import product
 from math import sqrt
 
 import pytest
@@ -147,6 +148,20 @@ def test_bends_are_those_within_reach():
             assert low <= margins_at(tensors, row, (step / 20,), (0.0, 0.0), kind, True)[1]
 
 
+def test_curvature_is_that_of_the_whole_reach():
+    """One neuron anywhere on GELU, which reads the ball in half, full, or four times: at every point."""
+    for scale, bias, out in product((0.5, 1.0, 4.0), (-6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 6), (1.0, -1.0)):
+        tensors = one_neuron(out) | {
+            "w_in": ((2, 1), [scale, 0.0]),
+            "b_in": ((1,), [bias - 10 * UNIT * scale]),
+        }
+        for radius in (8, 64, 512):
+            low = bounds(tensors, [0, radius], "gelu", False)[1]
+            for step in range(-8, 9):
+                there = margins_at(tensors, [0, radius], (), (step / 8 * radius * UNIT, 0.0), "gelu", False)
+                assert low <= there[1] + 1e-12, (scale, bias, out, radius, step)
+
+
 def test_inputs_count_where_they_lie_in_a_region_of_their_label():
     tensors = random_problem(5)
     with ctx.workprec(PRECISION):
@@ -166,6 +181,9 @@ def test_inputs_count_where_they_lie_in_a_region_of_their_label():
         return made.proven["certified"]
 
     assert proven() == 5
+    large = [[row[0], 6, *row[2:]] for row in regions]  # which hold what is a few units off
+    for strength in (at[0][0] - 1, at[0][0] + 1):
+        assert proven(large, [[0, strength, at[0][1]], *codes[1:]]) == 4  # but for its box
     assert proven(codes=[codes[0], [], [], [], []]) == 1
     assert proven(codes=[[0, *at[1]], *codes[1:]]) == 4  # another input's strengths are outside the box
     wide = [answers[0], 1, 0, at[0][0] - 1, at[0][0] + 1, 1, at[0][1], at[0][1]]
@@ -200,6 +218,7 @@ def test_bad_regions_are_refused(name):
 
 def test_regions_of_negative_radius_are_refused():
     assert "not a label" in verdict(random_problem(0), [[0, -1]], [[]] * 5).reason
+    assert "not a label" in verdict(random_problem(0), [[-1, 0]], [[]] * 5).reason
 
 
 def test_empty_boxes_are_refused():
@@ -242,21 +261,39 @@ CORNERS = {  # the larger coordinate is the answer; the neurons are far out, whe
 }
 
 
-def corner(inputs: list[float], regions, codes, labels, claim=None, features=((256, 0), (0, 256)), **task):
+def corner(inputs: list[float], regions, codes, labels, claim=None, base=(0, 0), network=CORNERS, **task):
     """The verdict on regions of the network above; the claim is of no input unless one is given."""
-    tensors = CORNERS | {"data.inputs": ((len(labels), 2), inputs)}
-    advice = {"bits": BITS, "base": [0, 0], "features": features, "regions": regions, "codes": codes}
+    tensors = network | {"data.inputs": ((len(labels), 2), inputs)}
+    axes = {"features": [[256, 0], [0, 256]], "bits": BITS, "base": base}
+    advice = axes | {"regions": regions, "codes": codes}
     given = certificate(container(tensors), "T2", 0, len(labels), **advice)
     given["claim"] |= claim or {}
     return check(encoded(given), encoded(asked(tensors, labels, **task)), container(tensors))
 
 
 def test_a_tie_makes_no_region():
-    """On the diagonal both logits are equal; a unit beside it they are not."""
-    for beside, verdict_ in ((0, "rejected"), (1, "accepted"), (-1, "rejected")):
-        found = corner([1.0, 1.0], [[0, 0, 0, 256 + beside, 256 + beside, 1, 256, 256]], [[]], [0])
-        assert found.verdict == verdict_, found.reason
-        assert verdict_ == "accepted" or "region 0 is not proven to get the answer 0" in found.reason
+    """On the diagonal both logits are equal; a unit beside it they are not. With neurons, their difference
+    is computed as a ball around 0.
+    """
+    bent = CORNERS | {"w_in": CORNERS["embed"], "w_out": CORNERS["embed"]}
+    for network in (CORNERS, bent):
+        for beside, verdict_ in ((0, "rejected"), (1, "accepted"), (-1, "rejected")):
+            region = [0, 0, 0, 256 + beside, 256 + beside, 1, 256, 256]
+            found = corner([1.0, 1.0], [region], [[]], [0], network=network)
+            assert found.verdict == verdict_, found.reason
+            assert verdict_ == "accepted" or "region 0 is not proven to get the answer 0" in found.reason
+
+
+def test_regions_are_around_the_base():
+    """The same ball by another base and strength; and a base beside the input's is beside it."""
+    for base, strength, certified in (
+        ((0, 0), 512, 1),
+        ((100, 0), 412, 1),
+        ((100, 0), 512, 0),
+        ((0, 9), 512, 0),
+    ):
+        found = corner([2.0, 0.0], [[0, 8, 0, strength, strength]], [[0, strength]], [0], base=base)
+        assert found.proven["certified"] == certified
 
 
 def test_the_population_is_that_of_all_inputs():
@@ -285,12 +322,18 @@ def test_the_population_is_that_of_all_inputs():
 
 
 def test_the_populations_loss_is_that_of_the_regions():
-    """All 500 are right, and each ahead by what its region is: three quarters of the ramp are lost."""
+    """All 500 are right, and each ahead by what its region is: three quarters of the ramp are lost.
+
+    Where half of them have another label, half of them lose all.
+    """
     given = ([1.0, 0.0] * 500, [[0, 0, 0, 256, 256]], [[0, 256]] * 500, [0] * 500)
     claim = {"certified": 500, "population_accuracy": 0, "population_ramp_loss": 10**6}
     for ramp, loss in ((4000, 0.75), (2000, 0.5), (1000, 0.0)):
         found = corner(*given, claim, risk=50_000, ramp=ramp).proven["population_ramp_loss"] / 10**6
         assert loss < found < loss + 0.2
+    half = (*given[:-1], [0, 1] * 250)
+    found = corner(*half, claim | {"certified": 250}, risk=50_000, ramp=1000).proven["population_ramp_loss"]
+    assert 0.5 < found / 10**6 < 0.7
 
 
 FAR = 2.0**-41  # its square is beside 1 below what 64 bits hold

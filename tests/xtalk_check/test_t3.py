@@ -308,3 +308,70 @@ def test_right_answers_of_the_twin_and_the_checker_agree():
     for cell, _ in bounds_of(random_network(0, 6, 4, 5, 4), task, FULL)[2]:
         tokens = [column for slot in cell.slots for column in slot.columns for _ in range(slot.copies)]
         assert right_answer(task, tokens) == cell.answer
+
+
+def length_of(tensors, **advice):
+    """Of a check of three tokens, all of one class, so that nothing is in doubt: every cell by itself."""
+    weights = container(tensors)
+    given = certificate(weights, "T3", 64, 64, **advice)
+    found = check(encoded(given), encoded(spec(answers=1, classes=[0] * 4)), weights)
+    assert found.verdict == "accepted", found.reason
+    return found.length
+
+
+def test_length_is_counted_cell_by_cell():
+    """V = 4, D = 3, N = 5, C = 1. The anchor block b has b tokens before it, in one block; they fill two
+    positions, or one, or none. Slots and columns: 2 and 1 + b, the same, 1 and 1.
+    """
+    N, network = 5, (4 + 1) * 3 * 5 + 3
+    cells = [(b, copies) for b in range(4) for copies in ((1, 2, 3) if b else (3,))]
+
+    def shape(b: int, copies: int, before: int) -> tuple[int, int]:
+        return (1, 1) if copies == 3 else (2, 1 + before)
+
+    tensors = random_network(0, 4, 3, 5, 1)
+    length, adds, evaluations = length_of(tensors, rest=codebook([0] * 4)), network, 0
+    for b, copies in cells:
+        S, F = shape(b, copies, b)
+        adds += N * (S + F + 1)
+        evaluations += N
+        if b >= 2 and copies < 3:  # what fills the positions moves
+            adds += N * (2 * S + 3 * F) * (copies == 1)
+            evaluations += N * (F + 2 if copies == 1 else b)
+    assert (length.multiply_adds, length.evaluations) == (adds, evaluations)
+    lossy = codebook([0, 0], [0, 0, 1, 1])
+    length, adds, evaluations = length_of(tensors, rest=lossy), network, 0
+    for b, copies in cells:
+        before = (0, 1, 1, 2)[b]
+        S, F = shape(b, copies, before)
+        adds += N * (S + F + 1) + N * (S + F) * (copies < 3)  # boxes
+        evaluations += N + N * (copies < 3)
+        if before == 2 and copies < 3:
+            adds += N * (2 * S + 3 * F) * (copies == 1)
+            evaluations += N * (F + 2 if copies == 1 else before)
+    assert (length.multiply_adds, length.evaluations) == (adds, evaluations)
+
+
+def test_length_of_cells_in_which_phi_bends_both_ways():
+    """GELU: three more multiply-adds for each column, where curvatures of both signs are in reach."""
+    relu = length_of(random_network(0, 4, 3, 5, 1), rest=codebook([0] * 4))
+    tensors = random_network(0, 4, 3, 5, 1, scale=3)
+    weights = container(tensors)
+    given = encoded(certificate(weights, "T3", 64, 64, rest=codebook([0] * 4)))
+    found = check(given, encoded(spec(answers=1, classes=[0] * 4, activation="gelu")), weights).length
+    further = found.multiply_adds - relu.multiply_adds
+    assert further % 3 == 0 and 0 < further <= 3 * 5 * (3 + 4) and found.evaluations == relu.evaluations
+
+
+def test_length_is_counted_where_answers_are_in_doubt():
+    """Two columns in a slot of two copies; 1 and 2 units each of them, of which 3 suffice."""
+    work = Work()
+    cell = Cell(0, (Slot(1, 0, (0, 1), (1, 1), 2),), 1)
+    given = [Bound(1, arb(-2), [[arb(1), arb(2)]])]
+    assert doubtful(cell, given, work) and work.multiply_adds == 1
+    assert certified_fillings(cell, given, Winning("lose", arb(0)), 0, work) == 3
+    floors, products = 2 + 1, 2  # the polynomials: 1, then 1 again, for 3 - 2 is a single unit
+    assert work.multiply_adds == 1 + floors + 2 * products and work.steps == 2 * 2
+    work = Work()
+    certified_fillings(cell, given * 2, Winning("lose", arb(0)), 0, work)
+    assert work.multiply_adds == 2 * (floors + 2 * products) + (2 + 2) + 2 * products  # and both at once

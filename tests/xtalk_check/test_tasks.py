@@ -69,6 +69,42 @@ def test_cells_partition_the_space():
         assert covered == Counter(sequences(task)), task["name"]
 
 
+def test_cells_are_counted_without_listing_them():
+    """With blocks of several columns too, of any number of positions."""
+    further = [
+        ({"name": "max", "n": n, "answers": 3, "classes": [0, 1, 2, 1, 2, 2]}, anchor, rest)
+        for n in (1, 2, 5)
+        for anchor in ([0, 1, 2, 1, 3, 2], [0, 1, 2, 3, 4, 5])
+        for rest in ([0] * 6, [0, 1, 0, 1, 2, 2], [0, 1, 2, 3, 4, 5])
+    ]
+    further += [(task | {"name": "min"}, anchor, rest) for task, anchor, rest in further]
+    further += [(task | {"name": "majority"}, anchor, rest) for task, anchor, rest in further[:18]]
+    books_ = [(task, partition(anchor), partition(rest)) for task, anchor, rest in CASES + further]
+    books_ += [(task, anchor, partition([0, 0, 1], [0, 0, 1, 1, 2, 2])) for task, anchor, _ in books_[-18:]]
+    for task, *books in books_:
+        read_ = read(task)
+        cells = list(read_.cells(*books))
+        slots = [slot for cell in cells for slot in cell.slots]
+        expected = (len(cells), len(slots), sum(len(slot.columns) for slot in slots))
+        assert read_.size(*books, 10**9) == expected, task
+        assert read_.count_sequences() == len(list(read_.sequences()))
+        assert len(cells) >= read_.size(*books, 0).cells > 0
+
+
+def test_counting_cells_stops_at_enough():
+    task = read({"name": "max", "n": 3, "answers": 4, "classes": [0, 1, 2, 3]})
+    books = partition([0, 1, 2, 3]), partition([0, 1, 2, 3])
+    assert [task.size(*books, enough).cells for enough in (0, 1, 3, 4, 9, 10, 99)] == [
+        1,
+        4,
+        4,
+        10,
+        10,
+        20,
+        20,
+    ]
+
+
 def test_columns_count_only_the_tokens_that_are_allowed():
     task = read({"name": "max", "n": 2, "answers": 3, "classes": [0, 1, 2]})
     cells = list(task.cells(partition([0, 1, 2]), partition([0], [0, 0, 0])))

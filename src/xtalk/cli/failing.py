@@ -8,13 +8,15 @@ from contextlib import contextmanager
 import typer
 
 from xtalk.errors import XtalkError
+from xtalk.optional import extras_named
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Turn bad input, a full disk and Ctrl-C into one line on stderr, and exit with code 2, 2 and 130."""
     try:
-        yield
+        with extras_named():
+            yield
     except KeyboardInterrupt:
         _say(f"interrupted; what is complete is kept, go on with: {shlex.join(['xtalk', *sys.argv[1:]])}")
         raise typer.Exit(130) from None

@@ -1,79 +1,206 @@
-"""Certificates: made here, checked by a package of its own."""
+"""Certificates: made here by any theorem, checked by a package of its own."""
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from xtalk.cli.failing import one_line_errors
+from xtalk.errors import XtalkError
+
+SEQUENCES = "Every sequence of n tokens (T3, T3-attention)"
+DIGITS = "Images of digits (T1, T2, charts)"
+LANGUAGE = "The tail of a language model (T1-language)"
+
+APPLY = {
+    "T3": ("task", "n", "vocabulary", "classes", "dictionary", "activation", "post_hoc", "seed"),
+    "T3-attention": ("task", "n", "vocabulary", "classes", "dictionary", "seed"),
+    "T1": ("form", "entries", "post_hoc", "seed"),
+    "T2": ("support", "post_hoc", "seed"),
+    "charts": ("per_label", "seed"),
+    "T1-language": ("features", "steps", "tokens", "knots", "post_hoc", "seed"),
+}
+"""The options of each theorem, beside --out."""
 
 
 def prove(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where to.", show_default=False)],
-    network: Annotated[
-        str | None,
+    theorem: Annotated[
+        str, typer.Option(metavar="|".join(APPLY), help="What to prove, and of which network.")
+    ] = "T3",
+    post_hoc: Annotated[
+        bool | None,
         typer.Option(
-            metavar="mlp|attention",
-            help="One MLP, or one head of attention (max and min, with --post-hoc).  [default: mlp]",
+            "--post-hoc",
+            help="Certify an ordinarily trained network as it is. T3-attention and charts always do.",
+            show_default=False,
         ),
     ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.  [default: 0]")] = None,
     task: Annotated[
         str | None,
-        typer.Option(metavar="max|min|majority|lookup|modular_addition", help="What to do.  [default: max]"),
+        typer.Option(
+            metavar="max|min|majority|lookup|modular_addition",
+            help="The question about a sequence; attention: max or min.  [default: max]",
+            rich_help_panel=SEQUENCES,
+        ),
     ] = None,
-    n: Annotated[int | None, typer.Option(help="Tokens in a sequence.  [default: 4]")] = None,
-    vocabulary: Annotated[int | None, typer.Option(help="Tokens to choose from.  [default: 64]")] = None,
+    n: Annotated[
+        int | None, typer.Option(help="Tokens in a sequence.  [default: 4]", rich_help_panel=SEQUENCES)
+    ] = None,
+    vocabulary: Annotated[
+        int | None, typer.Option(help="Tokens to choose from.  [default: 64]", rich_help_panel=SEQUENCES)
+    ] = None,
     classes: Annotated[
-        int | None, typer.Option(help="Answers; each has as many tokens for names.  [default: 8]")
+        int | None,
+        typer.Option(
+            help="Answers; each has equally many tokens for names.  [default: 8]", rich_help_panel=SEQUENCES
+        ),
     ] = None,
-    dictionary: Annotated[int | None, typer.Option(help="Latents of the crosscoder.  [default: 8]")] = None,
+    dictionary: Annotated[
+        int | None, typer.Option(help="Latents of the crosscoder.  [default: 8]", rich_help_panel=SEQUENCES)
+    ] = None,
     activation: Annotated[
-        str | None, typer.Option(metavar="relu|gelu", help="Of --network mlp.  [default: relu]")
+        str | None,
+        typer.Option(
+            metavar="relu|gelu", help="Of the MLP; T3 alone.  [default: relu]", rich_help_panel=SEQUENCES
+        ),
     ] = None,
-    post_hoc: Annotated[
-        bool, typer.Option("--post-hoc", help="Certify an ordinarily trained network as it is.")
-    ] = False,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of everything random.  [default: 0]")] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            metavar="tables|dominant|exact",
+            help="T1: a table of each feature's effect; each neuron's largest contribution; or running the "
+            "network, which is brute force.  [default: tables]",
+            rich_help_panel=DIGITS,
+        ),
+    ] = None,
+    entries: Annotated[
+        int | None,
+        typer.Option(
+            help="T1: of a feature's table, in the mean; more are longer and tighter.  [default: 4]",
+            rich_help_panel=DIGITS,
+        ),
+    ] = None,
+    support: Annotated[
+        int | None,
+        typer.Option(
+            help="T2: strongest features of a region whose strengths vary.  [default: 0, a ball]",
+            rich_help_panel=DIGITS,
+        ),
+    ] = None,
+    per_label: Annotated[
+        int | None,
+        typer.Option(
+            help="charts: points for each digit; more are longer and tighter.  [default: 1]",
+            rich_help_panel=DIGITS,
+        ),
+    ] = None,
+    features: Annotated[
+        int | None,
+        typer.Option(
+            help="That the MLP's 512 neurons share, each reading one.  [default: 128]",
+            rich_help_panel=LANGUAGE,
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="To train the last MLP for.  [default: 1500]", rich_help_panel=LANGUAGE),
+    ] = None,
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Of held-out text, to make the claim about.  [default: 4096]", rich_help_panel=LANGUAGE
+        ),
+    ] = None,
+    knots: Annotated[
+        int | None,
+        typer.Option(
+            help="Of a feature's table, in the mean; more are longer and tighter.  [default: 256]",
+            rich_help_panel=LANGUAGE,
+        ),
+    ] = None,
 ) -> None:
-    """Train a small network, and prove on how many inputs it is right.
+    """Prove how good a small network is, and let the independent checker have the last word.
 
-    The input space is a product: every sequence of n tokens. A crosscoder trained on the network says which
-    tokens are alike, which makes the proof shorter than going through every input; the checker has the last
-    word. Unless --post-hoc, what can be proven is part of what the network learns. Leaves NAME.json,
-    NAME.spec.json and NAME.weights for `xtalk check`, and NAME.figures.json.
+    Each theorem is about a network of its own:
 
-    Example: `xtalk prove --task max --vocabulary 64 --n 4 --out certificates`
+    **T3** and **T3-attention** train a network on a task over sequences of n tokens, and prove on how many of
+    ALL sequences it is right. A crosscoder trained on the network says which tokens are alike, which makes
+    the proof shorter than going through every input. Unless --post-hoc, the bound is in its training.
+
+    **T1** proves on how many of 449 held-out images the digits network that ships is right, in terms of its
+    crosscoder's features; **T2** finds regions around these images in which its answer stays; **charts**
+    certifies an ordinarily trained digits network, to second order.
+
+    **T1-language** bounds the loss of the embedded language model's tail on held-out text, after training its
+    last MLP so that each neuron reads one feature. It takes minutes, and says first how many.
+
+    Leaves NAME.json, NAME.spec.json and NAME.weights for `xtalk-check`, and NAME.figures.json. The proofs are
+    in docs/proofs.
+
+    Examples: `xtalk prove --task max --vocabulary 64 --n 4 --out certificates`;
+    `xtalk prove --theorem T1 --entries 8 --out certificates`
     """
+    options = {
+        "post_hoc": post_hoc,
+        "seed": seed,
+        "task": task,
+        "n": n,
+        "vocabulary": vocabulary,
+        "classes": classes,
+        "dictionary": dictionary,
+        "activation": activation,
+        "form": form,
+        "entries": entries,
+        "support": support,
+        "per_label": per_label,
+        "features": features,
+        "steps": steps,
+        "tokens": tokens,
+        "knots": knots,
+    }
     with one_line_errors():
+        given = applying(theorem, {key: value for key, value in options.items() if value is not None})
+
         from xtalk.progress import progress_bars
         from xtalk.proofs import prove as proving
+        from xtalk.proofs.config import prove_config
+        from xtalk.proofs.words import describe
 
-        given = {
-            "network": network,
-            "task": task,
-            "n": n,
-            "vocabulary": vocabulary,
-            "classes": classes,
-            "dictionary": dictionary,
-            "activation": activation,
-            "post_hoc": post_hoc,
-            "seed": seed,
-        }
-        config = proving.prove_config(**{key: value for key, value in given.items() if value is not None})
+        kind, fixed = proving.THEOREMS[theorem]
+        config = prove_config(kind, **given, **fixed)
         with progress_bars() as progress:
             row = proving.prove(config, out, progress=progress)
-        typer.echo(proving.describe(row))
-        stem = (out / row["path"]).with_suffix("")
+        typer.echo(describe(row))
+        stem = (out / row.path).with_suffix("")
         files = [f"{stem}.json", "--spec", f"{stem}.spec.json", "--weights", f"{stem}.weights"]
-        typer.echo(f"check it yourself: {shlex.join(['xtalk', 'check', *files])}")
+        typer.echo(f"check it yourself: {shlex.join(['xtalk-check', *files])}")
+
+
+def applying(theorem: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given. Errors: XtalkError for an unknown theorem, or an option of another one."""
+    if theorem not in APPLY:
+        raise XtalkError(f"unknown theorem {theorem!r}; expected one of {', '.join(APPLY)}")
+    idle = [option for option in given if option not in APPLY[theorem]]
+    if idle:
+        apply = ", ".join(map(_option, APPLY[theorem]))
+        raise XtalkError(f"{_option(idle[0])} does not apply to theorem {theorem}; choose from {apply}")
+    return given
+
+
+def _option(key: str) -> str:
+    return "--" + key.replace("_", "-")
 
 
 def check(arguments: Annotated[list[str] | None, typer.Argument(metavar="CERTIFICATE")] = None) -> None:
     """Check a certificate: `xtalk check CERTIFICATE --spec SPEC --weights FILE [--json]`.
 
-    The checker is a package of its own, `xtalk_check`, that shares no code with xtalk. Exit code 0: the claim
-    is proven of these weights, for the task of the specification. 1: rejected. 2: not a certificate.
+    The checker is a distribution of its own, `xtalk-check`, that shares no code with xtalk and needs
+    python-flint alone. Exit code 0: the claim is proven of these weights, for the task of the specification.
+    1: rejected. 2: not a certificate. 3: the check would cost more than `--budget UNITS` of work or
+    `--memory BALLS`.
 
     Example: `xtalk check max4.json --spec max4.spec.json --weights max4.weights`
     """

@@ -1,10 +1,15 @@
-"""The benchmarks."""
+"""The benchmarks, which are in the repository and not in the package."""
 
+import sys
+from pathlib import Path
+from types import ModuleType
 from typing import Annotated
 
 import typer
 
 from xtalk.cli.failing import one_line_errors
+
+CHECKOUT = Path(__file__).parents[3]
 
 
 def bench(
@@ -28,11 +33,26 @@ def bench(
     with one_line_errors():
         import json
 
-        from benchmarks import suite
         from xtalk.progress import progress_bars
 
+        suite = benchmark_suite()
         with progress_bars() as progress:
             results = suite.run_benchmarks(
                 names or (), pairs=pairs, threads=threads, small=small, progress=progress
             )
         typer.echo(json.dumps(results, indent=1) if as_json else suite.table(results))
+
+
+def benchmark_suite() -> ModuleType:
+    """The benchmarks of the checkout that this is run from. Errors: XtalkError if it is not run from one."""
+    from xtalk.errors import XtalkError
+
+    if not (CHECKOUT / "benchmarks" / "suite.py").exists():
+        raise XtalkError(
+            f"no benchmarks beside {Path(__file__).parents[1]}; they are in xtalk's repository, not in its "
+            "package: clone it, and run `make bench` there"
+        )
+    sys.path.insert(0, str(CHECKOUT))
+    from benchmarks import suite
+
+    return suite

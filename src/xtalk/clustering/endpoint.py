@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 from xtalk.clustering.protocol import Trial
 from xtalk.errors import XtalkError
 from xtalk.files import write_text
+from xtalk.optional import extras_named
 
 LETTERS = "ABCDE"
 _CHARACTERS_PER_TOKEN = 4
@@ -38,8 +39,12 @@ class Endpoint:
 
     @classmethod
     def from_environment(cls, model: str, cache: Path) -> "Endpoint":
-        """The endpoint of OPENAI_BASE_URL and OPENAI_API_KEY. Errors: XtalkError if one is not set."""
-        from openai import OpenAI  # of the extra "judge"
+        """The endpoint of OPENAI_BASE_URL and OPENAI_API_KEY.
+
+        Errors: XtalkError if one is not set, or the package openai is not installed.
+        """
+        with extras_named():
+            from openai import OpenAI
 
         for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
             if not os.environ.get(name):

@@ -40,8 +40,8 @@ class Crosscoder(nn.Module):
     ...     W_enc=torch.eye(3), W_dec=torch.eye(3), b_enc=torch.zeros(3), b_dec=torch.zeros(3),
     ...     hook_names="blocks.0.ln2", architecture="topk", k=1,
     ... )
-    >>> cc.encode(torch.tensor([[1.0, 2.0, 0.5]]))
-    tensor([[0., 2., 0.]])
+    >>> cc.encode(torch.tensor([[1.0, 2.0, 0.5]])).tolist()
+    [[0.0, 2.0, 0.0]]
     """
 
     def __init__(self, config: CrosscoderConfig, provenance: Provenance | None = None) -> None:
@@ -108,8 +108,8 @@ class Crosscoder(nn.Module):
         ...     W_enc=W, W_dec=W, b_enc=torch.zeros(4), b_dec=torch.zeros(4), threshold=0.5,
         ...     hook_names=["blocks.1.ln2"], architecture="jumprelu",
         ... )
-        >>> own.encode(torch.tensor([0.4, 0.6, -1.0, 2.0]))
-        tensor([0.0000, 0.6000, 0.0000, 2.0000])
+        >>> own.encode(torch.tensor([0.25, 0.75, -1.0, 2.0])).tolist()
+        [0.0, 0.75, 0.0, 2.0]
         """
         kind = nonlinearity(architecture)
         if kind.infers_by_threshold and threshold is None:

@@ -4,7 +4,7 @@ import gzip
 import hashlib
 import importlib.resources
 import json
-import lzma
+import logging
 import math
 import zlib
 from collections.abc import Iterable, Iterator
@@ -14,6 +14,9 @@ from typing import Any
 
 from xtalk.errors import XtalkError
 from xtalk.files import expanded
+from xtalk.optional import extras_named
+
+logger = logging.getLogger("xtalk")
 
 END_OF_TEXT = "<|endoftext|>"
 SUFFIXES = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz")
@@ -33,7 +36,9 @@ def read_documents(source: str | Path | None = None, max_characters: int | None 
     - any other name: a Hugging Face dataset, "NAME" or "NAME:CONFIG", split "train", column "text", streamed.
 
     Reading stops after the document that reaches `max_characters`, so that memory stays bounded.
-    Empty documents are left out. Raises XtalkError for a source that is missing, empty or undecodable.
+    Empty documents are left out, and copies of a document (equal up to white space), which would count as
+    independent ones. How many copies there are, and which files of a folder are passed over, is logged.
+    Raises XtalkError for a source that is missing, empty or undecodable.
     """
     return _taken(source, _documents(source), max_characters)
 
@@ -46,9 +51,9 @@ def read_start(source: str | Path | None, max_characters: int) -> tuple[list[str
 
 def _taken(source: str | Path | None, texts: Iterator[str], max_characters: int | None) -> list[str]:
     documents: list[str] = []
-    characters = 0
+    seen, characters = _Seen(), 0
     for text in texts:
-        if not text.strip():
+        if not text.strip() or not seen.is_new(text):
             continue
         documents.append(text)
         characters += len(text)
@@ -56,7 +61,35 @@ def _taken(source: str | Path | None, texts: Iterator[str], max_characters: int 
             break
     if not documents:
         raise XtalkError(f"{source} holds no text; expected at least one document; give another --text")
+    _say_dropped(seen.copies, f"{source}: ")
     return documents
+
+
+class _Seen:
+    """Which documents there were, up to white space, and how many came again."""
+
+    def __init__(self, documents: Iterable[str] = ()) -> None:
+        self._digests = {_hash(text, 0) for text in documents}
+        self.copies = 0
+
+    def is_new(self, text: str) -> bool:
+        """Whether the document was not seen before; now it is."""
+        digest = _hash(text, 0)
+        if digest in self._digests:
+            self.copies += 1
+            return False
+        self._digests.add(digest)
+        return True
+
+
+def _say_dropped(copies: int, where: str = "") -> None:
+    if copies:
+        logger.warning("%s%d documents are copies of others; they are dropped", where, copies)
+
+
+def distinct(docs: Iterable[str]) -> list[str]:
+    """The documents without copies, equal up to white space, in order; how many are dropped is logged."""
+    return without(docs, ())
 
 
 def split_documents(docs: list[str], held_out: float, seed: int) -> tuple[list[str], list[str]]:
@@ -77,19 +110,22 @@ def split_documents(docs: list[str], held_out: float, seed: int) -> tuple[list[s
             f"the text has {len(by_hash)} distinct document(s); expected 2 or more, to hold one out; "
             f"separate documents by {END_OF_TEXT} or blank lines"
         )
+    _say_dropped(len(docs) - len(by_hash))
     count = min(math.ceil(held_out * len(by_hash)), len(by_hash) - 1)
     chosen = set(sorted(by_hash)[:count])
     train = [text for digest, text in by_hash.items() if digest not in chosen]
     return train, [text for digest, text in by_hash.items() if digest in chosen]
 
 
-def without(docs: list[str], held_out: list[str]) -> list[str]:
-    """The distinct documents of `docs` that are not among `held_out`, equal up to white space, in order."""
-    kept_out = {_hash(text, 0) for text in held_out}
-    by_hash: dict[bytes, str] = {}
-    for text in docs:
-        by_hash.setdefault(_hash(text, 0), text)
-    return [text for digest, text in by_hash.items() if digest not in kept_out]
+def without(docs: Iterable[str], held_out: Iterable[str]) -> list[str]:
+    """The distinct documents of `docs` that are not among `held_out`, equal up to white space, in order.
+
+    How many are dropped is logged.
+    """
+    seen = _Seen(held_out)
+    kept = [text for text in docs if seen.is_new(text)]
+    _say_dropped(seen.copies)
+    return kept
 
 
 def _hash(text: str, seed: int) -> bytes:
@@ -114,17 +150,33 @@ def _embedded() -> Iterator[str]:
     resource = importlib.resources.files("xtalk.data") / _EMBEDDED_FILE
     if not resource.is_file():
         raise XtalkError("this installation of xtalk has no embedded text; reinstall it or give --text")
+    try:
+        import lzma
+    except ImportError as error:  # Pythons that were built without the library
+        raise XtalkError("this Python has no lzma, which the embedded text needs; give --text") from error
     with resource.open("rb") as raw, TextIOWrapper(lzma.LZMAFile(raw), encoding="utf-8") as file:
         yield from _json_lines(file, "embedded text")
 
 
 def _folder(path: Path) -> Iterator[str]:
-    named = (file for file in path.iterdir() if file.name.endswith(SUFFIXES) and file.name[0] != ".")
-    files = sorted(file for file in named if file.is_file() and file.stat().st_size)
+    shown = sorted(file for file in path.iterdir() if file.name[0] != ".")
+    files = [
+        file for file in shown if file.name.endswith(SUFFIXES) and file.is_file() and file.stat().st_size
+    ]
+    passed_over = [file.name for file in shown if file not in files]
     if not files:
-        raise XtalkError(f"the folder {path} has no text; expected files in {', '.join(SUFFIXES)}")
+        seen = f"; it has {_listed(passed_over)}" if passed_over else ""
+        raise XtalkError(f"the folder {path} has no text{seen}; expected files in {', '.join(SUFFIXES)}")
+    if passed_over:
+        read = _listed([file.name for file in files])
+        logger.warning("%s: text is read from %s; passed over: %s", path, read, _listed(passed_over))
     for file in files:
         yield from _file(file)
+
+
+def _listed(names: list[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _file(path: Path) -> Iterator[str]:
@@ -201,8 +253,11 @@ def _hub(source: str) -> Iterator[str]:
     name, _, config = source.partition(":")
     unknown = f"{source} is no file or folder here, and the hub gave no dataset of that name"
     try:
-        import datasets
-
+        with extras_named():
+            import datasets
+    except XtalkError as error:
+        raise XtalkError(f"{source} is no file or folder here; for a dataset of the hub, {error}") from error
+    try:
         rows: Iterable[Any] = datasets.load_dataset(name, config or None, split="train", streaming=True)
         for row in rows:
             if not isinstance(row.get("text"), str):

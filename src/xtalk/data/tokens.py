@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import Int32
 from transformers import PreTrainedTokenizerBase
 
+from xtalk.data.encoding import encode_documents
 from xtalk.data.start import start_token
 from xtalk.errors import XtalkError
 
 UNLABELLED = -100  # in place of a token to predict: nothing is to be learnt there
-_DOCUMENTS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,8 @@ def tokenise(docs: list[str], tokenizer: PreTrainedTokenizerBase, length: int) -
     if length < 1:
         raise XtalkError(f"sequence length {length}; expected 1 or more")
     start = start_token(tokenizer)
-    prefix = [] if start is None else [start]
-    pieces: list[np.ndarray] = []
-    for first in range(0, len(docs), _DOCUMENTS_AT_ONCE):
-        texts = docs[first : first + _DOCUMENTS_AT_ONCE]
-        encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-        pieces += [np.array(prefix + ids, dtype=np.int32) for ids in encoded]
+    prefix = np.array([] if start is None else [start], dtype=np.int32)
+    pieces = [np.concatenate([prefix, ids]) for ids in encode_documents(docs, tokenizer)]
     return pack(pieces, length)
 
 

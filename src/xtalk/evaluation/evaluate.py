@@ -54,7 +54,7 @@ def evaluate_crosscoder(
     """
     baselines.check_text(sequences)
     explained = Explained(model, crosscoder)
-    blocks = tuple(averaged) if averaged is not None else _default_average(explained.blocks)
+    blocks = tuple(averaged) if averaged is not None else default_average(explained.blocks)
     if not blocks or not set(blocks) <= set(explained.blocks):
         raise XtalkError(
             f"the mean over blocks {list(blocks)}; the crosscoder explains {list(explained.blocks)}"
@@ -83,6 +83,6 @@ def evaluate_crosscoder(
     )
 
 
-def _default_average(blocks: tuple[int, ...]) -> tuple[int, ...]:
+def default_average(blocks: tuple[int, ...]) -> tuple[int, ...]:
     """All but block 0, whose MLP reads little more than the token itself."""
     return tuple(block for block in blocks if block > 0) or blocks

@@ -16,9 +16,11 @@ def compiled(**options: Any) -> Callable[[F], F]:
     """
 
     def decorate(function: F) -> F:
+        made: Any
         try:
-            return njit(cache=True, nogil=True, **options)(function)
+            made = njit(cache=True, nogil=True, **options)(function)
         except RuntimeError:  # "cannot cache function ...: no locator available"
-            return njit(nogil=True, **options)(function)
+            made = njit(nogil=True, **options)(function)
+        return made
 
     return decorate

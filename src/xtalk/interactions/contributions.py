@@ -65,7 +65,14 @@ class MlpContributions:
     decoder_LD: the latents' directions at the MLP's input, in the model's own units; bias_D: b_dec there;
     codes: B tokens; decoded_BD: sum_i f_i d_i, where the caller has it already. All is differentiable in
     decoder, bias and code values; the choice of slots is not. Errors: XtalkError where codes and decoder
-    differ in their number of latents.
+    differ in their number of latents. Source: arXiv 2606.09940, section 3.
+
+    >>> relu = xtalk.activation_function("relu")
+    >>> mlp = xtalk.MlpWeights(torch.ones(2, 1), torch.zeros(1), torch.ones(1, 2), torch.zeros(2), relu)
+    >>> codes = xtalk.Codes(torch.tensor([[0, 1]]), torch.tensor([[3.0, 1.0]]), n_latents=2)
+    >>> p = xtalk.MlpContributions(torch.eye(2), torch.zeros(2), codes, mlp)
+    >>> p.codes.latents.gather(1, p.dominant_BN)  # the dominant latent of the token's one neuron
+    tensor([[0]])
     """
 
     def __init__(

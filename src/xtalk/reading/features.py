@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from xtalk.crosscoder.crosscoder import Crosscoder
-from xtalk.data import ALL, Counted, TokenSequences
+from xtalk.data import ALL, Counted, TokenSequences, token_texts
 from xtalk.errors import XtalkError
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
@@ -181,7 +181,7 @@ def _describe(
         latent=latent,
         firing_rate=len(active) / tokens,
         mean_activation=float(activation_B[active].mean()) if len(active) else 0.0,
-        top_tokens=tuple((_text(tokenizer, token), count) for token, count in common),
+        top_tokens=tuple((token_texts(tokenizer, [token])[0], count) for token, count in common),
         contexts=tuple(_context(activation_B, sequences, tokenizer, *span) for span in spans),
     )
 
@@ -223,11 +223,7 @@ def _context(
 ) -> Context:
     tokens = sequences.tokens.ravel()[start:stop].tolist()
     return Context(
-        tokens=tuple(_text(tokenizer, token) for token in tokens),
+        tokens=tuple(token_texts(tokenizer, tokens)),
         activations=tuple(activation_B[start:stop].tolist()),
         peak=peak - start,
     )
-
-
-def _text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
-    return str(tokenizer.decode([token]))

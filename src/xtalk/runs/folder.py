@@ -32,6 +32,9 @@ class RunFolder:
     """A folder with the results of one run.
 
     Make one with `RunFolder.create` or `RunFolder.open`. Everything written through it is whole or not there.
+
+    >>> xtalk.RunFolder.create(folder / "run", xtalk.preset("quick", seed=1)).config.seed
+    1
     """
 
     def __init__(self, path: Path, config: RunConfig) -> None:

@@ -19,9 +19,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from xtalk.activations import measure_scaling
 from xtalk.activations.manifest import MANIFEST
 from xtalk.errors import XtalkError
+from xtalk.models.variation import check_variation
 from xtalk.progress import Report, silent
 from xtalk.reading.batches import count_documents
 from xtalk.runs.config import CrosscoderSpec
@@ -133,6 +136,7 @@ def _harvest(workbench: Workbench, progress: Report) -> list[str]:
     train_, held_out = workbench.train_sequences, workbench.held_out_sequences
     config, documents = workbench.config, count_documents(held_out)
     Bootstrap(documents, config.evaluation.resamples, config.seed)  # too few documents: say so now, not later
+    check_variation(model, torch.from_numpy(train_.tokens[:2]), hookpoints)
     if config.harvest.store:
         workbench.write_store(progress)
     batches = workbench.batches()

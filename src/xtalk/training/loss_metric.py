@@ -16,12 +16,14 @@ from torch.nn import functional as F
 
 from xtalk.data import ALL, Counted, TokenSequences
 from xtalk.data.tokens import UNLABELLED
+from xtalk.errors import XtalkError
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
 from xtalk.models.mlp import MlpWeights
 
 PLAIN = 0.3
 """Weight of the plain squared error beside the Fisher information, which a sample measures only roughly."""
+_NOTHING = 1e-10  # of the output's mean square, which rounding leaves of a constant
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,9 @@ def measure_loss_metric(
     """The factor R of each block, from the first `tokens` tokens; R R^T = PLAIN I / v + (1 - PLAIN) F / w.
 
     v and w are the output's variance and its mean squared deviation in F, so that either part counts the MLP
-    replaced by its mean output as 1. Outputs and losses are those of tokens that count. Costs a
-    forward and a backward pass of the blocks above, for each block.
+    replaced by its mean output as 1; R is I for an output that does not vary. Outputs and losses are those of
+    tokens that count. Costs a forward and a backward pass of the blocks above, for each block. Errors:
+    XtalkError for logits that are not finite.
     """
     generator = torch.Generator(model.device).manual_seed(seed)
     rows = torch.from_numpy(sequences.tokens[: -(-tokens // sequences.length)]).to(model.device)
@@ -60,6 +63,11 @@ def measure_loss_metric(
             mid_BSD, n_BSD = model.capture(some, read).float().unbind(2)
             output_BSD = weights(n_BSD).requires_grad_()
             logits = model.continue_from(block, mid_BSD + output_BSD, some).float().flatten(0, 1)
+            if not logits.isfinite().all():
+                raise XtalkError(
+                    f"the model's logits are not finite on the text (from block {block} on); expected finite "
+                    "numbers; check its weights, or run it in float32 (harvest.dtype)"
+                )
             labels = torch.multinomial(logits.detach().softmax(1), 1, generator=generator)[:, 0]
             counted_B = torch.from_numpy(counted.mask(some.cpu().numpy())).to(some.device).flatten()
             labels = labels.masked_fill(~counted_B, UNLABELLED)
@@ -76,5 +84,7 @@ def _factor(output_BD: Float[Tensor, "B D"], gradient_BD: Float[Tensor, "B D"]) 
     fisher_DD = gradient_BD.T @ gradient_BD / len(gradient_BD)
     cost = ((deviation_BD @ fisher_DD) * deviation_BD).sum(1).mean()
     identity_DD = torch.eye(len(fisher_DD), dtype=fisher_DD.dtype, device=fisher_DD.device)
+    if not (variance > _NOTHING * output_BD.square().sum(1).mean() and cost > 0):
+        return identity_DD.float()
     metric_DD = PLAIN * identity_DD / variance + (1 - PLAIN) * fisher_DD / cost
     return torch.linalg.cholesky(metric_DD).float()

@@ -60,6 +60,11 @@ def penalised_mlps(
     device = scaling.factor_P.device
     weights = {p: mlp.to(device) for p, mlp in weights.items()}
     variances = _output_variances(weights, sample)
+    if silent := [hook_names[p] for p, variance in variances.items() if not variance > 0]:
+        raise XtalkError(
+            f"the output of the MLP at {silent[0]} does not vary, so that its penalty divides by zero; leave "
+            "that hookpoint out, or leave the penalties out"
+        )
     return [PenalisedMlp(mlp, p, float(scaling.factor_P[p]), variances[p]) for p, mlp in weights.items()]
 
 

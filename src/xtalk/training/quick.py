@@ -18,6 +18,7 @@ from xtalk.training.train import Log, Progress, train_crosscoder
 
 EXPANSION, K, STEPS, BATCH = 8, 32, 600, 512
 _SCALING_TOKENS, _COUNTED = 16_384, Counted(skip_positions=1)
+_CURE = "give another folder (--out), or delete this one to train anew"
 
 
 def small_crosscoder(
@@ -29,19 +30,19 @@ def small_crosscoder(
     name: str | None = None,
     steps: int | None = None,
     start: Crosscoder | None = None,
-    elsewhere: str = "another folder",
     progress: Progress = lambda done, total: None,
 ) -> Crosscoder:
-    """The crosscoder in a folder, or a new one of 8 D latents, trained on a source and saved there.
+    """Load the crosscoder in a folder; if there is none, train one of 8 D latents and save it there.
 
-    name: what the source's activations are of; by default the model. steps: 600 by default. start: what to
-    train on from, a crosscoder of the same hookpoints; by default a new one. elsewhere: what to give where
-    the folder is refused. A text too short for all steps is read again. Errors: XtalkError for a folder with
-    a crosscoder of another model or text, seed, or number of steps.
+    source: the activations to learn. model: the model that the crosscoder is for. name: what the source's
+    activations are of, by default the model's name. steps: 600 by default, of 512 tokens; a text too short
+    for all of them is read again. start: a crosscoder of the same hookpoints to train on from; by default a
+    new one. Errors: XtalkError if the folder has a crosscoder of another model, text, seed or number of
+    steps.
     """
     name, steps = name or model.name, steps or STEPS
     if (folder / CFG).exists():
-        _check(folder, source, name, seed, steps, elsewhere)
+        _check(folder, source, name, seed, steps)
         return Crosscoder.load(folder, device=model.device)
     crosscoder = train_on(
         source,
@@ -77,14 +78,14 @@ def train_on(
     model: whose MLPs the penalties are about. A text too short for all steps is read again. counted:
     which tokens count. Errors: as `train_crosscoder`.
     """
-    per_epoch = int(counted.mask(source.sequences.tokens).sum())
-    epochs = max(1, -(-training.tokens_needed // max(1, per_epoch)))
-    stream = ActivationBatches(source, training.batch_tokens, training.seed, epochs=epochs, counted=counted)
-    scaling = measure_scaling(stream, _SCALING_TOKENS)
     hookpoints = source.identity.hookpoints
     config = CrosscoderConfig(
         d_in=source.d_model, d_sae=d_sae, k=k, hook_names=hookpoints, architecture=architecture
     )
+    per_epoch = int(counted.mask(source.sequences.tokens).sum())
+    epochs = max(1, -(-training.tokens_needed // max(1, per_epoch)))
+    stream = ActivationBatches(source, training.batch_tokens, training.seed, epochs=epochs, counted=counted)
+    scaling = measure_scaling(stream, _SCALING_TOKENS)
     return train_crosscoder(
         config,
         training,
@@ -99,20 +100,17 @@ def train_on(
     ).crosscoder
 
 
-def _check(folder: Path, source: ActivationSource, name: str, seed: int, steps: int, elsewhere: str) -> None:
+def _check(folder: Path, source: ActivationSource, name: str, seed: int, steps: int) -> None:
+    """Errors: XtalkError unless the folder's crosscoder is the one asked for."""
     made = read_provenance(folder)
     if (made.model_weights_hash, made.text_hash) != (source.identity.model, source.identity.text):
         raise XtalkError(
-            f"the crosscoder in {folder} was trained on another model or text than {name} and the text at "
-            f"hand; give {elsewhere}"
+            f"the crosscoder in {folder} was trained on another model or text than {name} and the "
+            f"text given; {_CURE}"
         )
     if made.seed != seed:
-        raise XtalkError(
-            f"the crosscoder in {folder} was trained with the seed {made.seed}, and {seed} is asked for; "
-            f"give {elsewhere}, or delete this one to train anew"
-        )
+        raise XtalkError(f"the crosscoder in {folder} has the seed {made.seed}; expected {seed}; {_CURE}")
     if made.steps != steps:
         raise XtalkError(
-            f"the crosscoder in {folder} was trained for {made.steps} steps, and {steps} are asked for; give "
-            f"{elsewhere}, or delete this one to train anew"
+            f"the crosscoder in {folder} was trained for {made.steps} steps; expected {steps}; {_CURE}"
         )

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from xtalk.activations import ActivationBatch
 from xtalk.data import ALL, Counted, TokenSequences
+from xtalk.errors import XtalkError
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.mlp import MlpWeights
 
@@ -181,7 +182,13 @@ def spliced_mlp(
         for at in places:
             run = true_run(model, [block], at)
             costs.append(unit.divergences(run, {"": mean_D.expand(len(at.rows_B), -1)}, {})[""])
-    return SplicedMlp(model, block, weights, float(torch.stack(costs).mean()))
+    ablated = float(torch.stack(costs).mean())
+    if not ablated > 0:
+        raise XtalkError(
+            f"ablating the MLP of block {block} costs nothing, so that its penalties ({', '.join(SPLICES)}) "
+            "divide by zero; leave its hookpoint out, or leave those penalties out"
+        )
+    return SplicedMlp(model, block, weights, ablated)
 
 
 def _counted_places(tokens_mS: Int[Tensor, "m S"], counted: Counted) -> Places:

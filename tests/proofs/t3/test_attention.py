@@ -5,9 +5,9 @@ import torch
 from proofs.small_networks import MAX, MIN, all_sequences
 from reference.attention_space import run
 
-from xtalk.proofs.t3.attention_certificate import ALIKE, attention_brute_force, certify_attention
 from xtalk.proofs.t3.attention_network import AttentionNetwork, AttentionSizes
-from xtalk.proofs.t3.bound import Columns
+from xtalk.proofs.t3.columns import Columns
+from xtalk.proofs.t3.detail import ALIKE
 from xtalk.proofs.t3.training import NetworkTraining, learn_task
 
 COLUMNS = Columns((0, 1, 2, 0, 1, 3, 2))
@@ -46,7 +46,7 @@ def test_certificates_are_ever_shorter_and_looser_and_never_exceed_the_truth():
     for task in (MAX, MIN):
         network = small()
         learn_task(network, task, NetworkTraining(steps=150, batch=64, lr=0.02))
-        proofs = [certify_attention(network, task, COLUMNS, alike) for alike in ALIKE]
+        proofs = [network.certify(task, COLUMNS, alike) for alike in ALIKE]
         certified = [proof.claim["certified"] for proof in proofs]
         lengths = [proof.verdict.length.evaluations for proof in proofs]
         assert sorted(certified, reverse=True) == certified and certified[0] > task.total // 2
@@ -55,4 +55,5 @@ def test_certificates_are_ever_shorter_and_looser_and_never_exceed_the_truth():
 
 
 def test_brute_force_goes_through_each_last_token_and_multisets_of_the_others():
-    assert attention_brute_force(MAX) == 7 * (7 * 8 // 2) * 3 * 3
+    assert small().per_input_multiply_adds(MAX) == 3 * 3
+    assert small().brute_force_multiply_adds(MAX) == 7 * (7 * 8 // 2) * 3 * 3

@@ -3,7 +3,8 @@ import torch
 from proofs.small_networks import ANCHORED, CLASS_COLUMNS, LOOKUP, MAX, all_sequences, random_network
 from reference.product_bound_loops import cell_margin
 
-from xtalk.proofs.t3.bound import Columns, bound_loss, cell_margins, compact_cells
+from xtalk.proofs.t3.bound import bound_loss, cell_margins, compact_cells
+from xtalk.proofs.t3.columns import Columns
 
 CASES = [(task, activation) for task in ANCHORED for activation in ("relu", "gelu")]
 

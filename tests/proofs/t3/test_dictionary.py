@@ -4,8 +4,8 @@ from proofs.small_networks import LOOKUP, MAX, random_network
 
 from xtalk.crosscoder.config import CrosscoderConfig
 from xtalk.crosscoder.crosscoder import Crosscoder
+from xtalk.proofs.t3.activations import NetworkActivations
 from xtalk.proofs.t3.attention_network import AttentionNetwork, AttentionSizes
-from xtalk.proofs.t3.dictionary import NetworkActivations, read_attention_dictionary, read_dictionary
 from xtalk.proofs.t3.sum_network import SumNetwork
 
 
@@ -27,7 +27,7 @@ def test_tokens_of_a_feature_and_a_class_make_a_column_numbered_by_class():
         torch.no_grad()
     ):  # tokens 0 and 3, of class 0, share a direction, as do 1 and 4; 5 and 6 do, not with 2
         network.embed.copy_(torch.eye(5)[[0, 1, 2, 0, 1, 3, 3]])
-    dictionary = read_dictionary(crosscoder_of(torch.eye(5)[:4]), network, MAX)
+    dictionary = network.dictionary(crosscoder_of(torch.eye(5)[:4]), MAX)
     assert dictionary.feature_of_token == (0, 1, 2, 0, 1, 3, 3)
     assert dictionary.features == 4
     assert dictionary.columns.of_token == (0, 1, 2, 0, 1, 3, 3)
@@ -35,14 +35,14 @@ def test_tokens_of_a_feature_and_a_class_make_a_column_numbered_by_class():
 
 def test_a_feature_of_several_classes_is_split():
     network = random_network(MAX).float()
-    dictionary = read_dictionary(crosscoder_of(torch.ones(1, 5)), network, MAX)
+    dictionary = network.dictionary(crosscoder_of(torch.ones(1, 5)), MAX)
     assert dictionary.features == 1
     assert dictionary.columns.of_token == MAX.classes
 
 
 def test_queries_stand_alone_and_keys_are_kept_apart():
     network = random_network(LOOKUP).float()
-    dictionary = read_dictionary(crosscoder_of(torch.ones(1, 5)), network, LOOKUP)
+    dictionary = network.dictionary(crosscoder_of(torch.ones(1, 5)), LOOKUP)
     kinds = list(zip(dictionary.columns.of_token, (-1, -2, 0, 0, 0, 1, 1, 1), LOOKUP.classes, strict=True))
     assert len(set(dictionary.columns.of_token)) == len(set(kinds)) == len({kind[1:] for kind in kinds})
 
@@ -73,6 +73,6 @@ def test_tokens_that_attend_to_themselves_choose_their_feature():
         for hookpoint in range(2):
             crosscoder.W_enc.zero_()
             crosscoder.W_enc[hookpoint] = torch.eye(5)
-            dictionary = read_attention_dictionary(crosscoder, network, MAX)
+            dictionary = network.dictionary(crosscoder, MAX)
             assert dictionary.feature_of_token == (0, 1, 2, 0, 1, 3, 3)
             assert dictionary.columns.of_token == (0, 1, 2, 0, 1, 3, 3)

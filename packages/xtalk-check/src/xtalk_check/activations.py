@@ -1,7 +1,7 @@
 """Activation functions with proven enclosures of their values, slopes and curvatures.
 
 A ball stands for every number in it, in arguments and results; a slope at a kink is every subgradient.
-Proofs: docs/proofs.md, "Activation functions".
+Proofs: docs/proofs/theory.md, "Activation functions".
 """
 
 from functools import cache

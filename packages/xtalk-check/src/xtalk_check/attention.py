@@ -26,7 +26,8 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
     `total` sequences are answered right. Complexity: that of `Network.load`; then for each query column of A
     tokens, with F columns in each codebook, A + 2 F evaluations, A C + 2 F C multiply-adds for each of at
     most C answers, and for each cell of S slots S C; and where a cell's answer is in doubt, for each bound
-    one for each of its columns and 2, and those of `certified_fillings`. Proof: docs/proofs.md, "Attention".
+    one for each of its columns and 2, and those of `certified_fillings`.
+    Proof: docs/proofs/theory.md, "Attention".
     """
     question = Task.read(task)
     if question.name not in ("max", "min", "modular_addition") or question.n < 2:
@@ -40,7 +41,7 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
     bits = advice.integer("bits", 0, 20)
     codebooks = [Columns(partition.members, network.moved) for partition in (anchor, rest)]
     before = Task(question.name, question.n - 1, question.classes, question.answers)
-    size = before.size(anchor, rest)
+    size = before.size(anchor, rest, work.budget.work)
     asked = len(queries.members)
     work.plan(asked * (size.cells + size.slots * network.classes), "going through every cell for every query")
     work.fit(size.cells * (2 + question.n // 8) + size.slots, "the list of cells")
@@ -123,7 +124,7 @@ class Query:
 
     For a last token q and any number called its shift let e_t = exp(scores[q][t] - shift), and m_t how far
     moved[t] + resting[q] puts the right answer ahead of a wrong one. The margin has the sign of the sum of
-    e_t m_t over all positions, the last one too. Proof: docs/proofs.md, lemma "denominator".
+    e_t m_t over all positions, the last one too. Proof: docs/proofs/theory.md, lemma "denominator".
     """
 
     def __init__(self, network: Network, asking: list[int], codebooks: list[Columns], work: Work) -> None:

@@ -19,7 +19,7 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
 
     Postcondition: at least `certified` of the `total` sequences that have an answer are answered right.
     Complexity: for each sequence (up to order, where that does not matter) N (n + C) multiply-adds and N
-    evaluations. Proof: docs/proofs.md, "Brute force".
+    evaluations. Proof: docs/proofs/theory.md, "Brute force".
     """
     question = Task.read(task)
     network = Network.load(task, weights, len(question.classes), question.answers, work)

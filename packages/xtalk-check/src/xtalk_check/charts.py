@@ -23,7 +23,7 @@ def from_charts(network: Network, advice: Fields, work: Work) -> list[Row]:
 
     Nothing is known of an input outside its chart's ball, or of another label. Cost, with P = D (D + 1) / 2
     pairs of coordinates: P N once; N (D (C + 3) + (C - 1) (P + 1) + C) + D C and (LAYERS + 2) N evaluations
-    for each chart; and (P + D) C + C - 1 for each input. Proof: docs/proofs.md, T1, "charts".
+    for each chart; and (P + D) C + C - 1 for each input. Proof: docs/proofs/theory.md, T1, "charts".
     """
     unit, size = arb(2) ** -advice.integer("bits", 0, 40), network.w_in.nrows()
     tabled, hidden, classes = size * (size + 1) // 2, network.w_in.ncols(), network.out.ncols()
@@ -89,7 +89,8 @@ def bend(network: Network, centre: arb, reach: arb, work: Work) -> arb:
     """A ball around every number theta with phi(c + d) = phi(c) + phi'(c) d + theta d^2 / 2, |d| <= reach.
 
     theta is the mean of phi''(c + t d) over t in [0, 1] with the weight 2 (1 - t). In layer m, which ends at
-    t = m / LAYERS, phi'' is in its range over what is as close to c. Proof: docs/proofs.md, lemma "bend".
+    t = m / LAYERS, phi'' is in its range over what is as close to c.
+    Proof: docs/proofs/theory.md, lemma "bend".
     """
     work.spend(evaluations=LAYERS)
     ranges = (

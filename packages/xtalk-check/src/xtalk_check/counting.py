@@ -48,7 +48,7 @@ def certified_fillings(cell: Cell, bounds: list[Bound], winning: Winning, bits: 
     Precondition: over other answers than those of `bounds`, every filling wins. Either the failures against
     each are added up, or the fillings are counted that win by the tokens' least scores against all; with
     scores in units of 2^-bits. Cost: for F columns F + 1 multiply-adds for each bound, F + 1 more for each,
-    and F, where there are two, beside those of `successes`. Proof: docs/proofs.md, lemma "counting".
+    and F, where there are two, beside those of `successes`. Proof: docs/proofs/theory.md, lemma "counting".
     """
     columns = sum(len(slot.columns) for slot in cell.slots)
     work.spend(len(bounds) * (columns + 1))
@@ -92,7 +92,7 @@ def successes(slots: Iterable[Scored], least: int, work: Work) -> int:
     Counted are the fillings that fall short, with the other scores that are not hopeless.
     Complexity: for each position as many multiply-adds as its slot has scores, for each coefficient so far,
     of which there are at most as many as units between the least sum and the one that suffices.
-    Proof: docs/proofs.md, lemma "counting".
+    Proof: docs/proofs/theory.md, lemma "counting".
     """
     slots = list(slots)
     best = sum(max(slot.scores) * slot.copies for slot in slots)

@@ -61,7 +61,7 @@ def check(certificate: bytes, spec: bytes, weights: bytes, budget: Budget | None
 
     What would cost more than the budget is refused before it is done (docs/proofs/budgets.md).
     Postcondition: the verdict is "accepted" only if the claim is true of the network with these weights and
-    the task of the specification, by the theorem that the specification names (docs/proofs.md).
+    the task of the specification, by the theorem that the specification names (docs/proofs/theory.md).
     """
     work = Work(budget=budget or Budget())
     start = perf_counter()
@@ -126,7 +126,7 @@ def _check(certificate: bytes, spec: bytes, weights: bytes, work: Work) -> Verdi
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; prints the verdict and returns the exit code."""
-    parser = argparse.ArgumentParser(prog="xtalk check", description="Check a certificate.")
+    parser = argparse.ArgumentParser(prog="xtalk-check", description="Check a certificate.")
     parser.add_argument("certificate", type=Path)
     parser.add_argument("--spec", type=Path, required=True, help="the task, as the verifier means it")
     parser.add_argument("--weights", type=Path, required=True, help="the container of the weights")

@@ -23,7 +23,8 @@ def claimed_population(
     at least `right` of them are answered right, and each one's least margin is at least that of `margins`.
     Postcondition: with probability 1 - risk over such draws no accuracy is accepted that exceeds the
     population's; and, with that probability too, no mean loss that is below the population's. Proofs:
-    docs/proofs.md, "Population". Cost: 3 (T - right + 1) multiply-adds for the accuracy, 2 T for the loss.
+    docs/proofs/theory.md, "Population".
+    Cost: 3 (T - right + 1) multiply-adds for the accuracy, 2 T for the loss.
     """
     if task.null("risk"):
         if not task.null("ramp"):
@@ -63,7 +64,8 @@ def mean_bound(losses: Sequence[arb], risk: int) -> arb:
     """A ball around an upper bound on the mean of a loss in [0, 1] over a population.
 
     Precondition: `losses` are not below those of inputs drawn independently. Postcondition: the population's
-    mean exceeds the bound with probability at most `risk` millionths. Proof: docs/proofs.md, "Bernstein".
+    mean exceeds the bound with probability at most `risk` millionths.
+    Proof: docs/proofs/theory.md, "Bernstein".
     """
     total, squares = sum(losses, arb(0)), dot(losses, losses)
     doubt = (arb(SLOPES * MILLION) / risk).log()

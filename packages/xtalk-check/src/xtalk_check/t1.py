@@ -25,7 +25,8 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
 
     Precondition: the specification has the labels of the data and the hash of its values. Postcondition: at
     least `certified` of the `total` inputs are answered right; about their population see population.py.
-    Complexity: that of the form which the certificate chooses, below. Proof: docs/proofs.md, theorem T1.
+    Complexity: that of the form which the certificate chooses, below.
+    Proof: docs/proofs/theory.md, theorem T1.
     """
     network = Network.load(task, weights, work)
     form = FORMS[advice.choice("form", *FORMS)]
@@ -172,7 +173,7 @@ def from_dominant(network: Network, advice: Fields, work: Work) -> list[Row]:
     """Margins from the `kept` largest contributions of each neuron; the others are charged as interaction.
 
     Cost: for an input with K codes N (K + 2 C + 3) multiply-adds and N evaluations, beside its residual's.
-    Proof: docs/proofs.md, T1, "dominant".
+    Proof: docs/proofs/theory.md, T1, "dominant".
     """
     kept = advice.integer("kept", 1, 1 << 20)
     explanation = Explanation.read(network, advice, work)

@@ -32,7 +32,7 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
     Precondition: the specification has the targets and the hash of the activations. Postcondition: the mean
     over the `tokens` rows of -log softmax(logits)[target] is at most `micronats` / 10^6. Complexity: for a
     token D V + V + 3 D multiply-adds and V + 1 evaluations, beside those of the form that the certificate
-    chooses; 2 V D once. Proof: docs/proofs.md, "Theorem T1 for a language model".
+    chooses; 2 V D once. Proof: docs/proofs/theory.md, "Theorem T1 for a language model".
     """
     tail = Tail.load(task, weights, work)
     work.plan(len(tail.x) * tail.unembed.ncols() * (len(tail.b_out) + 1 + EVALUATION), "every token's loss")
@@ -75,7 +75,7 @@ class Norm:
     def moved(self, scale: arb, error: arb) -> arb:
         """A bound on |P z / scale(z) - P z' / scale(z')|, where scale(z) is given and |z' - z| <= error.
 
-        P takes the mean away. Proof: docs/proofs.md, lemma "norm".
+        P takes the mean away. Proof: docs/proofs/theory.md, lemma "norm".
         """
         least = (scale - error / arb(len(self.weight)).sqrt()).max(self.epsilon.sqrt())
         return error / (scale * least).sqrt()
@@ -124,7 +124,7 @@ class Tail:
     def losses(self, streams: Iterator[tuple[Row, arb]], work: Work) -> Iterator[arb]:
         """An upper bound on each token's cross-entropy, from its z up to an error of the norm that is given.
 
-        Proof: docs/proofs.md, lemmas "norm" and "cross-entropy".
+        Proof: docs/proofs/theory.md, lemmas "norm" and "cross-entropy".
         """
         reach = self.reach(work)
         chunk: list[Row] = []
@@ -250,7 +250,7 @@ class Table:
     def at(self, reading: int) -> tuple[arb_mat, arb]:
         """The interpolated effect of a reading (1 x D), and a bound on how far the true one is from it.
 
-        Cost: 2 D + 2 multiply-adds beside a new piece's. Proof: docs/proofs.md, lemma "knots".
+        Cost: 2 D + 2 multiply-adds beside a new piece's. Proof: docs/proofs/theory.md, lemma "knots".
         """
         knots = self.features.knots[self.feature]
         place = bisect_right(knots, reading) - 1
@@ -304,7 +304,7 @@ def from_features(tail: Tail, advice: Fields, work: Work) -> Iterator[tuple[Row,
     Readings are rounded to units, and what that moves is charged too. Cost for a token: 4 D + F (3 D + 3)
     multiply-adds and an evaluation, none of which depends on the number of neurons; the table, for each knot
     that is needed, costs some D + 5 multiply-adds and two evaluations for each of its feature's neurons.
-    Proof: docs/proofs.md, theorem "one feature per neuron".
+    Proof: docs/proofs/theory.md, theorem "one feature per neuron".
     """
     features, normed = Features.read(tail, advice, work), tail.normed(work)
     readings = rows(work.product(arb_mat(normed), features.directions.transpose()))

@@ -23,7 +23,7 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
     Postcondition: every real x in any of the regions gets the region's answer, ties losing; and at least
     `certified` of the `total` inputs of the data lie in a region of their own label. Complexity: for a region
     of F features D N C + N (2 D + D F + C) multiply-adds, up to lower orders, and 3 N evaluations; D for each
-    entry of a code. Proof: docs/proofs.md, theorem T2.
+    entry of a code. Proof: docs/proofs/theory.md, theorem T2.
     """
     network = Network.load(task, weights, work)
     unit, base, features = read_features(advice, network.w_in.nrows(), work)
@@ -85,7 +85,7 @@ class Region:
         """Lower bounds on the label's margin over each answer, for every point of the region.
 
         Each neuron by its tangent at the centre and its curvature over the region; the tangents' sum is
-        linear, and exact over box and ball. Proof: docs/proofs.md, theorem T2.
+        linear, and exact over box and ball. Proof: docs/proofs/theory.md, theorem T2.
         """
         work.fit(2 * len(self.box) * len(base), "the features of a region")
         work.spend(2 * len(self.box) * len(base))

@@ -23,13 +23,15 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
     Postcondition: at least `certified` of the `total` sequences that have an answer are answered right.
     Complexity: for each cell with F columns in its S slots, at most N (F (C + 7) + C + 4 S) + S C
     multiply-adds and (F + 4) N evaluations, however many tokens stand behind the columns; and where a cell's
-    answer is in doubt, those of `certified_fillings`. Proof: docs/proofs.md, theorem T3.
+    answer is in doubt, those of `certified_fillings`. Proof: docs/proofs/theory.md, theorem T3.
     """
     question = Task.read(task)
     network = Network.load(task, weights, len(question.classes), question.answers, work)
     winning = Winning.read(task, network, weights, question.n, work)
     codebooks = [Codebook.read(advice.fields(name), network, work) for name in ("anchor", "rest")]
-    size = question.size(*codebooks)
+    if question.name == "majority":  # the tokens beside those of each class
+        work.spend(steps=len(question.classes) * len(set(question.classes)))
+    size = question.size(*codebooks, work.budget.work)
     least = len(network.b_hidden) * (size.cells + size.columns) * network.classes
     work.plan(least + size.cells + size.slots, "going through every cell")
     work.fit(len(set(question.classes)) * network.classes * len(network.b_hidden), "every answer's margins")
@@ -46,7 +48,7 @@ def _bounds(
 ) -> list[Bound]:
     """Bound the margin over each wrong answer on every filling of a cell.
 
-    Proof: docs/proofs.md, lemma "cell". Complexity: that of `prove`.
+    Proof: docs/proofs/theory.md, lemma "cell". Complexity: that of `prove`.
     """
     right = cell.answer
     columns = sum(len(slot.columns) for slot in cell.slots)
@@ -108,7 +110,7 @@ def _neuron(phi: Activation, bias: arb, slots: list[_Column], work: Work) -> lis
     """Enclose a neuron's value by a sum: phi at the centre, then a term for each column of each slot.
 
     Postcondition: whatever column fills each position, and wherever in its box, phi(h) is in the first entry
-    plus the positions' terms. Proof: docs/proofs.md, lemmas "chord", "tangent" and "residual".
+    plus the positions' terms. Proof: docs/proofs/theory.md, lemmas "chord", "tangent" and "residual".
     """
     work.spend(len(slots), evaluations=1)
     centre = bias + sum((slot.centre * slot.copies for slot in slots), arb(0))
@@ -129,7 +131,7 @@ def _steps(phi: Activation, centre: arb, here: arb, slots: list[_Column], work: 
     """Enclose phi(centre + sum of deviations) - phi(centre) by a sum of one term for each position.
 
     One free position: exact. Several: between tangent and chord, where each position has a weight, and the
-    weights sum to 1. Proof: docs/proofs.md, lemmas "tangent" and "chord".
+    weights sum to 1. Proof: docs/proofs/theory.md, lemmas "tangent" and "chord".
     """
     free = [len(slot.deviations) > 1 for slot in slots]
     if sum(slot.copies for slot, moves in zip(slots, free, strict=True) if moves) <= 1:

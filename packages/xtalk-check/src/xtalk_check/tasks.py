@@ -1,7 +1,7 @@
 """Tasks on sequences of tokens: the right answer, the space of inputs, and cells that partition it.
 
 A cell is a set of sequences that have one answer: its slots are filled independently of one another from sets
-of tokens, in a number of arrangements (docs/proofs.md, "Cells").
+of tokens, in a number of arrangements (docs/proofs/theory.md, "Cells").
 """
 
 from collections import Counter
@@ -147,8 +147,11 @@ class Task:
                         slots = (own.slot(block, copies), *slots)
                         yield Cell(answer, slots, arrangements * comb(self.n, copies))
 
-    def size(self, anchor: Partition, rest: Partition) -> Size:
-        """How many cells there are, without listing them. Refuses what `cells` refuses."""
+    def size(self, anchor: Partition, rest: Partition, enough: int) -> Size:
+        """How many cells there are, without listing them: all, or those counted when there were enough.
+
+        Refuses what `cells` refuses.
+        """
         if self.name == "lookup":
             return self._lookup_size(anchor, rest)
         if self.name == "modular_addition":
@@ -161,6 +164,8 @@ class Task:
                 cells += beside.cells
                 slots += beside.cells + beside.slots
                 columns += beside.cells * own.width + beside.columns
+            if cells > enough:
+                break
         return Size(cells, slots, columns)
 
     @property
@@ -186,20 +191,16 @@ class Task:
         they are of other classes.
         """
         classes, tokens = self._blocks(anchor)
-        sign = -1 if self.name == "min" else 1
-        everything = range(len(self.classes)) if self.name == "majority" else ()
-        free = _Slots(1, everything, rest)
+        sign, free = -1 if self.name == "min" else 1, _Slots(1, (), rest)
         order = sorted(classes, key=lambda block: (sign * classes[block], block))
-        for answer, same in groupby(order, classes.__getitem__):
-            blocks = list(same)
+        for answer, blocks in groupby(order, classes.__getitem__):
             if self.name == "majority":
-                free.take(token for block in blocks for token in tokens[block])
+                others = (token for token, other in enumerate(self.classes) if other != answer)
+                free = _Slots(1, others, rest)
             for block in blocks:
                 yield answer, block, _Slots(0, tokens[block], anchor), free
                 if self.name != "majority":
                     free.add(tokens[block])
-            if self.name == "majority":
-                free.add(token for block in blocks for token in tokens[block])
 
     def _lookup_cells(self, anchor: Partition, rest: Partition) -> Iterator[Cell]:
         """A query, a block of values of its key, and a block of values of each other key."""
@@ -248,18 +249,6 @@ class _Slots:
             column = self._partition.columns[token]
             self.width += column not in columns
             columns[column] += 1
-
-    def take(self, tokens: Iterable[int]) -> None:
-        """Allow these tokens no more."""
-        for token in tokens:
-            block, column = self._partition.block(token), self._partition.columns[token]
-            columns = self._columns[block]
-            columns[column] -= 1
-            if not columns[column]:
-                del columns[column]
-                self.width -= 1
-            if not columns:
-                del self._columns[block]
 
     @property
     def blocks(self) -> list[int]:

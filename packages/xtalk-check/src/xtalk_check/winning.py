@@ -1,4 +1,4 @@
-"""When an answer wins, and what rounding can change: docs/proofs.md, "Rounding"."""
+"""When an answer wins, and what rounding can change: docs/proofs/theory.md, "Rounding"."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

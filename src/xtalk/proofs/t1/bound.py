@@ -1,4 +1,4 @@
-"""The margins that theorem T1 certifies from tables (docs/proofs.md), as a differentiable function."""
+"""The margins that theorem T1 certifies from tables (docs/proofs/theory.md), as a differentiable function."""
 
 import torch
 from jaxtyping import Float, Int

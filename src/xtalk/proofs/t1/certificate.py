@@ -37,15 +37,27 @@ def certify_accuracy(
     kept: contributions that stay in each neuron, for "dominant". entries: of the table of a feature's
     effects, for "tables", in the mean: more are longer and tighter. risk, ramp: see `specification`.
     """
-    spec, weights = specification(network, inputs_TI, labels_T, risk, ramp)
+    if form == "exact":
+        return certify_exactly(network, inputs_TI, labels_T, risk=risk, ramp=ramp)
     advice: dict[str, Any] = {"form": form}
-    if form != "exact":
-        advice |= explanation(network, crosscoder, inputs_TI, tight=form == "tables")
+    advice |= explanation(network, crosscoder, inputs_TI, tight=form == "tables")
     if form == "dominant":
         advice["kept"] = kept
     if form == "tables":
         advice["steps"] = _steps(network, advice, entries)
-    return certify_data(spec, weights, advice)
+    return certify_data(*specification(network, inputs_TI, labels_T, risk, ramp), advice)
+
+
+def certify_exactly(
+    network: FiniteNetwork,
+    inputs_TI: Float[Tensor, "T I"],
+    labels_T: Int[Tensor, "T"],
+    *,
+    risk: int | None = None,
+    ramp: int | None = None,
+) -> Certificate:
+    """The certificate that runs the network on every input: brute force. risk, ramp: see `specification`."""
+    return certify_data(*specification(network, inputs_TI, labels_T, risk, ramp), {"form": "exact"})
 
 
 def certify_data(spec: dict[str, Any], weights: bytes, advice: dict[str, Any]) -> Certificate:

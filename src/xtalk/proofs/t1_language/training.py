@@ -14,7 +14,7 @@ from xtalk.proofs.t1_language.tail import LanguageTail
 
 _ROUNDS = 50  # of clustering
 
-Progress = Callable[[int, int, float], object]
+Progress = Callable[[int, int], object]
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def train_mlp(
     tail: LanguageTail,
     x_RD: Float[Tensor, "R D"],
     training: LanguageTraining,
-    progress: Progress = lambda done, total, loss: None,
+    progress: Progress = lambda done, total: None,
 ) -> None:
     """Train what stands in the place of the tail's MLP to predict as the tail itself does, in place.
 
@@ -127,4 +127,4 @@ def train_mlp(
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        progress(step + 1, training.steps, loss.item())
+        progress(step + 1, training.steps)

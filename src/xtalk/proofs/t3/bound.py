@@ -1,4 +1,4 @@
-"""The margin bound of theorem T3 (docs/proofs.md), differentiable, for proof-aware training.
+"""The margin bound of theorem T3 (docs/proofs/theory.md), differentiable, for proof-aware training.
 
 A cell is a set of sequences with one answer: some copies of an anchor column, and free positions that any
 column of a mask may fill. Around the cell's centre h0, a free position that moves a neuron by g is charged,
@@ -8,38 +8,17 @@ the same with local constants; this twin only guides the search.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from math import comb
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from xtalk.proofs.t3.columns import Columns
 from xtalk.proofs.t3.sum_network import SumNetwork
 from xtalk.proofs.t3.tasks import ProductTask
 
 _CONCAVITY = {"relu": 0.0, "gelu": 0.1085}  # kappa: GELU's second derivative is least at |h| = 2, -0.10798
-
-
-@dataclass(frozen=True)
-class Columns:
-    """A partition of the tokens into K columns; the tokens of a column are of one class, and of one lookup
-    key.
-    """
-
-    of_token: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return max(self.of_token) + 1
-
-    @cached_property
-    def members_KT(self) -> Int[Tensor, "K T"]:
-        """The tokens of each column, the first repeated to fill up."""
-        groups: list[list[int]] = [[] for _ in range(len(self))]
-        for token, column in enumerate(self.of_token):
-            groups[column].append(token)
-        longest = max(map(len, groups))
-        return torch.tensor([group + group[:1] * (longest - len(group)) for group in groups])
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from jaxtyping import Float, Int
 from scipy.stats import beta
 from torch import Tensor
 
-from xtalk.proofs.t3.attention_network import AttentionNetwork
-from xtalk.proofs.t3.sum_network import SumNetwork
+from xtalk.proofs.t3.network import Network
 from xtalk.proofs.t3.tasks import ProductTask
 
 _BATCH = 8192
@@ -41,27 +40,19 @@ class Measured:
 
 
 @torch.no_grad()
-def measure(
-    network: SumNetwork, task: ProductTask, samples: int, seed: int, ablated: bool = False
-) -> Measured:
-    """How often the network is right, ties counting as wrong; `ablated`: with the MLP's output replaced.
+def measure(network: Network, task: ProductTask, samples: int, seed: int, ablated: bool = False) -> Measured:
+    """How often the network is right, ties counting as wrong; `ablated`: with its layer's output replaced.
 
-    On every sequence of a task whose order does not matter, if there are few; else on that many random ones.
+    On every sequence, if there are few and order matters neither to the task nor to the network; else on
+    `samples` random ones.
     """
-    if task.name in ("max", "min", "modular_addition") and task.distinct <= _EXHAUSTIVE:
+    unordered = task.name in ("max", "min", "modular_addition") and not network.ordered
+    if unordered and task.distinct <= _EXHAUSTIVE:
         right = sum(
             int((_right(network, task, tokens_Bn, ablated) * orders_B).sum())
             for tokens_Bn, orders_B in _multisets(task.vocabulary, task.n)
         )
         return Measured(right, task.total, True)
-    return measure_sample(network, task, samples, seed, ablated)
-
-
-@torch.no_grad()
-def measure_sample(
-    network: SumNetwork | AttentionNetwork, task: ProductTask, samples: int, seed: int, ablated: bool = False
-) -> Measured:
-    """The same on that many random sequences, whatever the task."""
     generator = torch.Generator().manual_seed(seed)
     right = 0
     for first in range(0, samples, _BATCH):
@@ -77,7 +68,7 @@ def constant_answer(task: ProductTask, samples: int, seed: int) -> float:
 
 
 def _right(
-    network: SumNetwork | AttentionNetwork, task: ProductTask, tokens_Bn: Int[Tensor, "B n"], ablated: bool
+    network: Network, task: ProductTask, tokens_Bn: Int[Tensor, "B n"], ablated: bool
 ) -> Int[Tensor, "B"]:
     logits_BC: Float[Tensor, "B C"] = network(tokens_Bn, ablated=ablated)
     answer_B1 = task.answer(tokens_Bn)[:, None]

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xtalk.proofs.t3.bound import Cells, Columns, bound_loss, cell_margins, compact_cells
+from xtalk.proofs.t3.bound import Cells, bound_loss, cell_margins, compact_cells
+from xtalk.proofs.t3.columns import Columns
 from xtalk.proofs.t3.sum_network import SumNetwork
 from xtalk.proofs.t3.tasks import ProductTask
 

@@ -25,7 +25,7 @@ from xtalk.clustering.sparse import entries
 from xtalk.clustering.stability import stability_over_documents, stability_over_seeds
 from xtalk.clustering.study import INTERACTION, baseline_similarities, cluster_all, judge_all
 from xtalk.crosscoder.saving import CFG
-from xtalk.data import TokenSequences
+from xtalk.data import TokenSequences, token_texts
 from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
 from xtalk.interactions.pair_matrix import PairMatrix, combine
@@ -298,7 +298,7 @@ class ClusterStudy:
         meetings = find_meetings(at_mlps, self.measured_codes_BL, explained.contributions)
 
         def text(place: int) -> str:
-            return str(tokenizer.decode([int(measured.tokens.flat[place])]))
+            return token_texts(tokenizer, [int(measured.tokens.flat[place])])[0]
 
         return {
             "schema": "xtalk.cluster_map/1",

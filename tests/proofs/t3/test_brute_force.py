@@ -7,15 +7,10 @@ import pytest
 import torch
 from proofs.small_networks import ADDITION, LOOKUP, MAJORITY, MAX, MIN, all_sequences, random_network
 
-from xtalk.proofs.brute_force import (
-    AttentionRunner,
-    SumRunner,
-    Timing,
-    against_brute_force,
-    least_seconds,
-    time_sequences,
-)
 from xtalk.proofs.t3.attention_network import AttentionNetwork, AttentionSizes
+from xtalk.proofs.t3.brute_force import time_inputs
+from xtalk.proofs.t3.network import Network
+from xtalk.proofs.t3.sum_network import SumRunner
 from xtalk.proofs.t3.tasks import ProductTask
 
 MAJORITY_OF_4 = ProductTask("majority", 4, (0, 1, 2, 0, 1), 3)
@@ -35,7 +30,7 @@ def test_a_sum_network_is_run_on_every_input_once(task, residual, size):
     sequences = all_sequences(task)
     if task.name != "lookup":
         sequences = sequences.sort(1).values.unique(dim=0)
-    found = list(SumRunner(network, task).run(size))
+    found = list(network.runner(task).run(size))
     assert sum(inputs for _, inputs in found) == len(sequences) == task.distinct
     right = distinct_right(network, task, sequences)
     assert sum(right for right, _ in found) == right and 0 < right < len(sequences)
@@ -49,7 +44,7 @@ def test_an_attention_network_is_run_on_every_input_once(task):
     with torch.no_grad():
         network.b_out.normal_(generator=torch.Generator().manual_seed(1))
         network.w_query *= 3
-    runner = AttentionRunner(network, task)
+    runner = network.runner(task)
     every = range(task.vocabulary)
     sequences = torch.tensor(
         [(*before, last) for before, last in product(combinations_with_replacement(every, task.n - 1), every)]
@@ -78,36 +73,23 @@ def test_a_space_within_the_budget_is_measured_and_another_estimated(monkeypatch
     network = random_network(task).float()
     clock = steady_clock(monkeypatch, task, rate=1e3)
     wanted = task.distinct / 1e3
-    measured = time_sequences(network, task, budget=3 * wanted, clock=clock)
+    measured = time_inputs(network.runner(task), budget=3 * wanted, clock=clock)
     assert not measured.estimated and measured.seconds == pytest.approx(wanted)
-    estimated = time_sequences(network, task, budget=wanted / 2, clock=clock)
+    estimated = time_inputs(network.runner(task), budget=wanted / 2, clock=clock)
     assert estimated.estimated and estimated.seconds == pytest.approx(wanted)
 
 
 def test_an_estimate_agrees_with_what_is_measured():
     task = ProductTask("max", 3, tuple(range(8)) * 8, 8)
     network = random_network(task).float()
-    measured, estimated = time_sequences(network, task), time_sequences(network, task, budget=1e-4)
+    measured, estimated = time_inputs(network.runner(task)), time_inputs(network.runner(task), budget=1e-4)
     assert estimated.estimated and not measured.estimated
     assert measured.seconds / 30 < estimated.seconds < 3 * measured.seconds  # pieces are smaller than samples
 
 
-def test_the_least_of_several_runs_counts():
-    times = iter([0.0, 3.0, 3.0, 4.0, 4.0, 9.0])
-    assert least_seconds(lambda: None, budget=5.0, clock=lambda: next(times)) == Timing(1.0, False)
-
-
-@pytest.mark.parametrize(
-    ("macs", "brute_macs", "check", "brute", "told"),
-    [
-        (100, 5700, 0.12, 0.016, "57 times shorter in multiply-adds but 7.5 times slower"),
-        (10, 16_000, 2.0, 500.0, "1,600 times shorter in multiply-adds and 250 times faster"),
-        (200, 100, 2.0, 1.0, "2 times longer in multiply-adds and 2 times slower"),
-        (200, 100, 1.0, 2.0, "2 times longer in multiply-adds but 2 times faster"),
-    ],
-)
-def test_words_tell_shorter_from_faster(macs, brute_macs, check, brute, told):
-    measured = against_brute_force(macs, brute_macs, check, Timing(brute, False))
-    assert measured == f"{told} in seconds of one core ({check:.2g} against {brute:.2g})"
-    estimated = against_brute_force(macs, brute_macs, check, Timing(brute, True))
-    assert estimated == f"{told} in seconds of one core ({check:.2g} against an estimated {brute:.2g})"
+def test_both_networks_are_what_proving_needs():
+    generator = torch.Generator().manual_seed(0)
+    networks = [random_network(MAX), AttentionNetwork(AttentionSizes(7, 3, 5, 4), generator)]
+    assert all(isinstance(network, Network) for network in networks)
+    assert [network.theorem for network in networks] == ["T3", "T3 attention"]
+    assert networks[0].brute_force_multiply_adds(MAX) == MAX.distinct * networks[0].sizes.neurons * (3 + 3)

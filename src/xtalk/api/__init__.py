@@ -1,0 +1,1 @@
+"""The library functions behind xtalk's flat names: a model, a crosscoder and texts in, figures out."""
