@@ -12,7 +12,7 @@ import tokenize
 from collections.abc import Sequence
 from pathlib import Path
 
-from studies.proofs.page import put
+from studies.pages import put
 from xtalk.files import write_text
 
 ROOT = Path(__file__).parents[1]

@@ -18,10 +18,12 @@ EDGE_OF_CHART = "an_input_on_the_edge_of_a_chart_is_not_inside"
 EDGE_OF_REGION = "an_input_on_the_edge_of_a_region_is_not_inside"
 REACHED = "curvature_is_that_of_the_whole_reach"
 SIZED = "charges_are_those_of_any_size_and_sign"
+FORMULAS = "length_is_that_of_the_formulas"
 RAMP = "ramp_losses_are_those_of_the_margins"
 FORMULA = "mean_bounds_are_those_of_the_formula"
 
 T2 = [
+    ("work.spend(len(x) * (len(strengths) + 1))", "", "length_of_codes_is_counted"),
     ("if not least[number] > 0:", "if not least[number] > -9:", INSIDE),
     ("if not least[number] > 0:", "if not least[number] >= 0:", "a_tie_makes_no_region"),
     ("if not least[number] > 0:", "if least[number] <= 0:", "a_tie_makes_no_region"),
@@ -77,6 +79,11 @@ T2 = [
     ("(len(spans) + 1) * len(direction)", "0", "length_of_a_region_is_counted"),
 ]
 T1 = [
+    ("work.spend(len(codes[t]) * size)", "", FORMULAS),
+    ("work.spend(len(images) * len(w_in))", "", FORMULAS),
+    ("work.spend(place + 4 + 2 * len(logit))", "", FORMULAS),
+    ("        work.spend(len(base))\n", "", FORMULAS),
+    ("work.spend(hidden * (len(code) + 2))", "", FORMULAS),
     ("alone = [root(pairs[i][i])", "alone = [(pairs[i][i])", SIZED),
     ("abs(unit * other) * pairs", "(unit * other) * pairs", SIZED),
     ("alone[i] * size)", "size)", SIZED),
@@ -175,6 +182,8 @@ CHARTS = [
     ("work.spend(len(pairs) + size)", "work.spend(size)", "length_of_charts_is_counted"),
 ]
 POPULATION = [
+    ("work.spend(3 * (total - right + 1))", "", FORMULAS),
+    ("work.spend(2 * total)", "", FORMULAS),
     (
         "not _tail(arb(accuracy) / MILLION, right, total) <= arb",
         "_tail(arb(accuracy) / MILLION, right, total) > arb",

@@ -1,5 +1,7 @@
 """Mutants of src/xtalk_check/t1_language.py, for audit/mutants.py."""
 
+LEMMA = "bounds_on_norms_are_those_of_the_lemma"
+TABLE = "length_of_a_table_is_that_of_the_formulas"
 MOVED = "a_norm_moves_no_further_than_it_can"
 REACHED = "logits_reach_as_far_as_the_unit_moves_them"
 WORST = "cross_entropies_are_as_large_as_moved_logits_make_them"
@@ -11,6 +13,9 @@ KNOTS = "knots_are_charged_what_they_can_cost"
 GAINS = "knots_are_charged_by_gain_and_neuron"
 ROUNDED = "rounding_is_charged_by_gain_and_neuron"
 T1_LANGUAGE = [
+    ("work.spend(hidden * (3 * size + 1))", "", TABLE),
+    ("        self.work.spend(len(neurons))\n", "", TABLE),
+    ("self.work.spend(2 * len(neurons))", "", TABLE),
     ("proven = -floor(-sum", "proven = floor(sum", TAIL),
     ("if claimed < proven:", "if claimed < proven - 1:", TAIL),
     ("len(losses)) != len(losses):", "len(losses)) > len(losses):", TAIL),
@@ -23,6 +28,8 @@ T1_LANGUAGE = [
     ("(scale - error / arb(len(self.weight)).sqrt()).max(self.epsilon.sqrt())", "scale", MOVED),
     ("scale - error / arb", "scale + error / arb", MOVED),
     (".max(self.epsilon.sqrt())", ".max(1 + self.epsilon.sqrt())", MOVED),
+    ("error / arb(len(self.weight)).sqrt()", "error / arb(len(self.weight))", LEMMA),
+    (".max(self.epsilon.sqrt())", ".max(self.epsilon)", LEMMA),
     ("return error / (scale * least).sqrt()", "return error * 0", MOVED),
     ("moves.append(self.norm_out.moved(scale, error))", "moves.append(arb(0))", "errors_reach_the_loss"),
     (
@@ -67,6 +74,9 @@ T1_LANGUAGE = [
     ("bend * share * (1 - share)", "bend * share * (1 - share) / 2", KNOTS),
     ("bend * share * (1 - share)", "bend * share**2", "chords_lean_to_the_nearer_knot"),
     ("self.tail.b_in[k] + features.gains[k] * reading for", "features.gains[k] * reading for", EXPLAINED),
+    ("self._inputs(place + 1), strict", "self._inputs(place - 1), strict", "bends_are_those_between_knots"),
+    ("self._inputs(place + 1), strict", "self._inputs(1), strict", "bends_are_those_between_knots"),
+    ('task.integers("targets", 0,', 'task.integers("targets", -1,', TAIL),
     (
         "[a.union(b) for a, b in zip(self._inputs(place),",
         "[b for a, b in zip(self._inputs(place),",

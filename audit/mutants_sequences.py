@@ -92,6 +92,18 @@ COUNTING = [
     ("map(smallest, zip(*of_slot", "map(max, zip(*of_slot", "fillings_are_counted_with_scores_rounded_down"),
 ]
 TASKS = [
+    ('2 if name == "lookup" else 1', "1", "tasks_that_are_refused"),
+    ("len(classes) <= n - 1 or len", "len", "tasks_that_are_refused"),
+    (
+        'task.integers("classes", 0, answers - 1)',
+        'task.integers("classes", 0, answers)',
+        "tasks_that_are_refused",
+    ),
+    (
+        "range(self.n // 2 + 1, self.n + 1)\n            )",
+        "range(3, self.n + 1)\n            )",
+        "totals_of_majorities",
+    ),
     ("slots += beside.cells + beside.slots", "slots += beside.slots", SIZE),
     ("columns += beside.cells * own.width + beside.columns", "columns += beside.columns", SIZE),
     (

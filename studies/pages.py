@@ -1,4 +1,4 @@
-"""What all studies share: their options, means over seeds, and tables that stand in the pages of docs/."""
+"""What all studies share: their options, means over seeds, and tables in the pages of docs/."""
 
 import argparse
 from collections.abc import Iterable, Sequence
@@ -9,8 +9,6 @@ from scipy.stats import t as student
 
 from xtalk.errors import XtalkError
 from xtalk.files import write_text
-
-DOCS = Path("docs")
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -26,12 +24,13 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     return sum(values) / len(values), half
 
 
-def over_seeds(values: Sequence[float], digits: int = 2) -> str:
-    """The mean over seeds and half its 95 % interval; of one seed its value alone."""
+def over_seeds(values: Sequence[float], digits: int = 2, *, bold: bool = False) -> str:
+    """The mean over seeds, bold if wanted, and half its 95 % interval; of one seed its value alone."""
+    mark = "**" * bold
     if len(values) < 2:
-        return f"{values[0]:.{digits}f}"
+        return f"{mark}{values[0]:.{digits}f}{mark}"
     middle, half = mean_interval(values)
-    return f"{middle:.{digits}f} ± {half:.{digits}f}"
+    return f"{mark}{middle:.{digits}f}{mark} ± {half:.{digits}f}"
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -41,29 +40,18 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
-def page_of(marker: str) -> Path:
-    """The page of docs/ that has a place for a table, `<!-- marker --> ... <!-- /marker -->`.
+def put(text: str, marker: str, content: str) -> str:
+    """A page's text with what stands between the marks `<!-- marker -->` and `<!-- /marker -->` replaced.
 
-    Errors: XtalkError where no page has it, or several have.
+    Errors: XtalkError where it has not each of them once.
     """
-    marks = f"<!-- {marker} -->", f"<!-- /{marker} -->"
-    found = [
-        page
-        for page in sorted(DOCS.rglob("*.md"))
-        if all(page.read_text().count(mark) == 1 for mark in marks)
-    ]
-    if len(found) != 1:
-        raise XtalkError(f"{len(found)} pages of {DOCS} have {marks[0]} ... {marks[1]}; expected one")
-    return found[0]
-
-
-def with_table(marker: str, content: str) -> str:
-    """The text of that page with this content between its marks."""
     begin, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
-    before, rest = page_of(marker).read_text().split(begin)
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise XtalkError(f"a page without one {begin} ... {end}; add it where the table is to stand")
+    before, rest = text.split(begin)
     return f"{before}{begin}\n{content}\n{end}{rest.split(end)[1]}"
 
 
-def write_table(marker: str, content: str) -> None:
-    """Put content between the marks of the page that has them."""
-    write_text(page_of(marker), with_table(marker, content))
+def write_table(page: Path, marker: str, content: str) -> None:
+    """Put content between the marks of a page."""
+    write_text(page, put(page.read_text(), marker, content))

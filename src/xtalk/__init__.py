@@ -21,14 +21,17 @@ if TYPE_CHECKING:
     from xtalk.models.activation_functions import activation_function
     from xtalk.models.language_model import load_model
     from xtalk.models.mlp import MlpWeights
-    from xtalk.runs.config import RunConfig, preset
+    from xtalk.runs.config import RunConfig
     from xtalk.runs.folder import RunFolder
+    from xtalk.runs.presets import preset
+    from xtalk.runs.run import Run
 
 __all__ = [
     "Codes",
     "Crosscoder",
     "MlpContributions",
     "MlpWeights",
+    "Run",
     "RunConfig",
     "RunFolder",
     "XtalkError",
@@ -53,6 +56,7 @@ _HOMES = {
     "Crosscoder": "xtalk.crosscoder.crosscoder",
     "MlpContributions": "xtalk.interactions.contributions",
     "MlpWeights": "xtalk.models.mlp",
+    "Run": "xtalk.runs.run",
     "RunConfig": "xtalk.runs.config",
     "RunFolder": "xtalk.runs.folder",
     "XtalkError": "xtalk.errors",
@@ -63,7 +67,7 @@ _HOMES = {
     "interaction": "xtalk.interactions.measures",
     "load_model": "xtalk.models.language_model",
     "pair_interactions": "xtalk.api.pairs",
-    "preset": "xtalk.runs.config",
+    "preset": "xtalk.runs.presets",
     "prove": "xtalk.api.proofs",
     "train": "xtalk.api.training",
     "validate": "xtalk.api.validation",

@@ -1,14 +1,20 @@
 """Progress, as a callback that long-running functions call: what is being done, and how far it is."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 Report = Callable[[str, int, int], None]
-"""report(what, done, total)."""
+"""report(what, done, total). A function with one task takes report(done, total): `partial(report, what)`."""
+
+LINE_EVERY = 10.0  # seconds, for each task
+
+_quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -16,14 +22,38 @@ def silent(what: str, done: int, total: int) -> None:
 
 
 @contextmanager
+def quietly() -> Iterator[None]:
+    """Inside, `progress_bars` shows warnings alone."""
+    token = _quiet.set(True)
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
+
+
+@contextmanager
 def progress_bars() -> Iterator[Report]:
-    """A bar on stderr for each thing that is reported, if that is a terminal; xtalk's log above them."""
+    """Xtalk's log on stderr, and a bar for each task, or a line every ten seconds if that is no terminal."""
     console = Console(stderr=True)
     logger, handler = logging.getLogger("xtalk"), _ConsoleHandler(console)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.WARNING if _quiet.get() else logging.INFO)
     logger.addHandler(handler)
+    try:
+        if _quiet.get():
+            yield silent
+        elif console.is_terminal:
+            with _bars(console) as report:
+                yield report
+        else:
+            yield _lines(logger)
+    finally:
+        logger.removeHandler(handler)
+
+
+@contextmanager
+def _bars(console: Console) -> Iterator[Report]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+    with Progress(*columns, console=console) as bars:
         tasks: dict[str, TaskID] = {}
 
         def report(what: str, done: int, total: int) -> None:
@@ -31,10 +61,24 @@ def progress_bars() -> Iterator[Report]:
                 tasks[what] = bars.add_task(what, total=total)
             bars.update(tasks[what], completed=done, total=total)
 
-        try:
-            yield report
-        finally:
-            logger.removeHandler(handler)
+        yield report
+
+
+def _lines(logger: logging.Logger) -> Report:
+    began: dict[str, tuple[float, int]] = {}
+    printed: dict[str, float] = {}
+
+    def report(what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        started, first = began.setdefault(what, (now, done))
+        if now - printed.setdefault(what, started) < LINE_EVERY:
+            return
+        printed[what] = now
+        left = (now - started) / (done - first) * (total - done) if done > first else None
+        remaining = f", about {left:.0f} s left" if left else ""
+        logger.info("%s: %d of %d%s", what, done, total, remaining)
+
+    return report
 
 
 class _ConsoleHandler(logging.Handler):

@@ -9,9 +9,9 @@ from scipy.sparse import csr_array
 
 from xtalk.clustering import Similarity
 from xtalk.clustering.similarity import activation_similarity
+from xtalk.clustering.study import ClusterStudy
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.reading.explained import Explained
-from xtalk.runs.steps.cluster import ClusterStudy
 
 Dense = np.ndarray
 
@@ -58,7 +58,7 @@ def affinities(study: ClusterStudy) -> dict[str, Similarity]:
 
 def _added(study: ClusterStudy) -> Dense:
     """What a unit of each latent adds to every neuron, weighted by the neuron's output."""
-    explained = Explained(study.workbench.model, study.crosscoder)
+    explained = Explained(study.model, study.crosscoder)
     W_dec = study.crosscoder.W_dec.detach()
     by_block = [
         W_dec[:, explained.index[Hookpoint(block, "ln2")]] @ mlp.W_in * mlp.W_out.norm(dim=1)

@@ -14,23 +14,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import xtalk
 from studies import pages
 from studies.clusters.affinities import affinities
 from studies.clusters.page import MATCHED, page
 from studies.clusters.text_runs import CROSSCODERS, add_arguments, command, planted_runs, sizes, text_runs
 from xtalk.clustering import METHODS, OfflineJudge, Similarity, find_clusters
+from xtalk.clustering.comparison import INTERACTION, cluster_all, judge_all
 from xtalk.clustering.planted import PlantedJudge, planted_ami
-from xtalk.clustering.similarity import coactivation_similarity
 from xtalk.clustering.stability import stability_over_documents, stability_over_seeds
-from xtalk.clustering.study import INTERACTION, baseline_similarities, cluster_all, judge_all
-from xtalk.progress import silent
+from xtalk.clustering.study import RESAMPLES, ClusterStudy
 from xtalk.reading.pairs import SITES, Site
-from xtalk.runs import pipeline as steps
-from xtalk.runs.steps.cluster import RESAMPLES, ClusterSettings, ClusterStudy
-from xtalk.runs.steps.sites import interact_elsewhere
+from xtalk.runs import layout
+from xtalk.runs.steps.cluster import ClusterSettings, cluster_study
 from xtalk.runs.workbench import Workbench
 
 TRIALS = 20  # per cluster
@@ -47,14 +43,11 @@ class Seed:
 
     @cached_property
     def study(self) -> ClusterStudy:
-        return ClusterStudy(Workbench(self.folder, "cpu"), ClusterSettings(crosscoder=self.name), silent)
+        return cluster_study(Workbench(self.folder, "cpu"), ClusterSettings(crosscoder=self.name))
 
-    @cached_property
+    @property
     def similarities(self) -> dict[str, Similarity]:
-        study = self.study
-        decoder_LX = study.crosscoder.W_dec.detach().flatten(1).numpy()
-        baselines = baseline_similarities(study.interaction, study.measured_codes_BL, decoder_LX)
-        return {INTERACTION: study.interaction, **baselines}
+        return self.study.similarities
 
     @cached_property
     def judge(self) -> Any:
@@ -72,10 +65,7 @@ class Seed:
     def accuracies(self, clusterings: Mapping[str, Any]) -> Accuracies:
         """What the judge makes of some clusterings."""
         study = self.study
-        rates_L = study.corpus.active_L / len(study.corpus.tokens_B)
-        coactivation = coactivation_similarity(study.measured_codes_BL, np.arange(study.n_latents))
-        matched_by = (rates_L, coactivation)
-        judged = judge_all(clusterings, self.judge, self.judge.eligible, *matched_by, self.seed, TRIALS)
+        judged = judge_all(clusterings, self.judge, self.judge.eligible, *study.matched_by, self.seed, TRIALS)
         return {
             distractors: {name: one.accuracy_C.tolist() for name, one in by_name.items()}
             for distractors, by_name in judged.items()
@@ -99,7 +89,7 @@ class Seed:
         def make() -> dict[str, Any]:
             similarity, n_latents, seed = self.similarities[INTERACTION], self.study.n_latents, self.seed
             ours = find_clusters(similarity, method, n_latents, seed)
-            normaliser, seeds = self.study.settings.normaliser, range(seed, seed + RESAMPLES)
+            normaliser, seeds = self.study.normaliser, range(seed, seed + RESAMPLES)
             redrawn = (self.study.matrix, normaliser, method, ours, seed, RESAMPLES)
             return {
                 "count": ours.count,
@@ -126,7 +116,7 @@ class Seed:
             chosen: list[tuple[Site, ...]] = [*((site,) for site in SITES), SITES]
             for sites in chosen:
                 settings = ClusterSettings(crosscoder=self.name, sites=sites)
-                found[" + ".join(sites)] = ClusterStudy(self.study.workbench, settings, silent).interaction
+                found[" + ".join(sites)] = cluster_study(Workbench(self.folder, "cpu"), settings).interaction
             return self.clustered(found)
 
         return self.kept("sites", make)
@@ -138,9 +128,9 @@ class Seed:
 
 def interact_missing(folder: xtalk.RunFolder, name: str) -> None:
     """Measure pairs in attention and norms where a run lacks them."""
-    missing = [s for s in SITES if not folder.file(f"interactions/{name}.{s}.safetensors").exists()]
+    missing = [s for s in SITES if not folder.file(layout.pairs(name, s)).exists()]
     if missing:
-        interact_elsewhere(folder, missing, crosscoders=[name])
+        xtalk.Run(folder.path).interact(missing, [name])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -153,8 +143,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     folders, planted = text_runs(args), planted_runs(args.planted)
     for folder in folders:
-        for step in (steps.cluster, steps.dormant):
-            step(folder)
+        xtalk.Run(folder.path).dormant()
     by_text = {name: [Seed(folder, name) for folder in folders] for name in CROSSCODERS}
     by_truth = {"planted": [Seed(folder, CROSSCODERS[0]) for folder in planted]}
     judged, truth = (
@@ -176,8 +165,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         },
         sites=[seed.sites() for seed in sparse],
         affinities={name: [seed.affinities() for seed in seeds] for name, seeds in by_text.items()},
-        dormant=[folder.read_json("dormant.json") for folder in folders],
-        maps=[folder.read_json("cluster_map.json") for folder in folders],
+        dormant=[folder.read_json(layout.DORMANT) for folder in folders],
+        maps=[folder.read_json(layout.CLUSTER_MAP) for folder in folders],
     )
     args.page.write_text(written)
     print(json.dumps({"page": str(args.page), "seeds": len(folders), "planted": len(planted)}))

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import xtalk
 from studies.embedded import train_planted
-from xtalk.runs import pipeline as steps
-from xtalk.runs.config import PRESETS
+from xtalk.runs.presets import PRESETS
 
 CROSSCODERS = ("unpenalised", "sparse")
 SEEDS = range(3)
@@ -78,8 +77,7 @@ def _planted_run(path: Path, seed: int) -> xtalk.RunFolder:
 
 
 def _up_to_interactions(folder: xtalk.RunFolder) -> None:
-    for step in (steps.harvest, steps.train, steps.interact):
-        step(folder)
+    xtalk.Run(folder.path).interact()
 
 
 def command(study: str, args: argparse.Namespace) -> str:

@@ -6,24 +6,24 @@ Network and crosscoder learn together; with --post-hoc an ordinary network first
 Writes digits.safetensors (what ships is seed 0's). Two minutes on one free core.
 """
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from studies import pages
 from xtalk.progress import progress_bars
 from xtalk.proofs.t1.digits import save_digits, train_digits
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train and save them."""
+    parser = pages.parser(__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--post-hoc", action="store_true")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     torch.set_num_threads(1)
     with progress_bars() as progress:
         trained = train_digits(

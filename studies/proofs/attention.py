@@ -5,15 +5,16 @@
 The networks are trained for the task alone. What is in the folder is not made again.
 """
 
-import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import torch
 
-from studies.proofs.page import PAGE, mean_interval, put
+from studies import pages
+from studies.proofs.page import PAGE
 from xtalk.files import write_text
 from xtalk.proofs.config import ProveConfig
 from xtalk.proofs.t3.detail import ALIKE
@@ -65,12 +66,6 @@ def study(name: str, seed: int, folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def spread(values: list[float]) -> str:
-    """Mean and its 95 % interval over seeds (Student's t)."""
-    middle, half = mean_interval(values)
-    return f"**{middle:.4f}** ± {half:.4f}"
-
-
 def table(studies: dict[str, list[list[dict[str, Any]]]]) -> str:
     lines = [
         "| network | inputs | tokens / features / columns | alike | certified, seeds 0 to 2 | mean "
@@ -85,7 +80,8 @@ def table(studies: dict[str, list[list[dict[str, Any]]]]) -> str:
             sizes = ", ".join(f"{row['tokens']} / {row['features']} / {row['columns']}" for row in rows[:1])
             lines.append(
                 f"| {name} | {first['inputs']:.2g} | {sizes} | {alike} | "
-                f"{', '.join(f'{bound:.4f}' for bound in bounds)} | {spread(bounds)}{vacuous} | "
+                f"{', '.join(f'{bound:.4f}' for bound in bounds)} | "
+                f"{pages.over_seeds(bounds, 4, bold=True)}{vacuous} | "
                 f"{min(row['true'] for row in rows):.5f} | {first['ablated']:.3f} | "
                 f"{first['constant']:.3f} | {first['macs']:.3g} | {first['brute_force']:.3g} | "
                 f"{first['brute_force'] / first['macs']:.3g} | "
@@ -94,18 +90,17 @@ def table(studies: dict[str, list[list[dict[str, Any]]]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: Sequence[str] | None = None) -> None:
+    """Make what is missing, then write the page."""
+    parser = pages.parser(__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/proofs-attention"))
-    out = parser.parse_args().out
+    out = parser.parse_args(argv).out
     torch.set_num_threads(1)
     studies = {
         name: [study(name, seed, out / name.replace(",", "").replace(" ", "-") / str(seed)) for seed in SEEDS]
         for name in STUDIES
     }
-    write_text(PAGE, put(PAGE.read_text(), "t3-attention", table(studies)))
+    pages.write_table(PAGE, "t3-attention", table(studies))
 
 
 if __name__ == "__main__":

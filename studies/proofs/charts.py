@@ -5,18 +5,18 @@
 The networks are trained for the task alone, half a minute for all. What is in the folder is not made again.
 """
 
-import argparse
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from studies.proofs.attention import spread
+from studies import pages
 from studies.proofs.finite import FEW, RISK, cost, shorter_from
-from studies.proofs.page import PAGE, put
+from studies.proofs.page import PAGE
 from xtalk.files import write_text
 from xtalk.proofs.t1.certificate import MILLION, certify_exactly
 from xtalk.proofs.t1.charts import Charts, certify_by_charts, charts_of
@@ -35,16 +35,16 @@ class Study:
 
     name: str
     sizes: FiniteSizes
-    training: dict[str, float] | None
+    training: FiniteTraining | None
     seeds: tuple[int, ...] = SEEDS
 
 
 STUDIES = (
-    Study("post-hoc, D = 24", FiniteSizes(64, 10, 24, 192), {"bound": 0.0}),
+    Study("post-hoc, D = 24", FiniteSizes(64, 10, 24, 192), FiniteTraining(bound=0.0)),
     Study(
         "ordinary, D = 8",
         FiniteSizes(64, 10, 8, 64),
-        {"bound": 0.0, "direct": 0.0, "reconstruction": 0.0, "decay": 5e-3},
+        FiniteTraining(bound=0.0, direct=0.0, reconstruction=0.0, decay=5e-3),
     ),
     Study("seed-0, proof-aware", FiniteSizes(64, 10, 24, 192), None, SEEDS[:1]),
 )
@@ -54,7 +54,7 @@ def trained(study: Study, seed: int, data: Split) -> FiniteNetwork:
     """The network of studies/embedded/train_digits.py --post-hoc, or of another size and weight decay."""
     if study.training is None:
         return load_digits_network()[0].requires_grad_(False)
-    return train_ordinary_digits(data, FiniteTraining(**study.training, seed=seed), sizes=study.sizes)[0]
+    return train_ordinary_digits(data, replace(study.training, seed=seed), sizes=study.sizes)[0]
 
 
 def charts_at(network: FiniteNetwork, data: Split, per_label: int, seed: int) -> Charts:
@@ -158,19 +158,19 @@ def table(found: dict[str, list[list[dict[str, Any]]]]) -> str:
             lines.append(
                 f"| {name} | {truth} | {first['charts']}{'' if first['per_label'] else ' at one point'} | "
                 f"{', '.join(f'{bound:.4f}' for bound in bounds)} | "
-                f"{spread(bounds) if len(bounds) > 1 else ''}{vacuous} | {first['first_order']:.4f} | "
+                f"{pages.over_seeds(bounds, 4, bold=True) if len(bounds) > 1 else ''}{vacuous} | "
+                f"{first['first_order']:.4f} | "
                 f"{first['population']:.4f} | {first['loss']:.3f} / {first['population_loss']:.3f} | "
                 f"{first['macs']:,} | {first['shorter_from']} | {first['seconds']:.2g} s |"
             )
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: Sequence[str] | None = None) -> None:
+    """Make what is missing, then write the page."""
+    parser = pages.parser(__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/proofs-charts"))
-    out = parser.parse_args().out
+    out = parser.parse_args(argv).out
     torch.set_num_threads(1)
     found = {
         study.name: [
@@ -179,7 +179,7 @@ def main() -> None:
         ]
         for study in STUDIES
     }
-    write_text(PAGE, put(PAGE.read_text(), "t1-charts", table(found)))
+    pages.write_table(PAGE, "t1-charts", table(found))
 
 
 if __name__ == "__main__":

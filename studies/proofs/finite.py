@@ -6,27 +6,29 @@ Networks that are not in the folder yet (seed-0, seed-1, seed-2, post-hoc) are t
 tables into docs/proofs/results.md.
 """
 
-import argparse
+from collections.abc import Callable, Sequence
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from xtalk_check.work import Work
 
-from studies.proofs.page import PAGE, put
-from xtalk.data import read_documents, split_documents, tokenise
-from xtalk.files import write_text
+from studies import pages
+from studies.proofs.page import PAGE
 from xtalk.models.language_model import load_model
 from xtalk.proofs.t1.certificate import certify_accuracy
 from xtalk.proofs.t1.digits import HELD_OUT, digits, load_digits_network, save_digits, train_digits
 from xtalk.proofs.t1.network import accuracy
+from xtalk.proofs.t1_language.prove import embedded_text
+from xtalk.proofs.t1_language.tail import tail_of
 from xtalk.proofs.t2.certificate import certify_regions
 
 RISK = 10_000
 NETWORKS = {"seed-0": 0, "seed-1": 1, "seed-2": 2, "post-hoc": 0}
-FORMS = {
+FORMS: dict[str, dict[str, int]] = {
     "exact": {},
     "dominant": {"kept": 1},
     "tables, 8 entries": {"entries": 8},
@@ -53,7 +55,7 @@ def digits_table(folder: Path) -> str:
         ]
         costs: list[Cost] = []
         for label, options in FORMS.items():
-            form = label.split(",")[0]
+            form: Any = label.split(",")[0]
             made = certify_accuracy(*pair, data.test_TI, data.test_labels_T, form, **options, risk=RISK)
             made.save(folder / name, label.replace(", ", "-").replace(" ", "-"))
             few = [
@@ -130,8 +132,7 @@ def shorter_from(brute: Cost, form: Cost) -> str:
 def budget_table() -> str:
     """What bounds on the loss charge for what principal directions leave of the last MLP's input."""
     model = load_model("embedded")
-    _, held_out = split_documents(read_documents(), 0.05, 0)
-    tokens_nS = torch.tensor(tokenise(held_out, model.tokenizer, 256).tokens[:17]).long()
+    tokens_nS = embedded_text(model, 17, held_out=True)
     names = ("resid_mid", "ln2")
     mid, n = (
         model.capture(tokens_nS, [model.hookpoint(f"blocks.3.{name}") for name in names])[:, :-1]
@@ -140,13 +141,12 @@ def budget_table() -> str:
         .unbind(1)
     )
     y, mlp = tokens_nS[:, 1:].reshape(-1)[:TOKENS], model.mlp_weights(3).to(dtype=torch.float64)
-    norm, unembed = model.hf.transformer.ln_f, model.hf.lm_head.weight.double()
+    tail = tail_of(model).to(torch.float64)
 
     def loss(z: Tensor) -> Tensor:
-        normed = F.layer_norm(z, (128,), norm.weight.double(), norm.bias.double(), norm.eps)
-        return F.cross_entropy(normed @ unembed.T, y, reduction="none")
+        return F.cross_entropy(tail.norm_out(z) @ tail.unembed, y, reduction="none")
 
-    def derivative(function, at: Tensor) -> Tensor:
+    def derivative(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
         with torch.enable_grad():
             at = at.detach().requires_grad_()
             return torch.autograd.grad(function(at).sum(), at)[0]
@@ -183,20 +183,19 @@ def budget_table() -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: Sequence[str] | None = None) -> None:
+    """Make what is missing, then write the page."""
+    parser = pages.parser(__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    folder = parser.parse_args().out
+    folder = parser.parse_args(argv).out
     torch.set_num_threads(1)
     for name, seed in NETWORKS.items():
         if not (folder / name / "digits.safetensors").exists():
             trained = train_digits(seed, post_hoc=name == "post-hoc")
             save_digits(folder / name / "digits.safetensors", *trained)
-    page = put(PAGE.read_text(), "t1-budget", budget_table())
-    page = put(page, "t1-results", digits_table(folder))
-    write_text(PAGE, put(page, "t2-results", regions_table(folder)))
+    pages.write_table(PAGE, "t1-budget", budget_table())
+    pages.write_table(PAGE, "t1-results", digits_table(folder))
+    pages.write_table(PAGE, "t2-results", regions_table(folder))
 
 
 if __name__ == "__main__":

@@ -5,14 +5,15 @@
 Writes the table "t3-gross" into docs/proofs/results.md. What is in the folder is not made again.
 """
 
-import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from studies.proofs.page import PAGE, put
+from studies import pages
+from studies.proofs.page import PAGE
 from xtalk.files import write_text
 from xtalk.proofs.config import ProveConfig
 from xtalk.proofs.t3.prove import prove_sequences
@@ -54,14 +55,13 @@ def table(row: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: Sequence[str] | None = None) -> None:
+    """Make what is missing, then write the page."""
+    parser = pages.parser(__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/proofs-gross"))
     torch.set_num_threads(1)
-    row = ours(parser.parse_args().out)
-    write_text(PAGE, put(PAGE.read_text(), "t3-gross", table(row)))
+    row = ours(parser.parse_args(argv).out)
+    pages.write_table(PAGE, "t3-gross", table(row))
 
 
 if __name__ == "__main__":

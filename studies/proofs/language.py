@@ -6,9 +6,8 @@ Trains the MLPs that are not in the folder yet, makes the certificates that are 
 into docs/proofs/results.md. A killed run goes on with the same command.
 """
 
-import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from math import ceil
@@ -19,7 +18,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from studies.proofs.page import PAGE, mean_interval, put
+from studies import pages
+from studies.proofs.page import PAGE
 from xtalk.files import replacing, write_text
 from xtalk.models.mlp import MlpWeights
 from xtalk.progress import progress_bars
@@ -89,7 +89,7 @@ class Study:
         n_BD = self.tail.norm_in(self.train_RD[:CLUSTERING])
         inputs = torch.cat([n_BD, torch.ones(len(n_BD), 1)], 1)
         fitted = torch.linalg.lstsq(inputs, self.tail.mlp(n_BD)).solution
-        student = nn.Linear(*self.tail.mlp.W_in.shape[:1], fitted.shape[1])
+        student = nn.Linear(len(self.tail.mlp.W_in), fitted.shape[1])
         with torch.no_grad():
             student.weight.copy_(fitted[:-1].T)
             student.bias.copy_(fitted[-1])
@@ -208,7 +208,7 @@ class Tables:
         )
 
 
-def over_seeds(rows: list[dict[str, Any]]) -> Iterator[str]:
+def lines_over_seeds(rows: list[dict[str, Any]]) -> Iterator[str]:
     """The trained networks, by how many features they have."""
     for count in FEATURES:
         own = [row for row in rows if row.get("of") == count]
@@ -216,16 +216,11 @@ def over_seeds(rows: list[dict[str, Any]]) -> Iterator[str]:
         gap = [bound - loss for bound, loss in zip(certified, true, strict=True)]
         macs = [row["mlp_macs"] for row in own]
         yield (
-            f"| {count} | {', '.join(f'{bound:.4f}' for bound in certified)} | **{spread(certified)}** | "
-            f"{spread(true)} | {spread(gap)} | {min(row['ablated'] for row in own):.3f} | "
+            f"| {count} | {', '.join(f'{bound:.4f}' for bound in certified)} | "
+            f"**{pages.over_seeds(certified, 4)}** | {pages.over_seeds(true, 4)} | "
+            f"{pages.over_seeds(gap, 4)} | {min(row['ablated'] for row in own):.3f} | "
             f"{min(macs):.3g} to {max(macs):.3g} |"
         )
-
-
-def spread(values: list[float]) -> str:
-    """Mean and its 95 % interval over seeds."""
-    middle, half = mean_interval(values)
-    return f"{middle:.4f} ± {half:.4f}"
 
 
 def wall_clock(rows: list[dict[str, Any]]) -> str:
@@ -252,12 +247,11 @@ SEEDS_HEAD = (
 )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: Sequence[str] | None = None) -> None:
+    """Make what is missing, then write the page."""
+    parser = pages.parser(__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    folder = parser.parse_args().out
+    folder = parser.parse_args(argv).out
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     study = Study(folder)
@@ -273,12 +267,12 @@ def main() -> None:
         *map(tables.line, rows),
         "",
         SEEDS_HEAD,
-        *over_seeds(rows),
+        *lines_over_seeds(rows),
         "",
         wall_clock(rows),
     ]
-    page = put(PAGE.read_text(), "t1-language", "\n".join(content))
-    write_text(PAGE, put(page, "t1-language-limits", limits(study, tables.ablated - true)))
+    pages.write_table(PAGE, "t1-language", "\n".join(content))
+    pages.write_table(PAGE, "t1-language-limits", limits(study, tables.ablated - true))
 
 
 if __name__ == "__main__":

@@ -6,21 +6,19 @@ Writes the table "t1-penalty" into docs/proofs/results.md, and its figure. What 
 again.
 """
 
-import argparse
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import t as student
 from torch import Tensor
 
-from studies.proofs.page import PAGE, put
+from studies import pages
+from studies.proofs.page import PAGE
 from xtalk.activations import ActivationBatches, SourceIdentity, measure_scaling
 from xtalk.codes import Codes
 from xtalk.crosscoder.config import CrosscoderConfig
@@ -33,7 +31,6 @@ from xtalk.proofs.t1.certificate import certify_accuracy, explanation
 from xtalk.proofs.t1.digits import Split, digits, shifted_and_noisy
 from xtalk.proofs.t1.network import FiniteNetwork, FiniteSizes, accuracy
 from xtalk.proofs.t1.training import (
-    HOOK_NAMES,
     FiniteTraining,
     activations,
     axes_crosscoder,
@@ -45,7 +42,14 @@ from xtalk.training.train import train_crosscoder
 FIGURE = Path("docs/figures/penalty-bound.png")
 SEEDS = (0, 1, 2)  # of the crosscoders; the networks have seed 0
 ENTRIES = 8
-TRAINING = {"steps": 1500, "batch_tokens": 96, "lr": 3e-3, "warmup_steps": 50, "bfloat16": False}
+HOOKPOINTS = ("blocks.0.ln2", "blocks.0.resid_post")  # the second for the MLP's output
+TRAINING: dict[str, Any] = {
+    "steps": 1500,
+    "batch_tokens": 96,
+    "lr": 3e-3,
+    "warmup_steps": 50,
+    "bfloat16": False,
+}
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class Images:
         numbers = np.arange(len(inputs_RI), dtype=np.int32)[:, None]
         self.sequences = token_sequences(numbers, numbers)
         digest = hashlib.sha256(inputs_RI.numpy().tobytes()).hexdigest()
-        self.identity = SourceIdentity("digits", digest, HOOK_NAMES)
+        self.identity = SourceIdentity("digits", digest, HOOKPOINTS)
 
     def read(self, rows: np.ndarray) -> Iterator[Tensor]:
         yield activations(self.network, self.inputs_RI[torch.from_numpy(rows)])[:, None]
@@ -103,7 +107,7 @@ def crosscoder_on(study: Study, network: FiniteNetwork, data: Split, weight: flo
     source = Images(network, shifted_and_noisy(data.train_RI[rows], generator))
     stream = ActivationBatches(source, training.batch_tokens, seed, buffer_sequences=4096)
     sizes = CrosscoderConfig(
-        d_in=study.d_model, d_sae=study.latents, k=study.k, hook_names=HOOK_NAMES, architecture="topk"
+        d_in=study.d_model, d_sae=study.latents, k=study.k, hook_names=HOOKPOINTS, architecture="topk"
     )
     return train_crosscoder(sizes, training, stream, source, measure_scaling(stream, 8192)).crosscoder
 
@@ -189,13 +193,8 @@ def results(folder: Path) -> dict[str, Any]:
     return found
 
 
-def spread(values: list[float]) -> tuple[float, float]:
-    """Mean and half the width of its 95 % interval over seeds (Student's t)."""
-    return mean(values), float(student.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
-
-
 def of_weight(cases: dict[str, Any], weight: float, key: str) -> tuple[float, float]:
-    return spread([cases[f"{weight:g}-{seed}"][key] for seed in SEEDS])
+    return pages.mean_interval([cases[f"{weight:g}-{seed}"][key] for seed in SEEDS])
 
 
 COLUMNS = {
@@ -263,15 +262,14 @@ def draw(found: dict[str, Any]) -> None:
     plot.savefig(FIGURE, dpi=150)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: Sequence[str] | None = None) -> None:
+    """Make what is missing, then write the page."""
+    parser = pages.parser(__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/proofs-penalty"))
     torch.set_num_threads(1)
-    found = results(parser.parse_args().out)
+    found = results(parser.parse_args(argv).out)
     draw(found)
-    write_text(PAGE, put(PAGE.read_text(), "t1-penalty", table(found)))
+    pages.write_table(PAGE, "t1-penalty", table(found))
 
 
 if __name__ == "__main__":

@@ -6,14 +6,15 @@ Every result has a folder of its own, with the certificate and its files; what i
 that the same command goes on where it was stopped.
 """
 
-import argparse
 import json
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from studies.proofs.page import PAGE, mean_interval, put
+from studies import pages
+from studies.proofs.page import PAGE
 from xtalk.files import write_text
 from xtalk.progress import Report, progress_bars
 from xtalk.proofs.config import ProveConfig
@@ -28,7 +29,7 @@ MIDDLE: dict[str, Any] = {"vocabulary": 128, "classes": 16, "dictionary": 16}
 SMALL: dict[str, Any] = {"n": 3, "vocabulary": 64, "classes": 8, "dictionary": 8}
 SHORT, COMPACT = Detail(), Detail(tokens=False)
 CURVE = (None, "all", Detail(blocks=4), Detail(token_anchors=True), SHORT, COMPACT)
-PLAIN = {"post_hoc": True, "residual": False}
+PLAIN: dict[str, Any] = {"post_hoc": True, "residual": False}
 STUDIES: dict[str, tuple[ProveConfig, tuple[Detail | Literal["all"] | None, ...]]] = {
     "max, proof-aware": (ProveConfig(**BIG), (SHORT, COMPACT)),
     "max": (ProveConfig(**BIG, **PLAIN), (SHORT,)),
@@ -60,11 +61,13 @@ STUDIES: dict[str, tuple[ProveConfig, tuple[Detail | Literal["all"] | None, ...]
     "max, residual path": (ProveConfig(**BIG, post_hoc=True), (SHORT,)),
 }
 HEADLINES = {"max, proof-aware": ("tokens", "columns"), "max": ("tokens",)}
-STUDIES |= {
-    f"{name}, seed {seed}": (STUDIES[name][0].model_copy(update={"seed": seed}), STUDIES[name][1])
-    for name in HEADLINES
-    for seed in SEEDS
-}
+STUDIES.update(
+    {
+        f"{name}, seed {seed}": (STUDIES[name][0].model_copy(update={"seed": seed}), STUDIES[name][1])
+        for name in HEADLINES
+        for seed in SEEDS
+    }
+)
 
 
 def folder_of(name: str, out: Path) -> Path:
@@ -175,10 +178,10 @@ def seeds(studies: dict[str, list[dict[str, Any]]]) -> str:
         for detail in details:
             rows = [row for seed in names for row in studies[seed] if row["detail"] == detail]
             bounds, macs = [row["bound"] for row in rows], [row["macs"] for row in rows]
-            middle, half = mean_interval(bounds)
             lines.append(
                 f"| {name} | {detail} | {', '.join(f'{bound:.5f}' for bound in bounds)} | "
-                f"**{middle:.4f}** ± {half:.4f} | {min(row['true']['value'] for row in rows):.5f} | "
+                f"{pages.over_seeds(bounds, 4, bold=True)} | "
+                f"{min(row['true']['value'] for row in rows):.5f} | "
                 f"{min(macs):.2g} to {max(macs):.2g} |"
             )
     return "\n".join(lines)
@@ -204,22 +207,19 @@ def draw(studies: dict[str, list[dict[str, Any]]]) -> None:
     plot.savefig(FIGURE, dpi=150)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: Sequence[str] | None = None) -> None:
+    """Make what is missing, then write the page."""
+    parser = pages.parser(__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/proofs"))
     parser.add_argument("--only", nargs="*", choices=STUDIES, help="make only these")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     with progress_bars() as progress:
         for name in options.only or STUDIES:
             rows_of(name, options.out, progress)
         there = [name for name in STUDIES if (folder_of(name, options.out) / ROWS).exists()]
         studies = {name: rows_of(name, options.out, progress) for name in there}
-    page = PAGE.read_text()
     for marker, make in (("t3-results", results), ("t3-seeds", seeds), ("t3-curve", curve)):
-        page = put(page, marker, make(studies))
-    write_text(PAGE, page)
+        pages.write_table(PAGE, marker, make(studies))
     draw(studies)
 
 

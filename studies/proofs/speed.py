@@ -9,9 +9,8 @@ too, but estimated only where it would take more than LONG seconds. Of language 
 that the folder has, taken when its certificates were made.
 """
 
-import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,11 @@ import torch
 from torch import Tensor
 from xtalk_check.reading import parse_weights
 
+from studies import pages
 from studies.proofs.finite import FORMS, NETWORKS
 from studies.proofs.language import TOKENS
-from studies.proofs.page import PAGE, put, timed_check
+from studies.proofs.page import PAGE, timed_check
 from studies.proofs.sequences import STUDIES, folder_of
-from xtalk.files import write_text
 from xtalk.proofs.t1.network import FiniteNetwork, FiniteSizes, answers
 from xtalk.proofs.t3.brute_force import time_inputs
 from xtalk.proofs.t3.sum_network import NetworkSizes, SumNetwork
@@ -97,14 +96,13 @@ def line(what: str, inputs: int, check: float, brute: Timing, shorter: float) ->
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: Sequence[str] | None = None) -> None:
+    """Make what is missing, then write the page."""
+    parser = pages.parser(__doc__)
     parser.add_argument("--proofs", type=Path, default=Path("runs/proofs"))
     parser.add_argument("--finite", type=Path, default=Path("runs/proofs-finite"))
     parser.add_argument("--language", type=Path, default=Path("runs/proofs-language"))
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     torch.set_num_threads(1)
     for marker, lines, folder in (
         ("speed", product_lines, options.proofs),
@@ -116,7 +114,7 @@ def main() -> None:
             for text in lines(folder):
                 print(text, flush=True)
                 table.append(text)
-            write_text(PAGE, put(PAGE.read_text(), marker, "\n".join(table)))
+            pages.write_table(PAGE, marker, "\n".join(table))
 
 
 if __name__ == "__main__":

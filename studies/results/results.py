@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 import xtalk
 from studies import pages
 from xtalk.progress import progress_bars
-from xtalk.runs import pipeline
+from xtalk.runs import layout
 
 _SPARSE = {"keep_one": 16.0, "full_sum": 6.0, "keep_one_kl": 44.0, "full_sum_kl": 12.0}
 PENALTIES: dict[str, dict[str, float]] = {
@@ -59,8 +59,8 @@ def study(args: argparse.Namespace, seed: int) -> xtalk.RunConfig:
 
 def rows_of(folder: Path) -> dict[str, dict[str, float]]:
     """The figures of one run: crosscoder -> column -> value, fidelities averaged over blocks 1 and up."""
-    metrics = json.loads((folder / "metrics.json").read_text())
-    data = json.loads((folder / "report_data.json").read_text())
+    metrics = json.loads((folder / layout.METRICS).read_text())
+    data = json.loads((folder / layout.REPORT_DATA).read_text())
     rows: dict[str, dict[str, float]] = {}
     for crosscoder in metrics["crosscoders"]:
         keys = ("dominant_share", "interaction", "fvu", "l0", "dead")
@@ -178,10 +178,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = options(argv)
     runs: list[dict[str, dict[str, Any]]] = []
     for seed in args.seeds:
-        folder = xtalk.RunFolder.create(args.out / f"seed-{seed}", study(args, seed))
         with progress_bars() as progress:
-            pipeline.run(folder, progress=progress)
-        runs.append(rows_of(folder.path))
+            run = xtalk.Run(args.out / f"seed-{seed}", study(args, seed), progress=progress)
+            run.run()
+        runs.append(rows_of(run.folder.path))
     figures = args.page.parent / "figures"
     figures.mkdir(parents=True, exist_ok=True)
     frontier(runs).savefig(figures / f"{args.page.stem}.png", dpi=200)

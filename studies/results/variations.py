@@ -17,9 +17,8 @@ import xtalk
 from studies import pages
 from studies.results.results import PENALTIES, SEQUENCE
 from xtalk.progress import Report, progress_bars
-from xtalk.runs import pipeline as steps
-from xtalk.runs.steps.crosscoders import train_one
-from xtalk.runs.steps.evaluate import evaluate_one
+from xtalk.runs import layout
+from xtalk.runs.pipeline import Pipeline
 from xtalk.runs.workbench import Workbench
 
 BASE: dict[str, Any] = {
@@ -77,11 +76,10 @@ def _named(given: dict[str, Any]) -> list[str]:
 
 def measured(folder: xtalk.RunFolder, progress: Report) -> dict[str, float]:
     """What a variation gives: the figures of its crosscoder, the last one of its run."""
-    steps.harvest(folder, progress=progress)
-    workbench, spec = Workbench(folder, "cpu"), folder.config.crosscoders[-1]
-    train_one(workbench, spec, progress)
-    [name] = evaluate_one(workbench, spec, progress)
-    record = folder.read_json(name)
+    name = folder.config.crosscoders[-1].name
+    with folder.locked():
+        Pipeline(folder).update([f"evaluate/{name}"], Workbench(folder, "cpu"), progress)
+    record = folder.read_json(layout.evaluation(name))
     row = {key: record["metrics"][key] for key in ("dominant_share", "interaction", "fvu", "dead")}
     for found in record["ablations"]:
         if (found["block"], found["baseline"]) == ("mean", "mean"):

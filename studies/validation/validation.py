@@ -16,7 +16,9 @@ from studies import pages
 from studies.clusters.text_runs import CROSSCODERS, add_arguments, command, sizes, text_runs
 from xtalk.evaluation.validation import MEASURES
 from xtalk.progress import progress_bars
-from xtalk.runs.steps.validation import TOKENS, validate
+from xtalk.runs import layout
+from xtalk.runs.run import Run
+from xtalk.runs.steps.validate import TOKENS
 
 NAMES = {
     "interaction": "I(i, j)",
@@ -180,9 +182,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     folders = text_runs(args)
     for folder in folders:
         with progress_bars() as progress:
-            files = validate(folder, crosscoders=args.crosscoders, tokens=args.tokens, progress=progress)
-        for name, file in zip(args.crosscoders, files, strict=True):
-            records[name].append(folder.read_json(file))
+            Run(folder.path, progress=progress).validate(args.crosscoders, args.tokens)
+        for name in args.crosscoders:
+            records[name].append(folder.read_json(layout.validation(name)))
     label = f"Text: {args.label}; the model is `embedded`; {sizes(folders)}"
     if args.text is not None:
         label += ", the runs of [clusters.md](clusters.md)"

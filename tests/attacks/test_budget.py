@@ -223,12 +223,15 @@ def honest() -> dict[str, tuple]:
     claims = {"population_accuracy": 1, "population_ramp_loss": 1_000_000}
     exact = finite_certificate(tensors, 0, 5, form="exact")
     region = finite_certificate(tensors, 0, 5, **regions) | {"theorem": "T2"}
+    heads = container(random_attention(0, 4, 1, 1, 1))
+    lone = attention_certificate(heads, 64), attention_spec(answers=1, classes=[0] * 4), heads
     return {
         "T3": (certificate(WEIGHTS, "T3", 64, **every), spec(), WEIGHTS),
         "T3, in doubt": (certificate(WEIGHTS, "T3"), spec(activation="gelu"), WEIGHTS),
         "T3 in float32": (certificate(WEIGHTS, "T3", 1), spec(arithmetic="float32"), WEIGHTS),
         "brute force": (certificate(WEIGHTS, "brute_force", 64), spec("brute_force"), WEIGHTS),
         "attention": (attention_certificate(HEADS, 64), attention_spec(), HEADS),
+        "attention, of one answer": lone,
         **{
             name: (finite_certificate(tensors, 0, 5, **form), finite, weights) for name, form in forms.items()
         },

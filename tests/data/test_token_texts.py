@@ -38,11 +38,11 @@ def word_piece() -> PreTrainedTokenizerFast:
 @pytest.mark.parametrize(
     ("ids", "expected"),
     [
-        ([1, 1, 1, 4, 5, 1], [" a", " a", " a", "", "é", " a"]),
+        ([1, 1, 1, 4, 5, 1], ["a", " a", " a", "", "é", " a"]),
         ([2, 2, 1], ["a", "a", " a"]),
-        ([3, 1, 3], [" ", " a", " "]),
+        ([3, 1, 3], ["", " a", " "]),
         ([6, 1, 2], ["<s>", " a", "a"]),
-        ([1, 4], [" a", "<0xC3>"]),
+        ([1, 4], ["a", "<0xC3>"]),
         ([5, 2], ["<0xA9>", "a"]),
         ([4, 2, 5], ["<0xC3>", "a", "<0xA9>"]),
         ([4, 4, 5], ["<0xC3>", "", "é"]),
@@ -51,6 +51,19 @@ def word_piece() -> PreTrainedTokenizerFast:
 )
 def test_spaces_stay_and_bytes_make_characters_across_tokens(ids: list[int], expected: list[str]):
     assert token_texts(metaspace(), ids) == expected
+    if "<0x" not in "".join(expected):
+        assert "".join(expected) == metaspace().decode(ids)
+
+
+def test_a_space_before_tokens_inside_a_text_stays():
+    for ids, expected in (
+        ([1], [" a"]),
+        ([2], ["a"]),
+        ([1, 2], [" a", "a"]),
+        ([3, 1], [" ", " a"]),
+        ([], []),
+    ):
+        assert token_texts(metaspace(), ids, inside=True) == expected
 
 
 def test_pieces_of_words():

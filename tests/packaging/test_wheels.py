@@ -126,7 +126,7 @@ from xtalk.runs.config import run_config
 assert Path(xtalk.__file__).is_relative_to(sys.prefix), xtalk.__file__
 assert load_model("embedded").n_blocks == 4 and read_documents() and load_digits_network()
 config = run_config(json.loads(Path("config.json").read_text()))
-xtalk.run(xtalk.RunFolder.create("run", config))
+xtalk.Run("run", config).run()
 """
 
 

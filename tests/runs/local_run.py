@@ -6,8 +6,9 @@ from pathlib import Path
 
 from reference.tiny_models import CONTEXT, VOCABULARY, save_tiny
 
-from xtalk.runs.config import RunConfig, changed, preset
+from xtalk.runs.config import RunConfig, changed
 from xtalk.runs.folder import RunFolder
+from xtalk.runs.presets import preset
 
 
 def write_text(path: Path, documents: int = 60, seed: int = 0) -> None:

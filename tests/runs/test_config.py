@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from xtalk.errors import XtalkError
-from xtalk.runs.config import PRESETS, changed, differences, preset, run_config
+from xtalk.runs.config import changed, differences, run_config
+from xtalk.runs.presets import PRESETS, preset
 
 
 @pytest.mark.parametrize("name", PRESETS)

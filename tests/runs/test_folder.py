@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from xtalk.errors import XtalkError
-from xtalk.runs.config import preset
 from xtalk.runs.folder import RunFolder
+from xtalk.runs.presets import preset
 
 HOLDER = """
 import sys
@@ -33,7 +33,22 @@ def test_a_folder_is_opened_again_with_its_configuration(folder: RunFolder):
     assert RunFolder.create(folder.path, preset("quick")).config == folder.config
 
 
+def test_a_folder_in_which_nothing_is_complete_takes_another_configuration(folder: RunFolder):
+    assert RunFolder.create(folder.path, preset("quick", seed=1)).config.seed == 1
+    assert RunFolder.open(folder.path).config == preset("quick", seed=1)
+
+
+def test_a_folder_of_another_layout_is_refused(folder: RunFolder):
+    path = folder.path / "config.yaml"
+    path.write_text(path.read_text().replace("layout: 2\n", ""))
+    with pytest.raises(
+        XtalkError, match=r"has layout 1, of another version of xtalk; this one reads layout 2"
+    ):
+        RunFolder.open(folder.path)
+
+
 def test_another_configuration_is_refused_by_its_differences(folder: RunFolder):
+    folder.complete("harvest", [], [], 1.0)
     before = (folder.path / "config.yaml").read_bytes()
     with pytest.raises(XtalkError, match=r"another configuration \(seed was 0, is now 1\).*another --out"):
         RunFolder.create(folder.path, preset("quick", seed=1))
@@ -47,7 +62,7 @@ def test_a_changed_config_is_refused(folder: RunFolder):
         RunFolder.open(folder.path)
 
 
-@pytest.mark.parametrize("content", ["", "{", "a: 1", "fingerprint: x\nconfig: 3", "- 1", "\x00"])
+@pytest.mark.parametrize("content", ["", "{", "a: 1", "layout: 2\nfingerprint: x\nconfig: 3", "- 1", "\x00"])
 def test_a_broken_config_is_refused_in_one_line(folder: RunFolder, content: str):
     (folder.path / "config.yaml").write_text(content)
     with pytest.raises(XtalkError, match="cannot be read") as caught:
@@ -162,8 +177,10 @@ def test_a_step_is_complete_while_its_files_stay_as_they_were(folder: RunFolder)
     assert folder.outputs("train") == ["out.json"]
     folder.complete("train/a", ["in.json"], ["out.json"], 1.0)
     folder.complete("harvest", [], ["out.json"], 0.25)
-    assert folder.seconds(before="evaluate") == 1.25
-    assert folder.seconds(before="train") == 0.25
+    assert folder.seconds(but=["evaluate"]) == 2.75
+    assert folder.seconds(but=["train"]) == 1.25
+    folder.write_json("figures/a/b.json", 1)
+    assert folder.files(["in.json", "figures/"]) == ["in.json", "figures/a/b.json"]
     assert not folder.is_complete("train", [])
     for name in ("in.json", "out.json"):
         content = folder.read_json(name)

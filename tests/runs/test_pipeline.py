@@ -10,14 +10,13 @@ from safetensors.torch import load_file, save_file
 
 from xtalk.data import read_documents, tokenise, without
 from xtalk.errors import XtalkError
-from xtalk.runs import pipeline as steps
-from xtalk.runs.steps.crosscoders import _training_log
+from xtalk.runs.run import Run
 from xtalk.runs.workbench import Workbench
 
 
 def test_harvest_records_model_text_and_scaling(tmp_path: Path):
     folder = local_folder(tmp_path)
-    steps.harvest(folder)
+    Run(folder.path).harvest()
     record = folder.read_json("harvest.json")
     assert record["blocks"] == BLOCKS
     assert len(record["hookpoints"]) == 4 * BLOCKS + 1
@@ -50,23 +49,23 @@ def test_a_held_out_text_of_its_own_is_evaluated_and_never_trained_on(tmp_path: 
 
 def test_harvest_is_the_same_each_time(tmp_path: Path):
     first = local_folder(tmp_path)
-    steps.harvest(first)
+    Run(first.path).harvest()
     first.path.rename(tmp_path / "first")
     second = local_folder(tmp_path)
-    steps.harvest(second)
+    Run(second.path).harvest()
     for name in ("harvest.json", "scaling.safetensors"):
         assert (tmp_path / "first" / name).read_bytes() == second.file(name).read_bytes()
 
 
 def test_a_complete_step_is_not_done_again_and_a_damaged_one_is(tmp_path: Path):
     folder = local_folder(tmp_path)
-    steps.harvest(folder)
+    Run(folder.path).harvest()
     whole = folder.file("scaling.safetensors").read_bytes()
     before = folder.file("harvest.json").stat().st_mtime_ns
-    steps.harvest(folder)
+    Run(folder.path).harvest()
     assert folder.file("harvest.json").stat().st_mtime_ns == before
     folder.file("scaling.safetensors").write_bytes(whole[:40])
-    steps.harvest(folder)
+    Run(folder.path).harvest()
     assert folder.file("scaling.safetensors").read_bytes() == whole
 
 
@@ -74,7 +73,7 @@ def test_a_stored_harvest_gives_the_same_batches(tmp_path: Path):
     streamed = local_folder(tmp_path / "streamed")
     stored = local_folder(tmp_path / "stored", harvest={"store": True})
     for folder in (streamed, stored):
-        steps.harvest(folder)
+        Run(folder.path).harvest()
     assert "activations/manifest.json" in stored.outputs("harvest")
     pairs = zip(Workbench(streamed, "cpu").batches(), Workbench(stored, "cpu").batches(), strict=True)
     for one, other in pairs:
@@ -87,14 +86,14 @@ def test_a_stored_harvest_gives_the_same_batches(tmp_path: Path):
 def test_short_text_is_read_again_and_said_so(tmp_path: Path, caplog):
     write_text(tmp_path / "text.jsonl", documents=30)
     folder = local_folder(tmp_path)
-    steps.harvest(folder)
+    Run(folder.path).harvest()
     assert folder.read_json("harvest.json")["epochs"] > 1
     assert "it reads the text" in caplog.text
 
 
 def test_a_model_changed_since_the_harvest_is_refused(tmp_path: Path):
     folder = local_folder(tmp_path)
-    steps.harvest(folder)
+    Run(folder.path).harvest()
     save_tiny(tmp_path / "model", seed=1)
     with pytest.raises(XtalkError, match="the model has changed since"):
         Workbench(folder, "cpu").model  # noqa: B018
@@ -102,7 +101,7 @@ def test_a_model_changed_since_the_harvest_is_refused(tmp_path: Path):
 
 def test_a_text_changed_since_the_harvest_is_refused(tmp_path: Path):
     folder = local_folder(tmp_path)
-    steps.harvest(folder)
+    Run(folder.path).harvest()
     write_text(tmp_path / "text.jsonl", seed=1)
     with pytest.raises(XtalkError, match="the text has changed since"):
         Workbench(folder, "cpu").train_sequences  # noqa: B018
@@ -124,7 +123,7 @@ def test_what_the_model_or_the_text_cannot_do_is_refused(tmp_path: Path, changes
     (tmp_path / "text.jsonl").write_text(texts)
     folder = local_folder(tmp_path, **changes)
     with pytest.raises(XtalkError, match=message) as caught:
-        steps.run(folder)
+        Run(folder.path).run()
     assert "\n" not in str(caught.value)
     assert not folder.file("harvest.json").exists()
 
@@ -136,22 +135,11 @@ def test_nan_activations_stop_the_harvest(tmp_path: Path):
     tensors["transformer.h.1.mlp.c_fc.weight"][0, 0] = float("nan")
     save_file(tensors, weights, metadata={"format": "pt"})
     with pytest.raises(XtalkError, match=r"NaN"):
-        steps.harvest(folder)
+        Run(folder.path).harvest()
     assert not folder.file("scaling.safetensors").exists()
-
-
-def test_a_torn_line_of_the_log_is_left_out_of_the_training_log(tmp_path: Path):
-    folder = local_folder(tmp_path)
-    folder.log("train", crosscoder="a", step=1)
-    with folder.file("log.jsonl").open("ab") as log:
-        log.write(b'[1]\n{"event": "tr\n\xff\n"train"\n')
-    folder.log("train", crosscoder="a", step=2)
-    with folder.file("log.jsonl").open("ab") as log:
-        log.write(b'{"event": "train", "cross')
-    assert [record["step"] for record in _training_log(Workbench(folder, "cpu"))] == [1, 2]
 
 
 def test_a_text_with_too_few_held_out_documents_is_refused_before_training(tmp_path: Path):
     write_text(tmp_path / "text.jsonl", documents=6)
     with pytest.raises(XtalkError, match="documents; confidence intervals need"):
-        steps.harvest(local_folder(tmp_path))
+        Run(local_folder(tmp_path).path).harvest()

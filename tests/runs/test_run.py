@@ -11,13 +11,12 @@ import torch
 from reference.tiny_models import BLOCKS
 from runs.local_run import local_folder
 
-import xtalk
 from xtalk.crosscoder.saving import read_provenance
 from xtalk.errors import XtalkError
 from xtalk.interactions.pair_matrix import PairMatrix
-from xtalk.runs import pipeline as steps
-from xtalk.runs.config import preset
 from xtalk.runs.folder import RunFolder
+from xtalk.runs.presets import preset
+from xtalk.runs.run import Run
 from xtalk.runs.workbench import Workbench
 
 NAMES = ["unpenalised", "paper-300", "sparse"]
@@ -26,7 +25,7 @@ NAMES = ["unpenalised", "paper-300", "sparse"]
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> RunFolder:
     folder = local_folder(tmp_path_factory.mktemp("finished"))
-    steps.run(folder)
+    Run(folder.path).run()
     return folder
 
 
@@ -109,28 +108,23 @@ def test_a_finished_run_does_nothing_again(finished: RunFolder, monkeypatch):
 
     monkeypatch.setattr(Workbench, "model", None)
     before = stamps()
-    steps.run(RunFolder.open(finished.path))
+    Run(finished.path).run()
     assert stamps() == before
 
 
 def test_other_clusters_reach_metrics_and_pages(finished: RunFolder, tmp_path):
     shutil.copytree(finished.path, tmp_path / "run")
     folder = RunFolder.open(tmp_path / "run")
-    steps.cluster(folder, method="louvain")
-    steps.run(folder)
+    Run(folder.path).cluster(method="louvain")
+    Run(folder.path).run()
     assert folder.read_json("metrics.json")["clusters"]["method"] == "louvain"
     assert "louvain" in folder.file("report.html").read_text().lower()
-
-
-def test_every_step_with_a_command_is_of_the_public_api():
-    assert set(steps.BODIES) - set(steps.WITHOUT_COMMAND) <= set(xtalk.__all__)
-    assert all(getattr(xtalk, name) for name in xtalk.__all__)
 
 
 def test_hookpoints_are_named_once(tmp_path):
     twice = local_folder(tmp_path, hookpoints=["blocks.0.ln2", "blocks.0.ln2.hook_normalized"])
     with pytest.raises(XtalkError, match=r"name blocks\.0\.ln2 more than once"):
-        steps.harvest(twice)
+        Run(twice.path).harvest()
 
 
 def test_a_run_killed_in_training_ends_as_if_it_never_was(finished: RunFolder, tmp_path):
@@ -141,11 +135,11 @@ def test_a_run_killed_in_training_ends_as_if_it_never_was(finished: RunFolder, t
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        steps.run(folder, progress=interrupt)
+        Run(folder.path, progress=interrupt).run()
     assert folder.file("checkpoints/paper-300").is_dir()
 
     firsts: dict[str, int] = {}
-    steps.run(RunFolder.open(folder.path), progress=lambda what, done, total: firsts.setdefault(what, done))
+    Run(folder.path, progress=lambda what, done, total: firsts.setdefault(what, done)).run()
     assert "train unpenalised" not in firsts  # it was complete
     assert firsts["train paper-300"] == 11  # after the checkpoint of step 10
     assert firsts["train sparse"] == 1
@@ -160,13 +154,13 @@ def test_a_run_killed_in_training_ends_as_if_it_never_was(finished: RunFolder, t
 
 def test_a_missing_crosscoder_alone_is_made_again(finished: RunFolder, tmp_path):
     folder = local_folder(tmp_path)
-    steps.harvest(folder)
-    steps.train(folder)
+    Run(folder.path).harvest()
+    Run(folder.path).train()
     stamps = {n: folder.file(f"crosscoders/{n}/cfg.json").stat().st_mtime_ns for n in NAMES}
     folder.file("crosscoders/sparse/sae_weights.safetensors").unlink()
-    with pytest.raises(XtalkError, match="interact comes after train; first run `xtalk train"):
-        steps.interact(folder)
-    steps.train(folder)
+    Run(folder.path).interact(crosscoders=["unpenalised"])
+    assert not folder.file("crosscoders/sparse/sae_weights.safetensors").exists()
+    Run(folder.path).interact()
     changed = [n for n in NAMES if folder.file(f"crosscoders/{n}/cfg.json").stat().st_mtime_ns != stamps[n]]
     assert changed == ["sparse"]
 
@@ -176,7 +170,7 @@ def test_the_paper_preset_runs_on_a_local_model(tmp_path: Path):
     specs = [spec.model_dump() for spec in paper.crosscoders]
     changes = {"harvest": {"dtype": paper.harvest.dtype}, "training": {"steps": 3}}
     folder = local_folder(tmp_path, crosscoders=specs, **changes)
-    steps.run(folder)
+    Run(folder.path).run()
     metrics = json.loads(folder.file("metrics.json").read_text())
     assert [c["penalties"].get("sum_minus_max", 0) for c in metrics["crosscoders"]] == [
         0,

@@ -289,6 +289,32 @@ def test_population_accuracy_is_clopper_and_pearsons():
     assert "unknown key 'population_accuracy'" in unasked.reason
 
 
+def test_length_is_that_of_the_formulas():
+    """Of network, explanation and residuals; then of each form, and of a claim about a population."""
+    T, I, D, N, C, L, K = 5, 3, 2, 6, 3, 4, 3  # noqa: E741
+    tensors, labels, advice = random_problem(3), [0] * 5, random_advice(3)
+    steps = [1 << 20] * L  # so that every strength lies between 0 and a step up or down
+    network = T * (I * D + D * C) + N * D * C
+    explained = network + (L + 1) * D * N + T * K * D
+    residual = D * N * (C + D + 2) + T * D * (C + D + 1)
+    signs = {(i, s < 0) for code in advice["codes"] for i, s in zip(code[::2], code[1::2], strict=True)}
+    places = len({(i, node) for i, negative in signs for node in ((-1, 0) if negative else (0, 1))})
+    tables = verdict(tensors, labels, **advice, form="tables", steps=steps).length
+    pairs, single = (L + 1) * L * N, places * N + (places + 1) * N * C
+    each = T * (K * (4 + 2 * C) + K * (K - 1) // 2)
+    assert tables.multiply_adds == explained + residual + pairs + single + each
+    assert tables.evaluations == N * (1 + 1 + places)
+    dominant = verdict(tensors, labels, **advice, form="dominant", kept=1).length
+    assert dominant.multiply_adds == explained + residual + T * N * (K + 2 + 2 * C)
+    assert dominant.evaluations == N * (1 + T)
+    exact = verdict(tensors, labels, form="exact")
+    assert exact.length.multiply_adds == network + T * N * (D + C) and exact.length.evaluations == T * N
+    claim = {"population_accuracy": 0, "population_ramp_loss": 1_000_000}
+    asked = finite_spec(tensors, labels, risk=1000, ramp=1000)
+    further = verdict(tensors, labels, claim=claim, spec=asked, form="exact").length.multiply_adds
+    assert further - exact.length.multiply_adds == 3 * (T - exact.proven["certified"] + 1) + 2 * T
+
+
 def test_length_of_tables_does_not_grow_with_the_neurons_of_an_input():
     """Twice the inputs with the same codes: what is added does not depend on the number of neurons."""
 

@@ -2,6 +2,7 @@
 
 import random
 from copy import deepcopy
+from itertools import product
 from math import ceil, cos, exp, log, sin, sqrt
 
 import pytest
@@ -185,7 +186,8 @@ def test_bends_are_those_between_knots():
     """All that bends lies at one of the knots, far from the reading: the chord is off all the same."""
     for b, knots in ((3.75, [-4.0, 1.0]), (-4.0, [-0.5, 4.25])):
         tensors = one_neuron([0.25, 0.0], b, [3.0, 4.0])
-        assert 0.01 < moved_over_charged(tensors, one_feature([0.25, 0.0], 1.0, knots)) <= 1
+        for others in (knots, [-40.0, -20.0, *knots, 60.0]):
+            assert 0.01 < moved_over_charged(tensors, one_feature([0.25, 0.0], 1.0, others)) <= 1
 
 
 def test_bends_may_be_negative():
@@ -241,6 +243,17 @@ def test_rounding_is_charged_by_gain_and_neuron():
     advice = one_feature([63 / 64, 0.0], 1.0, [0.5, 62 / 64, 1.0], bits=6)
     advice |= {"features": [0, 0], "gains": [64, -32]}
     assert 0.99 < moved_over_charged(tensors, advice) <= 1
+
+
+def test_bounds_on_norms_are_those_of_the_lemma():
+    """Small errors, errors that take most of the scale away, and errors beyond it, which epsilon stops."""
+    for size in (2, 5):
+        unit = Norm([arb(1)] * size, [arb(0)] * size, arb(EPSILON) / 1_000_000)
+        for scale, error in product((0.02, 0.5, 3.0), (0.001, 0.4, 2.0, 9.0)):
+            with ctx.workprec(PRECISION):
+                found = float(unit.moved(arb(scale), arb(error)))
+            least = max(scale - error / sqrt(size), sqrt(EPSILON / 1e6))
+            assert found == pytest.approx(error / sqrt(scale * least), rel=1e-12)
 
 
 def test_a_norm_moves_no_further_than_it_can():
@@ -324,6 +337,9 @@ def test_claims_and_data_are_those_of_the_specification_of_the_tail():
     assert "another number of tokens" in verdict(tensors, proven, tokens=4, form="exact").reason
     other = language_spec(random_tail(4), TARGETS)
     assert "about other data" in verdict(tensors, proven, spec=other, form="exact").reason
+    for target in (-1, 6):
+        beyond = language_spec(tensors, [target, *TARGETS[1:]])
+        assert "from 0 to 5" in verdict(tensors, proven, spec=beyond, form="exact").reason
     relu = language_spec(tensors, TARGETS, activation="relu")
     assert "expected gelu" in verdict(tensors, proven, spec=relu, form="exact").reason
     assert "4 entries; expected 5" in verdict(tensors, proven, TARGETS[:4], 4, form="exact").reason
@@ -361,7 +377,19 @@ def test_features_without_neurons_need_no_knots():
     assert verdict(random_tail(0), 1 << 40, **idle).verdict == "accepted"
 
 
-def test_length_is_that_of_the_formulas():
+def test_length_of_a_table_is_that_of_the_formulas():
+    """One token: each feature in use has one reading, between two knots."""
+    D, N, V, F = 3, 7, 6, 4
+    tensors, advice = random_tail(2, T=1), random_features(2)
+    found = verdict(tensors, 1 << 40, [0], **advice).length
+    shared = (3 * D + 3 * D + D * V + V) + 2 * V * D
+    neurons = [advice["features"].count(i) for i in range(F)]
+    tables = sum(M + 1 + 2 + 2 * D + 2 * (M + M * D) + 2 * M + 2 * M for M in neurons if M)
+    assert found.multiply_adds == shared + N * (3 * D + 1) + D * F + D + tables
+    assert found.evaluations == 2 + V + 3 * N
+
+
+def test_length_of_a_tail_is_that_of_the_formulas():
     T, D, N, V, F = 5, 3, 7, 6, 4
     tensors, advice = random_tail(2), random_features(2)
     shared = T * (3 * D + 3 * D + D * V + V) + 2 * V * D

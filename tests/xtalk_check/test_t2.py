@@ -249,6 +249,17 @@ def test_length_of_a_region_is_counted():
     assert work.evaluations == 3 * 6
 
 
+def test_length_of_codes_is_counted():
+    """D for each strength of a code, and D for the distance."""
+    regions = [[0, 0, 0, 512, 512, 1, 0, 0]]
+    named, unnamed = (
+        corner([2.0, 0.0] * 3, regions, codes, [0] * 3).length
+        for codes in ([[0, 512, 0], [0, 512, 0], []], [[], [], []])
+    )
+    assert named.multiply_adds - unnamed.multiply_adds == 2 * 2 * (2 + 1)
+    assert named.reads - unnamed.reads == 2 * 3
+
+
 CORNERS = {  # the larger coordinate is the answer; the neurons are far out, where GELU is straight
     "embed": ((2, 2), [1.0, 0.0, 0.0, 1.0]),
     "b_embed": ((2,), [0.0, 0.0]),

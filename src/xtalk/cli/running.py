@@ -1,28 +1,21 @@
-"""A run and its steps, in their order."""
+"""A run and its steps."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xtalk.cli.failing import one_line_errors
-from xtalk.cli.options import Device, HeldOutText, Model, Out, OutOfPreset, Preset, Seed, Text
+from xtalk.cli.commands import Result, taking
+from xtalk.cli.configuring import DEFAULT_PRESET, Choice, choice
+from xtalk.cli.options import Device, Out, OutOfPreset
 
 if TYPE_CHECKING:
-    from xtalk.runs.folder import RunFolder
+    from xtalk.runs.config import RunConfig
+    from xtalk.runs.run import Run
 
-DEFAULT_PRESET = "quick"
 
-
-def run(
-    preset: Preset = None,
-    model: Model = None,
-    text: Text = None,
-    held_out_text: HeldOutText = None,
-    out: OutOfPreset = None,
-    seed: Seed = None,
-    device: Device = "auto",
-) -> None:
+@taking(choice)
+def run(wanted: Choice, out: OutOfPreset = None, device: Device = "auto") -> Result:
     """Do every step, from the model and the text to the report.
 
     On a folder that is there already it goes on from what is complete; options left out are then the
@@ -33,46 +26,34 @@ def run(
 
     - `xtalk run --out runs/mine --model ./my-model --text stories.jsonl`
 
+    - `xtalk run --out runs/two --hookpoints blocks.1.ln2 blocks.1.resid_mid --k 16 --penalty keep_one=16`
+
     - `xtalk run --preset paper --device cuda`
     """
-    with one_line_errors():
-        folder = _folder(out, preset, model=model, text=text, held_out_text=held_out_text, seed=seed)
-        perform("run", folder, device)
-        typer.echo(f"report: {folder.path / 'report.html'}")
+    result = _configured("run", wanted, out, device)
+    return Result(result.data, f"report: {result.data['report']}")
 
 
-def harvest(
-    preset: Preset = None,
-    model: Model = None,
-    text: Text = None,
-    held_out_text: HeldOutText = None,
-    out: OutOfPreset = None,
-    seed: Seed = None,
-    device: Device = "auto",
-) -> None:
+@taking(choice)
+def harvest(wanted: Choice, out: OutOfPreset = None, device: Device = "auto") -> Result:
     """Read the text, and take each hookpoint's mean and scale.
 
     The first step; its options are those of `xtalk run`.
 
     Example: `xtalk harvest --out runs/mine --model ./my-model --text stories.jsonl`
     """
-    with one_line_errors():
-        perform(
-            "harvest",
-            _folder(out, preset, model=model, text=text, held_out_text=held_out_text, seed=seed),
-            device,
-        )
+    return _configured("harvest", wanted, out, device)
 
 
-def train(out: Out, device: Device = "auto") -> None:
-    """Train a crosscoder for each set of penalties, after `harvest`.
+def train(out: Out, device: Device = "auto") -> Result:
+    """Train a crosscoder for each set of penalties, after the harvest if that is not done.
 
     Leaves crosscoders/NAME/cfg.json and sae_weights.safetensors.
     A killed training goes on from its checkpoint.
 
     Example: `xtalk train --out runs/mine`
     """
-    step("train", out, device)
+    return step("train", out, device)
 
 
 def interact(
@@ -80,35 +61,22 @@ def interact(
     site: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="qk|ov|norm",
-            help="Also pair interactions in attention (qk, ov) or the norms; may be repeated.",
+            metavar="qk|ov|norm ...",
+            help="Also pair interactions in attention (qk, ov) or the norms.  [default: none]",
         ),
     ] = None,
     device: Device = "auto",
-) -> None:
-    """Measure the interactions of each crosscoder's features, after `train`: shares, pairs, tightness.
+) -> Result:
+    """Measure the interactions of each crosscoder's features: shares, pairs, tightness.
 
     Leaves its results in interactions/. MLPs are always measured, attention and norms where asked for.
 
     Examples:
     - `xtalk interact --out runs/mine`
 
-    - `xtalk interact --out runs/mine --site qk --site ov --site norm`
+    - `xtalk interact --out runs/mine --site qk ov norm`
     """
-    with one_line_errors():
-        if site:
-            from xtalk.runs.steps.sites import check_elsewhere
-
-            check_elsewhere(site)  # before the hours that the step may take
-    step("interact", out, device)
-    if site:
-        with one_line_errors():
-            from xtalk.progress import progress_bars
-            from xtalk.runs.folder import RunFolder
-            from xtalk.runs.steps.sites import interact_elsewhere
-
-            with progress_bars() as progress:
-                interact_elsewhere(RunFolder.open(out), site, device=device, progress=progress)
+    return step("interact", out, device, sites=site)
 
 
 def cluster(
@@ -124,25 +92,25 @@ def cluster(
     site: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="mlp|qk|ov|norm",
-            help="Where features interact, as `xtalk interact` measured it; may be repeated: each site's "
-            "interactions are then divided by all of its terms, and added.  [default: mlp]",
+            metavar="mlp|qk|ov|norm ...",
+            help="Where features interact; of several sites, each site's interactions are divided by all of "
+            "its terms, and added.  [default: mlp]",
         ),
     ] = None,
     normaliser: Annotated[
         str | None,
         typer.Option(
             metavar="total|none|co_occurrence|relative",
-            help="What a pair's interaction is divided by; **total**: the geometric mean of all that either "
-            "feature has.  [default: total]",
+            help="What a pair's interaction is divided by; **total**: the geometric mean of both "
+            "features' totals.  [default: total]",
         ),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of everything random.  [default: the run's]")
     ] = None,
     device: Device = "auto",
-) -> None:
-    """Cluster a crosscoder's features by interaction and judge the clusters, after `interact`.
+) -> Result:
+    """Cluster a crosscoder's features by interaction and judge the clusters.
 
     Leaves clusters.json and cluster_map.json. Options given once are kept in the folder.
 
@@ -151,7 +119,7 @@ def cluster(
 
     - `xtalk cluster --out runs/mine --name sparse --method affinity-propagation`
 
-    - `xtalk cluster --out runs/mine --site mlp --site qk --site ov`
+    - `xtalk cluster --out runs/mine --site mlp qk ov`
     """
     settings = {
         "crosscoder": name,
@@ -160,55 +128,62 @@ def cluster(
         "normaliser": normaliser,
         "seed": seed,
     }
-    step("cluster", out, device, **settings)
+    return step("cluster", out, device, **settings)
 
 
-def evaluate(out: Out, device: Device = "auto") -> None:
-    """Evaluate fidelity on held-out text, with intervals, after `detect dormant`.
+def evaluate(out: Out, device: Device = "auto") -> Result:
+    """Evaluate fidelity on held-out text, with intervals; harvests and trains first what is not there.
 
-    Leaves metrics.json and report_data.json.
+    Leaves metrics.json and report_data.json, with the results of other steps that are there.
 
     Example: `xtalk evaluate --out runs/mine`
     """
+    from xtalk.runs.folder import RunFolder
+    from xtalk.runs.layout import METRICS
+
     step("evaluate", out, device)
+    return Result(RunFolder.open(out).read_json(METRICS))
 
 
-def report(out: Out) -> None:
-    """Draw the figures and write report.html, after `evaluate`.
+def report(out: Out) -> Result:
+    """Draw the figures and write report.html, after `evaluate` if that is not done.
 
     Example: `xtalk report --out runs/mine`
     """
-    step("report", out, "cpu")
+    return step("report", out, "cpu")
 
 
-def _folder(out: Path | None, preset: str | None, **options: Any) -> "RunFolder":
-    """The folder to run in: made anew, or one that agrees with the options that were given."""
-    from xtalk.runs import config
-    from xtalk.runs.folder import CONFIG, RunFolder
-
-    name = preset or DEFAULT_PRESET
-    path = out or Path("runs") / name
-    given = {key: value for key, value in options.items() if value is not None}
-    if preset is None and (path / CONFIG).exists():
-        wanted = config.changed(RunFolder.open(path).config, **given)
-    else:
-        wanted = config.preset(name, **given)
-    return RunFolder.create(path, wanted)
+def step(name: str, out: Path, device: str, **settings: Any) -> Result:
+    """Do a step on the folder that is there; settings that were not given are the folder's."""
+    return _perform(name, out, None, device, settings)
 
 
-def step(name: str, out: Path, device: str, **settings: Any) -> None:
-    """Do a step on the folder that is there."""
-    with one_line_errors():
-        from xtalk.runs.folder import RunFolder
-
-        perform(name, RunFolder.open(out), device, **settings)
+def _configured(name: str, wanted: Choice, out: Path | None, device: str) -> Result:
+    path = out or Path("runs") / (wanted.preset or DEFAULT_PRESET)
+    return _perform(name, path, wanted.config(path), device, {})
 
 
-def perform(name: str, folder: "RunFolder", device: str, **settings: Any) -> None:
-    """Do a step; settings that were not given are the folder's."""
+def _perform(
+    name: str, path: Path, config: "RunConfig | None", device: str, settings: dict[str, Any]
+) -> Result:
     from xtalk.progress import progress_bars
-    from xtalk.runs import pipeline as steps
+    from xtalk.runs.run import Run
 
     given = {key: value for key, value in settings.items() if value is not None}
     with progress_bars() as progress:
-        getattr(steps, name)(folder, device=device, progress=progress, **given)
+        run = Run(path, config, device=device, progress=progress)
+        getattr(run, name)(**given)
+        return Result(_described(run))
+
+
+def _described(run: "Run") -> dict[str, Any]:
+    """A run as data: its folder, the report if there is one, and which steps are complete."""
+    from xtalk.runs.layout import REPORT
+    from xtalk.runs.pipeline import Pipeline
+
+    pipeline, report = Pipeline(run.folder), run.folder.file(REPORT)
+    return {
+        "folder": str(run.folder.path),
+        "report": str(report) if report.exists() else None,
+        "complete": {name: pipeline.is_current(name) for name in pipeline.steps},
+    }

@@ -11,33 +11,34 @@ _BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # how tokenizers with byte fallback wr
 _SPACE = "▁"  # how they write a space
 
 
-def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
+def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, inside: bool = False) -> list[str]:
     """The text of each of successive tokens; joined, they are the text of all.
 
-    Spaces that a token begins with stay. A character of several tokens belongs to the last of them; bytes
-    that make no character within `ids` are written as bytes, such as `<0xC3>`.
+    inside: they stand inside a text, so that a space that the first begins with stays; some tokenizers write
+    one before a text too, which is no part of it. A character of several tokens belongs to the last of them;
+    bytes that make no character within `ids` are written as bytes, such as `<0xC3>`.
     """
     ids = list(ids)
     tokens = [str(token) for token in tokenizer.convert_ids_to_tokens(ids)]
     backend = cast(Tokenizer, tokenizer.backend_tokenizer) if tokenizer.is_fast else None
     if backend is not None and "ByteLevel" in repr(backend.decoder):
         return _characters([_byte_level(token) for token in tokens])
-    return _characters([_piece(tokenizer, ids, tokens, place) for place in range(len(ids))])
+    pieces = [_piece(tokenizer, ids, tokens[place], place) for place in range(len(ids))]
+    if inside and ids and tokens[0].startswith(_SPACE) and not pieces[0].startswith(b" "):
+        pieces[0] = b" " + pieces[0]
+    return _characters(pieces)
 
 
-def _piece(tokenizer: PreTrainedTokenizerBase, ids: list[int], tokens: list[str], place: int) -> bytes:
+def _piece(tokenizer: PreTrainedTokenizerBase, ids: list[int], token: str, place: int) -> bytes:
     """What one token adds to the text of the token before it, as bytes."""
-    if match := _BYTE.fullmatch(tokens[place]):
+    if match := _BYTE.fullmatch(token):
         return bytes([int(match[1], 16)])
 
     def text(first: int, stop: int) -> str:
         return str(tokenizer.decode(ids[first:stop], clean_up_tokenization_spaces=False))
 
-    if place:
-        return text(place - 1, place + 1)[len(text(place - 1, place)) :].encode()
-    alone = text(0, 1)
-    stripped = tokens[0].startswith(_SPACE) and not alone.startswith(" ")
-    return (" " * stripped + alone).encode()
+    before = max(0, place - 1)
+    return text(before, place + 1)[len(text(before, place)) :].encode()
 
 
 def _byte_level(token: str) -> bytes:

@@ -181,7 +181,7 @@ def _describe(
         latent=latent,
         firing_rate=len(active) / tokens,
         mean_activation=float(activation_B[active].mean()) if len(active) else 0.0,
-        top_tokens=tuple((token_texts(tokenizer, [token])[0], count) for token, count in common),
+        top_tokens=tuple((token_texts(tokenizer, [token], inside=True)[0], count) for token, count in common),
         contexts=tuple(_context(activation_B, sequences, tokenizer, *span) for span in spans),
     )
 
@@ -221,9 +221,10 @@ def _context(
     start: int,
     stop: int,
 ) -> Context:
-    tokens = sequences.tokens.ravel()[start:stop].tolist()
+    tokens_B, documents_B = sequences.tokens.ravel(), sequences.documents.ravel()
+    inside = start > 0 and bool(documents_B[start - 1] == documents_B[start])
     return Context(
-        tokens=tuple(token_texts(tokenizer, tokens)),
+        tokens=tuple(token_texts(tokenizer, tokens_B[start:stop].tolist(), inside=inside)),
         activations=tuple(activation_B[start:stop].tolist()),
         peak=peak - start,
     )

@@ -49,7 +49,7 @@ def logit_tokens(
         order = effects_W.argsort(descending=True, stable=True).tolist()
 
         def told(places: list[int], effects_W: Tensor = effects_W) -> tuple[tuple[str, float], ...]:
-            texts = (token_texts(tokenizer, [int(seen_W[w])])[0] for w in places)
+            texts = (token_texts(tokenizer, [int(seen_W[w])], inside=True)[0] for w in places)
             return tuple(zip(texts, effects_W[places].tolist(), strict=True))
 
         raised = [w for w in order[:count] if effects_W[w] > 0]

@@ -6,15 +6,17 @@ from typing import Any, Literal, cast
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 
 from xtalk.errors import XtalkError
-from xtalk.files import sha256_of, write_text
+from xtalk.files import write_text
 from xtalk.reports.data import Context, Interval
-from xtalk.reports.metrics import Lenient
-from xtalk.reports.results import read_record
 
-PAGE, CLUSTERS, ENDPOINT = "clusters.html", "clusters.json", "endpoint.json"
+
+class Lenient(BaseModel):
+    """A frozen record of the part of a file that is shown; numbers must be finite."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
 
 class MapCluster(Lenient):
@@ -105,41 +107,29 @@ class MapRecord(Lenient):
         return self
 
 
-def write_cluster_map(run_folder: Path) -> Path:
-    """Writes clusters.html from clusters.json and cluster_map.json, and returns its path.
+def write_cluster_map(
+    page: Path, clusters: ClusterRecord, shown: MapRecord, endpoint: EndpointRecord | None = None
+) -> None:
+    """Writes the page. endpoint: a language model's accuracy and descriptions of these clusters.
 
-    Shows what endpoint.json has of a language model's accuracy and descriptions if it is of these clusters.
-    Errors: XtalkError if a file is missing or invalid, or they do not agree.
+    Errors: XtalkError if clusters and map do not agree.
     """
-    clusters = read_record(run_folder, CLUSTERS, ClusterRecord, "xtalk cluster")
-    shown = read_record(run_folder, "cluster_map.json", MapRecord, "xtalk cluster")
     if any(feature.cluster >= len(clusters.clusters) for feature in shown.features):
         raise XtalkError(
-            f"{run_folder}: cluster_map.json names a cluster that clusters.json lacks; "
-            "write both anew with `xtalk cluster`"
+            "cluster_map.json names a cluster that clusters.json lacks; remove both, and `xtalk report` "
+            "on the run folder makes them anew"
         )
-    page = run_folder / PAGE
-    told = _told(run_folder)
-    write_text(page, _render(clusters, _described(shown, told) if told else shown, told))
-    return page
+    write_text(page, _render(clusters, _described(shown, endpoint) if endpoint else shown, endpoint))
 
 
-def _told(run_folder: Path) -> EndpointRecord | None:
-    """What a language model says of these clusters."""
-    if not (run_folder / ENDPOINT).exists():
-        return None
-    record = read_record(run_folder, ENDPOINT, EndpointRecord, "xtalk judge")
-    return record if record.clusters_sha256 == sha256_of(run_folder / CLUSTERS) else None
-
-
-def _described(shown: MapRecord, told: EndpointRecord) -> MapRecord:
+def _described(shown: MapRecord, endpoint: EndpointRecord) -> MapRecord:
     features = [
-        f.model_copy(update={"description": told.descriptions.get(f.latent, "")}) for f in shown.features
+        f.model_copy(update={"description": endpoint.descriptions.get(f.latent, "")}) for f in shown.features
     ]
     return shown.model_copy(update={"features": features})
 
 
-def _render(clusters: ClusterRecord, shown: MapRecord, told: EndpointRecord | None) -> str:
+def _render(clusters: ClusterRecord, shown: MapRecord, endpoint: EndpointRecord | None) -> str:
     environment = Environment(
         loader=PackageLoader("xtalk.reports", "templates"), autoescape=True, undefined=StrictUndefined
     )
@@ -150,5 +140,5 @@ def _render(clusters: ClusterRecord, shown: MapRecord, told: EndpointRecord | No
     }
     encoded = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")  # no </script> in a token
     template = environment.get_template("cluster_map.html.j2")
-    asked = told if told and "interaction" in told.accuracy.get("any", {}) else None
+    asked = endpoint if endpoint and "interaction" in endpoint.accuracy.get("any", {}) else None
     return template.render(clusters=clusters, asked=asked, data=Markup(encoded))

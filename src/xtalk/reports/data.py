@@ -1,7 +1,8 @@
-"""The schema of report_data.json: what a report needs beyond metrics.json.
+"""The record of report_data.json: what a report needs beyond metrics.json.
 
 Every number is computed elsewhere; a report only formats it. Crosscoders are referred to by their name in
-metrics.json, a block is its number in the model, and "mean" stands for `provenance.blocks_averaged`.
+metrics.json. A block is its number in the model; "mean" is the mean over `provenance.blocks_averaged`, and
+"all" stands for all MLPs but the first block's rebuilt at once.
 """
 
 from typing import Annotated, Literal, get_args
@@ -76,7 +77,7 @@ class Ablation(Strict):
     """Fidelity of the MLP output rebuilt from the contributions that each scheme keeps."""
 
     crosscoder: str
-    block: NonNegativeInt | Literal["mean"]
+    block: NonNegativeInt | Literal["mean", "all"]
     resid_mid: ResidMid
     baseline: Baseline
     phi: dict[Scheme, Interval]
@@ -97,7 +98,7 @@ class Tightness(Strict):
 class InteractionMatrix(Strict):
     """Pair interactions of a site's strongest latents; row i dominates, or is the query's or destination's.
 
-    A label says what a latent stands for, such as its top token; its number is added where it is shown.
+    A label describes a latent, for example by its top token; its number is added where it is shown.
     """
 
     crosscoder: str
@@ -214,7 +215,7 @@ class DormancyData(Strict):
 
 
 class Quantity(Strict):
-    """What stands behind a kind of number: measured, estimated from a sample, or certified."""
+    """How a kind of number was obtained: measured, estimated from a sample, or certified."""
 
     quantity: str
     status: Status
@@ -235,11 +236,18 @@ class Provenance(Strict):
     numbers: list[Quantity]
 
 
+class Strongest(Strict):
+    """The latents of a crosscoder that interact most: their pairs in the MLPs, and what they fire on."""
+
+    matrix: InteractionMatrix
+    features: list[Feature]
+
+
 class ReportData(Strict):
     """report_data.json."""
 
     schema_: Literal["xtalk.report/1"] = Field("xtalk.report/1", alias="schema")
-    headline: str = Field(description="the crosscoder that the summary speaks of")
+    headline: str = Field(description="the crosscoder that the summary describes")
     unpenalised: str = Field(description="the crosscoder it is compared with")
     provenance: Provenance
     ablations: list[Ablation]

@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 from xtalk.reports import style
 from xtalk.reports.data import SCHEMES, Baseline, InteractionMatrix, Interval, ResidMid, Scheme
 from xtalk.reports.metrics import CrosscoderMetrics
-from xtalk.reports.results import Results, load_results
+from xtalk.reports.results import Results
 from xtalk.reports.style import plain
 from xtalk.reports.wording import (
     PAPERS_PENALTY,
@@ -39,13 +39,11 @@ SIDES = {
 BASELINES: tuple[Baseline, ...] = ("mean", "zero")
 
 
-def write_figures(run_folder: Path) -> list[Path]:
-    """Writes every figure that the run has data for to figures/, as PNG and SVG, and returns their paths.
+def write_figures(results: Results, folder: Path) -> list[Path]:
+    """Writes every figure that the run has data for into a folder, as PNG and SVG, and returns their paths.
 
-    The same data gives the same bytes. XtalkError if metrics.json or report_data.json is missing or invalid.
+    The same data gives the same bytes.
     """
-    results = load_results(run_folder)
-    folder = run_folder / "figures"
     folder.mkdir(exist_ok=True)
     with style.figure_style():
         return [path for name, figure in draw(results).items() for path in style.save(figure, folder, name)]

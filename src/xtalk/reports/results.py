@@ -1,4 +1,4 @@
-"""Reads and cross-checks what a run folder holds for its report."""
+"""The two records that a report shows, read and compared with each other."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,13 @@ Record = TypeVar("Record", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Results:
-    """A run's metrics.json and report_data.json, known to agree with each other."""
+    """A run's metrics.json and report_data.json. Errors: XtalkError where they contradict each other."""
 
     metrics: Metrics
     data: ReportData
+
+    def __post_init__(self) -> None:
+        _cross_check(self)
 
     def crosscoder(self, name: str) -> CrosscoderMetrics:
         """The crosscoder of that name."""
@@ -43,38 +46,23 @@ class Results:
         return curves.get(name)
 
 
-def load_report_data(run_folder: Path) -> ReportData:
-    """report_data.json of a run folder; XtalkError if it is missing or breaks its schema."""
-    return read_record(run_folder, "report_data.json", ReportData)
-
-
-def load_results(run_folder: Path) -> Results:
-    """Both files of a run folder; XtalkError if one is missing, invalid or contradicts the other."""
-    results = Results(read_record(run_folder, "metrics.json", Metrics), load_report_data(run_folder))
-    _cross_check(results, run_folder)
-    return results
-
-
-def read_record(run_folder: Path, name: str, record: type[Record], command: str = "xtalk evaluate") -> Record:
-    """A JSON file of a run folder, made by `command`; XtalkError if it is missing or breaks its schema."""
-    path = run_folder / name
+def read_record(path: Path, record: type[Record]) -> Record:
+    """A JSON file of a run folder. Errors: XtalkError if it is missing or breaks its schema."""
+    remedy = "remove it, and `xtalk report` on the run folder makes it anew"
     try:
         return record.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise XtalkError(
-            f"{path} is missing; a report needs the results of an evaluated run; "
-            f"run `{command}` (or `xtalk run`) on this folder first"
-        ) from None
+        raise XtalkError(f"{path} is missing; `xtalk report` on the run folder makes it") from None
     except OSError as error:
         raise XtalkError(f"{path} cannot be read ({error.strerror}); expected a readable file") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         message = " ".join(first["msg"].split())
-        raise XtalkError(f"{path}: {where}: {message}; write it anew with `{command}`") from None
+        raise XtalkError(f"{path}: {where}: {message}; {remedy}") from None
 
 
-def _cross_check(results: Results, run_folder: Path) -> None:
+def _cross_check(results: Results) -> None:
     data = results.data
     names = [crosscoder.name for crosscoder in results.metrics.crosscoders]
     rows = [*data.ablations, *data.few_hot, *data.tightness, *data.interaction_matrices, *data.features]
@@ -82,14 +70,14 @@ def _cross_check(results: Results, run_folder: Path) -> None:
     if len(set(names)) < len(names):
         problem = "metrics.json names a crosscoder twice; expected each name once"
     elif strangers:
-        problem = f"report_data.json speaks of {sorted(strangers)[0]!r}; metrics.json has {', '.join(names)}"
+        problem = f"report_data.json names {sorted(strangers)[0]!r}; metrics.json has {', '.join(names)}"
     elif absent := [name for name in names if not _has_headline_figures(results, name)]:
         problem = (
             f"report_data.json lacks block-averaged full and keep_1 of {absent[0]!r}, for either baseline"
         )
     else:
         return
-    raise XtalkError(f"{run_folder}: {problem}; write both anew with `xtalk evaluate`")
+    raise XtalkError(f"{problem}; remove both files, and `xtalk report` on the run folder makes them anew")
 
 
 def _has_headline_figures(results: Results, name: str) -> bool:

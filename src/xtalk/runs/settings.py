@@ -20,14 +20,13 @@ def checked(kind: type[Settings], content: Mapping[str, Any], step: str) -> Sett
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
-        said = first["msg"].removeprefix("Value error, ")
-        told = f"{where}: {said}; choose another" if where else said
-        raise XtalkError(f"{step}: {told}") from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise XtalkError(f"{step}: {f'{where}: {message}; choose another' if where else message}") from error
 
 
 @contextmanager
 def kept_unless_done(folder: RunFolder, names: Sequence[str]) -> Iterator[None]:
-    """Put these files of a run back as they were if the block fails: other settings may prove impossible."""
+    """Restore these files of a run if the block fails, since the step may prove impossible as it was set."""
     paths = [folder.file(name) for name in names]
     before = {path: path.read_bytes() if path.exists() else None for path in paths}
     try:

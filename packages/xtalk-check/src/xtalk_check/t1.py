@@ -172,7 +172,7 @@ def _single_effects(
 def from_dominant(network: Network, advice: Fields, work: Work) -> list[Row]:
     """Margins from the `kept` largest contributions of each neuron; the others are charged as interaction.
 
-    Cost: for an input with K codes N (K + 2 C + 3) multiply-adds and N evaluations, beside its residual's.
+    Cost: for an input with K codes N (K + 2 C + 2) multiply-adds and N evaluations, beside its residual's.
     Proof: docs/proofs/theory.md, T1, "dominant".
     """
     kept = advice.integer("kept", 1, 1 << 20)

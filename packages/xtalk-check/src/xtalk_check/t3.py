@@ -28,10 +28,12 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
     question = Task.read(task)
     network = Network.load(task, weights, len(question.classes), question.answers, work)
     winning = Winning.read(task, network, weights, question.n, work)
-    codebooks = [Codebook.read(advice.fields(name), network, work) for name in ("anchor", "rest")]
+    anchor, rest = codebooks = [
+        Codebook.read(advice.fields(name), network, work) for name in ("anchor", "rest")
+    ]
     if question.name == "majority":  # the tokens beside those of each class
         work.spend(steps=len(question.classes) * len(set(question.classes)))
-    size = question.size(*codebooks, work.budget.work)
+    size = question.size(anchor, rest, work.budget.work)
     least = len(network.b_hidden) * (size.cells + size.columns) * network.classes
     work.plan(least + size.cells + size.slots, "going through every cell")
     work.fit(len(set(question.classes)) * network.classes * len(network.b_hidden), "every answer's margins")

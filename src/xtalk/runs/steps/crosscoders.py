@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,12 +9,13 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from xtalk.crosscoder.config import CrosscoderConfig
-from xtalk.crosscoder.saving import CFG, WEIGHTS
 from xtalk.interactions.pair_matrix import PairMatrix
 from xtalk.progress import Report
 from xtalk.reading.features import Feature, describe_codes, sparse_codes
 from xtalk.reading.logits import LogitTokens, logit_tokens
 from xtalk.reading.pairs import Site, measure_pairs
+from xtalk.reports import data
+from xtalk.runs import layout
 from xtalk.runs.config import CrosscoderSpec
 from xtalk.runs.workbench import Workbench
 from xtalk.training.train import train_crosscoder
@@ -25,80 +25,64 @@ LOGIT_TOKENS = 5  # that each of them raises, and lowers
 LISTED = 128  # partners of each latent that the matrix on disk lists
 
 
-def train_one(workbench: Workbench, spec: CrosscoderSpec, progress: Report) -> list[str]:
-    """Train and save a crosscoder, from its checkpoint if there is one; returns the names of its files."""
+def train_one(workbench: Workbench, progress: Report, spec: CrosscoderSpec) -> None:
+    """Train and save a crosscoder, from its checkpoint if there is one."""
     config, folder, model = workbench.config, workbench.folder, workbench.model
     crosscoder_config = CrosscoderConfig(
         d_in=model.d_model,
         hook_names=tuple(map(str, workbench.hookpoints)),
         **config.crosscoder.model_dump(),
     )
-    training = config.training_of(spec)
-    stream = workbench.batches()
     trained = train_crosscoder(
         crosscoder_config,
-        training,
-        stream,
+        config.training_of(spec),
+        workbench.batches(),
         model,
         workbench.scaling,
         metric=workbench.loss_metric,
         model_name=model.name,
-        checkpoint_folder=folder.file(f"checkpoints/{spec.name}"),
+        checkpoint_folder=folder.file(layout.checkpoint(spec.name)),
         log=lambda record: folder.log("train", crosscoder=spec.name, **record),
         progress=partial(progress, f"train {spec.name}"),
     )
-    place = f"crosscoders/{spec.name}"
-    trained.crosscoder.save(folder.file(place))
-    folder.write_json(f"{place}/training.json", {"tokens_per_second": trained.tokens_per_second})
-    return [f"{place}/{name}" for name in (CFG, WEIGHTS, "training.json")]
+    trained.crosscoder.save(folder.file(layout.crosscoder(spec.name)))
+    folder.write_json(layout.training(spec.name), {"tokens_per_second": trained.tokens_per_second})
 
 
-def interact_one(workbench: Workbench, spec: CrosscoderSpec, progress: Report) -> list[str]:
-    """Measure the pair interactions of a crosscoder on held-out text; returns the names of the files.
+def interact_one(workbench: Workbench, progress: Report, name: str) -> None:
+    """Measure the pair interactions of a crosscoder in the MLPs, on held-out text.
 
-    The .safetensors holds the `PairMatrix` of the MLPs, by block, each latent's LISTED strongest
-    partners. The .json describes the strongest latents, as a report shows them.
+    Leaves the `PairMatrix`, by block, with each latent's LISTED strongest partners; and the latents that
+    interact most, as a report shows them.
     """
-    folder, crosscoder = workbench.folder, workbench.crosscoder(spec.name)
-    sequences = workbench.held_out_sequences
+    folder, crosscoder = workbench.folder, workbench.crosscoder(name)
+    sequences, report = workbench.held_out_sequences, partial(progress, f"interact {name}")
+    counted = workbench.counted
     measured = measure_pairs(
-        workbench.model,
-        crosscoder,
-        sequences,
-        top=LISTED,
-        counted=workbench.counted,
-        progress=partial(progress, f"interact {spec.name}"),
+        workbench.model, crosscoder, sequences, counted=counted, top=LISTED, progress=report
     )
-    source = folder.read_json(f"crosscoders/{spec.name}/{CFG}")["sae_weights_sha256"]
-    matrix = replace(measured.matrices["mlp"], source=source)
-    names = [f"interactions/{spec.name}.mlp.safetensors", f"interactions/{spec.name}.json"]
-    matrix.save(folder.file(names[0]))
-    codes_BL = sparse_codes(workbench.model, crosscoder, sequences, counted=workbench.counted)
+    matrix = replace(measured.matrices["mlp"], source=workbench.weights_hash(name))
+    matrix.save(folder.file(layout.pairs(name, "mlp")))
+    codes_BL = sparse_codes(workbench.model, crosscoder, sequences, counted=counted)
     involvement_L = _involvement(matrix)
     features = _strongest(workbench, codes_BL, involvement_L)
     mean_L = torch.zeros(len(involvement_L))
     mean_L[[feature.latent for feature in features]] = torch.tensor([f.mean_activation for f in features])
     latents = [feature.latent for feature in features]
     logits = logit_tokens(workbench.model, crosscoder, sequences, mean_L, latents, LOGIT_TOKENS)
-    record = {
-        "matrix": _matrix_record(spec.name, "mlp", features, matrix),
-        "features": [
-            _feature(spec.name, feature, effects, float(involvement_L[feature.latent]))
+    record = data.Strongest(
+        matrix=_matrix_record(name, "mlp", features, matrix),
+        features=[
+            _feature(name, feature, effects, float(involvement_L[feature.latent]))
             for feature, effects in zip(features, logits, strict=True)
         ],
-    }
-    folder.write_json(names[1], record)
-    return names
-
-
-def strongest_file(name: str, site: str) -> str:
-    """Where the pairs of a site's strongest latents are kept; those of the MLPs are in `interact`'s own."""
-    return f"interactions/{name}.{site}.strongest.json"
+    )
+    folder.write_record(layout.strongest(name), record)
 
 
 def strongest_pairs(
     workbench: Workbench, name: str, site: Site, matrix: PairMatrix, codes_BL: csr_array
-) -> dict[str, Any]:
+) -> data.InteractionMatrix:
     """The pair interactions of a site's strongest latents, as a report shows them; codes of held-out text."""
     return _matrix_record(name, site, _strongest(workbench, codes_BL, _involvement(matrix)), matrix)
 
@@ -122,34 +106,34 @@ def _involvement(matrix: PairMatrix) -> Float[Tensor, "L"]:
 
 def _matrix_record(
     name: str, site: Site, features: tuple[Feature, ...], matrix: PairMatrix
-) -> dict[str, Any]:
+) -> data.InteractionMatrix:
     latents = [feature.latent for feature in features]
-    return {
-        "crosscoder": name,
-        "site": site,
-        "block": "sum",
-        "normaliser": "relative",
-        "latents": latents,
-        "labels": [feature.top_tokens[0][0] if feature.top_tokens else "" for feature in features],
-        "values": matrix.interactions("sum", "relative")[latents][:, latents].toarray().tolist(),
-    }
+    return data.InteractionMatrix(
+        crosscoder=name,
+        site=site,
+        block="sum",
+        normaliser="relative",
+        latents=latents,
+        labels=[feature.top_tokens[0][0] if feature.top_tokens else "" for feature in features],
+        values=matrix.interactions("sum", "relative")[latents][:, latents].toarray().tolist(),
+    )
 
 
-def _feature(name: str, feature: Feature, logits: LogitTokens, share: float) -> dict[str, Any]:
-    def told(tokens: tuple[tuple[str, float], ...]) -> list[dict[str, Any]]:
-        return [{"text": text, "effect": effect} for text, effect in tokens]
+def _feature(name: str, feature: Feature, logits: LogitTokens, share: float) -> data.Feature:
+    def effects(tokens: tuple[tuple[str, float], ...]) -> list[data.LogitEffect]:
+        return [data.LogitEffect(text=text, effect=effect) for text, effect in tokens]
 
-    return {
-        "crosscoder": name,
-        "latent": feature.latent,
-        "firing_rate": feature.firing_rate,
-        "mean_activation": feature.mean_activation,
-        "interaction_share": share,
-        "top_tokens": [{"text": text, "count": count} for text, count in feature.top_tokens],
-        "raised": told(logits.raised),
-        "lowered": told(logits.lowered),
-        "contexts": [
-            {"tokens": list(c.tokens), "activations": list(c.activations), "peak": c.peak}
+    return data.Feature(
+        crosscoder=name,
+        latent=feature.latent,
+        firing_rate=feature.firing_rate,
+        mean_activation=feature.mean_activation,
+        interaction_share=share,
+        top_tokens=[data.TokenCount(text=text, count=count) for text, count in feature.top_tokens],
+        raised=effects(logits.raised),
+        lowered=effects(logits.lowered),
+        contexts=[
+            data.Context(tokens=list(c.tokens), activations=list(c.activations), peak=c.peak)
             for c in feature.contexts
         ],
-    }
+    )

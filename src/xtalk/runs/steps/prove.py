@@ -7,25 +7,17 @@ trained for each entry of the configuration, by theorem T3, and the digits netwo
 from xtalk.progress import Report
 from xtalk.proofs.config import DigitsConfig, TheoremConfig
 from xtalk.proofs.prove import prove
+from xtalk.runs.layout import CERTIFICATE_FILES, CERTIFICATES
 from xtalk.runs.workbench import Workbench
 
-CERTIFICATES = "certificates.json"
-FOLDER = "certificates"
 
-
-def prove_run(workbench: Workbench, progress: Report) -> list[str]:
-    """Make the certificates; returns the names of their files, and of the one with their figures."""
+def prove_run(workbench: Workbench, progress: Report) -> None:
+    """Make the certificates, and the file with their figures."""
     folder, run = workbench.folder, workbench.config
     configs: list[TheoremConfig] = [
         wanted.model_copy(update={"seed": run.seed}) for wanted in run.certificates
     ]
-    if configs:
-        configs.append(DigitsConfig())
-    rows = [
-        prove(config, folder.file(FOLDER), progress=progress).in_folder(FOLDER).as_json()
-        for config in configs
-    ]
-    folder.write_json(CERTIFICATES, rows)
-    stems = [f"{FOLDER}/{config.name}" for config in configs]
-    files = [f"{stem}{end}" for stem in stems for end in (".json", ".spec.json", ".weights")]
-    return [*files, CERTIFICATES]
+    configs.append(DigitsConfig())
+    place = folder.file(CERTIFICATE_FILES)
+    rows = [prove(config, place, progress=progress).in_folder(CERTIFICATE_FILES) for config in configs]
+    folder.write_json(CERTIFICATES, [row.as_json() for row in rows])

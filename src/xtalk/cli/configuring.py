@@ -1,0 +1,135 @@
+"""The configuration of a run, from a preset, a file and options."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xtalk.cli import options
+from xtalk.cli.commands import Result, taking
+
+if TYPE_CHECKING:
+    from xtalk.runs.config import RunConfig
+
+DEFAULT_PRESET = "quick"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the options ask for: a preset, a file whose keys take the place of the preset's, and changes."""
+
+    preset: str | None
+    file: Path | None
+    changes: dict[str, Any]
+
+    def config(self, folder: Path | None = None) -> "RunConfig":
+        """The configuration; where neither preset nor file is given, that of a run folder, if it is one."""
+        from xtalk.runs.config import changed, merged, run_config
+        from xtalk.runs.folder import RunFolder
+        from xtalk.runs.layout import CONFIG
+        from xtalk.runs.presets import preset
+
+        if self.preset is None and self.file is None and folder and (folder / CONFIG).exists():
+            return changed(RunFolder.open(folder).config, **self.changes)
+        base = preset(self.preset or DEFAULT_PRESET).plain()
+        content = merged(base, _read(self.file)) if self.file else base
+        return run_config(merged(content, self.changes))
+
+
+def choice(
+    preset: options.Preset = None,
+    config: options.Config = None,
+    set: options.Set = None,
+    model: options.Model = None,
+    text: options.Text = None,
+    held_out_text: options.HeldOutText = None,
+    hookpoints: options.Hookpoints = None,
+    latents: options.Latents = None,
+    k: options.K = None,
+    steps: options.Steps = None,
+    penalty: options.Penalty = None,
+    seed: options.Seed = None,
+) -> Choice:
+    """The options of a configuration. Errors: XtalkError for a --set or --penalty without `=`."""
+    from xtalk.runs.config import UNPENALISED, merged, nested
+
+    changes: dict[str, Any] = {}
+    for key, value in _pairs("--set", set, "KEY=VALUE"):
+        changes = merged(changes, nested(key, value))
+    given: dict[str, Any] = {
+        "model": model,
+        "text": text,
+        "held_out_text": held_out_text,
+        "hookpoints": _names(hookpoints),
+        "crosscoder.d_sae": latents,
+        "crosscoder.k": k,
+        "training.steps": steps,
+        "seed": seed,
+    }
+    if weights := dict(_pairs("--penalty", penalty, "NAME=WEIGHT")):
+        given["crosscoders"] = [
+            {"name": UNPENALISED, "penalties": {}},
+            {"name": "penalised", "penalties": weights},
+        ]
+    for key, value in given.items():
+        if value is not None:
+            changes = merged(changes, nested(key, value))
+    return Choice(preset, config, changes)
+
+
+@taking(choice)
+def config(wanted: Choice) -> Result:
+    """Print a configuration as YAML, as `xtalk run --config FILE` reads it.
+
+    Examples:
+    - `xtalk config --preset paper > mine.yaml`
+
+    - `xtalk config --set training.lr=1e-3 --steps 2000`
+    """
+    import yaml
+
+    plain = wanted.config().plain()
+    return Result(plain, yaml.safe_dump(plain, sort_keys=False).rstrip())
+
+
+def _names(hookpoints: Sequence[str] | None) -> list[str] | None:
+    return [name for some in hookpoints for name in some.split(",") if name] if hookpoints else None
+
+
+def _pairs(option: str, given: Sequence[str] | None, form: str) -> list[tuple[str, Any]]:
+    """Keys and values, these as YAML reads them."""
+    import yaml
+
+    from xtalk.errors import XtalkError
+
+    pairs: list[tuple[str, Any]] = []
+    for one in given or ():
+        key, equals, text = one.partition("=")
+        if not key or not equals:
+            raise XtalkError(f"{option} {one}: expected {form}, with an equals sign")
+        try:
+            pairs.append((key, yaml.safe_load(text)))
+        except yaml.YAMLError:
+            pairs.append((key, text))
+    return pairs
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """The content of a configuration file; of a run's config.yaml, the configuration in it."""
+    import yaml
+
+    from xtalk.errors import XtalkError
+    from xtalk.files import expanded
+
+    try:
+        content = yaml.safe_load(expanded(file).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise XtalkError(
+            f"{file} cannot be read ({reason}); expected a YAML file of keys and values"
+        ) from error
+    if isinstance(content, dict) and isinstance(content.get("config"), dict):
+        content = content["config"]
+    if not isinstance(content, dict):
+        raise XtalkError(f"{file} holds no keys and values; `xtalk config` prints a file that does")
+    return content
