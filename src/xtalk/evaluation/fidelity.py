@@ -1,7 +1,8 @@
 """How much of the model's performance survives when an MLP's output is rebuilt from chosen contributions.
 
-docs/method.md, Fidelity. CE_model, CE_mean and CE_zero are the cross-entropies of the model, of the model with the
-MLP's output replaced by its mean over training text, and with every contribution set to 0, keeping the base:
+docs/method.md, Fidelity. CE_model, CE_mean and CE_zero are the cross-entropies of the model, of the model
+with the MLP's output replaced by its mean over training text, and with every contribution set to 0, keeping
+the base:
 
     Phi_mean = 1 - (CE_scheme - CE_model) / (CE_mean - CE_model)     the headline figure
     Phi_zero = 1 - (CE_scheme - CE_model) / (CE_zero - CE_model)     the paper's
