@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from xtalk.errors import XtalkError
 from xtalk.models.hookpoints import paper_hookpoints
-from xtalk.runs import pipeline as steps
+from xtalk.runs.run import Run
 
 SILENT = "blocks.1.ln2"
 
@@ -28,10 +28,10 @@ def silence(folder) -> None:
 def test_an_mlp_that_writes_nothing_is_refused_with_the_option(tmp_path):
     silence(tmp_path)
     with pytest.raises(XtalkError, match=rf"MLP of block 1 .*--hookpoints.* without {SILENT}"):
-        steps.harvest(local_folder(tmp_path), device="cpu")
+        Run(local_folder(tmp_path).path, device="cpu").harvest()
     points = [name for name in map(str, paper_hookpoints(BLOCKS)) if name != SILENT]
     folder = local_folder(tmp_path / "without", hookpoints=points, model=str(tmp_path / "model"))
-    steps.harvest(folder, device="cpu")
+    Run(folder.path, device="cpu").harvest()
     assert torch.equal(load_file(folder.file("loss_metric.safetensors"))["1"], torch.eye(24))
 
 
@@ -43,13 +43,12 @@ def test_copies_in_a_held_out_text_count_once(tmp_path, caplog):
         (tmp_path / "held.jsonl").write_text("\n".join(held))
         folder = local_folder(tmp_path / name, held_out_text=str(tmp_path / "held.jsonl"))
         with caplog.at_level(logging.WARNING, "xtalk"):
-            steps.harvest(folder, device="cpu")
+            Run(folder.path, device="cpu").harvest()
         harvested.append(folder.read_json("harvest.json"))
     assert harvested[0]["held_out_hash"] == harvested[1]["held_out_hash"]
     assert harvested[1]["held_out_documents"] == 12
     assert caplog.text.count("48 documents are copies of others") == 1
     (tmp_path / "held.jsonl").write_text("\n".join(lines[:1] * 8))
     with pytest.raises(XtalkError, match="document"):
-        steps.harvest(
-            local_folder(tmp_path / "one", held_out_text=str(tmp_path / "held.jsonl")), device="cpu"
-        )
+        folder = local_folder(tmp_path / "one", held_out_text=str(tmp_path / "held.jsonl"))
+        Run(folder.path, device="cpu").harvest()
