@@ -132,7 +132,7 @@ def test_nan_activations_stop_the_harvest(tmp_path: Path):
     folder = local_folder(tmp_path)
     weights = tmp_path / "model" / "model.safetensors"
     tensors = load_file(weights)
-    tensors["transformer.h.1.mlp.c_fc.weight"][0, 0] = float("nan")
+    tensors["transformer.h.1.mlp.c_fc.weight"][0, 0] = float("inf")
     save_file(tensors, weights, metadata={"format": "pt"})
     with pytest.raises(XtalkError, match=r"NaN"):
         Run(folder.path).harvest()

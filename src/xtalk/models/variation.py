@@ -32,7 +32,7 @@ def check_variation(
 
 def _check(x_BD: Float[Tensor, "B D"], what: str, point: Hookpoint) -> None:
     deviation_BD = x_BD - x_BD.mean(0)
-    if not deviation_BD.square().mean() > _NOTHING * x_BD.square().mean():
+    if deviation_BD.square().mean() <= _NOTHING * x_BD.square().mean():  # NaN is refused by the harvest
         raise XtalkError(
             f"{what} at every token, so that nothing of it can be explained; give hookpoints (--hookpoints) "
             f"without {point}, or another model"
