@@ -12,7 +12,6 @@ import xtalk
 from studies.clusters import clusters, text_runs
 from studies.clusters.affinities import MEANING
 from studies.clusters.page import SIMILARITIES
-from studies.embedded import train_planted
 from studies.results import results, variations
 from studies.validation import validation
 from xtalk.evaluation import validation as interventions
@@ -109,8 +108,3 @@ def fill(accuracies: dict[str, dict[str, list[float]]]) -> None:
     """Accuracies at three clusters, for every similarity that is there or may be shown."""
     for by_name in accuracies.values():
         by_name.update({name: [0.1, 0.4, 0.5] for name in [*by_name, *SIMILARITIES, *MEANING]})
-
-
-def test_planted(tmp_path: Path):
-    train_planted.main(["--out", str(tmp_path), "--steps", "1", "--batch", "2"])
-    assert {file.name for file in tmp_path.iterdir()} == {"model", "text.jsonl"}
