@@ -34,10 +34,32 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "packages" / "xtalk-check" / "src" / "xtalk_check"
 DATA = "claims_and_data_are_those_of_the_specification"
 RESIDUALS = "residuals_are_charged_what_they_can_cost"
+NULL = "what_may_be_null_may_not_be_missing"
+UNITS = "budgets_count_every_unit"
+HELD = "budgets_count_what_is_held"
+TAILS = "far_out_ranges_are_those_of_the_tails"
+PIECE = "a_piece_is_a_taylor_polynomial_with_its_remainder"
 SECONDS = 30  # for one test; a mutant that runs for longer counts as caught
 
 
 ACTIVATIONS = [
+    ("EVERYWHERE = arb(0, 1 << 100)", "EVERYWHERE = arb(0, 1)", TAILS),
+    ("value = coefficients[-1]", "value = coefficients[1]", "polynomials_and_their_derivatives"),
+    ("coefficients[-2::-1]", "coefficients[-2:0:-1]", "polynomials_and_their_derivatives"),
+    ("[over_piece[TERMS - 1]]", "[over_piece[TERMS]]", PIECE),
+    ("for i in range(TERMS - 1)]", "for i in range(TERMS)]", PIECE),
+    ("return 2 * REACH * PIECES + 1", "return 2 * REACH * PIECES", TAILS),
+    ("arb(1) if x > 0 else", "arb(1) if x > -1 else", "relu_bends_only_at_its_kink"),
+    (
+        "arb(0) if x > 0 or x < 0 else None",
+        "arb(0) if x > -1 or x < 0 else None",
+        "relu_bends_only_at_its_kink",
+    ),
+    (
+        "arb(0) if x > 0 or x < 0 else None",
+        "arb(0) if x > 0 or x < 1 else None",
+        "relu_bends_only_at_its_kink",
+    ),
     ("return x.max(arb(0))", "return x", "values_and_slopes"),
     ("arb(0) if x < 0 else arb(0).union(arb(1))", "arb(0)", "relu_at_its_kink"),
     ("arb(0) if x > 0 or x < 0 else None", "arb(0)", "relu_at_its_kink"),
@@ -86,6 +108,12 @@ ACTIVATIONS = [
     ("if bend is None:", "if bend is None and over > 0:", "kinks_are_refused"),
 ]
 WORK = [
+    (" + EVALUATION * self.evaluations + self.reads", " + self.evaluations + self.reads", UNITS),
+    ("self.reads + self.steps", "self.reads", UNITS),
+    ("if units > self.budget.work:", "if units > self.budget.work + 1:", UNITS),
+    ("if self.held + balls > self.budget.memory:", "if balls > self.budget.memory:", HELD),
+    ("        self.held += balls\n", "", HELD),
+    ("self.fit(left.nrows() * right.ncols()", "self.fit(left.nrows()", HELD),
     ("return root(dot(row, row))", "return dot(row, row)", "crosstalk_of_several_neurons_adds_up"),
     ("(ball.lower() * _unit(bits))", "(ball.mid() * _unit(bits))", "floors_are_below_the_ball"),
     ("(ball.lower() * _unit(bits))", "(ball.upper() * _unit(bits))", "floors_are_below_the_ball"),
@@ -105,6 +133,9 @@ WORK = [
     ),
 ]
 READING = [
+    ("if name in self._left and self._left[name] is None:", "if self._left[name] is None:", NULL),
+    ("if len(tensor.shape) != len(shape) or any(", "if any(", "shapes_and_names_are_those_asked_for"),
+    ("if count > MOST_TENSORS:", "if count > 2 * MOST_TENSORS:", "containers_that_are_refused"),
     (".hexdigest() != digest:", ".hexdigest() == digest * 2:", DATA),
     ("if len(members) < len(pairs):", "if not pairs:", "json_that_is_refused"),
     ("parse_float=refuse,", "", "json_that_is_refused"),
@@ -127,6 +158,7 @@ READING = [
     ("wanted not in (None, size) for", "wanted == 0 for", "shapes_and_names_are_those_asked_for"),
 ]
 MAIN = [
+    ("    expected.done()\n", "", "identity_is_checked"),
     ('given.digest("weights") != network.sha256', 'given.digest("weights") == ""', "identity_is_checked"),
     (
         'expected.digest("weights") != network.sha256',

@@ -127,9 +127,12 @@ def test_fidelity_is_that_of_an_evaluation():
     model, sequences, means = model_with_tokenizer(), held_out(), held_out(seed=1)
     cc = random_crosscoder(model)
     found = xtalk.fidelity(model, cc, sequences, mean_texts=means, resamples=100, seed=3)
+    from xtalk.data import Counted
     from xtalk.evaluation import mean_mlp_outputs, measure_baselines
 
-    baselines = measure_baselines(model, sequences, mean_mlp_outputs(model, means, 8192))
+    counted = Counted(skip_positions=1)
+    mean_output_bD = mean_mlp_outputs(model, means, 8192, counted)
+    baselines = measure_baselines(model, sequences, mean_output_bD, counted=counted)
     ones_P = torch.ones(len(cc.config.hook_names))
     expected = evaluate_crosscoder(model, cc, ones_P, sequences, baselines, resamples=100, seed=3)
     assert found.by_block == expected.fidelity

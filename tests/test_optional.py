@@ -83,7 +83,7 @@ def test_a_run_that_lacks_a_package_says_so_before_it_starts(tmp_path: Path, mis
     assert found.stderr == (
         f"xtalk: {missing} is not installed; install what xtalk needs for this: pip install 'xtalk[run]'\n"
     )
-    assert {file.name for file in (tmp_path / "run").iterdir()} <= {"config.yaml", "log.jsonl", ".lock"}
+    assert {file.name for file in (tmp_path / "run").glob("*")} <= {"config.yaml", "log.jsonl", ".lock"}
 
 
 def test_other_modules_that_are_missing_are_no_extras():

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xtalk.activations import ActivationBatch, ActivationStream, harvest
+from xtalk.data import Counted
 from xtalk.errors import XtalkError
 
 
@@ -42,7 +43,7 @@ def test_every_token_once_per_epoch_with_its_own_activations(
         "seed": seed,
         "buffer_sequences": buffer_sequences,
         "epochs": epochs,
-        "skip_positions": skip,
+        "counted": Counted(skip),
     }
     per_epoch = n * (length - skip)
     if length <= skip or epochs * per_epoch < batch_tokens:
@@ -203,13 +204,12 @@ def test_nan_and_infinity_name_the_hookpoint(value: float):
         {"batch_tokens": 0},
         {"buffer_sequences": 0},
         {"epochs": 0},
-        {"skip_positions": 4},
-        {"skip_positions": -1},
+        {"counted": Counted(4)},
         {"batch_tokens": 41},
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, int]):
-    with pytest.raises(XtalkError, match=r"expected 1 or more|one batch takes 41"):
+    with pytest.raises(XtalkError, match=r"expected 1 or more|no token counts: 4 of 4|one batch takes 41"):
         make_stream(**settings)
 
 
@@ -218,3 +218,27 @@ def test_the_state_of_another_stream_is_refused(different: dict[str, int]):
     state = make_stream().state_dict()
     with pytest.raises(XtalkError, match="the saved position is of a stream with"):
         make_stream(**different).load_state_dict(state)
+
+
+def test_tokens_are_left_out_for_what_they_are():
+    """Sequences of unlike numbers of tokens that count, one of them with none, over several buffers."""
+    skipped = {4, 5, 6, 7, 9, 13, 14, 33}  # tokens are numbered; the whole of the second sequence is skipped
+    counted = Counted(1, frozenset(skipped))
+    stream = make_stream(counted=counted, epochs=2)
+    left = {t for t in range(40) if t % 4 >= 1 and t not in skipped}
+    assert stream.tokens_available == 2 * len(left) // 7 * 7
+    batches = list(stream)
+    tokens = torch.cat([batch.tokens for batch in batches]).tolist()
+    assert sorted(tokens[: len(left)]) == sorted(left)
+    assert len(set(tokens[len(left) :])) == len(tokens) - len(left) and set(tokens) == left
+    for batch in batches:
+        assert torch.equal(batch.tokens, batch.sequences * 4 + batch.positions)
+        alone = FakeModel().capture(batch.tokens[:, None], HOOKPOINTS)[:, 0]
+        assert batch.activations.shape == alone.shape
+    half = make_stream(counted=counted, epochs=2)
+    _ = next(half), next(half)
+    again = make_stream(counted=counted, epochs=2)
+    again.load_state_dict(json.loads(json.dumps(half.state_dict())))
+    assert bytes_of(next(again)) == bytes_of(batches[2])
+    with pytest.raises(XtalkError, match="skip_tokens"):
+        make_stream(counted=Counted(1), epochs=2).load_state_dict(half.state_dict())

@@ -121,6 +121,8 @@ CODEBOOKS = {
     "negative block": (with_("advice.rest", codebook([0, 0, 0, -1])), "from 0 to 3"),
     "block out of range": (with_("advice.rest", codebook([0, 1, 2, 4])), "from 0 to 3"),
     "column out of range": (with_("advice.rest", codebook([0, 0], [0, 1, 4, 1])), "from 0 to 3"),
+    "no columns": (with_("advice.rest", {"blocks": [0, 1, 2, 3]}), "lacks columns"),
+    "no blocks": (with_("advice.rest", {"columns": None}), "lacks blocks"),
     "empty column": (with_("advice.rest", codebook([0, 0, 0], [0, 0, 2, 2])), "column without tokens"),
     "columns for added tokens": (
         with_("advice.rest", codebook([0, 0], [0, 1, 0, 1, 0])),
@@ -178,6 +180,11 @@ def test_what_is_no_certificate(name):
     assert found.verdict == "not a certificate" and found.exit_code == 2 and found.reason
 
 
+def without_(key: str) -> dict:
+    """The specification without a key."""
+    return {k: v for k, v in spec().items() if k != key}
+
+
 SPECS = {
     "another n": (spec(n=4), "64 inputs; the task has 256"),
     "another task": (spec(name="min"), "are proven"),
@@ -192,9 +199,11 @@ SPECS = {
     "n is true": (spec(n=True), "true; expected an integer"),
     "n is huge": (spec(n=10**9), "from 1 to 64"),
     "n is zero": (spec(n=0), "from 1 to 64"),
+    "an extra key beside the task": (spec() | {"tolerance": 1}, "unknown key 'tolerance'"),
+    "no word on the weights": (without_("weights"), "lacks weights"),
     "an extra key": (spec(tolerance=1), "unknown key 'tolerance'"),
     "a class out of range": (spec(classes=[0, 1, 2, 4]), "from 0 to 3"),
-    "no residual": ({k: v for k, v in spec().items() if k != "task"}, "lacks task"),
+    "no task": (without_("task"), "lacks task"),
 }
 
 
@@ -270,6 +279,8 @@ def twice() -> bytes:
         (container(TENSORS | {"extra": ((1,), [0.0])}), "have extra"),
         (container(TENSORS | {"w_in": ((8, 4), TENSORS["w_in"][1])}), "w_in has shape"),
         (container(TENSORS | {"b_in": ((1, 8), TENSORS["b_in"][1])}), "b_in has shape"),
+        (container(TENSORS | {"b_in": ((8, 1), TENSORS["b_in"][1])}), "b_in has shape"),
+        (container(TENSORS | {"b_in": ((), [0.0])}), "b_in has shape"),
         (container(TENSORS | {"b_in": ((8,), [float("nan")] * 8)}), "not finite"),
         (container(TENSORS | {"b_in": ((8,), [float("inf")] * 8)}), "not finite"),
         (container(TENSORS | {"b_in": ((0,), [])}), "empty"),

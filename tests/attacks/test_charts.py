@@ -79,9 +79,16 @@ def test_tampered_charts(name):
     assert found.verdict == "rejected" and re.search(reason, found.reason), found.reason
 
 
+def lacking(key: str) -> dict:
+    """The specification without a field of its task."""
+    return SPEC | {"task": {k: v for k, v in SPEC["task"].items() if k != key}}
+
+
 SPECS = {
     "no ramp asked for": (finite_spec(TENSORS, LABELS, risk=50_000), "unknown key 'population_ramp_loss'"),
     "a ramp without a risk": (finite_spec(TENSORS, LABELS, ramp=1000), "gives no risk"),
+    "no word on a risk": (lacking("risk"), "lacks risk"),
+    "no word on a ramp": (lacking("ramp"), "lacks ramp"),
     "other labels": (
         finite_spec(TENSORS, [(label + 1) % 3 for label in LABELS], risk=50_000, ramp=1000),
         "0 are proven",

@@ -39,7 +39,7 @@ def measure(model, crosscoder, mean_bD=None, averaged=(1, 2), micro_batch=4, seq
     explained = Explained(model, crosscoder)
     meter = FidelityMeter(explained, baselines, seed=0)
     for batch in batches(model, sequences, micro_batch):
-        meter.add(explained.read(batch, explained.resid_mids))
+        meter.add(explained.read(batch, explained.around_mlps(batch)))
     rows = meter.result(Bootstrap(DOCUMENTS, RESAMPLES, seed=0), averaged)
     return {(row.block, row.resid_mid, row.baseline): row for row in rows}, baselines
 
@@ -135,8 +135,8 @@ def test_fidelity_of_every_scheme_against_a_slow_twin():
     read = explained.read(whole)
     p = read.contributions[block]
     point = Hookpoint(block, "resid_mid")
-    decoded_mSD = read.by_sequence(read.decoded_BPD[:, explained.index[point]])
-    true_mSD = read.by_sequence(p.mlp(read.captured[Hookpoint(block, "ln2")]))
+    decoded_mSD = read.batch.spread(read.decoded_BPD[:, explained.index[point]])
+    true_mSD = read.batch.spread(p.mlp(read.captured(Hookpoint(block, "ln2"))))
     zero_BD = p.output(tuple(torch.zeros_like(t) for t in p.totals))
     weights_RE = np.vstack([np.ones(DOCUMENTS), Bootstrap(DOCUMENTS, RESAMPLES, 0).counts_RE])
     lost = slow_losses(model, true_mSD, block, TEXT)
@@ -145,11 +145,11 @@ def test_fidelity_of_every_scheme_against_a_slow_twin():
         mean_out = mean_bD[block].expand_as(true_mSD)
         ablated = {
             "mean": slow_losses(model, mean_out, block, TEXT),  # the model's own resid_mid, always
-            "zero": slow_losses(model, read.by_sequence(zero_BD), block, TEXT, mid),
+            "zero": slow_losses(model, read.batch.spread(zero_BD), block, TEXT, mid),
         }
         for scheme in ("full", "keep_1", "keep_random"):
             generator = scheme_generator(0, block, scheme)
-            out_mSD = read.by_sequence(p.output(SCHEMES[scheme](p, generator)))
+            out_mSD = read.batch.spread(p.output(SCHEMES[scheme](p, generator)))
             losses = slow_losses(model, out_mSD, block, TEXT, mid)
             error = (out_mSD - true_mSD).square().sum() / (true_mSD - mean_out).square().sum()
             assert rows[block, resid_mid, "mean"].nmse[scheme].value == pytest.approx(float(error), rel=1e-4)

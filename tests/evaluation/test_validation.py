@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 import xtalk.evaluation.interventions as interventions
 import xtalk.evaluation.validation as module
+from xtalk.data import ALL
 from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
 from xtalk.evaluation.interventions import loss_effects, mixed, removed
@@ -33,7 +34,9 @@ def test_loss_effects_are_those_of_the_whole_model(kind, logits, monkeypatch):
     token_Z = torch.tensor([0, 17, 12, 30, 31])  # one at the end of its sequence, two in one sequence
     first, second = 0.5 * torch.randn(2, len(token_Z), model.d_model, generator=generator)
     out_4ZD = removed(mlp, n.flatten(0, 1)[token_Z], first, second)
-    found = loss_effects(model, block, mid + mlp(n), tokens, token_Z, out_4ZD)
+    found = loss_effects(
+        model, block, mid + mlp(n), tokens, token_Z, out_4ZD, np.ones(tokens.shape, dtype=bool)
+    )
     for z, place in enumerate(token_Z.tolist()):
         row, position = divmod(place, 9)
         losses = []
@@ -139,8 +142,8 @@ def prepared(most: int):
     crosscoder = random_crosscoder(model)
     explained, text = Explained(model, crosscoder), held_out(10, 9)
     pairs = PairInteractions(crosscoder.config.d_sae, [f"blocks.{b}" for b in explained.blocks])
-    measured = module._read(explained, text, slice(0, 5), pairs=pairs)
-    intervened = module._read(explained, text, slice(5, None), seen=text.documents[:5])
+    measured = module._read(explained, text, ALL, slice(0, 5), pairs=pairs)
+    intervened = module._read(explained, text, ALL, slice(5, None), seen=text.documents[:5])
     matrix, generator = pairs.result(), np.random.default_rng(0)
     pairs_Q2 = module._draw_pairs(matrix, "blocks.1", measured, intervened, 12, generator)
     chosen = [module._occurrences(half, pairs_Q2, most, generator) for half in (measured, intervened)]
@@ -207,7 +210,7 @@ def test_effects_are_those_of_loops_and_the_loss_is_asked_of_the_first_few(few_o
     explained, _, _, half, pairs_Q2, (_, chosen) = prepared(most=4)
     asked = []
 
-    def signed(model, block, resid, tokens, token_Z, out_4ZD):
+    def signed(model, block, resid, tokens, token_Z, out_4ZD, counted_mS):
         asked.append((token_Z, out_4ZD))
         return -torch.ones(len(token_Z), dtype=torch.float64)
 

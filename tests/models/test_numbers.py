@@ -44,11 +44,12 @@ def test_another_epsilon_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_activations_that_are_not_finite_are_refused(value, tmp_path):
+@pytest.mark.parametrize("place", [0, 3])
+def test_activations_that_are_not_finite_are_refused(value, place, tmp_path):
     save_tiny(tmp_path, "gpt_neo")
 
     def spoilt(tensors):
-        tensors["transformer.h.1.mlp.c_proj.bias"][3] = value
+        tensors["transformer.h.1.mlp.c_proj.bias"][place] = value
         return tensors
 
     rewrite(tmp_path, spoilt)

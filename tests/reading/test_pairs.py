@@ -6,6 +6,8 @@ from evaluation.held_out import held_out, make_crosscoder, random_crosscoder
 from reference.pair_terms import attention_terms, scale_changes
 from reference.tiny_models import BLOCKS, tiny_model
 
+from xtalk.codes import Codes
+from xtalk.data import Counted
 from xtalk.errors import XtalkError
 from xtalk.interactions.pairs import PairInteractions
 from xtalk.models.hookpoints import Hookpoint
@@ -28,8 +30,11 @@ def features_at(read, place):
     return [(int(i), float(f)) for i, f in zip(codes.latents[place], codes.values[place], strict=True) if f]
 
 
-def loops_of_attention(model, crosscoder, block, site):
-    """Sums by the query's document and pair, and over everything, features with themselves too."""
+def loops_of_attention(model, crosscoder, block, site, skip=0):
+    """Sums by the query's document and pair, and over everything, features with themselves too.
+
+    Nothing is active at the first `skip` positions.
+    """
     read, S = read_all(model, crosscoder), TEXT.length
     attention, L = model.attention_weights(block), crosscoder.config.d_sae
     sums, total = np.zeros((read.documents_B.max() + 1, L, L)), 0.0
@@ -37,7 +42,7 @@ def loops_of_attention(model, crosscoder, block, site):
     d, d_after = crosscoder.W_dec[:, source], crosscoder.W_dec[:, destination]
 
     for n in range(len(TEXT)):
-        active = [features_at(read, n * S + t) for t in range(S)]
+        active = [features_at(read, n * S + t) if t >= skip else [] for t in range(S)]
         x_SD = read.x_BPD[n * S : (n + 1) * S, source]
         for t, _, i, j, term in attention_terms(attention, d, d_after, x_SD, active, site):
             total += term
@@ -123,3 +128,29 @@ def test_a_crosscoder_without_the_hookpoints_is_refused():
         measure_pairs(model, crosscoder, TEXT, ["qk"])
     with pytest.raises(XtalkError, match="where norms read"):
         measure_pairs(model, crosscoder, TEXT, ["norm"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pairs_are_those_of_tokens_that_count(kind):
+    """In attention neither queries nor keys that do not; means are over the tokens that do."""
+    model = tiny_model(kind)
+    crosscoder, counted = random_crosscoder(model), Counted(1)
+    measured = measure_pairs(model, crosscoder, TEXT, ["mlp", "qk", "ov", "norm"], keys=100, counted=counted)
+    left = len(TEXT) * (TEXT.length - 1)
+    for site in ("qk", "ov"):
+        matrix = measured.matrices[site]
+        sums, total = loops_of_attention(model, crosscoder, 1, site, skip=1)
+        found = matrix.interactions("blocks.1").toarray()
+        np.testing.assert_allclose(found, sums.sum(0) / left, rtol=1e-4, atol=1e-6)
+        relative = matrix.interactions("blocks.1", "relative").toarray()
+        np.testing.assert_allclose(relative, sums.sum(0) / total, rtol=1e-4, atol=1e-7)
+        assert matrix.tokens == left
+    read = read_all(model, crosscoder)
+    kept = counted.mask(TEXT.tokens).ravel()
+    codes = Codes(read.codes.latents[kept], read.codes.values[kept], read.codes.n_latents)
+    direct = PairInteractions(crosscoder.config.d_sae, [f"blocks.{b}" for b in range(BLOCKS)])
+    direct.add({f"blocks.{b}": mlp for b, mlp in read.explained.contributions(codes)}, read.documents_B[kept])
+    np.testing.assert_allclose(measured.matrices["mlp"].sums_EP, direct.result().sums_EP, rtol=1e-5)
+    assert 0 < measured.coverage < 1  # what queries attend to the first position is left out
+    everything = measure_pairs(model, crosscoder, TEXT, ["norm"]).matrices["norm"]
+    assert measured.matrices["norm"].tokens == left < everything.tokens

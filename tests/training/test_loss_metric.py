@@ -8,7 +8,7 @@ from reference.tiny_models import BLOCKS, D_MODEL, tiny_model, tiny_tokens
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
-from xtalk.data import token_sequences
+from xtalk.data import ALL, Counted, token_sequences
 from xtalk.errors import XtalkError
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.training.loss_metric import PLAIN, LossMetric, measure_loss_metric
@@ -88,6 +88,21 @@ def test_mlps_put_out_in_the_metric_and_the_seed_decides(model):
     n_BD = torch.randn(5, D_MODEL, generator=torch.Generator().manual_seed(0))
     turned_BD = LossMetric({INPUT: factors[1]}).turned(INPUT, model.mlp_weights(1))(n_BD)
     torch.testing.assert_close(turned_BD, model.mlp_weights(1)(n_BD) @ factors[1], rtol=1e-4, atol=1e-5)
+
+
+def test_tokens_that_do_not_count_do_not_matter(model):
+    """The mean output of the tokens that count costs 1 at them, which it does not where a sink counts too."""
+    texts, sunk = sequences(), tiny_model("gpt_neo")
+    sunk.hf.transformer.wpe.weight.data[0] *= 300
+    n = texts.tokens.size
+    for counted in (ALL, Counted(1)):
+        factors = measure_loss_metric(sunk, texts, n, 0, counted)
+        tokens = torch.from_numpy(texts.tokens).long()
+        n_BSD = sunk.capture(tokens, (Hookpoint(1, "ln2"),))[:, :, 0]
+        output_BD = sunk.mlp_weights(1)(n_BSD)[:, 1:].flatten(0, 1)
+        deviation_BD = output_BD - output_BD.mean(0)
+        cost = ((deviation_BD @ factors[1]).square().sum(1)).mean().item()
+        assert (cost == pytest.approx(1, rel=1e-3)) == (counted is not ALL)
 
 
 def test_an_output_that_does_not_vary_has_the_plain_metric():

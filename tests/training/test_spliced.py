@@ -12,6 +12,7 @@ from xtalk.activations import ActivationBatches, Harvest, measure_scaling
 from xtalk.activations.stream import ActivationBatch
 from xtalk.crosscoder.config import CrosscoderConfig
 from xtalk.crosscoder.crosscoder import Crosscoder
+from xtalk.data import Counted
 from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
 from xtalk.interactions.contributions import MlpContributions
@@ -85,22 +86,24 @@ def test_divergence_and_gradient_equal_those_of_the_whole_model(model, block: in
             torch.testing.assert_close(got, want.float(), rtol=1e-3, atol=1e-6)
 
 
-def test_the_true_output_costs_nothing_and_the_mean_output_d(model):
+@pytest.mark.parametrize("skip", [0, 1])
+def test_the_true_output_costs_nothing_and_the_mean_output_d(model, skip: int):
+    """The mean over the tokens that count, put in the place of theirs alone."""
     sample = torch.from_numpy(SEQUENCES.tokens[:12]).long()
-    mlp = spliced_mlp(model, 1, sample.split(4))
+    mlp = spliced_mlp(model, 1, sample.split(4), Counted(skip))
     batch = next(ActivationBatches(Harvest(model, SEQUENCES, [Hookpoint(1, "ln2")]), 21, 0, 3))
     output_BD = model.mlp_weights(1)(batch.activations[:, 0])
     run = true_run(model, [1], places_of(batch, SEQUENCES))
     assert mlp.divergences(run, {"true": output_BD}, {})["true"].item() == pytest.approx(0, abs=1e-4)
-    numbers = np.arange(12).repeat(LENGTH)
-    positions = np.tile(np.arange(LENGTH), 12)
+    numbers = np.arange(12).repeat(LENGTH - skip)
+    positions = np.tile(np.arange(skip, LENGTH), 12)
     everywhere = ActivationBatch(
         torch.zeros(len(numbers), 1, 1),
-        sample.flatten(),
+        sample[:, skip:].flatten(),
         torch.from_numpy(numbers),
         torch.from_numpy(positions),
     )
-    n_BD = model.capture(sample, (Hookpoint(1, "ln2"),)).flatten(0, 2)
+    n_BD = model.capture(sample, (Hookpoint(1, "ln2"),))[:, skip:].flatten(0, 2)
     mean_BD = model.mlp_weights(1)(n_BD).mean(0).expand(len(numbers), -1)
     run = true_run(model, [1], places_of(everywhere, SEQUENCES))
     cost = mlp.divergences(run, {"mean": mean_BD}, {})["mean"]

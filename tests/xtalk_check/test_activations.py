@@ -6,8 +6,21 @@ import random
 import pytest
 from flint import arb, arb_series, ctx
 from reference.product_space import ACTIVATIONS
-from xtalk_check.activations import CELL, PIECES, REACH, TERMS, activation
+from xtalk_check.activations import (
+    CELL,
+    EVERYWHERE,
+    PIECES,
+    REACH,
+    TERMS,
+    Gelu,
+    GeluTanh,
+    Relu,
+    _derivative,
+    _evaluate,
+    activation,
+)
 from xtalk_check.errors import Rejected
+from xtalk_check.work import PRECISION
 
 SMOOTH = ("gelu", "gelu_tanh")
 
@@ -133,3 +146,51 @@ def test_ranges_beside_the_edge_of_a_piece():
 def test_what_is_not_finite_is_refused():
     with pytest.raises(Rejected, match="not a finite number"), ctx.workprec(64):
         activation("gelu").ranges(arb("nan"))
+
+
+def test_polynomials_and_their_derivatives():
+    with ctx.workprec(PRECISION):
+        assert _evaluate([arb(1), arb(2), arb(3)], arb(2)) == 17
+        assert _derivative([arb(5), arb(7), arb(9)]) == [7, 18]
+
+
+def test_a_piece_is_a_taylor_polynomial_with_its_remainder():
+    """As many terms as are said, and the last one holds the coefficient at both ends of the piece."""
+    with ctx.workprec(PRECISION):
+        for phi in (Gelu(), GeluTanh()):
+            for piece in (0, 100, 160, 175, 2 * REACH * PIECES - 1):
+                *_, last = coefficients = phi._piece(piece)
+                assert len(coefficients) == TERMS
+                for end in (arb(piece) / PIECES - REACH, arb(piece + 1) / PIECES - REACH):
+                    assert last.overlaps(phi.value(arb_series([end, 1], prec=TERMS))[TERMS - 1])
+
+
+def test_far_out_ranges_are_those_of_the_tails():
+    with ctx.workprec(PRECISION):
+        for phi in (Gelu(), GeluTanh()):
+            for x, slope in ((10, 1), (50, 1), (-50, 0), (-11, 0)):
+                found = phi.ranges(arb(x))
+                assert found.slope.contains(arb(slope)) and found.curvature.contains(arb(0))
+                for end in (found.slope - slope, found.curvature):
+                    assert end.abs_upper() < arb(2) ** -30
+            everywhere = phi.ranges(EVERYWHERE).slope
+            assert (
+                everywhere.contains(arb(1)) and everywhere.upper() > 1.1289 and everywhere.lower() < -0.1289
+            )
+
+
+def test_relu_bends_only_at_its_kink():
+    """Balls that hold 0 and balls that do not, however close."""
+    for x, slopes, bends in (
+        (arb(1), [1], False),
+        (arb(-1), [0], False),
+        (arb(2) ** -60, [1], False),
+        (-(arb(2) ** -60), [0], False),
+        (arb(0), [0, 1], True),
+        (arb(0.5, 0.75), [0, 1], True),
+        (arb(-0.5, 0.75), [0, 1], True),
+        (arb(-0.5, 0.25), [0], False),
+    ):
+        found = Relu().ranges(x)
+        assert all(found.slope.contains(arb(slope)) for slope in slopes)
+        assert (found.curvature is None) == bends and (bends or found.slope == slopes[0])

@@ -84,6 +84,8 @@ def test_identity_is_checked():
         (given | {"weights": sha256(other).hexdigest()}, spec(), other, "have extra"),
         (given | {"theorem": "brute_force"}, spec(), WEIGHTS, "expected T3"),
         (given | {"x": 1}, spec(), WEIGHTS, "unknown key 'x'"),
+        (given, spec() | {"x": 1}, WEIGHTS, "unknown key 'x'"),
+        (given, {k: v for k, v in spec().items() if k != "weights"}, WEIGHTS, "specification lacks weights"),
     ]:
         verdict = xtalk_check.check(encoded(certificate_), encoded(spec_), weights)
         assert verdict.verdict == "rejected" and reason in verdict.reason, verdict.reason

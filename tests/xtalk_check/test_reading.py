@@ -78,6 +78,13 @@ def test_fields_of_the_wrong_kind_are_refused():
             read(Fields(dict(members), "certificate"))
 
 
+def test_what_may_be_null_may_not_be_missing():
+    fields = Fields({"a": None, "b": 0}, "file")
+    assert fields.null("a") and not fields.null("b") and not fields.null("c") and not fields.null("a")
+    with pytest.raises(Rejected, match="lacks a"):
+        fields.integer("a", 0, 1)
+
+
 def test_fields_are_read_once_and_counted():
     work = Work()
     fields = Fields({"a": 1, "b": [1, 2], "c": [[3], [4, 5]], "d": None, "e": {"f": 6}}, "certificate", work)
@@ -127,6 +134,7 @@ def test_containers_that_are_refused():
         (MAGIC + struct.pack("<I", 1) + tensor(b"a", (1,), [inf]), "not finite"),
         (MAGIC + struct.pack("<I", 1) + tensor(b"a", (2**32 - 1, 2**32 - 1), []), "end too early"),
         (MAGIC + struct.pack("<I", 1) + tensor(b"a", (0, 3), []), "empty"),
+        (MAGIC + struct.pack("<I", 65) + one, "65 tensors"),
     ]:
         with pytest.raises(Rejected, match=reason):
             parse_weights(content)
@@ -135,9 +143,9 @@ def test_containers_that_are_refused():
 def test_shapes_and_names_are_those_asked_for():
     weights = parse_weights(container({"a": ((2, 3), [1.0] * 6), "b": ((1,), [1.0])}))
     assert weights.matrix("a", 2, None).ncols() == 3
-    for shape in ((3, 2), (2, 2), (None, 2)):
+    for shape in ((3, 2), (2, 2), (None, 2), (2, 3, 1), (2,), (None,)):
         with pytest.raises(Rejected, match="shape"):
-            weights.matrix("a", *shape)
+            weights.values("a", *shape)
     with pytest.raises(Rejected, match="shape"):
         weights.vector("a", 6)
     with pytest.raises(Rejected, match="lack c"):

@@ -2,8 +2,8 @@
 
 import pytest
 from flint import arb, arb_mat
-from xtalk_check.errors import Rejected
-from xtalk_check.work import floor, hull, magnitude, root, rows, smallest
+from xtalk_check.errors import OverBudget, Rejected
+from xtalk_check.work import Budget, Work, floor, hull, magnitude, root, rows, smallest
 
 
 def test_floors_are_below_the_ball():
@@ -32,3 +32,37 @@ def test_roots_are_above_the_ball():
     assert root(arb(4, 0)) == 2 and root(arb(2, 2)) >= 2 and root(arb(0, 9)) >= 3
     assert root(arb(-1, 0.5)) == 0 and magnitude([arb(0, 3), arb(4)]) >= 5
     assert root(arb(2, 2)) < arb(2.001)
+
+
+def test_budgets_count_every_unit():
+    """A multiply-add, a read and a step are one each, an evaluation ten; what fits exactly is done."""
+    for spent, units in (
+        ({"multiply_adds": 7}, 7),
+        ({"evaluations": 2}, 20),
+        ({"reads": 3}, 3),
+        ({"steps": 4}, 4),
+        ({"multiply_adds": 1, "evaluations": 1, "reads": 1, "steps": 1}, 13),
+    ):
+        Work(budget=Budget(work=units)).spend(**spent)
+        with pytest.raises(
+            OverBudget, match=rf"takes {units} units of work or more; the budget is {units - 1}"
+        ):
+            Work(budget=Budget(work=units - 1)).spend(**spent)
+    work = Work(budget=Budget(work=20))
+    work.spend(5, steps=5)
+    work.spend(5, steps=5)
+    with pytest.raises(OverBudget, match=r"everything takes 10\^30 units of work or more"):
+        work.plan(10**30, "everything")
+
+
+def test_budgets_count_what_is_held():
+    work = Work(budget=Budget(memory=10))
+    work.fit(10, "a")
+    work.fit(10, "b")
+    work.hold(4, "c")
+    work.hold(6, "d")
+    with pytest.raises(OverBudget, match="e takes the memory of 11 balls or more; the budget is 10"):
+        work.fit(1, "e")
+    with pytest.raises(OverBudget, match="a product of matrices"):
+        Work(budget=Budget(memory=5)).product(arb_mat(2, 1, [1, 1]), arb_mat(1, 3, [1] * 3))
+    assert Budget(memory=10).file_bytes == 40

@@ -1,7 +1,6 @@
 """Batches of activations in a seeded order that can be resumed bit for bit."""
 
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from jaxtyping import Float, Float32, Int, Int64
 from torch import Tensor
 
 from xtalk.activations.harvest import Harvest, SourceIdentity
-from xtalk.data import TokenSequences
+from xtalk.data import ALL, Counted, TokenSequences
 from xtalk.errors import XtalkError
 from xtalk.models.capturing import CapturingModel
 from xtalk.models.hookpoints import Hookpoint
@@ -49,22 +48,34 @@ class ActivationSource(Protocol):
 
 @dataclass(frozen=True)
 class _Buffer:
-    """The activations of some sequences (N tokens), and the order in which its tokens are given out."""
+    """The activations of the N tokens of some sequences that count, where they stand, and in what order.
+
+    sequences_N, positions_N: of each token in the source; order_N: in which the tokens are given out.
+    """
 
     number: int
-    rows: np.ndarray
+    sequences_N: np.ndarray
+    positions_N: np.ndarray
     activations_NPD: Tensor
     order_N: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """An epoch's order of sequences; at which of its tokens each buffer starts, and the last one ends."""
+
+    number: int
+    order_n: np.ndarray
+    starts: np.ndarray
 
 
 class ActivationBatches:
     """Batches of exactly `batch_tokens` tokens of a source, float32 and unscaled, on the source's device.
 
     Sequences come in a random order, and tokens mixed within a buffer of `buffer_sequences` sequences, all
-    decided by `seed`. Every token comes once per epoch, and iteration ends after `epochs`: no token is
-    repeated unless that is asked for. Tokens that fill no last batch are left out. `skip_positions` leaves
-    out the first positions of every sequence: GPT-2's and Llama's activations there are so large that they
-    would rule any squared error. Raises XtalkError when there is not enough text for one batch.
+    decided by `seed`. Every token that counts comes once per epoch, and iteration ends after `epochs`: no
+    token is repeated unless that is asked for. Tokens that fill no last batch are left out. Raises XtalkError
+    when there is not enough text for one batch.
     """
 
     def __init__(
@@ -74,27 +85,33 @@ class ActivationBatches:
         seed: int,
         buffer_sequences: int = 64,
         epochs: int = 1,
-        skip_positions: int = 0,
+        counted: Counted = ALL,
     ) -> None:
         self.source = source
         self.batch_tokens = batch_tokens
         self.seed = seed
         self.buffer_sequences = buffer_sequences
         self.epochs = epochs
-        self.skip_positions = skip_positions
+        self.counted = counted
         self.tokens_seen = 0
-        self._per_sequence = source.sequences.length - skip_positions
-        if min(batch_tokens, buffer_sequences, epochs, self._per_sequence) < 1 or skip_positions < 0:
+        if min(batch_tokens, buffer_sequences, epochs) < 1:
             raise XtalkError(
-                f"{batch_tokens} tokens per batch, {buffer_sequences} sequences per buffer, {epochs} epochs, "
-                f"{skip_positions} of {source.sequences.length} positions skipped; expected 1 or more of the "
-                "first three and at least one position left"
+                f"{batch_tokens} tokens per batch, {buffer_sequences} sequences per buffer, {epochs} epochs; "
+                "expected 1 or more of each"
+            )
+        self._per_sequence_n = counted.mask(source.sequences.tokens).sum(1)
+        self._epoch_tokens = int(self._per_sequence_n.sum())
+        if not self._epoch_tokens:
+            raise XtalkError(
+                f"no token counts: {counted.skip_positions} of {source.sequences.length} positions are "
+                f"skipped, and {len(counted.skip_tokens)} tokens; skip fewer"
             )
         if not self.tokens_available:
             raise XtalkError(
                 f"the text has {epochs * self._epoch_tokens} tokens; one batch takes {batch_tokens}; "
                 "give more text or a smaller batch"
             )
+        self._epoch: _Epoch | None = None
         self._buffer: _Buffer | None = None
         self._storage: Tensor | None = None
 
@@ -123,7 +140,8 @@ class ActivationBatches:
             "seed": self.seed,
             "batch_tokens": self.batch_tokens,
             "buffer_sequences": self.buffer_sequences,
-            "skip_positions": self.skip_positions,
+            "skip_positions": self.counted.skip_positions,
+            "skip_tokens": sorted(self.counted.skip_tokens),
             "model": self.source.identity.model,
             "text": self.source.identity.text,
             "hookpoints": list(self.source.identity.hookpoints),
@@ -149,46 +167,55 @@ class ActivationBatches:
         finally:
             self.load_state_dict(start)
 
-    @property
-    def _epoch_tokens(self) -> int:
-        return len(self.source.sequences) * self._per_sequence
-
     def _take(self, most: int) -> ActivationBatch:
         """The stream's next tokens, up to `most` of them and up to the end of their buffer."""
-        epoch, token = divmod(self.tokens_seen, self._epoch_tokens)
-        place, offset = divmod(token, self.buffer_sequences * self._per_sequence)
-        buffers_per_epoch = math.ceil(len(self.source.sequences) / self.buffer_sequences)
-        number = epoch * buffers_per_epoch + place
-        if self._buffer is None or self._buffer.number != number:
-            if token == 0 and epoch == 1:
+        number, token = divmod(self.tokens_seen, self._epoch_tokens)
+        epoch = self._in_order(number)
+        place = int(np.searchsorted(epoch.starts, token, side="right")) - 1
+        buffer_number = number * (len(epoch.starts) - 1) + place
+        if self._buffer is None or self._buffer.number != buffer_number:
+            if token == 0 and number == 1:
                 logger.warning("every token has been seen; the text is read up to %d times", self.epochs)
-            self._buffer = self._fill(number, epoch, place)
-        buffer = self._buffer
+            self._buffer = self._fill(buffer_number, epoch, place)
+        buffer, offset = self._buffer, token - int(epoch.starts[place])
         chosen_b = buffer.order_N[offset : offset + most]
         device = buffer.activations_NPD.device
         picked_bPD = buffer.activations_NPD.index_select(0, torch.from_numpy(chosen_b).to(device))
-        sequences_b = buffer.rows[chosen_b // self._per_sequence]
-        positions_b = chosen_b % self._per_sequence + self.skip_positions
+        sequences_b, positions_b = buffer.sequences_N[chosen_b], buffer.positions_N[chosen_b]
         tokens_b = self.source.sequences.tokens[sequences_b, positions_b].astype(np.int64)
         where = (torch.from_numpy(array).to(device) for array in (tokens_b, sequences_b, positions_b))
         return ActivationBatch(picked_bPD.float(), *where)
 
-    def _fill(self, number: int, epoch: int, place: int) -> _Buffer:
+    def _in_order(self, number: int) -> _Epoch:
+        """The epoch of that number; made once."""
+        if self._epoch is None or self._epoch.number != number:
+            order_n = np.random.default_rng([self.seed, number]).permutation(len(self.source.sequences))
+            ends_n = self._per_sequence_n[order_n].cumsum()
+            last = np.arange(self.buffer_sequences, len(order_n), self.buffer_sequences) - 1
+            starts = np.concatenate([[0], ends_n[last], ends_n[-1:]])
+            self._epoch = _Epoch(number, order_n, starts)
+        return self._epoch
+
+    def _fill(self, number: int, epoch: _Epoch, place: int) -> _Buffer:
         """Read the sequences of one buffer, into the memory of the buffer before."""
         self._buffer = None  # its memory is written over; a read that fails must not leave it in use
-        order_n = np.random.default_rng([self.seed, epoch]).permutation(len(self.source.sequences))
-        rows = order_n[place * self.buffer_sequences : (place + 1) * self.buffer_sequences]
-        filled = 0
+        rows = epoch.order_n[place * self.buffer_sequences : (place + 1) * self.buffer_sequences]
+        counted_nS = self.counted.mask(self.source.sequences.tokens[rows])
+        row_N, positions_N = counted_nS.nonzero()
+        read, filled = 0, 0
         for part_mSPD in self.source.read(rows):
-            kept_mSPD = part_mSPD[:, self.skip_positions :]
+            counted_mS = counted_nS[read : read + len(part_mSPD)]
+            kept_bPD = part_mSPD.flatten(0, 1)
+            if not counted_mS.all():
+                kept_bPD = part_mSPD[torch.from_numpy(counted_mS).to(part_mSPD.device)]
             if self._storage is None:
-                self._storage = kept_mSPD.new_empty(self.buffer_sequences, *kept_mSPD.shape[1:])
-            self._storage[filled : filled + len(kept_mSPD)] = kept_mSPD
-            filled += len(kept_mSPD)
-        assert self._storage is not None and filled == len(rows)
-        activations_NPD = self._storage[:filled].flatten(0, 1)
-        order_N = np.random.default_rng([self.seed, epoch, place + 1]).permutation(len(activations_NPD))
-        return _Buffer(number, rows, activations_NPD, order_N)
+                most = self.buffer_sequences * int(self._per_sequence_n.max())
+                self._storage = kept_bPD.new_empty(most, *kept_bPD.shape[1:])
+            self._storage[filled : filled + len(kept_bPD)] = kept_bPD
+            read, filled = read + len(part_mSPD), filled + len(kept_bPD)
+        assert self._storage is not None and filled == len(row_N)
+        order_N = np.random.default_rng([self.seed, epoch.number, place + 1]).permutation(filled)
+        return _Buffer(number, rows[row_N], positions_N, self._storage[:filled], order_N)
 
 
 def _joined(pieces: list[ActivationBatch]) -> ActivationBatch:
@@ -215,7 +242,7 @@ class ActivationStream(ActivationBatches):
         seed: int,
         buffer_sequences: int = 64,
         epochs: int = 1,
-        skip_positions: int = 0,
+        counted: Counted = ALL,
     ) -> None:
         source = Harvest(model, sequences, hookpoints)
-        super().__init__(source, batch_tokens, seed, buffer_sequences, epochs, skip_positions)
+        super().__init__(source, batch_tokens, seed, buffer_sequences, epochs, counted)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from xtalk.api.inputs import Dictionary, Model, Texts, crosscoder_in, model_of, sequences_of
+from xtalk.data import Counted
 from xtalk.errors import XtalkError
 from xtalk.evaluation.baselines import mean_mlp_outputs, measure_baselines
 from xtalk.evaluation.evaluate import default_average
@@ -23,7 +24,7 @@ class Fidelities:
     """Fidelity by scheme and block, and the cross-entropies behind it, nat per token.
 
     ce: the model's; ce_mean: by block, with that MLP's output replaced by its mean. averaged: the blocks that
-    "mean" stands for. by_block: for every block and "mean", resid_mid and baseline.
+    "mean" stands for. by_block: for every block and "mean", resid_mid and baseline. tokens: those that count.
     """
 
     tokens: int
@@ -50,6 +51,8 @@ class Fidelities:
                 "phi": phi.value,
                 "low": phi.low,
                 "high": phi.high,
+                "lost": row.lost[scheme].value,
+                "ablation": row.ablation.value,
                 "nmse": row.nmse[scheme].value,
                 "ce": row.ce[scheme],
                 "ce_model": self.ce,
@@ -87,6 +90,7 @@ def fidelity(
     mean_texts: Texts | None = None,
     tokens: int = 8192,
     sequence_length: int | None = None,
+    skip_positions: int = 1,
     resamples: int = 1000,
     seed: int = 0,
     progress: Report = silent,
@@ -99,9 +103,11 @@ def fidelity(
     intervals over documents, absolute cross-entropies (nat per token), NMSE, and the paper's Phi_zero.
 
     texts: held-out text of 8 documents or more, `tokens` tokens of it at most. mean_texts: what the MLPs'
-    mean outputs are taken over, other text by rights; by default the same. seed: of the random schemes and
-    the resamples. The crosscoder is in the model's own units, with ln2 hookpoints. Errors: XtalkError for a
-    crosscoder without ln2, hookpoints that the model lacks, another width, and too few documents.
+    mean outputs are taken over, other text by rights; by default the same. skip_positions: first tokens of
+    every sequence that do not count, as in `train`: they keep the model's own output. seed: of the random
+    schemes and the resamples. The crosscoder is in the model's own units, with ln2 hookpoints. Errors:
+    XtalkError for a crosscoder without ln2, hookpoints that the model lacks, another width, and too few
+    documents.
 
     Source: arXiv 2606.09940, section 5, on a baseline of the model's alone (docs/method.md).
 
@@ -117,17 +123,18 @@ def fidelity(
         sequences_of(language_model, some, tokens=tokens, length=sequence_length)
         for some in (texts, texts if mean_texts is None else mean_texts)
     )
-    mean_output_bD = mean_mlp_outputs(language_model, means, tokens)
-    baselines = measure_baselines(language_model, sequences, mean_output_bD)
+    counted = Counted(skip_positions)
+    mean_output_bD = mean_mlp_outputs(language_model, means, tokens, counted)
+    baselines = measure_baselines(language_model, sequences, mean_output_bD, counted=counted)
     bootstrap = Bootstrap(len(baselines.model_E), resamples, seed)
     meter, done = FidelityMeter(explained, baselines, seed), 0
-    for batch in batches(language_model, sequences):
-        meter.add(explained.read(batch))
+    for batch in batches(language_model, sequences, counted_nS=counted.mask(sequences.tokens)):
+        meter.add(explained.read(batch, explained.around_mlps(batch)))
         done += len(batch.tokens_mS)
         progress("fidelity", done, len(sequences))
     averaged = default_average(explained.blocks)
     return Fidelities(
-        tokens=sequences.tokens.size,
+        tokens=counted.tally(sequences.tokens).counted,
         documents=len(baselines.model_E),
         ce=baselines.ce,
         ce_mean={block: baselines.ce_mean(block) for block in explained.blocks},

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from xtalk.api.inputs import Dictionary, Model, Texts, crosscoder_in, model_of, sequences_of
+from xtalk.data import Counted
 from xtalk.errors import XtalkError
 from xtalk.interactions.attention import KEYS
 from xtalk.interactions.pair_matrix import SUM, Normaliser, PairMatrix
@@ -83,6 +84,7 @@ def pair_interactions(
     keys: int = KEYS,
     tokens: int = 32_768,
     sequence_length: int | None = None,
+    skip_positions: int = 1,
     progress: Report = silent,
 ) -> Pairs:
     """How much each two latents of a crosscoder interact in a model, on texts.
@@ -91,8 +93,9 @@ def pair_interactions(
     dominates (p_kj: what j contributes to k's pre-activation), by block and summed; in units of the MLP's
     output. sites: mlp, qk and ov (attention), norm. top: keep each latent's strongest partners alone, by
     default all. keys: per query, of qk and ov. tokens: of the texts, at most; sequence_length: 256 by
-    default. The crosscoder is in the model's own units. Errors: XtalkError for a site that the crosscoder has
-    no hookpoints for, hookpoints that the model lacks, and another width.
+    default. skip_positions: first tokens of every sequence that do not count, as in `train`. The crosscoder
+    is in the model's own units. Errors: XtalkError for a site that the crosscoder has no hookpoints for,
+    hookpoints that the model lacks, and another width.
 
     Source: arXiv 2606.09940, section 3; docs/method.md for attention and norms.
 
@@ -111,6 +114,13 @@ def pair_interactions(
     made = crosscoder_in(language_model, crosscoder)
     sequences = sequences_of(language_model, texts, tokens=tokens, length=sequence_length)
     found = measure_pairs(
-        language_model, made, sequences, sites, top=top, keys=keys, progress=partial(progress, "pairs")
+        language_model,
+        made,
+        sequences,
+        sites,
+        counted=Counted(skip_positions),
+        top=top,
+        keys=keys,
+        progress=partial(progress, "pairs"),
     )
     return Pairs(found.matrices, found.coverage)

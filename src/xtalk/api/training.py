@@ -11,6 +11,7 @@ from xtalk.activations import Harvest
 from xtalk.api.inputs import Model, Texts, default_length, model_of, sequences_of
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.crosscoder.saving import first_reason
+from xtalk.data import Counted
 from xtalk.errors import XtalkError
 from xtalk.progress import Report, silent
 from xtalk.training.config import TrainingConfig
@@ -80,7 +81,7 @@ def train(
             d_sae=d_sae,
             k=k,
             architecture=architecture,
-            skip_positions=skip_positions,
+            counted=Counted(skip_positions),
             model_name=language_model.name,
             checkpoint_folder=None if checkpoints is None else Path(checkpoints),
             log=log,

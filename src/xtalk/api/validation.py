@@ -3,6 +3,7 @@
 from functools import partial
 
 from xtalk.api.inputs import Dictionary, Model, Texts, crosscoder_in, model_of, sequences_of
+from xtalk.data import Counted
 from xtalk.evaluation.validation import Validation, ValidationConfig, validate_interactions
 from xtalk.progress import Report, silent
 
@@ -15,6 +16,7 @@ def validate(
     config: ValidationConfig | None = None,
     tokens: int = 16_384,
     sequence_length: int | None = None,
+    skip_positions: int = 1,
     seed: int = 0,
     progress: Report = silent,
 ) -> tuple[Validation, ...]:
@@ -24,7 +26,8 @@ def validate(
     model's own MLP inputs, and measure and effect are rank-correlated (Spearman's rho, with 95 % intervals),
     by block and in the mean. Measures: the interaction I(i, j), the true interaction, co-activation (cosine
     and count), decoder cosine and size. A row for each block, measure, effect (output, loss) and weighting;
-    `pandas.DataFrame` takes them. config: how many pairs, occurrences and resamples. seed: of what is drawn.
+    `pandas.DataFrame` takes them. config: how many pairs, occurrences and resamples. skip_positions:
+    first tokens of every sequence that do not count, as in `train`. seed: of what is drawn.
     Errors: XtalkError for too little text, a crosscoder without ln2 hookpoints, or of another model's width.
 
     Source: docs/validation.md.
@@ -45,5 +48,6 @@ def validate(
         sequences,
         config or ValidationConfig(),
         seed=seed,
+        counted=Counted(skip_positions),
         progress=partial(progress, "validate"),
     )

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from xtalk.cli.commands import Result
 from xtalk.cli.failing import one_line_errors
 from xtalk.cli.options import Device, HeldOutText, Out
 from xtalk.cli.running import step
@@ -34,8 +35,8 @@ def dormant(
         ),
     ] = None,
     device: Device = "auto",
-) -> None:
-    """Find neurons that are off on held-out text, and which a trigger or another text wakes, after `cluster`.
+) -> Result:
+    """Find neurons that are off on held-out text, and which a trigger or another text wakes.
 
     Leaves dormant.json. Options given once are kept in the folder.
 
@@ -44,7 +45,7 @@ def dormant(
 
     - `xtalk detect dormant --out runs/mine --text code.jsonl`
     """
-    step("dormant", out, device, model=model, control=control, trigger=trigger, text=text)
+    return step("dormant", out, device, model=model, control=control, trigger=trigger, text=text)
 
 
 Scores = Annotated[

@@ -26,7 +26,13 @@ def map_record(study: ClusterStudy) -> dict[str, Any]:
     tokenizer = study.model.tokenizer
     assert tokenizer is not None  # the text was read with it
     features = describe_codes(
-        study.measured_codes_BL, measured, tokenizer, latents_F.tolist(), top_tokens=6, contexts=3
+        study.measured_codes_BL,
+        measured,
+        tokenizer,
+        latents_F.tolist(),
+        top_tokens=6,
+        contexts=3,
+        counted=study.counted,
     )
     counts_L = np.maximum(study.matrix.active_L, 1)
     mean_L = torch.from_numpy(np.asarray(study.measured_codes_BL.sum(0)).ravel() / counts_L)

@@ -23,7 +23,7 @@ from xtalk.clustering.sparse import entries
 from xtalk.errors import XtalkError
 
 MOST_DENSE = 6000  # latents for affinity propagation, which holds every pair, several times: some GB
-LATENTS_PER_CLUSTER = 8  # of spectral clustering, which must be told how many clusters there are
+LATENTS_PER_CLUSTER = 8  # of spectral clustering, which needs the number of clusters
 NEIGHBOURS = 10  # of each latent in the graph of the communities
 RESOLUTION = 5.0  # of the communities: at 1 most hold more latents than a reader can take in
 ITERATIONS = 400

@@ -28,7 +28,7 @@ from xtalk.clustering.similarity import (
 )
 from xtalk.clustering.stability import stability_over_documents, stability_over_seeds
 from xtalk.crosscoder.crosscoder import Crosscoder
-from xtalk.data import TokenSequences
+from xtalk.data import ALL, Counted, TokenSequences
 from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
 from xtalk.interactions.pair_matrix import PairMatrix, combine
@@ -47,7 +47,8 @@ class ClusterStudy:
 
     matrices: the pair interactions by site; those of several sites are each divided by all of their terms and
     then added up, since their units differ. text: held-out sequences, of which the interactions were measured
-    on the first `measured`; the judge reads those after them. Each part is made when first used.
+    on the first `measured`; the judge reads those after them, of either the
+    tokens that count. Each part is made when first used.
     """
 
     def __init__(
@@ -61,8 +62,10 @@ class ClusterStudy:
         method: str = "spectral",
         normaliser: Normaliser = "total",
         seed: int = 0,
+        counted: Counted = ALL,
         progress: Report = silent,
     ) -> None:
+        self.counted = counted
         self.model, self.crosscoder = model, crosscoder
         self.sites = tuple(matrices)
         self.matrix = combine(matrices) if len(matrices) > 1 else matrices[self.sites[0]]
@@ -103,7 +106,8 @@ class ClusterStudy:
         documents_B = sequences.documents.ravel()
         measured = np.unique(self.measured_sequences.documents)
         whole = Corpus(self.judged_codes_BL, sequences.tokens.ravel(), documents_B, self.model.vocabulary)
-        return whole.where(~np.isin(documents_B, measured))
+        counted_B = self.counted.mask(sequences.tokens).ravel()
+        return whole.where(~np.isin(documents_B, measured) & counted_B)
 
     @cached_property
     def interaction(self) -> Similarity:
@@ -209,7 +213,8 @@ class ClusterStudy:
         }
 
     def _codes(self, what: str, sequences: TokenSequences) -> csr_array:
-        return sparse_codes(self.model, self.crosscoder, sequences, partial(self.progress, f"{what} text"))
+        report = partial(self.progress, f"{what} text")
+        return sparse_codes(self.model, self.crosscoder, sequences, report, self.counted)
 
     def _rows(self, rows: slice) -> TokenSequences:
         return token_sequences(self._text.tokens[rows], self._text.documents[rows])

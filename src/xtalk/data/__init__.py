@@ -1,11 +1,14 @@
 """Text to documents, and documents to token sequences."""
 
+from xtalk.data.counted import ALL, Counted
 from xtalk.data.documents import distinct, read_documents, read_start, split_documents, without
 from xtalk.data.start import start_token
 from xtalk.data.token_texts import token_texts
 from xtalk.data.tokens import TokenSequences, token_sequences, tokenise
 
 __all__ = [
+    "ALL",
+    "Counted",
     "TokenSequences",
     "distinct",
     "read_documents",

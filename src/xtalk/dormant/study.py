@@ -1,13 +1,15 @@
 """Dormant neurons of a model, the latents that drive them, and the clusters that go with them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from xtalk.crosscoder.crosscoder import Crosscoder
+from xtalk.data import ALL, Counted
 from xtalk.data.tokens import TokenSequences, token_sequences
 from xtalk.dormant.neurons import (
     AWAKE,
@@ -67,25 +69,31 @@ def study_dormancy(
     *,
     control: LanguageModel | None = None,
     seed: int = 0,
+    counted: Counted = ALL,
     progress: Report = silent,
 ) -> dict[str, Any]:
     """Which neurons are off on the reference, which of them the other text wakes, and what goes with either.
 
     labels_L: the cluster of each latent, -1 for none. control: a model to count woken neurons in too.
-    Clusters are associated with the dormant neurons that their latents drive, by permutation within blocks.
+    counted: the tokens at which neurons and latents are looked at. Clusters are associated with the dormant
+    neurons that their latents drive, by permutation within blocks.
     """
-    found = _dormancy(model, reference, waking)
-    in_control = None if control is None else _dormancy(control, reference, waking)
+    counted_mS = counted.mask(reference.tokens)
+    waking = replace(waking, marked_mS=waking.marked_mS & counted.mask(waking.sequences.tokens))
+    found = _dormancy(model, reference, counted_mS, waking)
+    in_control = None if control is None else _dormancy(control, reference, counted_mS, waking)
     record: dict[str, Any] = {
         "on": ON,
         "quiet": QUIET,
         "awake": AWAKE,
-        "tokens": reference.tokens.size,
+        "tokens": int(counted_mS.sum()),
         "neurons": int(found.dormant_bN.sum()),
         "neurons_by_block": found.dormant_bN.sum(1).tolist(),
         "woken_count": int(found.woken_bN.sum()),
         "woken_in_control": None if in_control is None else int(in_control.woken_bN.sum()),
-        **_with_clusters(Explained(model, crosscoder), labels_L, found, reference, waking, seed, progress),
+        **_with_clusters(
+            Explained(model, crosscoder), labels_L, found, reference, waking, seed, counted, progress
+        ),
     }
     for row in record["woken"]:
         on = None if in_control is None else float(in_control.other.on_bN[row["block"], row["neuron"]])
@@ -101,8 +109,10 @@ def labels_of(clusters: Sequence[Mapping[str, Any]], n_latents: int) -> Int[np.n
     return labels_L
 
 
-def _dormancy(model: LanguageModel, reference: TokenSequences, waking: WakingText) -> Dormancy:
-    on_reference = neuron_rates(model, reference.tokens, np.ones(reference.tokens.shape, dtype=bool))
+def _dormancy(
+    model: LanguageModel, reference: TokenSequences, counted_mS: Bool[np.ndarray, "m S"], waking: WakingText
+) -> Dormancy:
+    on_reference = neuron_rates(model, reference.tokens, counted_mS)
     on_other = neuron_rates(model, waking.sequences.tokens, waking.marked_mS, on_reference.scale_b)
     return find_dormant(on_reference, on_other)
 
@@ -114,17 +124,17 @@ def _with_clusters(
     reference: TokenSequences,
     waking: WakingText,
     seed: int,
+    counted: Counted,
     progress: Report,
 ) -> dict[str, Any]:
     """Which clusters drive dormant neurons, and which hold rare latents."""
     model, crosscoder = explained.model, explained.crosscoder
     reference_BL, other_BL = (
-        sparse_codes(
-            model, crosscoder, text, lambda done, total: progress("latents that drive neurons", done, total)
-        )
+        sparse_codes(model, crosscoder, text, partial(progress, "latents that drive neurons"), counted)
         for text in (reference, waking.sequences)
     )
-    rate_L = np.bincount(reference_BL.nonzero()[1], minlength=len(labels_L)) / reference.tokens.size
+    reference_BL = reference_BL[counted.mask(reference.tokens).ravel()]
+    rate_L = np.bincount(reference_BL.nonzero()[1], minlength=len(labels_L)) / reference_BL.shape[0]
     mean_L = np.asarray(reference_BL.mean(0)).ravel()
     marked_mean_L = np.asarray(other_BL[waking.marked_mS.ravel()].mean(0)).ravel()
     blocks = list(explained.blocks)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from xtalk.data import TokenSequences
+from xtalk.data import ALL, Counted, TokenSequences
 from xtalk.errors import XtalkError
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
@@ -18,11 +18,13 @@ from xtalk.reading.batches import DocumentSums, batches, count_documents, next_t
 class ModelBaselines:
     """The model's own cross-entropy on a text, and that with each block's MLP output replaced by its mean.
 
-    Sums of nat over the predicted tokens of each document (E), and how many those are. `mean_output_bD`: the
-    mean outputs, one row per block, float32.
+    Sums of nat over the predictions of each document (E) that count, and how many those are.
+    `mean_output_bD`: the mean outputs, one row per block, float32. counted: the tokens whose output was
+    replaced, and that predictions were read from.
     """
 
     text_hash: str
+    counted: Counted
     mean_output_bD: Float[Tensor, "b D"]
     predicted_E: Float[np.ndarray, "E"]
     model_E: Float[np.ndarray, "E"]
@@ -47,14 +49,16 @@ class ModelBaselines:
 
 
 @torch.no_grad()
-def mean_mlp_outputs(model: LanguageModel, sequences: TokenSequences, tokens: int) -> Float[Tensor, "b D"]:
-    """The mean output of each block's MLP over the first `tokens` tokens of a text, whole micro-batches."""
+def mean_mlp_outputs(
+    model: LanguageModel, sequences: TokenSequences, tokens: int, counted: Counted = ALL
+) -> Float[Tensor, "b D"]:
+    """The mean output of each block's MLP over the first `tokens` tokens that count, whole micro-batches."""
     blocks = range(model.n_blocks)
     inputs, mlps = [Hookpoint(block, "ln2") for block in blocks], [model.mlp_weights(b) for b in blocks]
     total_bD = torch.zeros(model.n_blocks, model.d_model, dtype=torch.float64)
     count = 0
-    for batch in batches(model, sequences):
-        n_BbD = model.capture(batch.tokens_mS, inputs).flatten(0, 1).float()
+    for batch in batches(model, sequences, counted_nS=counted.mask(sequences.tokens)):
+        n_BbD = batch.counted(model.capture(batch.tokens_mS, inputs)).float()
         total_bD += torch.stack([mlp(n_BbD[:, b]).double().sum(0).cpu() for b, mlp in enumerate(mlps)])
         count += len(n_BbD)
         if count >= tokens:
@@ -68,21 +72,29 @@ def measure_baselines(
     sequences: TokenSequences,
     mean_output_bD: Float[Tensor, "b D"],
     micro_batch: int | None = None,
+    counted: Counted = ALL,
 ) -> ModelBaselines:
     """Cross-entropy of the model, and with each MLP's output replaced by its mean `mean_output_bD`.
 
-    The mean should come from other text (`mean_mlp_outputs` of the training text).
+    The mean should come from other text (`mean_mlp_outputs` of the training text). Tokens that do not count
+    keep their own output.
     """
     sums = DocumentSums(count_documents(sequences))
-    mids = [Hookpoint(block, "resid_mid") for block in range(model.n_blocks)]
-    for batch in batches(model, sequences, micro_batch):
-        tokens, documents = batch.tokens_mS, batch.predicted_documents
+    mids, posts = (
+        [Hookpoint(block, site) for block in range(model.n_blocks)] for site in ("resid_mid", "resid_post")
+    )
+    for batch in batches(model, sequences, micro_batch, counted.mask(sequences.tokens)):
+        tokens = batch.tokens_mS
         loss_mT = next_token_loss(model.logits(tokens), tokens)
-        sums.add(loss_mT, documents, "model")
-        sums.add(torch.ones_like(loss_mT), documents, "predicted")
+        sums.add(*batch.predicted(loss_mT), "model")
+        sums.add(*batch.predicted(torch.ones_like(loss_mT)), "predicted")
         mid_mSbD = model.capture(tokens, mids).float()
+        post_mSbD = None if batch.whole else model.capture(tokens, posts).float()
         for block in range(model.n_blocks):
-            logits = model.continue_from(block, mid_mSbD[:, :, block] + mean_output_bD[block], tokens)
-            sums.add(next_token_loss(logits, tokens), documents, "mean", block)
+            ablated_BD = batch.counted(mid_mSbD[:, :, block]) + mean_output_bD[block]
+            own_mSD = None if post_mSbD is None else post_mSbD[:, :, block]
+            logits = model.continue_from(block, batch.spread(ablated_BD, own_mSD), tokens)
+            sums.add(*batch.predicted(next_token_loss(logits, tokens)), "mean", block)
     mean_bE = np.stack([sums["mean", block] for block in range(model.n_blocks)])
-    return ModelBaselines(sequences.text_hash, mean_output_bD, sums["predicted",], sums["model",], mean_bE)
+    own = sums["predicted",], sums["model",]
+    return ModelBaselines(sequences.text_hash, counted, mean_output_bD, *own, mean_bE)

@@ -48,7 +48,8 @@ def evaluate_crosscoder(
 
     The crosscoder is in the model's own units, `factor_P` the scaling it was trained under. `averaged`: the
     blocks that "mean" stands for, by default all explained ones but the model's first. `seed` decides the
-    random schemes and the bootstrap. `progress` hears of sequences done and their number.
+    random schemes and the bootstrap. The tokens that count are those of the baselines. `progress`
+    hears of sequences done and their number.
     Errors: XtalkError for baselines of another text, too few documents, or hookpoints that do not serve.
     """
     baselines.check_text(sequences)
@@ -66,8 +67,9 @@ def evaluate_crosscoder(
         FidelityMeter(explained, baselines, seed),
     )
     done = 0
-    for batch in batches(model, sequences, micro_batch):
-        explained_batch = explained.read(batch, explained.resid_mids)
+    counted_nS = baselines.counted.mask(sequences.tokens)
+    for batch in batches(model, sequences, micro_batch, counted_nS):
+        explained_batch = explained.read(batch, explained.around_mlps(batch))
         for meter in meters:
             meter.add(explained_batch)
         done += len(batch.tokens_mS)

@@ -1,14 +1,17 @@
 """How much of the model's performance survives when an MLP's output is rebuilt from chosen contributions.
 
-DESIGN section 6. CE_model, CE_mean and CE_zero are the cross-entropies of the model, of the model with the
-MLP's output replaced by its mean over training text, and with every contribution set to 0, keeping the base:
+docs/method.md, Fidelity. CE_model, CE_mean and CE_zero are the cross-entropies of the model, of the model
+with the MLP's output replaced by its mean over training text, and with every contribution set to 0, keeping
+the base:
 
     Phi_mean = 1 - (CE_scheme - CE_model) / (CE_mean - CE_model)     the headline figure
     Phi_zero = 1 - (CE_scheme - CE_model) / (CE_zero - CE_model)     the paper's
     NMSE     = |rebuilt - true|^2 / |true - mean|^2                  summed over tokens
 
-Phi_mean's baseline belongs to the model alone (its own resid_mid, whichever one the scheme is run on).
-Phi_zero's depends on the crosscoder, and a worse base scores better: for comparison with published numbers.
+All of these are over the tokens that count (`xtalk.data.Counted`): others keep the model's own output, and
+their predictions are not added up. Phi_mean's baseline belongs to the model alone (its own resid_mid,
+whichever one the scheme is run on). Phi_zero's depends on the crosscoder, and a worse base scores better: for
+comparison with published numbers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,14 +42,20 @@ class Fidelity:
     """Fidelity at one block, or its mean over blocks ("mean"), for one resid_mid and baseline.
 
     phi, nmse: by scheme, with 95 % intervals over documents; ce: nat per token. NMSE depends on neither
-    resid_mid nor baseline.
+    resid_mid nor baseline. lost: CE_scheme - CE_model by scheme, and ablation: CE_baseline - CE_model, in nat
+    per token; a phi whose ablation lies within noise says nothing. weighed: phi with every block weighed by
+    what its ablation costs, which is 1 - (sum over blocks of lost) / (sum of ablation): a block that costs
+    nothing does not rule it, as it may the plain mean. At one block it is phi.
     """
 
     block: Blocks
     resid_mid: ResidMid
     baseline: Baseline
     phi: dict[str, Interval]
+    weighed: dict[str, Interval]
     nmse: dict[str, Interval]
+    lost: dict[str, Interval]
+    ablation: Interval
     ce: dict[str, float]
 
 
@@ -70,7 +79,7 @@ class FidelityMeter:
         """Rebuild each block's MLP output by each scheme and run the model on."""
         for block in self._explained.blocks:
             contributions = batch.contributions[block]
-            true_BD = contributions.mlp(batch.captured[Hookpoint(block, "ln2")])
+            true_BD = contributions.mlp(batch.captured(Hookpoint(block, "ln2")))
             mean_D = self._baselines.mean_output_bD[block]
             self._sums.add((true_BD - mean_D).square().sum(1), batch.documents_B, "variance", block)
             mids = self._resid_mids(batch, block)
@@ -85,7 +94,7 @@ class FidelityMeter:
 
     def _resid_mids(self, batch: ExplainedBatch, block: int) -> dict[ResidMid, Tensor]:
         point = Hookpoint(block, "resid_mid")
-        mids: dict[ResidMid, Tensor] = {"model": batch.captured[point]}
+        mids: dict[ResidMid, Tensor] = {"model": batch.captured(point)}
         if point in self._explained.index:
             mids["crosscoder"] = batch.decoded_BPD[:, self._explained.index[point]]
         return mids
@@ -100,11 +109,9 @@ class FidelityMeter:
     ) -> None:
         tokens = batch.batch.tokens_mS
         for resid_mid, mid_BD in mids.items():
-            logits_mSV = self._explained.model.continue_from(
-                block, batch.by_sequence(mid_BD + mlp_out_BD), tokens
-            )
-            loss_mT = next_token_loss(logits_mSV, tokens)
-            self._sums.add(loss_mT, batch.batch.predicted_documents, "ce", block, resid_mid, name)
+            post_mSD = batch.spliced(mid_BD + mlp_out_BD, Hookpoint(block, "resid_post"))
+            loss_mT = next_token_loss(self._explained.model.continue_from(block, post_mSD, tokens), tokens)
+            self._sums.add(*batch.batch.predicted(loss_mT), "ce", block, resid_mid, name)
 
     def result(self, bootstrap: Bootstrap, averaged: Sequence[int]) -> tuple[Fidelity, ...]:
         """Fidelity by block, and its mean over the blocks `averaged`, each with the same resamples.
@@ -129,31 +136,44 @@ class FidelityMeter:
         bootstrap: Bootstrap,
     ) -> Fidelity:
         phi: dict[str, Interval] = {}
+        weighed: dict[str, Interval] = {}
         nmse: dict[str, Interval] = {}
+        lost: dict[str, Interval] = {}
         ce: dict[str, float] = {}
         predicted = self._baselines.predicted_E.sum()
+        tokens_R = bootstrap.totals(self._baselines.predicted_E)
+        ablations = [self._ablation(b, resid_mid, baseline, bootstrap) for b in blocks]
         for name in SCHEMES:
-            phi[name] = interval(
-                mean_over([self._phi(b, resid_mid, baseline, name, bootstrap) for b in blocks])
-            )
+            losses = [self._lost(b, resid_mid, name, bootstrap) for b in blocks]
+            ratios = [
+                1 - ratio(lost_R, ablation_R, f"ablating the MLP of block {b} costs nothing")
+                for b, lost_R, ablation_R in zip(blocks, losses, ablations, strict=True)
+            ]
+            phi[name] = interval(mean_over(ratios))
+            whole_R = np.sum(ablations, axis=0)
+            why = f"ablating the MLPs of blocks {', '.join(map(str, blocks))} costs nothing together"
+            weighed[name] = interval(1 - ratio(np.sum(losses, axis=0), whole_R, why))
             nmse[name] = interval(mean_over([self._nmse(b, name, bootstrap) for b in blocks]))
+            lost[name] = interval(mean_over(losses) / tokens_R)
             ce[name] = float(
                 np.mean([self._sums["ce", b, resid_mid, name].sum() / predicted for b in blocks])
             )
-        return Fidelity(label, resid_mid, baseline, phi, nmse, ce)
+        ablation = interval(mean_over(ablations) / tokens_R)
+        return Fidelity(label, resid_mid, baseline, phi, weighed, nmse, lost, ablation, ce)
 
-    def _phi(
-        self, block: int, resid_mid: ResidMid, baseline: Baseline, name: str, bootstrap: Bootstrap
+    def _lost(
+        self, block: int, resid_mid: ResidMid, name: str, bootstrap: Bootstrap
     ) -> Float[np.ndarray, "R1"]:
-        model_E = self._baselines.model_E
-        scheme_E = self._sums["ce", block, resid_mid, name]
-        ablated_E = (
-            self._baselines.mean_bE[block]
-            if baseline == "mean"
-            else self._sums["ce", block, resid_mid, "zero"]
-        )
-        lost_R, ablation_R = bootstrap.totals(scheme_E - model_E), bootstrap.totals(ablated_E - model_E)
-        return 1 - ratio(lost_R, ablation_R, f"ablating the MLP of block {block} costs nothing")
+        """What a scheme costs, summed over predictions, nat."""
+        return bootstrap.totals(self._sums["ce", block, resid_mid, name] - self._baselines.model_E)
+
+    def _ablation(
+        self, block: int, resid_mid: ResidMid, baseline: Baseline, bootstrap: Bootstrap
+    ) -> Float[np.ndarray, "R1"]:
+        """What the baseline's ablation costs, summed over predictions, nat."""
+        if baseline == "zero":
+            return self._lost(block, resid_mid, "zero", bootstrap)
+        return bootstrap.totals(self._baselines.mean_bE[block] - self._baselines.model_E)
 
     def _nmse(self, block: int, name: str, bootstrap: Bootstrap) -> Float[np.ndarray, "R1"]:
         error_R = bootstrap.totals(self._sums["error", block, name])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from xtalk.models.language_model import LanguageModel
@@ -58,11 +58,13 @@ def loss_effects(
     tokens_mS: Int[Tensor, "m S"],
     token_Z: Int[Tensor, "Z"],
     out_4ZD: Float[Tensor, "4 Z D"],
+    counted_mS: Bool[np.ndarray, "m S"],
 ) -> Float[Tensor, "Z"]:
     """The mixed effect on the loss of changing the MLP's output at one token per occurrence.
 
     token_Z: places in the flattened batch; out_4ZD: as `removed`. The loss: cross-entropy of the next 16
-    tokens after the place, added up, nat; float32. A place at the end of its sequence has none, effect 0.
+    tokens after the place, added up over predictions that count, nat; float32. A place at the end of its
+    sequence has none, effect 0.
     """
     S = tokens_mS.shape[1]
     effects_Z = torch.zeros(len(token_Z), dtype=torch.float64)
@@ -79,7 +81,8 @@ def loss_effects(
             resid[c * len(chosen) + here, position] += change[c]
         loss = next_token_loss(model.continue_from(block, resid, tokens), tokens).double().cpu()
         offset = torch.arange(stop - 1) - position.cpu()[:, None]
-        counted = (offset >= 0) & (offset < WINDOW)
-        sums = (loss.view(4, len(chosen), -1) * counted).sum(2)
+        read = torch.from_numpy(counted_mS)[row.cpu(), : stop - 1]
+        window = (offset >= 0) & (offset < WINDOW) & read
+        sums = (loss.view(4, len(chosen), -1) * window).sum(2)
         effects_Z[chosen.cpu()] = mixed(sums)
     return effects_Z

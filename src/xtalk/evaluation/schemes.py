@@ -1,4 +1,4 @@
-"""Ways to choose which contributions rebuild an MLP's output (DESIGN section 6).
+"""Ways to choose which contributions rebuild an MLP's output (docs/method.md, Fidelity).
 
 A scheme maps the contributions p to what stands for their sum, per neuron and path. `SCHEMES` names them.
 """

@@ -15,11 +15,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.sparse import csc_array, csr_array, vstack
 
 from xtalk.crosscoder.crosscoder import Crosscoder
-from xtalk.data import TokenSequences
+from xtalk.data import ALL, Counted, TokenSequences
 from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
 from xtalk.evaluation.interventions import Occurrences, loss_effects, mixed, removed
@@ -28,7 +28,7 @@ from xtalk.interactions.pairs import PairInteractions
 from xtalk.interactions.true_interaction import mixed_difference
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
-from xtalk.reading.batches import batches
+from xtalk.reading.batches import Batch, batches
 from xtalk.reading.explained import Explained, ExplainedBatch
 from xtalk.statistics.correlation import Correlated, Effects, mean_correlated, rank_correlations
 from xtalk.statistics.interval import Interval
@@ -80,10 +80,12 @@ class Validation:
 class _Half:
     """One half of the text and which latents are active where: codes (tokens, L) by row and by column.
 
-    tokens: those that count; the codes of the others are left out.
+    counted_nS: which tokens count; tokens: how many of them, in documents that count; the codes of all others
+    are left out.
     """
 
     sequences: TokenSequences
+    counted_nS: Bool[np.ndarray, "n S"]
     tokens: int
     codes_TL: csr_array
     by_latent: csc_array
@@ -113,6 +115,7 @@ def validate_interactions(
     config: ValidationConfig,
     *,
     seed: int,
+    counted: Counted = ALL,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Validation, ...]:
     """Rank-correlate each measure of `MEASURES` with the effects of interventions, by block and in the mean.
@@ -121,7 +124,8 @@ def validate_interactions(
     reconstruction; co_activation: cosine of the latents' activations; co_activation_count; decoder: |cosine|
     of their directions at the MLP's input; size: the product of the mean norms of their parts f_i d_i there,
     a control: strong features do more, whichever they are. The crosscoder is in the model's own units.
-    `seed` decides pairs, occurrences and resamples; `progress` hears of steps done and their number.
+    `seed` decides pairs, occurrences and resamples; measures are taken, features removed and losses added up
+    at tokens that count. `progress` hears of steps done and their number.
     Errors: XtalkError for a text of one sequence, or too few pairs that are active together.
     """
     explained = Explained(model, crosscoder)
@@ -136,9 +140,9 @@ def validate_interactions(
     cut = len(sequences) // 2
     if cut < 1:
         raise XtalkError("a text of one sequence; measures and interventions need one each; give more text")
-    measured = _read(explained, sequences, slice(0, cut), pairs=pairs)
+    measured = _read(explained, sequences, counted, slice(0, cut), pairs=pairs)
     advance()
-    intervened = _read(explained, sequences, slice(cut, None), seen=sequences.documents[:cut])
+    intervened = _read(explained, sequences, counted, slice(cut, None), seen=sequences.documents[:cut])
     advance()
     matrix, found = pairs.result(), dict[tuple[Effect, Weighting], list[Correlated]]()
     rows: list[Validation] = []
@@ -182,6 +186,7 @@ def _rows(
 def _read(
     explained: Explained,
     sequences: TokenSequences,
+    counted: Counted,
     part: slice,
     *,
     pairs: PairInteractions | None = None,
@@ -189,17 +194,18 @@ def _read(
 ) -> _Half:
     """A half of the text: the codes, of documents not yet `seen`; added to the pair interactions if given."""
     half = token_sequences(sequences.tokens[part], sequences.documents[part])
-    codes: list[csr_array] = []
-    for batch in batches(explained.model, half):
+    counted_nS, codes = counted.mask(half.tokens), list[csr_array]()
+    for batch in batches(explained.model, half, counted_nS=counted_nS):
         read = explained.read(batch)
-        codes.append(csr_array(read.codes.dense().cpu().numpy()))
+        codes.append(csr_array(read.codes_everywhere.dense().cpu().numpy()))
         if pairs is not None:
             named = {f"blocks.{block}": mlp for block, mlp in read.contributions.items()}
             pairs.add(named, read.documents_B)
     new_T = np.isin(half.documents.ravel(), [] if seen is None else seen, invert=True)
     codes_TL = csr_array(vstack(codes).multiply(new_T[:, None]))
     codes_TL.eliminate_zeros()
-    return _Half(half, int(new_T.sum()), codes_TL, csc_array(codes_TL))
+    tokens = int((new_T & counted_nS.ravel()).sum())
+    return _Half(half, counted_nS, tokens, codes_TL, csc_array(codes_TL))
 
 
 def _draw_pairs(
@@ -257,12 +263,12 @@ def _measures(
     d_LD = explained.crosscoder.W_dec[:, explained.index[Hookpoint(block, "ln2")]]
     found: list[np.ndarray] = []
     start = 0
-    for batch in batches(explained.model, half.sequences):
+    for batch in batches(explained.model, half.sequences, counted_nS=half.counted_nS):
         here = chosen.between(start, start + batch.tokens_mS.numel())
         start += batch.tokens_mS.numel()
         if len(here.pair_Z):
             read = explained.read(batch)
-            tokens, f_BL = torch.from_numpy(here.token_Z), read.codes.dense()
+            tokens, f_BL = torch.from_numpy(_among_counted(batch, here)), read.codes.dense()
             slots = (_slots(read, tokens, latents[here.pair_Z]) for latents in (i_Q, j_Q))
             D_ZD = mixed_difference(read.contributions[block], tokens, *slots)
             parts = (f_BL[tokens, torch.from_numpy(latents[here.pair_Z])] for latents in (i_Q, j_Q))
@@ -297,6 +303,11 @@ def _measures(
     }
 
 
+def _among_counted(batch: Batch, here: Occurrences) -> Int[np.ndarray, "Z"]:
+    """The places of occurrences among the tokens of a batch that count, which all of them do."""
+    return np.searchsorted(batch.places_B, here.token_Z)
+
+
 def _slots(read: ExplainedBatch, tokens: torch.Tensor, latents: Int[np.ndarray, "Z"]) -> torch.Tensor:
     """The slots of active latents at tokens."""
     codes = read.codes
@@ -320,25 +331,27 @@ def _effects(
     for_loss_Z = (chosen.pair_Z < config.loss_pairs) & (rank_Z < config.loss_occurrences)
     found: dict[Effect, list[np.ndarray]] = {"output": [], "loss": []}
     start = 0
-    for batch in batches(model, half.sequences):
+    for batch in batches(model, half.sequences, counted_nS=half.counted_nS):
         stop = start + batch.tokens_mS.numel()
         here = chosen.between(start, stop)
         loss_here = for_loss_Z[(chosen.token_Z >= start) & (chosen.token_Z < stop)]
         start = stop
         if not len(here.pair_Z):
             continue
-        mid = Hookpoint(block, "resid_mid")
-        read, token_Z = explained.read(batch, [mid]), torch.from_numpy(here.token_Z)
+        read = explained.read(batch, explained.around_mlps(batch))
+        token_Z = torch.from_numpy(_among_counted(batch, here))
         f_BL, latents = read.codes.dense(), torch.from_numpy(pairs_Q2[here.pair_Z])
         parts = (f_BL[token_Z, latent_Z][:, None] * d_LD[latent_Z] for latent_Z in latents.unbind(1))
         out_4ZD = removed(mlp, read.x_BPD[token_Z, p], *parts)
-        where = np.stack([here.pair_Z, read.documents_B[here.token_Z]]).astype(float)
+        where = np.stack([here.pair_Z, read.documents_B[token_Z.numpy()]]).astype(float)
         found["output"].append(np.vstack([where, mixed(out_4ZD).norm(dim=1).double().cpu().numpy()]))
         if loss_here.any():
-            post_BD = read.captured[mid] + mlp(read.x_BPD[:, p])
-            use = torch.from_numpy(loss_here)
-            place = batch.tokens_mS, token_Z[use]
-            change_Z = loss_effects(model, block, read.by_sequence(post_BD), *place, out_4ZD[:, use])
+            post_BD = read.captured(Hookpoint(block, "resid_mid")) + mlp(read.x_BPD[:, p])
+            post_mSD = read.spliced(post_BD, Hookpoint(block, "resid_post"))
+            use, place_Z = torch.from_numpy(loss_here), torch.from_numpy(here.token_Z)
+            change_Z = loss_effects(
+                model, block, post_mSD, batch.tokens_mS, place_Z[use], out_4ZD[:, use], batch.counted_mS
+            )
             found["loss"].append(np.vstack([where[:, loss_here], change_Z.abs().numpy()]))
     documents = len(np.unique(half.sequences.documents))
     sizes: dict[Effect, int] = {"output": len(pairs_Q2), "loss": min(config.loss_pairs, len(pairs_Q2))}

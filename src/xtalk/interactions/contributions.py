@@ -1,6 +1,6 @@
 """What each latent contributes to each MLP neuron: p_ki = f_i <w_k, d_i>, base c_k, dominant latent.
 
-This is the one definition that measures, penalties and fidelity share (DESIGN section 3; paper section 3).
+This is the one definition that measures, penalties and fidelity share (docs/method.md; paper section 3).
 For a gated MLP a latent contributes to two pre-activations, gate and value; the dominant latent is then the
 one with the largest first-order effect on the neuron, Lip(phi) |U_k| |g_ki| + |phi(G_k)| |u_ki|, where
 G and U are the sums of base and all contributions.

@@ -1,6 +1,6 @@
 """How much latents interact at one MLP: dominant and few-hot shares, the interaction T, and its bound.
 
-DESIGN section 3; paper section 3. A token without an active latent has no interaction: shares 1, T 0.
+docs/method.md; paper section 3. A token without an active latent has no interaction: shares 1, T 0.
 """
 
 from collections.abc import Iterable, Sequence

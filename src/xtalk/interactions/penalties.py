@@ -1,7 +1,7 @@
 """Differentiable interaction penalties: loss terms that make crosscoders computationally sparse.
 
-DESIGN section 4. Each term takes the contributions at one MLP, the MLP's true output and that output's
-variance, and returns a scalar to be averaged over blocks. `PENALTIES` names them; a run weighs any
+docs/method.md, The penalties. Each term takes the contributions at one MLP, the MLP's true output and that
+output's variance, and returns a scalar to be averaged over blocks. `PENALTIES` names them; a run weighs any
 combination.
 """
 

@@ -19,7 +19,7 @@ def mixed_difference(
     """D_ij of pairs of slots, through W_out: out(all) - out(without i) - out(without j) + out(without both).
 
     tokens_Q: each pair's token; i_Q, j_Q: two different slots of that token. Per neuron of an ordinary MLP
-    this is phi(h) - phi(h - p_i) - phi(h - p_j) + phi(h - p_i - p_j) (DESIGN section 3).
+    this is phi(h) - phi(h - p_i) - phi(h - p_j) + phi(h - p_i - p_j).
     Errors: XtalkError where i is j.
     """
     if bool((i_Q == j_Q).any()):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,16 +22,44 @@ class Batch:
     documents_mS: Int[np.ndarray, "m S"]
     counted_mS: Bool[np.ndarray, "m S"]
 
-    @property
-    def predicted_documents(self) -> Int[np.ndarray, "m T"]:
-        """The document of every predicted token: all of a sequence but its first."""
-        return self.documents_mS[:, 1:]
+    @cached_property
+    def whole(self) -> bool:
+        """Whether all tokens count."""
+        return bool(self.counted_mS.all())
+
+    @cached_property
+    def places_B(self) -> Int[np.ndarray, "B"]:
+        """The place of every token that counts in the flattened batch."""
+        return np.flatnonzero(self.counted_mS)
 
     def counted(self, values_mS: Shaped[Tensor, "m S *d"]) -> Shaped[Tensor, "B *d"]:
         """The values of the tokens that count, in order."""
-        if self.counted_mS.all():
+        if self.whole:
             return values_mS.flatten(0, 1)
         return values_mS[torch.from_numpy(self.counted_mS).to(values_mS.device)]
+
+    def spread(
+        self, values_B: Shaped[Tensor, "B *d"], others_mS: Shaped[Tensor, "m S *d"] | None = None
+    ) -> Shaped[Tensor, "m S *d"]:
+        """Values of the tokens that count at their places; of the others those given, or else 0."""
+        if self.whole:
+            return values_B.view(*self.counted_mS.shape, *values_B.shape[1:])
+        if others_mS is None:
+            others_mS = values_B.new_zeros(*self.counted_mS.shape, *values_B.shape[1:])
+        spread_mS = others_mS.to(values_B, copy=True)
+        spread_mS[torch.from_numpy(self.counted_mS).to(values_B.device)] = values_B
+        return spread_mS
+
+    def predicted(self, values_mT: Float[Tensor, "m T"]) -> tuple[Float[Tensor, "*T"], Int[np.ndarray, "*T"]]:
+        """Values of predictions, of every token but a sequence's first, that count; and their documents.
+
+        A prediction counts where the token that it is read from does.
+        """
+        documents_mT = self.documents_mS[:, 1:]
+        if self.whole:
+            return values_mT, documents_mT
+        read_mT = self.counted_mS[:, :-1]
+        return values_mT[torch.from_numpy(read_mT).to(values_mT.device)], documents_mT[read_mT]
 
 
 def batches(

@@ -13,7 +13,7 @@ from xtalk.codes import Codes
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.errors import XtalkError
 from xtalk.models.capturing import CapturingModel
-from xtalk.models.hookpoints import Hookpoint
+from xtalk.models.hookpoints import Hookpoint, Site
 from xtalk.models.language_model import LanguageModel
 from xtalk.models.mlp import MlpWeights
 from xtalk.reading.batches import Batch
@@ -64,10 +64,13 @@ class Explained(Encoded):
             )
         return found
 
-    @property
-    def resid_mids(self) -> list[Hookpoint]:
-        """What the outputs of those MLPs are added to."""
-        return [Hookpoint(block, "resid_mid") for block in self.blocks]
+    def around_mlps(self, batch: Batch) -> list[Hookpoint]:
+        """What is read beside to rebuild those MLPs' outputs: what they are added to, and the sums.
+
+        The sums, the model's own, only where some tokens do not count and keep them.
+        """
+        sites: tuple[Site, ...] = ("resid_mid",) if batch.whole else ("resid_mid", "resid_post")
+        return [Hookpoint(block, site) for block in self.blocks for site in sites]
 
     @cached_property
     def mlps(self) -> dict[int, MlpWeights]:
@@ -88,20 +91,23 @@ class Explained(Encoded):
         Errors: XtalkError for NaN or infinity.
         """
         extra = tuple(point for point in beside if point not in self.index)
-        captured_BQD = batch.counted(self.activations(batch, extra)).float()
-        x_BPD = captured_BQD[:, : len(self.hookpoints)]
-        captured = {point: captured_BQD[:, q] for q, point in enumerate((*self.hookpoints, *extra))}
-        return ExplainedBatch(self, batch, x_BPD, captured, self.crosscoder.encode_sparse(x_BPD))
+        captured_mSQD = self.activations(batch, extra).float()
+        x_BPD = batch.counted(captured_mSQD)[:, : len(self.hookpoints)]
+        everywhere = {point: captured_mSQD[:, :, q] for q, point in enumerate((*self.hookpoints, *extra))}
+        return ExplainedBatch(self, batch, x_BPD, everywhere, self.crosscoder.encode_sparse(x_BPD))
 
 
 @dataclass(frozen=True)
 class ExplainedBatch:
-    """Activations of the B tokens of a batch that count, their codes, and what those decode to."""
+    """Activations of the B tokens of a batch that count, their codes, and what those decode to.
+
+    everywhere: activations by hookpoint, of tokens that do not count too.
+    """
 
     explained: Explained
     batch: Batch
     x_BPD: Float[Tensor, "B P D"]
-    captured: dict[Hookpoint, Float[Tensor, "B D"]]
+    everywhere: dict[Hookpoint, Float[Tensor, "m S D"]]
     codes: Codes
 
     @cached_property
@@ -119,6 +125,18 @@ class ExplainedBatch:
         """The contributions to each block's MLP whose input the crosscoder decodes."""
         return dict(self.explained.contributions(self.codes))
 
-    def by_sequence(self, x_BD: Float[Tensor, "B D"]) -> Float[Tensor, "m S D"]:
-        """A tensor of flattened tokens as sequences again."""
-        return x_BD.view(*self.batch.tokens_mS.shape, -1)
+    def captured(self, point: Hookpoint) -> Float[Tensor, "B D"]:
+        """The activations at a hookpoint that was read."""
+        return self.batch.counted(self.everywhere[point])
+
+    def spliced(self, x_BD: Float[Tensor, "B D"], point: Hookpoint) -> Float[Tensor, "m S D"]:
+        """Sequences with x at a hookpoint; tokens that do not count keep the model's own activations."""
+        return self.batch.spread(x_BD, None if self.batch.whole else self.everywhere[point])
+
+    @cached_property
+    def codes_everywhere(self) -> Codes:
+        """The codes of all tokens, m S; nothing is active at those that do not count."""
+        if self.batch.whole:
+            return self.codes
+        codes, spread = self.codes, self.batch.spread
+        return Codes(spread(codes.latents).flatten(0, 1), spread(codes.values).flatten(0, 1), codes.n_latents)

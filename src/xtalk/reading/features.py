@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from xtalk.crosscoder.crosscoder import Crosscoder
-from xtalk.data import TokenSequences, token_texts
+from xtalk.data import ALL, Counted, TokenSequences, token_texts
 from xtalk.errors import XtalkError
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
@@ -35,8 +35,9 @@ class Context:
 class Feature:
     """One latent on a text.
 
-    firing_rate: the fraction of tokens on which it is active; mean_activation: over those; top_tokens: on
-    which it is active most often, with how often; contexts: of its strongest activations, strongest first.
+    firing_rate: the fraction of the tokens that count on which it is active; mean_activation: over those;
+    top_tokens: on which it is active most often, with how often; contexts: of its strongest activations,
+    strongest first.
     """
 
     latent: int
@@ -56,6 +57,7 @@ def describe_features(
     top_tokens: int = 8,
     contexts: int = 5,
     window: int = 16,
+    counted: Counted = ALL,
 ) -> tuple[Feature, ...]:
     """Describe some latents by the text; contexts of `window` tokens around the peak, without overlaps.
 
@@ -68,7 +70,7 @@ def describe_features(
         )
     if strangers := [i for i in latents if not 0 <= i < crosscoder.config.d_sae]:
         raise XtalkError(f"no latent {strangers[0]}; the crosscoder has 0 to {crosscoder.config.d_sae - 1}")
-    codes_BL = sparse_codes(model, crosscoder, sequences)
+    codes_BL = sparse_codes(model, crosscoder, sequences, counted=counted)
     return describe_codes(
         codes_BL,
         sequences,
@@ -77,25 +79,31 @@ def describe_features(
         top_tokens=top_tokens,
         contexts=contexts,
         window=window,
+        counted=counted,
     )
 
 
 @torch.no_grad()
 def sparse_codes(
-    model: LanguageModel, crosscoder: Crosscoder, sequences: TokenSequences, progress: Progress | None = None
+    model: LanguageModel,
+    crosscoder: Crosscoder,
+    sequences: TokenSequences,
+    progress: Progress | None = None,
+    counted: Counted = ALL,
 ) -> csr_array:
     """The codes of every token of a text, in order: (tokens, latents), sparse, without stored zeros.
 
-    progress(done, total) is called after every micro-batch, in sequences.
+    Nothing is active at tokens that do not count. progress(done, total) is called after every micro-batch, in
+    sequences.
     """
     explained, done = Explained(model, crosscoder), 0
     rows: list[np.ndarray] = []
     columns: list[np.ndarray] = []
     values: list[np.ndarray] = []
-    for batch in batches(model, sequences):
+    for batch in batches(model, sequences, counted_nS=counted.mask(sequences.tokens)):
         codes = explained.codes(batch)
         row_n, slot_n = codes.values.nonzero(as_tuple=True)
-        rows.append(row_n.cpu().numpy() + done * sequences.length)
+        rows.append(batch.places_B[row_n.cpu().numpy()] + done * sequences.length)
         columns.append(codes.latents[row_n, slot_n].cpu().numpy())
         values.append(codes.values[row_n, slot_n].float().cpu().numpy())
         done += len(batch.tokens_mS)
@@ -114,9 +122,10 @@ def describe_codes(
     top_tokens: int = 8,
     contexts: int = 5,
     window: int = 16,
+    counted: Counted = ALL,
 ) -> tuple[Feature, ...]:
     """Describe some latents by the codes of a text, as `describe_features` does."""
-    by_latent = csc_array(codes_BL)
+    by_latent, tokens = csc_array(codes_BL), int(counted.mask(sequences.tokens).sum())
     return tuple(
         _describe(
             latent,
@@ -126,6 +135,7 @@ def describe_codes(
             top_tokens,
             contexts,
             window,
+            tokens,
         )
         for latent in latents
     )
@@ -161,6 +171,7 @@ def _describe(
     top_tokens: int,
     contexts: int,
     window: int,
+    tokens: int,
 ) -> Feature:
     active = np.flatnonzero(activation_B > 0)
     counts = Counter(sequences.tokens.ravel()[active].tolist())
@@ -168,7 +179,7 @@ def _describe(
     spans = _spans(activation_B, sequences, contexts, window)
     return Feature(
         latent=latent,
-        firing_rate=len(active) / len(activation_B),
+        firing_rate=len(active) / tokens,
         mean_activation=float(activation_B[active].mean()) if len(active) else 0.0,
         top_tokens=tuple((token_texts(tokenizer, [token], inside=True)[0], count) for token, count in common),
         contexts=tuple(_context(activation_B, sequences, tokenizer, *span) for span in spans),

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from xtalk.crosscoder.crosscoder import Crosscoder
-from xtalk.data import TokenSequences
+from xtalk.data import ALL, Counted, TokenSequences
 from xtalk.interactions.attention import KEYS, AttentionSite
 from xtalk.interactions.norms import linear_parts, scale_change_norms
 from xtalk.interactions.pair_matrix import PairMatrix
@@ -55,13 +55,15 @@ def measure_pairs(
     sequences: TokenSequences,
     sites: Sequence[Site] = ("mlp",),
     *,
+    counted: Counted = ALL,
     top: int | None = None,
     keys: int = KEYS,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> MeasuredPairs:
     """The pair interactions at some sites, over a text, listing each row's and column's `top` largest.
 
-    The crosscoder is in the model's own units. keys: per query, for qk and ov. `progress` hears of sequences
+    The crosscoder is in the model's own units. counted: the tokens that the mean is over; in attention, that
+    are queries and keys. keys: per query, for qk and ov. `progress` hears of sequences
     done and their number. Errors: XtalkError for a site that the crosscoder has no hookpoints for.
     """
     explained = Explained(model, crosscoder)
@@ -76,7 +78,7 @@ def measure_pairs(
 
     found: dict[Site, PairInteractions] = {site: PairInteractions(d_sae, parts(site)) for site in sites}
     done = 0
-    for batch in batches(model, sequences):
+    for batch in batches(model, sequences, counted_nS=counted.mask(sequences.tokens)):
         read = explained.read(batch)
         if "mlp" in found:
             mlps = {f"blocks.{block}": mlp for block, mlp in read.contributions.items()}
@@ -131,12 +133,14 @@ class _Attention:
 
     def add(self, read: ExplainedBatch, into: Mapping[AttentionSite, PairInteractions]) -> None:
         """Add the pairs of every sequence of a batch."""
-        for rows, codes, seen in self._attention.sequences(read, self._keys):
-            documents_S = np.asarray(read.documents_B[rows])
+        for row, codes, seen in self._attention.sequences(read, self._keys):
+            counted_S = read.batch.counted_mS[row]
+            documents = read.batch.documents_mS[row, counted_S]
             self._held += seen.held
-            self._queries += len(documents_S)
+            self._queries += int(counted_S.sum())
             latents_SK, active_SK = codes.latents.cpu(), (codes.values != 0).cpu()
             query, key = seen.query_G.cpu(), seen.key_G.cpu()
+            at, place_S = torch.from_numpy(counted_S), torch.from_numpy(counted_S.cumsum() - 1)
             sides = (latents_SK[query], active_SK[query], latents_SK[key], active_SK[key])
             for site, pairs in into.items():
                 values = [
@@ -145,5 +149,5 @@ class _Attention:
                         self._attention.features.values(), seen.pattern_bGH, strict=True
                     )
                 ]
-                groups = PairGroups(*sides, torch.stack(values), query)
-                pairs.add_groups(groups, latents_SK, active_SK, documents_S)
+                groups = PairGroups(*sides, torch.stack(values), place_S[query])
+                pairs.add_groups(groups, latents_SK[at], active_SK[at], documents)

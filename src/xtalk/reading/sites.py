@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from torch import Tensor
+import torch
 
 from xtalk.codes import Codes
 from xtalk.errors import XtalkError
@@ -34,18 +34,18 @@ def read_norms(explained: Explained) -> dict[Hookpoint, tuple[NormWeights, int]]
 class ReadAttention:
     """The attention of the blocks at whose input, and after it, the crosscoder reads.
 
-    features, inputs: by block, the latents as its heads see them, and the place of its input in P.
+    features: by block, the latents as its heads see them; inputs: what those blocks' attention reads.
     """
 
     features: dict[int, AttentionFeatures]
-    inputs: dict[int, int]
+    inputs: tuple[Hookpoint, ...]
 
     @staticmethod
     def of(explained: Explained) -> "ReadAttention":
         """Errors: XtalkError if there is no block with both hookpoints."""
         model, index, W_dec = explained.model, explained.index, explained.crosscoder.W_dec
         features: dict[int, AttentionFeatures] = {}
-        inputs: dict[int, int] = {}
+        inputs: list[Hookpoint] = []
         for block in range(model.n_blocks):
             before, after = Hookpoint(block, "ln1"), Hookpoint(block, "resid_mid")
             if before in index and after in index:
@@ -53,19 +53,26 @@ class ReadAttention:
                 features[block] = AttentionFeatures.of(
                     model.attention_weights(block), W_dec[:, p], W_dec[:, q]
                 )
-                inputs[block] = p
+                inputs.append(before)
         if not features:
             raise XtalkError(
                 "the crosscoder has no block with hookpoints ln1 and resid_mid, which pairs in attention "
                 "need; train it on them"
             )
-        return ReadAttention(features, inputs)
+        return ReadAttention(features, tuple(inputs))
 
-    def sequences(self, read: ExplainedBatch, keys: int) -> Iterator[tuple[slice, Codes, Attended]]:
-        """Each sequence of a batch: its tokens, their codes, and the `keys` that each attends to most."""
-        S = read.batch.tokens_mS.shape[1]
+    def sequences(self, read: ExplainedBatch, keys: int) -> Iterator[tuple[int, Codes, Attended]]:
+        """Each sequence of a batch, by its row: codes of its tokens, and the `keys` each attends to most.
+
+        Queries and keys that do not count are left out of the pairs, and nothing is active there.
+        """
+        (m, S), codes = read.batch.tokens_mS.shape, read.codes_everywhere
         attentions = [features.attention for features in self.features.values()]
-        for start in range(0, len(read.documents_B), S):
-            rows = slice(start, start + S)
-            inputs_bSD: list[Tensor] = [read.x_BPD[rows, p] for p in self.inputs.values()]
-            yield rows, read.codes.slice(start, start + S), Attended.of(attentions, inputs_bSD, keys)
+        for row in range(m):
+            inputs_bSD = [read.everywhere[point][row] for point in self.inputs]
+            seen = Attended.of(attentions, inputs_bSD, keys)
+            if not read.batch.whole:
+                counted_S = torch.from_numpy(read.batch.counted_mS[row]).to(seen.query_G.device)
+                g = counted_S[seen.query_G] & counted_S[seen.key_G]
+                seen = Attended(seen.query_G[g], seen.key_G[g], seen.pattern_bGH[:, g])
+            yield row, codes.slice(row * S, (row + 1) * S), seen

@@ -32,7 +32,7 @@ Scheme = Literal[
     "keep_most_active",
     "shrink",
 ]
-"""How the contributions that rebuild an MLP's output are chosen (DESIGN section 6)."""
+"""How the contributions that rebuild an MLP's output are chosen (docs/method.md, Fidelity)."""
 
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 

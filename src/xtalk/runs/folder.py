@@ -131,8 +131,8 @@ class RunFolder:
         write_text(self.file(name), json.dumps(content, indent=1, allow_nan=False) + "\n")
 
     def write_record(self, name: str, record: BaseModel) -> None:
-        """Write a record as JSON; NaN and infinity are errors."""
-        self.write_json(name, record.model_dump(mode="json"))
+        """Write the keys of a record that were set as JSON; NaN and infinity are errors."""
+        self.write_json(name, record.model_dump(mode="json", exclude_unset=True))
 
     def read_record(self, name: str, kind: type[Record]) -> Record:
         """Read a JSON file as a record. Errors: XtalkError if it is missing or breaks its schema."""

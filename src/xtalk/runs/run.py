@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,17 @@ logger = logging.getLogger("xtalk")
 
 
 class Run:
-    """Training and studying crosscoders of one model, in a folder that goes on from what is complete.
+    """A run folder, its configuration, and the steps that train and study crosscoders in it.
 
     folder: new, empty, or that of a run. config: by default the one that the folder has. device: "auto",
-    "cpu" or "cuda". progress: called with what is being done, how much of it is done, and how much there is.
+    "cpu" or "cuda". progress: called with a task, the number of its parts that are done, and their number.
+    Each method does what it needs first, and nothing that is up to date: `evaluate` harvests and trains.
+    Errors: XtalkError for a folder of another configuration, of another version of xtalk or in use by another
+    process, and for whatever a step refuses.
 
-        run = Run("runs/first", preset("quick", training={"steps": 100}), device="cpu")
-        run.evaluate()  # harvests and trains first, and does nothing else
-
-    Each method does what it needs first, and nothing that is up to date. Errors: XtalkError for a folder of
-    another configuration or of another process, and for whatever a step refuses.
+    >>> run = xtalk.Run(folder, xtalk.preset("quick", training={"steps": 100}), device="cpu")
+    >>> run.config.training.steps
+    100
     """
 
     def __init__(
@@ -53,6 +55,8 @@ class Run:
 
     def run(self) -> None:
         """Do everything: all steps of the configuration, to the report."""
+        import_module("xtalk.reports.page")  # says now, and not after hours, that matplotlib is missing
+
         with self.folder.locked():
             self._update(list(Pipeline(self.folder).steps), "run")
 

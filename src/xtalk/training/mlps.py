@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from xtalk.activations import Scaling
+from xtalk.data import ALL, Counted
 from xtalk.errors import XtalkError
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.mlp import MlpWeights
@@ -74,11 +75,13 @@ def spliced_mlps(
     scaling: Scaling,
     sample: Sequence[Int[Tensor, "m S"]],
     names: Iterable[str],
+    counted: Counted = ALL,
 ) -> list[PenalisedMlp]:
     """The MLPs made ready for penalties, by name, that run the model on with their outputs.
 
-    sample: token sequences, on which is measured what ablating each MLP costs. Errors: XtalkError where a
-    penalty takes resid_mid from the crosscoder and that has none, or the model cannot be run on.
+    sample: token sequences, on which is measured what ablating each MLP costs at the tokens that count.
+    Errors: XtalkError where a penalty takes resid_mid from the crosscoder and that has none, or the model
+    cannot be run on.
     """
     points = list(map(Hookpoint.parse, hook_names))
     takes_mid = [name for name in names if name in SPLICES and SPLICES[name].crosscoder_resid_mid]
@@ -94,7 +97,8 @@ def spliced_mlps(
         owner = _owner(point, model)
         if not isinstance(owner, SplicingModel):
             raise XtalkError(f"the penalties {', '.join(SPLICES)} run the model on; give a LanguageModel")
-        ready.append(replace(mlp, spliced=spliced_mlp(owner, point.block, sample), resid_mid=resid_mid))
+        spliced = spliced_mlp(owner, point.block, sample, counted)
+        ready.append(replace(mlp, spliced=spliced, resid_mid=resid_mid))
     return ready
 
 

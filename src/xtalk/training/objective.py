@@ -1,4 +1,4 @@
-"""The training loss: reconstruction + auxiliary loss + weighted interaction penalties (DESIGN section 4)."""
+"""The training loss: reconstruction + auxiliary loss + weighted interaction penalties (docs/method.md)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

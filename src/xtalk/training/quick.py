@@ -10,13 +10,14 @@ from xtalk.activations.scaling import measure_scaling
 from xtalk.crosscoder.config import CrosscoderConfig
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.crosscoder.saving import CFG, read_provenance
+from xtalk.data import Counted
 from xtalk.errors import XtalkError
 from xtalk.models.language_model import LanguageModel
 from xtalk.training.config import TrainingConfig
 from xtalk.training.train import Log, Progress, train_crosscoder
 
 EXPANSION, K, STEPS, BATCH = 8, 32, 600, 512
-_SCALING_TOKENS, _SKIPPED = 16_384, 1
+_SCALING_TOKENS, _COUNTED = 16_384, Counted(skip_positions=1)
 _CURE = "give another folder (--out), or delete this one to train anew"
 
 
@@ -65,7 +66,7 @@ def train_on(
     d_sae: int,
     k: int,
     architecture: str = "batchtopk",
-    skip_positions: int = _SKIPPED,
+    counted: Counted = _COUNTED,
     model_name: str | None = None,
     start: Crosscoder | None = None,
     checkpoint_folder: Path | None = None,
@@ -74,18 +75,16 @@ def train_on(
 ) -> Crosscoder:
     """Train a crosscoder at the hookpoints of a source: its stream and scaling, and then `train_crosscoder`.
 
-    model: whose MLPs the penalties are about. A text too short for all steps is read again. skip_positions:
-    first tokens of every sequence that are left out. Errors: as `train_crosscoder`.
+    model: whose MLPs the penalties are about. A text too short for all steps is read again. counted:
+    which tokens count. Errors: as `train_crosscoder`.
     """
     hookpoints = source.identity.hookpoints
     config = CrosscoderConfig(
         d_in=source.d_model, d_sae=d_sae, k=k, hook_names=hookpoints, architecture=architecture
     )
-    per_epoch = len(source.sequences) * (source.sequences.length - skip_positions)
+    per_epoch = int(counted.mask(source.sequences.tokens).sum())
     epochs = max(1, -(-training.tokens_needed // max(1, per_epoch)))
-    stream = ActivationBatches(
-        source, training.batch_tokens, training.seed, epochs=epochs, skip_positions=skip_positions
-    )
+    stream = ActivationBatches(source, training.batch_tokens, training.seed, epochs=epochs, counted=counted)
     scaling = measure_scaling(stream, _SCALING_TOKENS)
     return train_crosscoder(
         config,

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from xtalk.activations import ActivationBatch
-from xtalk.data import TokenSequences
+from xtalk.data import ALL, Counted, TokenSequences
 from xtalk.errors import XtalkError
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.mlp import MlpWeights
@@ -162,18 +162,26 @@ def _log_probabilities(
     return model.continue_from(block, post_mSD, tokens_mS).float().log_softmax(-1)
 
 
-def spliced_mlp(model: SplicingModel, block: int, sample: Iterable[Int[Tensor, "m S"]]) -> SplicedMlp:
-    """The MLP of a block; what its ablation costs is measured on sample sequences."""
+def spliced_mlp(
+    model: SplicingModel, block: int, sample: Iterable[Int[Tensor, "m S"]], counted: Counted = ALL
+) -> SplicedMlp:
+    """The MLP of a block; what its ablation costs is measured on sample sequences.
+
+    Ablated are the tokens that count, over which the mean output is taken too.
+    """
     tokens = list(sample)
-    inputs = [model.capture(tokens_mS, (Hookpoint(block, "ln2"),)).flatten(0, 2) for tokens_mS in tokens]
+    places = [_counted_places(tokens_mS, counted) for tokens_mS in tokens]
+    inputs = [
+        model.capture(at.tokens_mS, (Hookpoint(block, "ln2"),))[at.rows_B, at.positions_B, 0] for at in places
+    ]
     weights = model.mlp_weights(block).to(inputs[0].device)
     mean_D = torch.stack([weights(n_BD.float()).mean(0) for n_BD in inputs]).mean(0)
     unit = SplicedMlp(model, block, weights, float(len(mean_D)))  # so that divergences are in nat
     costs: list[Tensor] = []
     with torch.no_grad():
-        for tokens_mS in tokens:
-            run = true_run(model, [block], _everywhere(tokens_mS))
-            costs.append(unit.divergences(run, {"": mean_D.expand(tokens_mS.numel(), -1)}, {})[""])
+        for at in places:
+            run = true_run(model, [block], at)
+            costs.append(unit.divergences(run, {"": mean_D.expand(len(at.rows_B), -1)}, {})[""])
     ablated = float(torch.stack(costs).mean())
     if not ablated > 0:
         raise XtalkError(
@@ -183,6 +191,6 @@ def spliced_mlp(model: SplicingModel, block: int, sample: Iterable[Int[Tensor, "
     return SplicedMlp(model, block, weights, ablated)
 
 
-def _everywhere(tokens_mS: Int[Tensor, "m S"]) -> Places:
-    rows_B, positions_B = torch.ones_like(tokens_mS).nonzero().unbind(1)
-    return Places(tokens_mS, rows_B, positions_B)
+def _counted_places(tokens_mS: Int[Tensor, "m S"], counted: Counted) -> Places:
+    counted_mS = torch.from_numpy(counted.mask(tokens_mS.cpu().numpy())).to(tokens_mS.device)
+    return Places(tokens_mS, *counted_mS.nonzero().unbind(1))

@@ -126,7 +126,9 @@ def _objective(
     if any(name in SPLICES for name in training.penalties):
         tokens_nS = torch.from_numpy(stream.source.sequences.tokens[:_SPLICE_SAMPLE].astype("int64"))
         sample = tokens_nS.to(scaling.factor_P.device).split(1)  # logits of large vocabularies are large
-        mlps = spliced_mlps(mlps, config.hook_names, model, scaling, sample, training.penalties)
+        mlps = spliced_mlps(
+            mlps, config.hook_names, model, scaling, sample, training.penalties, stream.counted
+        )
     weights = training.penalties, training.aux, training.sparsity
     bfloat16 = training.uses_bfloat16(scaling.factor_P.device)
     return Objective(mlps, *weights, bfloat16, _recon_weights(config, training, scaling))

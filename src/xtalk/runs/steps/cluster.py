@@ -93,6 +93,7 @@ def cluster_study(workbench: Workbench, settings: ClusterSettings, progress: Rep
         method=settings.method,
         normaliser=settings.normaliser,
         seed=folder.config.seed if settings.seed is None else settings.seed,
+        counted=workbench.counted,
         progress=lambda what, done, total: progress(f"cluster {name}, {what}", done, total),
     )
 

@@ -57,10 +57,13 @@ def interact_one(workbench: Workbench, progress: Report, name: str) -> None:
     """
     folder, crosscoder = workbench.folder, workbench.crosscoder(name)
     sequences, report = workbench.held_out_sequences, partial(progress, f"interact {name}")
-    measured = measure_pairs(workbench.model, crosscoder, sequences, top=LISTED, progress=report)
+    counted = workbench.counted
+    measured = measure_pairs(
+        workbench.model, crosscoder, sequences, counted=counted, top=LISTED, progress=report
+    )
     matrix = replace(measured.matrices["mlp"], source=workbench.weights_hash(name))
     matrix.save(folder.file(layout.pairs(name, "mlp")))
-    codes_BL = sparse_codes(workbench.model, crosscoder, sequences)
+    codes_BL = sparse_codes(workbench.model, crosscoder, sequences, counted=counted)
     involvement_L = _involvement(matrix)
     features = _strongest(workbench, codes_BL, involvement_L)
     mean_L = torch.zeros(len(involvement_L))
@@ -90,7 +93,9 @@ def _strongest(
     latents = involvement_L.topk(min(STRONGEST, len(involvement_L))).indices.tolist()
     tokenizer = workbench.model.tokenizer
     assert tokenizer is not None  # the workbench has no text without one
-    return describe_codes(codes_BL, workbench.held_out_sequences, tokenizer, latents)
+    return describe_codes(
+        codes_BL, workbench.held_out_sequences, tokenizer, latents, counted=workbench.counted
+    )
 
 
 def _involvement(matrix: PairMatrix) -> Float[Tensor, "L"]:

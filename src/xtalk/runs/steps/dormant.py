@@ -91,6 +91,7 @@ def dormant_run(workbench: Workbench, progress: Report) -> None:
         waking,
         control=control,
         seed=folder.config.seed,
+        counted=workbench.counted,
         progress=progress,
     )
     woken = found.pop("woken_count")

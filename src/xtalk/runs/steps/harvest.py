@@ -44,5 +44,9 @@ def harvest_run(workbench: Workbench, progress: Report) -> None:
         "held_out_tokens": held_out.tokens.size,
         "held_out_documents": documents,
         "epochs": batches.epochs,
+        "counted": {
+            "skip_positions": workbench.counted.skip_positions,
+            "skip_tokens": sorted(workbench.counted.skip_tokens),
+        },
     }
     workbench.folder.write_json(layout.HARVEST, record)

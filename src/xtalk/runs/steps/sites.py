@@ -31,8 +31,11 @@ def interact_elsewhere(workbench: Workbench, name: str, sites: Sequence[str], pr
     source, text = workbench.weights_hash(name), workbench.held_out_sequences
     chosen: tuple[Site, ...] = tuple(site for site in SITES if site in sites)
     report = partial(progress, f"interact {name}, {', '.join(chosen)}")
-    measured = measure_pairs(workbench.model, crosscoder, text, chosen, top=LISTED, progress=report)
-    codes_BL = sparse_codes(workbench.model, crosscoder, text)
+    counted = workbench.counted
+    measured = measure_pairs(
+        workbench.model, crosscoder, text, chosen, counted=counted, top=LISTED, progress=report
+    )
+    codes_BL = sparse_codes(workbench.model, crosscoder, text, counted=counted)
     files: list[str] = []
     for site, matrix in measured.matrices.items():
         files += [layout.pairs(name, site), layout.strongest_at(name, site)]

@@ -41,6 +41,7 @@ def validate_one(workbench: Workbench, name: str, tokens: int, progress: Report)
         sequences,
         config,
         seed=seed,
+        counted=workbench.counted,
         progress=partial(progress, f"validate {name}"),
     )
     folder.write_json(path, about | {"rows": [asdict(row) for row in rows]})
