@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint audit clean
+.PHONY: demo test lint audit bench clean
 
 WORKERS ?= 2
 FUZZ_SECONDS ?= 60
@@ -27,6 +27,24 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks $(ARGS)
+
+# The pages of docs/ that are measured: `make page-results ARGS='--text stories.jsonl ...'`.
+STUDY_results := results.results
+STUDY_results-variations := results.variations
+STUDY_clusters := clusters.clusters
+STUDY_validation := validation.validation
+PROOFS := sequences attention gross finite charts penalty language speed
+
+page-proofs: $(PROOFS:%=page-proofs-%)
+
+page-proofs-%: $(VENV)/.installed-dev
+	$(BIN)/python -m studies.proofs.$* $(ARGS)
+
+page-results page-results-variations page-clusters page-validation: page-%: $(VENV)/.installed-dev
+	$(BIN)/python -m studies.$(STUDY_$*) $(ARGS)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "xtalk needs Python 3.11 or newer; this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 ...")'

@@ -40,7 +40,7 @@ def imported_by_sources() -> set[str]:
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 found.add(node.module.split(".")[0])
-    return found - set(sys.stdlib_module_names) - {"xtalk", "benchmarks", "studies"}
+    return found - set(sys.stdlib_module_names) - {"xtalk", "benchmarks"}
 
 
 def test_dependencies_are_what_is_imported():

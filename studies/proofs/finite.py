@@ -186,7 +186,7 @@ def budget_table() -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Make what is missing, then write the page."""
     parser = pages.parser(__doc__)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/proofs-finite"))
     folder = parser.parse_args(argv).out
     torch.set_num_threads(1)
     for name, seed in NETWORKS.items():

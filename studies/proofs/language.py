@@ -250,7 +250,7 @@ SEEDS_HEAD = (
 def main(argv: Sequence[str] | None = None) -> None:
     """Make what is missing, then write the page."""
     parser = pages.parser(__doc__)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/proofs-language"))
     folder = parser.parse_args(argv).out
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)

@@ -180,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for seed in args.seeds:
         with progress_bars() as progress:
             run = xtalk.Run(args.out / f"seed-{seed}", study(args, seed), progress=progress)
-            run.run()
+            run.evaluate()
         runs.append(rows_of(run.folder.path))
     figures = args.page.parent / "figures"
     figures.mkdir(parents=True, exist_ok=True)

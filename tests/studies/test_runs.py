@@ -1,5 +1,6 @@
 """The studies that train on text, at tiny sizes: they run, and write their pages."""
 
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
@@ -9,41 +10,55 @@ from runs.local_run import write_text
 
 import xtalk
 from studies.clusters import clusters, text_runs
-from studies.embedded import train_planted
+from studies.clusters.affinities import MEANING
+from studies.clusters.page import SIMILARITIES
 from studies.results import results, variations
 from studies.validation import validation
 from xtalk.evaluation import validation as interventions
 
 SMALL: dict[str, Any] = {
     "harvest": {"scaling_tokens": 512, "buffer_sequences": 64, "loss_metric_tokens": 64},
-    "crosscoder": {"d_sae": 32, "k": 4},
-    "training": {"steps": 5, "batch_tokens": 64},
+    "crosscoder": {"d_sae": 16, "k": 3},
+    "training": {"steps": 2, "batch_tokens": 512},
     "evaluation": {"tokens": 400, "resamples": 100},
     "certificates": [],
 }
 
 
-@pytest.fixture
-def texts(tmp_path: Path, monkeypatch) -> list[str]:
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory) -> list[str]:
     """Options that name a text to train on and another to measure on; runs are small, of a tiny model."""
-    save_tiny(tmp_path / "model")
+    folder = tmp_path_factory.mktemp("texts")
+    save_tiny(folder / "model")
     for seed, name in enumerate(("train", "test")):
-        write_text(tmp_path / f"{name}.jsonl", 40, seed)
-    preset, tiny = xtalk.preset, {"model": str(tmp_path / "model"), "sequence_length": CONTEXT}
+        write_text(folder / f"{name}.jsonl", 40, seed)
+    preset, tiny = xtalk.preset, {"model": str(folder / "model"), "sequence_length": CONTEXT}
 
     def small(name: str, **settings: Any) -> xtalk.RunConfig:
-        own = {} if "planted" in settings.get("model", "") else tiny
-        return preset(name, **(settings | SMALL | own))
+        return preset(name, **(settings | SMALL | tiny))
 
-    monkeypatch.setattr(xtalk, "preset", small, raising=False)
-    return ["--text", str(tmp_path / "train.jsonl"), "--held-out-text", str(tmp_path / "test.jsonl")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(xtalk, "preset", small, raising=False)
+        yield ["--text", str(folder / "train.jsonl"), "--held-out-text", str(folder / "test.jsonl")]
+
+
+@pytest.fixture(scope="module")
+def runs(texts: list[str], tmp_path_factory) -> Path:
+    """The folder of two runs that the studies of clusters and of validation read."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_runs, "SEEDS", range(2))
+        parser = ArgumentParser()
+        text_runs.add_arguments(parser)
+        text_runs.text_runs(parser.parse_args([*texts, "--runs", str(folder)]))
+    return folder
 
 
 def test_results(texts: list[str], tmp_path: Path):
     page = tmp_path / "docs" / "results.md"
-    seeds = ["--seeds", "0", "1", "--crosscoders", "unpenalised", "paper-30"]
+    seeds = ["--seeds", "0", "1", "--crosscoders", "unpenalised"]
     results.main([*texts, *seeds, "--out", str(tmp_path / "out"), "--page", str(page)])
-    assert page.read_text().count("\n| unpenalised | ") == page.read_text().count("\n| paper-30 | ") == 4
+    assert page.read_text().count("\n| unpenalised | ") == 4
     assert " ± " in page.read_text()
     assert (tmp_path / "docs" / "figures" / "results.png").stat().st_size > 0
 
@@ -57,25 +72,39 @@ def test_variations(texts: list[str], tmp_path: Path, monkeypatch):
     assert page.read_text().count("\n| unpenalised | ") == page.read_text().count("\n| counts | ") == 1
 
 
-def test_validation(texts: list[str], tmp_path: Path, monkeypatch):
+def test_validation(runs: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(interventions, "FEWEST", 2)
     monkeypatch.setattr(interventions, "FEWEST_PAIRS", 5)
-    monkeypatch.setattr(text_runs, "SEEDS", range(2))
     page = tmp_path / "validation.md"
-    where = ["--runs", str(tmp_path / "out"), "--page", str(page)]
-    validation.main([*texts, *where, "--crosscoders", "unpenalised", "--tokens", "400"])
+    chosen = ["--crosscoders", "unpenalised", "--tokens", "400"]
+    validation.main(["--runs", str(runs), "--page", str(page), *chosen])
     assert page.read_text().count("\n## unpenalised, 2 seeds") == 1
 
 
-def test_clusters(texts: list[str], tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(text_runs, "SEEDS", range(2))
-    monkeypatch.setattr(text_runs, "PLANTED_STEPS", 1)
-    page = tmp_path / "clusters.md"
-    where = ["--runs", str(tmp_path / "out"), "--planted", str(tmp_path / "planted"), "--page", str(page)]
-    clusters.main([*texts, *where])
-    assert "Adjusted mutual information" in page.read_text()
+def test_clusters(runs: Path, tmp_path: Path, monkeypatch):
+    """Of so small runs no cluster can be judged: the page is written with accuracies made up."""
+    monkeypatch.setattr(clusters, "METHODS", ["spectral"])
+    monkeypatch.setattr(clusters, "RESAMPLES", 2)
+    monkeypatch.setattr(clusters, "SITES", ("qk",))
+    monkeypatch.setattr(clusters, "planted_runs", lambda place: [])
+    written, real = tmp_path / "clusters.md", clusters.page
+
+    def page(*, judged: dict[str, Any], sites: list[Any], affinities: dict[str, Any], **rest: Any) -> str:
+        for found in [*(one for seeds in judged.values() for one in seeds["spectral"])]:
+            fill(found["accuracies"])
+            found["ami"] = dict.fromkeys(SIMILARITIES, 0.1)
+        for found in [*sites, *(one for seeds in affinities.values() for one in seeds)]:
+            fill(found)
+        rest["truth"] = {"planted": judged["unpenalised"]}
+        return real(judged=judged, sites=sites, affinities=affinities, **rest)
+
+    monkeypatch.setattr(clusters, "page", page)
+    clusters.main(["--runs", str(runs), "--planted", str(tmp_path), "--page", str(written)])
+    assert written.read_text().count("\n| unpenalised, spectral | ") == 3
+    assert written.read_text().count("\n| planted, spectral | ") == 3
 
 
-def test_planted(tmp_path: Path):
-    train_planted.main(["--out", str(tmp_path), "--steps", "1", "--batch", "2"])
-    assert {file.name for file in tmp_path.iterdir()} == {"model", "text.jsonl"}
+def fill(accuracies: dict[str, dict[str, list[float]]]) -> None:
+    """Accuracies at three clusters, for every similarity that is there or may be shown."""
+    for by_name in accuracies.values():
+        by_name.update({name: [0.1, 0.4, 0.5] for name in [*by_name, *SIMILARITIES, *MEANING]})

@@ -175,11 +175,11 @@ TEXT = token_sequences(
 
 
 def trained(model, weight: float, folder=None, stop: int | None = None) -> Crosscoder:
-    """120 steps with the penalties that splice the model's own resid_mid."""
+    """60 steps with the penalties that splice the model's own resid_mid."""
     stream = ActivationBatches(Harvest(model, TEXT, paper_hookpoints(BLOCKS)), 4 * LENGTH, 0, 64, epochs=4)
     names = stream.source.identity.hookpoints
     training = TrainingConfig(
-        steps=120,
+        steps=60,
         batch_tokens=4 * LENGTH,
         lr=6e-3,
         warmup_steps=5,
