@@ -6,19 +6,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from xtalk.codes import Codes
 from xtalk.crosscoder.config import CrosscoderConfig
+from xtalk.crosscoder.formats.format import named
 from xtalk.crosscoder.formats.registry import read_folder
 from xtalk.crosscoder.hub import folder_of
 from xtalk.crosscoder.nonlinearities import Nonlinearity, nonlinearity
 from xtalk.crosscoder.provenance import Provenance
-from xtalk.crosscoder.saving import first_reason, write_crosscoder
+from xtalk.crosscoder.saving import write_crosscoder
+from xtalk.crosscoder.tensors import fitted
 from xtalk.errors import XtalkError
-
-_HOOKPOINT_AXES = {"W_enc": (0,), "W_dec": (1,), "b_dec": (0,), "W_skip": (0, 2), "gate": (0,)}
 
 
 class Crosscoder(nn.Module):
@@ -67,20 +66,25 @@ class Crosscoder(nn.Module):
         cls,
         source: str | Path,
         *,
+        hook_names: str | Sequence[str] | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> "Crosscoder":
-        """Load a crosscoder from a folder, or from the Hugging Face hub: OWNER/NAME or OWNER/NAME@REVISION.
+        """Load a crosscoder from a folder, or from the Hugging Face hub, in xtalk's format or a peer's.
 
-        A folder that is here comes before a hub name. What its files do not say of its origin is None in
-        `provenance`. Errors: XtalkError for a source that is not there, a format that is not known, and files
-        that are missing, cut short, corrupted or of other shapes.
+        source: a folder, or a hub name: OWNER/NAME, OWNER/NAME:FOLDER, either with @REVISION; a folder that
+        is here comes first. docs/formats.md lists the formats. hook_names: of the hookpoints that are read,
+        for files that do not have them. What the files do not say of the origin is None in `provenance`.
+        Errors: XtalkError for a source that is not there, a format that is not known, a dictionary that xtalk
+        has no meaning for, and files that are missing, cut short, corrupted or of other shapes.
 
         >>> cc.save(folder)
         >>> xtalk.Crosscoder.load(folder).config == cc.config
         True
         """
         stored = read_folder(folder_of(source))
+        if hook_names is not None:
+            stored = named(stored, hook_names)
         with torch.device("meta"):  # the tensors are there already
             crosscoder = cls(stored.config, stored.provenance)
         crosscoder.load_state_dict(dict(stored.tensors), assign=True)
@@ -122,36 +126,23 @@ class Crosscoder(nn.Module):
         >>> own.encode(torch.tensor([0.25, 0.75, -1.0, 2.0])).tolist()
         [0.0, 0.75, 0.0, 2.0]
         """
-        kind = nonlinearity(architecture)
-        if kind.infers_by_threshold and threshold is None:
-            raise XtalkError(
-                f"a {architecture} crosscoder without a threshold; give threshold=, (L) or a number"
-            )
-        if kind.infers_by_k and k is None:
-            raise XtalkError(f"a {architecture} crosscoder without k; give k=, its active latents per token")
-        if W_enc.ndim < 2:
-            raise XtalkError(f"W_enc has {W_enc.ndim} axis; expected (P, D, L), or (D, L) for one hookpoint")
-        d_in, d_sae = W_enc.shape[-2:]
-        try:
-            config = CrosscoderConfig(
-                d_in=d_in,
-                d_sae=d_sae,
-                k=k or d_sae,
-                hook_names=_names(hook_names),
-                architecture=architecture,
-                hook_names_out=None if hook_names_out is None else _names(hook_names_out),
-                skip=W_skip is not None,
-                gated=gate is not None,
-            )
-        except ValidationError as error:
-            raise XtalkError(f"the crosscoder: {first_reason(error)}") from error
+        config, tensors = fitted(
+            W_enc=W_enc,
+            W_dec=W_dec,
+            b_enc=b_enc,
+            b_dec=b_dec,
+            hook_names=hook_names,
+            architecture=architecture,
+            k=k,
+            threshold=threshold,
+            hook_names_out=hook_names_out,
+            W_skip=W_skip,
+            gate=gate,
+        )
         crosscoder = cls(config, provenance).to(W_enc.device, W_enc.dtype)
-        by_latent = torch.as_tensor(0.0 if threshold is None else threshold)
-        given = {"W_enc": W_enc, "W_dec": W_dec, "b_enc": b_enc, "b_dec": b_dec, "threshold": by_latent}
         with torch.no_grad():
-            for name, tensor in (given | {"W_skip": W_skip, "gate": gate}).items():
-                if tensor is not None:
-                    crosscoder.get_parameter(name).copy_(_fitting(name, tensor, config))
+            for name, tensor in tensors.items():
+                crosscoder.get_parameter(name).copy_(tensor)
         return crosscoder
 
     def save(self, folder: str | Path, provenance: Provenance | None = None) -> None:
@@ -296,24 +287,3 @@ def fold_scaling(crosscoder: Crosscoder, factor_P: Float[Tensor, "P"]) -> Crossc
 def _full(tensor: Tensor) -> Tensor:
     """At least float32: of half a crosscoder's precision, thresholds would decide otherwise."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def _names(names: str | Sequence[str]) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names)
-
-
-def _fitting(name: str, tensor: Tensor, config: CrosscoderConfig) -> Tensor:
-    """A given tensor in the crosscoder's shape. Errors: XtalkError if it does not fit, or is not finite."""
-    expected, axes = config.shapes[name], _HOOKPOINT_AXES.get(name, ())
-    one = all(expected[axis] == 1 for axis in axes)
-    if name == "threshold" and tensor.ndim == 0:
-        tensor = tensor.expand(expected)
-    without = tuple(size for axis, size in enumerate(expected) if axis not in axes)
-    if tuple(tensor.shape) != expected and not (one and tuple(tensor.shape) == without):
-        raise XtalkError(
-            f"{name} is {tuple(tensor.shape)}; expected {expected}: {len(config.hook_names)} hookpoints, "
-            f"d_in {config.d_in} and {config.d_sae} latents, as hook_names and W_enc have it"
-        )
-    if not tensor.isfinite().all():
-        raise XtalkError(f"{name} has NaN or infinity; expected finite numbers")
-    return tensor.reshape(expected)
