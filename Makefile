@@ -35,6 +35,11 @@ test-peers: $(VENV)/.installed-dev $(PEERS)/.installed
 	  PYTHONPATH=$(PEER_SOURCES)/$$peer:$(PEER_SOURCES)/$$peer/model-diffing \
 	  $(PEERS)/bin/python $(SCRIPTS)/write_$$peer.py build/peers || exit 1; done
 	XTALK_PEER_FILES=build/peers $(BIN)/python -m pytest -q $(SCRIPTS)/../test_peers.py
+	$(BIN)/python $(SCRIPTS)/write_converted.py build/peers/converted
+	$(PEERS)/bin/python $(SCRIPTS)/read_converted.py build/peers/converted/saelens/*/theirs
+	for peer in $(if $(PEER_SOURCES),crosscoder_learning paper); do \
+	  PYTHONPATH=$(PEER_SOURCES)/$$peer:$(PEER_SOURCES)/$$peer/model-diffing \
+	  $(PEERS)/bin/python $(SCRIPTS)/read_converted.py build/peers/converted/$$peer/*/theirs || exit 1; done
 
 $(PEERS)/.installed: $(SCRIPTS)/requirements.txt
 	$(PYTHON) -m venv $(PEERS)

@@ -46,6 +46,7 @@ for function in (
     judging.judge,
     judging.validate,
     dictionaries.inspect,
+    dictionaries.convert,
     proving.prove,
     timing.bench,
 ):

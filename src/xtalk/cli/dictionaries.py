@@ -1,5 +1,6 @@
 """Dictionaries of any format: what one is, and another format of it."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,3 +27,41 @@ def inspect(path: Source) -> Result:
 
     about = inspected(folder_of(path))
     return Result(about, described(about))
+
+
+def convert(
+    path: Source,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new or empty folder.", show_default=False)],
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="xtalk|saelens|crosscoder_learning|paper", help="The format.", show_default=False
+        ),
+    ],
+    lossy: Annotated[bool, typer.Option("--lossy", help="Write what the format does not lose.")] = False,
+    hookpoints: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,NAME",
+            help="Names of the hookpoints that are read, for files that have none.  [default: the files']",
+        ),
+    ] = None,
+) -> Result:
+    """Write a dictionary in another format: the same bits, where that format has a place for them.
+
+    What the format would lose is refused, or with --lossy named. What it has no key for (hookpoints, origin)
+    is kept beside its keys, and xtalk reads it again.
+
+    Example: `xtalk convert runs/mine/crosscoders/penalised sae --to saelens`
+    """
+    from xtalk.crosscoder.conversion import convert
+    from xtalk.crosscoder.formats.format import named
+    from xtalk.crosscoder.formats.registry import read_folder
+    from xtalk.crosscoder.hub import folder_of
+
+    stored = read_folder(folder_of(path))
+    if hookpoints is not None:
+        stored = named(stored, [name.strip() for name in hookpoints.split(",")])
+    lost = convert(stored, out, to, lossy=lossy)
+    words = [f"{out}: in the format of {to}", *(f"lost: {what}" for what in lost)]
+    return Result({"path": str(out), "format": to, "lost": list(lost)}, "\n".join(words))

@@ -66,10 +66,20 @@ def checked(kind: type[_Config], path: Path, content: Mapping[str, Any] | None) 
 
 
 class Tensors:
-    """The tensors of a file, by name, and the sizes of the axes met so far, by letter."""
+    """The tensors of a file, by name, and the sizes of the axes met so far, by letter.
 
-    def __init__(self, path: Path, names: tuple[str, ...], load: Callable[[str], Tensor]) -> None:
+    record: what xtalk kept in the file beside a peer's keys; None in files that it did not write.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        names: tuple[str, ...],
+        load: Callable[[str], Tensor],
+        record: dict[str, Any] | None = None,
+    ) -> None:
         self.path = path
+        self.record = record
         self.names = names
         self.sizes: dict[str, int] = {}
         self._load = load
@@ -120,8 +130,9 @@ def safetensors_in(path: Path) -> Tensors:
     """The tensors of a safetensors file, whose header may not claim more than the file holds."""
     try:
         file = safe_open(path, framework="pt")
-        return Tensors(path, tuple(file.keys()), file.get_tensor)
-    except (OSError, SafetensorError) as error:
+        kept = (file.metadata() or {}).get("xtalk")
+        return Tensors(path, tuple(file.keys()), file.get_tensor, None if kept is None else json.loads(kept))
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise broken(path, error) from error
 
 

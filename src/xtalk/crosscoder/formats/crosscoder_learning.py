@@ -1,15 +1,28 @@
 """The format of science-of-finetuning's crosscoders: config.json and model.safetensors."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from xtalk.crosscoder.config import CrosscoderConfig
 from xtalk.crosscoder.formats.contents import Tensors, checked, json_in, safetensors_in
 from xtalk.crosscoder.formats.folding import over_norm, stored
 from xtalk.crosscoder.formats.format import Format, Stored, UnsupportedDictionary
 from xtalk.crosscoder.formats.hooks import unnamed
+from xtalk.crosscoder.formats.writing import (
+    Prepared,
+    Writer,
+    cannot_carry,
+    record_of,
+    restored,
+    write_tensors,
+)
+from xtalk.crosscoder.nonlinearities import nonlinearity
+from xtalk.files import write_text
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 NORMS = ("CROSSCODER", "SAE", "MIXED", "NONE", "DECOUPLED")  # by code_normalization_id, from 1
@@ -57,15 +70,16 @@ def _read(folder: Path) -> Stored:
             threshold = over_norm(limits, norm)
         notes.append("the threshold is compared with activation times decoder norm: folded into thresholds")
     W_enc, b_enc, W_dec, b_dec = _unscaled(tensors, (W_enc, b_enc, W_dec, b_dec), config, notes)
-    return stored(
+    whole = stored(
         {"W_enc": W_enc, "W_dec": W_dec.transpose(0, 1), "b_enc": b_enc, "b_dec": b_dec, "gate": gate},
         threshold=threshold,
         hook_names=read,
         hook_names_out=None if read == names else names,
         architecture="relu" if threshold is None else "batchtopk",
         k=int(tensors.number("k")) if "k" in tensors else config.k,
-        notes=(*notes, "the files do not name the models and hookpoints"),
+        notes=(*notes, "the peer's files do not name the models and hookpoints"),
     )
+    return restored(whole, tensors.record, folder / WEIGHTS)
 
 
 def _read_layers(config: _Config, tensors: Tensors, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -122,3 +136,82 @@ def _detect(folder: Path) -> bool:
 
 
 CROSSCODER_LEARNING = Format("crosscoder_learning", (CONFIG, WEIGHTS), _detect, _read)
+
+
+def _prepared(crosscoder: Stored) -> Prepared:
+    """As a CrossCoder or a BatchTopKCrossCoder without code normalization.
+
+    Its one threshold is for all latents: where latents have their own, each is scaled so that its threshold
+    is 1, which is a loss. Errors: XtalkError for topk, transcoders, gates, and thresholds by latent that are
+    not above 0.
+    """
+    config, tensors = crosscoder.config, dict(crosscoder.tensors)
+    kind, threshold = nonlinearity(config.architecture), crosscoder.tensors["threshold"]
+    for has, what in (
+        (kind.infers_by_k, "topk at inference"),
+        (config.hook_names_out is not None or config.skip, "transcoders of this kind"),
+        (config.gated, "gates by latent and hookpoint"),
+    ):
+        if has:
+            raise cannot_carry("crosscoder_learning", what)
+    losses = []
+    if kind.infers_by_threshold and not bool((threshold == threshold[0]).all()):
+        if not bool((threshold > 0).all()):
+            raise cannot_carry(
+                "crosscoder_learning", "thresholds by latent, and some of these are not above 0"
+            )
+        losses.append(
+            "the latents' own scale: each is divided by its threshold, so that one threshold fits all"
+        )
+        tensors |= {
+            "W_enc": tensors["W_enc"] / threshold,
+            "b_enc": tensors["b_enc"] / threshold,
+            "W_dec": tensors["W_dec"] * threshold[:, None, None],
+            "threshold": torch.ones_like(threshold),
+        }
+    elif not kind.infers_by_threshold and threshold.any():
+        raise cannot_carry("crosscoder_learning", "relu with thresholds")
+    whole = _state(tensors, config, kind.infers_by_threshold)
+
+    def write(folder: Path) -> None:
+        write_tensors(folder / WEIGHTS, whole, record_of(crosscoder))
+        write_text(folder / CONFIG, json.dumps(_keys(config, kind.infers_by_threshold), indent=2) + "\n")
+
+    return Prepared(tuple(losses), write)
+
+
+def _state(tensors: dict[str, Tensor], config: CrosscoderConfig, by_threshold: bool) -> dict[str, Tensor]:
+    """The peer's tensors; NaN is its sign for activations that are not normalised."""
+    P, D = tensors["b_dec"].shape
+    whole = {
+        "encoder.weight": tensors["W_enc"],
+        "encoder.bias": tensors["b_enc"],
+        "decoder.weight": tensors["W_dec"].transpose(0, 1),
+        "decoder.bias": tensors["b_dec"],
+        "code_normalization_id": torch.tensor(1 + NORMS.index("NONE")),
+        "activation_mean": torch.full((P, D), torch.nan),
+        "activation_std": torch.full((P, D), torch.nan),
+        "activation_global_scale": torch.ones(P),
+        "target_rms": torch.tensor(1.0),
+    }
+    if by_threshold:
+        whole |= {
+            "threshold": tensors["threshold"][0].clone(),
+            "k": torch.tensor(config.k, dtype=torch.int32),
+        }
+    return whole
+
+
+def _keys(config: CrosscoderConfig, by_threshold: bool) -> dict[str, Any]:
+    keys: dict[str, Any] = {
+        "activation_dim": config.d_in,
+        "dict_size": config.d_sae,
+        "num_layers": len(config.hook_names),
+        "code_normalization": "NONE",
+        "dict_class": "BatchTopKCrossCoder" if by_threshold else "CrossCoder",
+        "target_rms": 1.0,
+    }
+    return keys | ({"k": config.k} if by_threshold else {})
+
+
+CROSSCODER_LEARNING_WRITER = Writer("crosscoder_learning", _prepared)

@@ -42,6 +42,14 @@ def hookpoint(name: str) -> str:
     return name
 
 
+def lens_name(name: str) -> str:
+    """The name that TransformerLens, and SAELens with it, has for a hookpoint; others stay as they are."""
+    match = _LENS.fullmatch(name)
+    names = {site: lens for lens, site in reversed(_SITES.items()) if "hook" in lens}
+    names |= {"resid_mid": "hook_resid_mid", "ln2": "ln2.hook_normalized"}
+    return f"blocks.{match[1]}.{names[match[2]]}" if match and match[2] in names else name
+
+
 def unnamed(count: int, what: str = "hookpoint") -> tuple[str, ...]:
     """Names for hookpoints that a file does not name."""
     return tuple(f"{what}_{p}" for p in range(count))

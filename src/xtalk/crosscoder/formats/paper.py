@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+import yaml
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
@@ -10,9 +12,13 @@ from xtalk.crosscoder.formats.contents import Tensors, checked, torch_in, yaml_i
 from xtalk.crosscoder.formats.folding import stored
 from xtalk.crosscoder.formats.format import Format, Stored, UnsupportedDictionary
 from xtalk.crosscoder.formats.hooks import unnamed
+from xtalk.crosscoder.formats.writing import RECORD, Prepared, Writer, cannot_carry, record_of, restored
+from xtalk.crosscoder.nonlinearities import Nonlinearity, nonlinearity
 from xtalk.crosscoder.provenance import Provenance
+from xtalk.files import replacing, write_text
 
 CONFIG, WEIGHTS = "model_cfg.yaml", "model.pt"
+_BANDWIDTH = 2.0  # of training, which no inference uses
 LOG_THRESHOLD = "hidden_activation.log_threshold_H"
 
 
@@ -23,6 +29,7 @@ class _Config(BaseModel):
     hidden_dim: int
     hidden_activation_classname: str
     hidden_activation_cfg: dict[str, Any] = {}
+    xtalk: dict[str, Any] | None = None
 
 
 def _read(folder: Path) -> Stored:
@@ -52,7 +59,7 @@ def _read(folder: Path) -> Stored:
     names = (
         [f"model_{m}/layer_{p}" for m in range(shape[0]) for p in range(shape[1])] if len(shape) == 2 else []
     )
-    return stored(
+    whole = stored(
         {
             "W_enc": W_enc,
             "W_dec": W_dec,
@@ -65,8 +72,9 @@ def _read(folder: Path) -> Stored:
         architecture={"TopkActivation": "topk", "JumpReLUActivation": "jumprelu"}.get(kind, "relu"),
         k=k,
         provenance=Provenance(),
-        notes=(*notes, "the files do not name the hookpoints"),
+        notes=(*notes, "the peer's files do not name the hookpoints"),
     )
+    return restored(whole, config.xtalk, folder / CONFIG)
 
 
 def _crosscoding(tensors: Tensors, name: str, rest: str, *, front: bool) -> tuple[Tensor, tuple[int, ...]]:
@@ -111,3 +119,63 @@ def _detect(folder: Path) -> bool:
 
 
 PAPER = Format("the paper's repository", (CONFIG, WEIGHTS), _detect, _read)
+
+
+def _prepared(crosscoder: Stored) -> Prepared:
+    """As the repository's crosscoder with ReLU, TopK or JumpReLU, whose thresholds it keeps as logarithms.
+
+    Errors: XtalkError for transcoders, skips and gates.
+    """
+    config, tensors = crosscoder.config, crosscoder.tensors
+    if config.hook_names_out is not None or config.skip or config.gated:
+        raise cannot_carry("the paper's repository", "transcoders, skips and gates")
+    kind, threshold, losses = nonlinearity(config.architecture), tensors["threshold"], []
+    factors = crosscoder.provenance.scaling_factors
+    whole = {
+        "W_enc_XDH": tensors["W_enc"],
+        "W_dec_HXD": tensors["W_dec"],
+        "b_enc_H": tensors["b_enc"],
+        "b_dec_XD": tensors["b_dec"],
+        "folded_scaling_factors_X": torch.tensor(factors or [1.0] * len(config.hook_names)),
+        "is_folded": torch.tensor(True),
+    }
+    activation: dict[str, Any] = {}
+    if kind.infers_by_threshold:
+        activation = {"size": config.d_sae, "bandwidth": _BANDWIDTH, "backprop_through_input": True}
+        whole[LOG_THRESHOLD] = threshold.clamp(min=torch.finfo(torch.float32).tiny).log()
+        if not torch.equal(whole[LOG_THRESHOLD].exp(), threshold):
+            losses.append("the thresholds' last digits, and those below 0: their logarithms are kept")
+    elif threshold.any():
+        losses.append(f"the thresholds, which its {kind.name} has not")
+    keys = {
+        "crosscoding_dims": (len(config.hook_names),),
+        "d_model": config.d_in,
+        "hidden_dim": config.d_sae,
+        "hidden_activation_classname": _classname(kind),
+        "hidden_activation_cfg": activation | ({"k": config.k} if kind.infers_by_k else {}),
+        RECORD: record_of(crosscoder),
+    }
+
+    def write(folder: Path) -> None:
+        with replacing(folder / WEIGHTS) as partial:
+            torch.save({name: tensor.detach().contiguous() for name, tensor in whole.items()}, partial)
+        write_text(folder / CONFIG, yaml.dump(keys, Dumper=_Tuples))
+
+    return Prepared(tuple(losses), write)
+
+
+def _classname(kind: Nonlinearity) -> str:
+    if kind.infers_by_k:
+        return "TopkActivation"
+    return "JumpReLUActivation" if kind.infers_by_threshold else "ReLUActivation"
+
+
+class _Tuples(yaml.SafeDumper):
+    """YAML with Python's tuples marked, as the repository reads them."""
+
+
+_Tuples.add_representer(
+    tuple, lambda dumper, data: dumper.represent_sequence("tag:yaml.org,2002:python/tuple", data)
+)
+
+PAPER_WRITER = Writer("paper", _prepared)

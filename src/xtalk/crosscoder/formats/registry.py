@@ -1,11 +1,13 @@
-"""The formats that crosscoders are read from. A new format is a file beside this one and an entry here."""
+"""The formats that crosscoders are read from and written in. A new format is a file beside this one and "
+"an entry here.
+"""
 
 import json
 from contextlib import suppress
 from pathlib import Path
 
 from xtalk.crosscoder.formats.circuit_tracer import CIRCUIT_TRACER
-from xtalk.crosscoder.formats.crosscoder_learning import CROSSCODER_LEARNING
+from xtalk.crosscoder.formats.crosscoder_learning import CROSSCODER_LEARNING, CROSSCODER_LEARNING_WRITER
 from xtalk.crosscoder.formats.crosslayer import CROSSLAYER
 from xtalk.crosscoder.formats.dictionary_learning import DICTIONARY_LEARNING
 from xtalk.crosscoder.formats.format import Format, Stored
@@ -14,10 +16,11 @@ from xtalk.crosscoder.formats.gemma_scope_2 import GEMMA_SCOPE_2
 from xtalk.crosscoder.formats.kissane import KISSANE
 from xtalk.crosscoder.formats.llama_scope import LLAMA_SCOPE
 from xtalk.crosscoder.formats.llamascopium import LLAMASCOPIUM
-from xtalk.crosscoder.formats.paper import PAPER
-from xtalk.crosscoder.formats.saelens import SAELENS
+from xtalk.crosscoder.formats.paper import PAPER, PAPER_WRITER
+from xtalk.crosscoder.formats.saelens import SAELENS, SAELENS_WRITER
 from xtalk.crosscoder.formats.sparsify import SPARSIFY
-from xtalk.crosscoder.formats.xtalk import XTALK
+from xtalk.crosscoder.formats.writing import Writer
+from xtalk.crosscoder.formats.xtalk import XTALK, XTALK_WRITER
 from xtalk.errors import XtalkError
 
 FORMATS: tuple[Format, ...] = (
@@ -35,6 +38,9 @@ FORMATS: tuple[Format, ...] = (
     KISSANE,
     CROSSLAYER,
 )
+WRITERS: dict[str, Writer] = {
+    one.name: one for one in (XTALK_WRITER, SAELENS_WRITER, CROSSCODER_LEARNING_WRITER, PAPER_WRITER)
+}
 _LISTED = 6  # files of a folder that a refusal names
 
 

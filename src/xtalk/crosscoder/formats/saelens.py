@@ -1,5 +1,6 @@
 """SAELens' format, of version 6 and of those before: cfg.json and sae_weights.safetensors."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,20 @@ from torch import Tensor
 from xtalk.crosscoder.formats.contents import Tensors, checked, json_in, safetensors_in
 from xtalk.crosscoder.formats.folding import gated_threshold, stored, subtracted
 from xtalk.crosscoder.formats.format import Format, Stored, UnsupportedDictionary
-from xtalk.crosscoder.formats.hooks import hook_notes, hookpoint, unnamed
+from xtalk.crosscoder.formats.hooks import hook_notes, hookpoint, lens_name, unnamed
+from xtalk.crosscoder.formats.writing import (
+    RECORD,
+    Prepared,
+    Writer,
+    cannot_carry,
+    record_of,
+    restored,
+    write_tensors,
+)
+from xtalk.crosscoder.nonlinearities import nonlinearity
 from xtalk.crosscoder.provenance import Provenance
 from xtalk.crosscoder.saving import CFG, WEIGHTS
+from xtalk.files import write_text
 
 _TRANSCODERS = {
     "transcoder": "relu",
@@ -20,6 +32,7 @@ _TRANSCODERS = {
     "jumprelu_transcoder": "jumprelu",
     "jumprelu_skip_transcoder": "jumprelu",
 }
+_VERSION = "6.0.0"  # the first whose keys these are; what SAELens reads files without one as is older
 _KNOWN = {"standard": "relu", "gated": "jumprelu", "jumprelu": "jumprelu", "topk": "topk"} | _TRANSCODERS
 
 
@@ -41,6 +54,7 @@ class _Cfg(BaseModel):
     hook_name_out: str | None = None
     prepend_bos: bool | None = None
     sae_lens_version: str | None = None
+    xtalk: dict[str, Any] | None = None
 
 
 def _brought_up(content: dict[str, Any]) -> dict[str, Any]:
@@ -84,7 +98,7 @@ def _read(folder: Path) -> Stored:
     out = None
     if cfg.architecture in _TRANSCODERS:
         out = hookpoint(cfg.hook_name_out) if cfg.hook_name_out else "output"
-    return stored(
+    read = stored(
         {"W_enc": W_enc, "W_dec": W_dec, "b_enc": b_enc, "b_dec": b_dec, "W_skip": _skip(cfg, tensors)},
         threshold=threshold,
         hook_names=hookpoint(cfg.hook_name) if cfg.hook_name else unnamed(1),
@@ -94,6 +108,7 @@ def _read(folder: Path) -> Stored:
         provenance=Provenance(model_name=cfg.model_name),
         notes=tuple(notes),
     )
+    return restored(read, cfg.xtalk, folder / CFG)
 
 
 def _refuse(cfg: _Cfg) -> None:
@@ -155,3 +170,69 @@ def _detect(folder: Path) -> bool:
 
 
 SAELENS = Format("SAELens", (CFG, WEIGHTS), _detect, _read)
+
+
+def _prepared(crosscoder: Stored) -> Prepared:
+    """In the keys of version 6. Errors: XtalkError for several hookpoints, gates, and topk transcoders."""
+    config, tensors = crosscoder.config, crosscoder.tensors
+    if len(config.hook_names) > 1 or len(config.written) > 1:
+        raise cannot_carry(
+            "SAELens", f"crosscoders of several hookpoints, and this has {len(config.hook_names)}"
+        )
+    kind = nonlinearity(config.architecture)
+    by_threshold = kind.infers_by_threshold or (not kind.infers_by_k and bool(tensors["threshold"].any()))
+    architecture = "topk" if kind.infers_by_k else "jumprelu" if by_threshold else "standard"
+    if config.hook_names_out is not None:
+        if kind.infers_by_k:
+            raise cannot_carry("SAELens", "transcoders with topk")
+        prefix, skip = ("jumprelu_" if by_threshold else ""), ("skip_" if config.skip else "")
+        architecture = f"{prefix}{skip}transcoder"
+    elif config.skip:
+        raise cannot_carry("SAELens", "SAEs with a linear map beside the latents")
+    if config.gated:
+        raise cannot_carry("SAELens", "gates by hookpoint")
+    if kind.name == "relu" and by_threshold:
+        raise cannot_carry("SAELens", "relu with thresholds")
+    losses = (
+        ("the thresholds, which topk does not use",)
+        if kind.infers_by_k and tensors["threshold"].any()
+        else ()
+    )
+    whole = {"W_enc": tensors["W_enc"][0], "W_dec": tensors["W_dec"][:, 0], "b_enc": tensors["b_enc"]}
+    whole |= {"b_dec": tensors["b_dec"][0]} | ({"threshold": tensors["threshold"]} if by_threshold else {})
+    whole |= {"W_skip": tensors["W_skip"][0, :, 0].T} if config.skip else {}
+
+    def write(folder: Path) -> None:
+        write_tensors(folder / WEIGHTS, whole)
+        write_text(folder / CFG, json.dumps(_cfg_of(crosscoder, architecture), indent=1) + "\n")
+
+    return Prepared(losses, write)
+
+
+def _cfg_of(crosscoder: Stored, architecture: str) -> dict[str, Any]:
+    config = crosscoder.config
+    metadata: dict[str, Any] = {
+        "sae_lens_version": _VERSION,
+        "hook_name": lens_name(config.hook_names[0]),
+        "model_name": crosscoder.provenance.model_name,
+        RECORD: record_of(crosscoder),
+    }
+    cfg: dict[str, Any] = {
+        "architecture": architecture,
+        "d_in": config.d_in,
+        "d_sae": config.d_sae,
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": False,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+    }
+    if architecture == "topk":
+        cfg |= {"k": config.k, "rescale_acts_by_decoder_norm": False}
+    if config.hook_names_out is not None:
+        metadata["hook_name_out"] = lens_name(config.hook_names_out[0])
+        cfg["d_out"] = config.d_in
+    return {**cfg, "metadata": metadata}
+
+
+SAELENS_WRITER = Writer("saelens", _prepared)
