@@ -1,12 +1,13 @@
 # make demo: install, then train and report on the embedded model.
 # make test: install, lint, test, within minutes.   make audit: what the tests and the checker are worth.
+# make test-peers: write and run peers' dictionaries with the peers' own code again, and compare.
 # make page-NAME ARGS=...: what makes a page of docs/ (see studies/); each goes on where it was stopped.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint audit bench clean
+.PHONY: demo test lint audit bench test-peers clean
 
 WORKERS ?= 2
 FUZZ_SECONDS ?= 60
@@ -21,6 +22,31 @@ audit: $(VENV)/.installed-dev
 	$(BIN)/python -m audit.checker_size --check
 	$(BIN)/python -m audit.mutants --workers $(WORKERS)
 	$(BIN)/python -m audit.fuzz --seconds $(FUZZ_SECONDS)
+
+# PEER_SOURCES: a folder of checkouts crosscoder_learning, paper and crosslayer, for peers that no index has.
+PEERS := $(VENV)-peers
+PEER_SOURCES ?=
+SCRIPTS := tests/crosscoder/formats/peers
+test-peers: $(VENV)/.installed-dev $(PEERS)/.installed
+	rm -rf build/peers && mkdir -p build/peers
+	for peer in saelens sparsify circuit_tracer dictionary_learning llamascopium; do \
+	  $(PEERS)/bin/python $(SCRIPTS)/write_$$peer.py build/peers || exit 1; done
+	for peer in $(if $(PEER_SOURCES),crosscoder_learning paper crosslayer); do \
+	  PYTHONPATH=$(PEER_SOURCES)/$$peer:$(PEER_SOURCES)/$$peer/model-diffing \
+	  $(PEERS)/bin/python $(SCRIPTS)/write_$$peer.py build/peers || exit 1; done
+	XTALK_PEER_FILES=build/peers $(BIN)/python -m pytest -q $(SCRIPTS)/../test_peers.py
+	$(BIN)/python $(SCRIPTS)/write_converted.py build/peers/converted
+	$(PEERS)/bin/python $(SCRIPTS)/read_converted.py build/peers/converted/saelens/*/theirs
+	for peer in $(if $(PEER_SOURCES),crosscoder_learning paper); do \
+	  PYTHONPATH=$(PEER_SOURCES)/$$peer:$(PEER_SOURCES)/$$peer/model-diffing \
+	  $(PEERS)/bin/python $(SCRIPTS)/read_converted.py build/peers/converted/$$peer/*/theirs || exit 1; done
+
+$(PEERS)/.installed: $(SCRIPTS)/requirements.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet torch==2.13.0
+	$(PEERS)/bin/pip install --quiet --requirement $(SCRIPTS)/requirements.txt
+	$(PEERS)/bin/pip install --quiet --no-deps circuit-tracer==0.5.0 dictionary-learning==0.1.0 llamascopium==2.0.0b34
+	@touch $@
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check

@@ -236,3 +236,49 @@ def test_hookpoints_by_name():
 def test_impossible_configurations_are_refused(changes, match: str):
     with pytest.raises(ValueError, match=match):
         CrosscoderConfig(**{"d_in": D, "d_sae": L, "k": K, "hook_names": HOOKS} | changes)
+
+
+def transcoder(D: int = 4, L: int = 6) -> Crosscoder:
+    generator = torch.Generator().manual_seed(5)
+    drawn = {
+        name: torch.randn(*shape, generator=generator)
+        for name, shape in (("W_enc", (2, D, L)), ("W_dec", (L, 3, D)), ("b_enc", (L,)), ("b_dec", (3, D)))
+    }
+    return Crosscoder.from_tensors(
+        **drawn,
+        hook_names=("blocks.0.ln2", "blocks.1.ln2"),
+        hook_names_out=("a", "b", "c"),
+        W_skip=torch.randn(2, D, 3, D, generator=generator),
+        gate=torch.rand(3, L, generator=generator),
+        architecture="relu",
+    )
+
+
+def test_a_transcoder_writes_other_hookpoints_through_gates_and_a_skip():
+    cc = transcoder()
+    x = torch.randn(5, 2, 4, generator=torch.Generator().manual_seed(6))
+    got = cc(x)
+    assert got.shape == (5, 3, 4)
+    f = (torch.einsum("bpd,pdl->bl", x, cc.W_enc) + cc.b_enc).relu()
+    gated = 0
+    for b in range(5):
+        for q in range(3):
+            expected = cc.b_dec[q].clone()
+            for i in range(6):
+                gated += bool(0 < f[b, i] <= cc.gate[q, i])
+                if f[b, i] > cc.gate[q, i]:
+                    expected += f[b, i] * cc.W_dec[i, q]
+            for p in range(2):
+                expected += x[b, p] @ cc.W_skip[p, :, q]
+            assert torch.allclose(got[b, q], expected, atol=1e-5)
+    assert gated > 1  # the gates decide something
+    assert torch.allclose(cc.decode(cc.encode_sparse(x)), cc.decode(cc.encode(x)))
+
+
+def test_a_transcoder_keeps_everything_on_disk(tmp_path):
+    cc = transcoder()
+    cc.save(tmp_path)
+    loaded = Crosscoder.load(tmp_path)
+    assert loaded.config == cc.config
+    assert all(torch.equal(loaded.get_parameter(name), tensor) for name, tensor in cc.named_parameters())
+    assert loaded.gate is not None and not loaded.gate.requires_grad

@@ -40,6 +40,7 @@ def test_nonlinearities_are_named_in_their_file_alone():
     root = Path(xtalk.__file__).parent
     rooms = [root / room for room in ("crosscoder", "training", "reading", "evaluation")]
     files = [f for room in rooms for f in room.rglob("*.py") if f.name != "nonlinearities.py"]
+    files = [f for f in files if f.parent.name != "formats"]  # there the names are peers'
     asked = re.compile(rf"""(==|!=|\bin) .*["']({"|".join(NONLINEARITIES)})["']""")
     known = [f"{f}: {line}" for f in files for line in f.read_text().splitlines() if asked.search(line)]
     assert known == []

@@ -118,7 +118,7 @@ def test_missing_cut_and_corrupted_files_are_refused(tmp_path: Path, name: str):
     [
         (
             {"architecture": "standard"},
-            r"cfg.json \(architecture 'standard'\), sae_weights.safetensors; expected",
+            r"sae_weights.safetensors is not a crosscoder's: W_dec is torch.float32 \(16, 3, 5\), expected",
         ),
         ({"format_version": 2}, "format_version"),
         ({"k": L + 1}, "more than d_sae"),
@@ -164,7 +164,7 @@ def test_foreign_cfg_is_refused(tmp_path: Path, content: str):
 
 def test_another_format_and_a_file_are_refused(tmp_path: Path):
     (tmp_path / CFG).write_text('{"d_in": 4, "d_sae": 8, "architecture": "standard"}')
-    known = r"known formats: xtalk \(cfg.json and sae_weights.safetensors\); save"
+    known = r"known formats: xtalk, SAELens, .*; give the folder of one"
     refused(
         tmp_path, r"holds cfg.json \(architecture 'standard'\); expected a crosscoder in one of the " + known
     )
@@ -222,7 +222,9 @@ def test_a_hub_name_is_downloaded(tmp_path: Path, monkeypatch, suffix: str, revi
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     monkeypatch.chdir(tmp_path)
     assert Crosscoder.load(f"someone/a-crosscoder{suffix}").provenance == PROVENANCE
-    assert calls == [("someone/a-crosscoder", revision, [CFG, WEIGHTS])]
+    assert [call[:2] for call in calls] == [("someone/a-crosscoder", revision)]
+    assert {CFG, WEIGHTS} < set(calls[0][2])
+    assert not any("*" in wanted for wanted in calls[0][2])  # it would match folders too
     saved(tmp_path / "someone" / f"a-crosscoder{suffix}")
     Crosscoder.load(f"someone/a-crosscoder{suffix}")
     assert len(calls) == 1  # a folder that is here comes first
@@ -236,7 +238,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line(tmp_path: Path, monkeypatch):
     with pytest.raises(XtalkError, match=r"hub gave no such repository: no route to host; check") as caught:
         Crosscoder.load("someone/a-crosscoder")
     assert "\n" not in str(caught.value)
-    for source in ("nowhere", "a/b/c", "./a/b", "a b/c", "a/b@"):
+    for source in ("nowhere", "a/b/c", "./a/b", "a b/c", "a/b@", "a/b:../c", "a/b:c/../../d"):
         with pytest.raises(
             XtalkError, match=r"no folder .*; expected the folder of a crosscoder, or a hub name"
         ):
@@ -250,3 +252,28 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path):
     with pytest.raises(XtalkError, match="W_dec of the crosscoder has NaN or infinity"):
         crosscoder.save(tmp_path / "c", PROVENANCE)
     assert not (tmp_path / "c").exists()
+
+
+def test_a_folder_of_a_hub_repository(tmp_path: Path, monkeypatch):
+    calls = []
+
+    def download(name, *, revision, allow_patterns):
+        calls.append((name, revision, allow_patterns))
+        saved(tmp_path / "snapshot" / "blocks.3" / "small")
+        return str(tmp_path / "snapshot")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert Crosscoder.load("someone/many:blocks.3/small@abc").provenance == PROVENANCE
+    assert calls[0][:2] == ("someone/many", "abc")
+    assert all(wanted.startswith("blocks.3/small/") for wanted in calls[0][2])
+    with pytest.raises(XtalkError, match=r"layer_3.safetensors does not exist|holds no files"):
+        Crosscoder.load("someone/many:layer_3.safetensors")
+    assert calls[1][2] == ["layer_3.safetensors", "config.yaml"]
+
+
+def test_hookpoints_can_be_named(tmp_path: Path):
+    folder = saved(tmp_path)
+    assert Crosscoder.load(folder, hook_names=["a", "b", "c"]).config.hook_names == ("a", "b", "c")
+    for wrong in ("a", ["a", "a", "b"]):
+        with pytest.raises(XtalkError, match=r"expected 3 different names, for blocks.0.ln2"):
+            Crosscoder.load(folder, hook_names=wrong)

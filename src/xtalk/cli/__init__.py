@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import xtalk
-from xtalk.cli import configuring, detecting, judging, proving, running, timing
+from xtalk.cli import configuring, detecting, dictionaries, judging, proving, running, timing
 from xtalk.cli.commands import command
 
 app = typer.Typer(
@@ -45,6 +45,8 @@ for function in (
     running.report,
     judging.judge,
     judging.validate,
+    dictionaries.inspect,
+    dictionaries.convert,
     proving.prove,
     timing.bench,
 ):

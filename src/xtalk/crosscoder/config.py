@@ -24,6 +24,9 @@ class CrosscoderConfig(BaseModel):
 
     d_sae: number of latents L. k: active latents per token (topk), on average (batchtopk), or aimed at by the
     sparsity loss (jumprelu); relu's L1 loss aims at no number.
+    hook_names_out: the Q hookpoints that a transcoder writes; None where they are those it reads. skip:
+    whether a linear map of what is read is added to what is written. gated: whether hookpoints have gates of
+    their own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,17 +36,45 @@ class CrosscoderConfig(BaseModel):
     k: int = Field(ge=1)
     hook_names: tuple[str, ...] = Field(min_length=1)
     architecture: Architecture = "batchtopk"
+    hook_names_out: tuple[str, ...] | None = Field(default=None, min_length=1)
+    skip: bool = False
+    gated: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.k > self.d_sae:
             raise ValueError(f"k is {self.k}, more than d_sae {self.d_sae}; choose k at most d_sae")
-        if len(set(self.hook_names)) != len(self.hook_names):
-            raise ValueError(f"hook_names repeats a hookpoint: {', '.join(self.hook_names)}")
+        for names in (self.hook_names, self.written):
+            if len(set(names)) != len(names):
+                raise ValueError(f"hook_names repeats a hookpoint: {', '.join(names)}")
         return self
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The Q hookpoints that are reconstructed."""
+        return self.hook_names_out or self.hook_names
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each of the crosscoder's tensors, by name."""
-        P, D, L = len(self.hook_names), self.d_in, self.d_sae
-        return {"W_enc": (P, D, L), "W_dec": (L, P, D), "b_enc": (L,), "b_dec": (P, D), "threshold": (L,)}
+        P, Q, D, L = len(self.hook_names), len(self.written), self.d_in, self.d_sae
+        shapes = {"W_enc": (P, D, L), "W_dec": (L, Q, D), "b_enc": (L,), "b_dec": (Q, D), "threshold": (L,)}
+        return (
+            shapes
+            | ({"W_skip": (P, D, Q, D)} if self.skip else {})
+            | ({"gate": (Q, L)} if self.gated else {})
+        )
+
+
+def unmeasured(config: CrosscoderConfig) -> str | None:
+    """Why interactions and fidelity have no meaning for a crosscoder; None where they have one."""
+    read, written = ", ".join(config.hook_names), ", ".join(config.written)
+    if config.hook_names_out is not None:
+        return f"a transcoder from {read} to {written} does not decode what it reads, which interactions need"
+    if config.gated:
+        return f"the hookpoints {read} have gates of their own, which interactions do not take into account"
+    if config.skip:
+        return (
+            f"what is written at {written} has a linear part beside the latents, which interactions leave out"
+        )
+    return None

@@ -6,19 +6,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from xtalk.codes import Codes
 from xtalk.crosscoder.config import CrosscoderConfig
+from xtalk.crosscoder.formats.format import named
 from xtalk.crosscoder.formats.registry import read_folder
 from xtalk.crosscoder.hub import folder_of
 from xtalk.crosscoder.nonlinearities import Nonlinearity, nonlinearity
 from xtalk.crosscoder.provenance import Provenance
-from xtalk.crosscoder.saving import first_reason, write_crosscoder
+from xtalk.crosscoder.saving import write_crosscoder
+from xtalk.crosscoder.tensors import fitted
 from xtalk.errors import XtalkError
-
-_HOOKPOINT_AXIS = {"W_enc": 0, "W_dec": 1, "b_dec": 0}
 
 
 class Crosscoder(nn.Module):
@@ -28,6 +27,10 @@ class Crosscoder(nn.Module):
     where its pre-activation is above threshold and 0 (TopK ignores it). Activations are in the space that the
     weights were made for: the model's own units; while training, scaled ones. `provenance` says where the
     weights come from, as far as that is known.
+
+    A transcoder writes other hookpoints than it reads: W_dec (L, Q, D), b_dec (Q, D). Two tensors are None in
+    most: W_skip (P, D, Q, D), which adds x W_skip to what the transcoder writes; and gate (Q, L): a hookpoint
+    takes a latent only where its value is above the hookpoint's gate.
 
     Shapes: activations x are (..., P, D), dense codes f are (..., L), with any leading axes. A crosscoder of
     one hookpoint (an SAE) has no hookpoint axis: x is (..., D), and an axis of 1 before D is a leading axis
@@ -55,26 +58,33 @@ class Crosscoder(nn.Module):
         self.b_enc = nn.Parameter(zeros["b_enc"])
         self.b_dec = nn.Parameter(zeros["b_dec"])
         self.threshold = nn.Parameter(zeros["threshold"], requires_grad=self.nonlinearity.trains_threshold)
+        self.W_skip = nn.Parameter(zeros["W_skip"]) if config.skip else None
+        self.gate = nn.Parameter(zeros["gate"], requires_grad=False) if config.gated else None
 
     @classmethod
     def load(
         cls,
         source: str | Path,
         *,
+        hook_names: str | Sequence[str] | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> "Crosscoder":
-        """Load a crosscoder from a folder, or from the Hugging Face hub: OWNER/NAME or OWNER/NAME@REVISION.
+        """Load a crosscoder from a folder, or from the Hugging Face hub, in xtalk's format or a peer's.
 
-        A folder that is here comes before a hub name. What its files do not say of its origin is None in
-        `provenance`. Errors: XtalkError for a source that is not there, a format that is not known, and files
-        that are missing, cut short, corrupted or of other shapes.
+        source: a folder, or a hub name: OWNER/NAME, OWNER/NAME:FOLDER, either with @REVISION; a folder that
+        is here comes first. docs/formats.md lists the formats. hook_names: of the hookpoints that are read,
+        for files that do not have them. What the files do not say of the origin is None in `provenance`.
+        Errors: XtalkError for a source that is not there, a format that is not known, a dictionary that xtalk
+        has no meaning for, and files that are missing, cut short, corrupted or of other shapes.
 
         >>> cc.save(folder)
         >>> xtalk.Crosscoder.load(folder).config == cc.config
         True
         """
         stored = read_folder(folder_of(source))
+        if hook_names is not None:
+            stored = named(stored, hook_names)
         with torch.device("meta"):  # the tensors are there already
             crosscoder = cls(stored.config, stored.provenance)
         crosscoder.load_state_dict(dict(stored.tensors), assign=True)
@@ -92,6 +102,9 @@ class Crosscoder(nn.Module):
         architecture: str,
         k: int | None = None,
         threshold: Float[Tensor, "..."] | float | None = None,
+        hook_names_out: str | Sequence[str] | None = None,
+        W_skip: Float[Tensor, "..."] | None = None,
+        gate: Float[Tensor, "..."] | None = None,
         provenance: Provenance | None = None,
     ) -> "Crosscoder":
         """A crosscoder of one's own tensors, which are copied; in the model's own units.
@@ -100,8 +113,10 @@ class Crosscoder(nn.Module):
         hook_names: of the hookpoints, such as "blocks.0.ln2".
         architecture: relu, topk, batchtopk or jumprelu. threshold: by latent, or one for all; compared with
         the pre-activation x W_enc + b_enc; batchtopk and jumprelu need it. k: active latents per token, which
-        topk needs; the others infer without it. Device and dtype: those of W_enc. Errors: XtalkError for
-        shapes that do not fit, an unknown architecture, a missing threshold or k, and NaN or infinity.
+        topk needs; the others infer without it. hook_names_out, W_skip (P, D, Q, D): of a transcoder. gate
+        (Q, L): of hookpoints that take a latent above a threshold of their own. Device and dtype: those of
+        W_enc. Errors: XtalkError for shapes that do not fit, an unknown architecture, a missing threshold or
+        k, and NaN or infinity.
 
         >>> W = torch.eye(4)
         >>> own = xtalk.Crosscoder.from_tensors(
@@ -111,29 +126,23 @@ class Crosscoder(nn.Module):
         >>> own.encode(torch.tensor([0.25, 0.75, -1.0, 2.0])).tolist()
         [0.0, 0.75, 0.0, 2.0]
         """
-        kind = nonlinearity(architecture)
-        if kind.infers_by_threshold and threshold is None:
-            raise XtalkError(
-                f"a {architecture} crosscoder without a threshold; give threshold=, (L) or a number"
-            )
-        if kind.infers_by_k and k is None:
-            raise XtalkError(f"a {architecture} crosscoder without k; give k=, its active latents per token")
-        names = (hook_names,) if isinstance(hook_names, str) else tuple(hook_names)
-        if W_enc.ndim < 2:
-            raise XtalkError(f"W_enc has {W_enc.ndim} axis; expected (P, D, L), or (D, L) for one hookpoint")
-        d_in, d_sae = W_enc.shape[-2:]
-        try:
-            config = CrosscoderConfig(
-                d_in=d_in, d_sae=d_sae, k=k or d_sae, hook_names=names, architecture=architecture
-            )
-        except ValidationError as error:
-            raise XtalkError(f"the crosscoder: {first_reason(error)}") from error
+        config, tensors = fitted(
+            W_enc=W_enc,
+            W_dec=W_dec,
+            b_enc=b_enc,
+            b_dec=b_dec,
+            hook_names=hook_names,
+            architecture=architecture,
+            k=k,
+            threshold=threshold,
+            hook_names_out=hook_names_out,
+            W_skip=W_skip,
+            gate=gate,
+        )
         crosscoder = cls(config, provenance).to(W_enc.device, W_enc.dtype)
-        by_latent = torch.as_tensor(0.0 if threshold is None else threshold)
-        given = {"W_enc": W_enc, "W_dec": W_dec, "b_enc": b_enc, "b_dec": b_dec, "threshold": by_latent}
         with torch.no_grad():
-            for name, tensor in given.items():
-                crosscoder.get_parameter(name).copy_(_fitting(name, tensor, config))
+            for name, tensor in tensors.items():
+                crosscoder.get_parameter(name).copy_(tensor)
         return crosscoder
 
     def save(self, folder: str | Path, provenance: Provenance | None = None) -> None:
@@ -191,26 +200,45 @@ class Crosscoder(nn.Module):
         """The codes that training sees, and the mean L0, which is differentiable for JumpReLU only."""
         return self.nonlinearity.encode_for_training(pre_BL, self.threshold, self.config.k)
 
+    def forward(self, x: Float[Tensor, "*BP D"] | Float[np.ndarray, "*BP D"]) -> Float[Tensor, "*BQ D"]:
+        """What the crosscoder makes of activations: `decode` of `encode`, and what W_skip adds to that.
+
+        >>> x = torch.randn(2, 7, len(cc.config.hook_names), cc.config.d_in)
+        >>> torch.equal(cc(x), cc.decode(cc.encode(x)))
+        True
+        """
+        decoded = self.decode(self.encode(x))
+        if self.W_skip is None:
+            return decoded
+        _, x_BPD = self._tokens(x)
+        return decoded + torch.einsum("bpd,pdqe->bqe", x_BPD, self.W_skip).view_as(decoded)
+
     def decode(self, codes: Codes | Float[Tensor, "*B L"]) -> Float[Tensor, "*BP D"]:
         """The reconstruction b_dec + sum_i f_i d_i of dense or sparse codes.
 
         Dense codes (..., L) give (..., P, D), and (..., D) for a crosscoder of one hookpoint: the shape that
-        `encode` took. Sparse codes of B tokens always give (B, P, D). Errors: XtalkError for another L.
+        `encode` took, or for a transcoder what it writes. Sparse codes of B tokens always give (B, P, D).
+        Errors: XtalkError for another L.
 
         >>> x = torch.randn(2, 7, len(cc.config.hook_names), cc.config.d_in)
         >>> cc.decode(cc.encode(x)).shape == x.shape
         True
         """
-        P, D = self.b_dec.shape
+        Q, D = self.b_dec.shape
         if not isinstance(codes, Codes):
             self._check_latents(codes.shape[-1])
             x = self._decode(codes.flatten(0, -2) if codes.ndim > 1 else codes[None])
-            return x.view(*codes.shape[:-1], D) if P == 1 else x.view(*codes.shape[:-1], P, D)
+            return x.view(*codes.shape[:-1], D) if Q == 1 else x.view(*codes.shape[:-1], Q, D)
         self._check_latents(codes.n_latents)
         return self._decode(codes.dense())
 
-    def _decode(self, f_BL: Float[Tensor, "B L"]) -> Float[Tensor, "B P D"]:
-        flat_BX = f_BL.to(self.W_dec.dtype) @ self.W_dec.flatten(1)
+    def _decode(self, f_BL: Float[Tensor, "B L"]) -> Float[Tensor, "B Q D"]:
+        f_BL = f_BL.to(self.W_dec.dtype)
+        if self.gate is None:
+            flat_BX = f_BL @ self.W_dec.flatten(1)
+        else:
+            taken = [f_BL * (f_BL > gate_L) for gate_L in self.gate]
+            flat_BX = torch.cat([f @ self.W_dec[:, q] for q, f in enumerate(taken)], dim=1)
         return (_full(flat_BX).view(-1, *self.b_dec.shape) + self.b_dec).to(self.W_dec.dtype)
 
     def hook_index(self, hook_name: str) -> int:
@@ -225,7 +253,7 @@ class Crosscoder(nn.Module):
         if not isinstance(x, Tensor):
             x = torch.as_tensor(x, device=self.W_enc.device)
         x = x.to(self.W_enc.dtype)
-        P, D = self.b_dec.shape
+        P, D, _ = self.W_enc.shape
         own = (D,) if P == 1 else (P, D)
         if tuple(x.shape[-len(own) :]) != own:
             expected = f"(..., {', '.join(map(str, own))})"
@@ -259,19 +287,3 @@ def fold_scaling(crosscoder: Crosscoder, factor_P: Float[Tensor, "P"]) -> Crossc
 def _full(tensor: Tensor) -> Tensor:
     """At least float32: of half a crosscoder's precision, thresholds would decide otherwise."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def _fitting(name: str, tensor: Tensor, config: CrosscoderConfig) -> Tensor:
-    """A given tensor in the crosscoder's shape. Errors: XtalkError if it does not fit, or is not finite."""
-    expected, one = config.shapes[name], len(config.hook_names) == 1
-    if name == "threshold" and tensor.ndim == 0:
-        tensor = tensor.expand(expected)
-    without = tuple(size for axis, size in enumerate(expected) if axis != _HOOKPOINT_AXIS.get(name))
-    if tuple(tensor.shape) != expected and not (one and tuple(tensor.shape) == without):
-        raise XtalkError(
-            f"{name} is {tuple(tensor.shape)}; expected {expected}: {len(config.hook_names)} hookpoints, "
-            f"d_in {config.d_in} and {config.d_sae} latents, as hook_names and W_enc have it"
-        )
-    if not tensor.isfinite().all():
-        raise XtalkError(f"{name} has NaN or infinity; expected finite numbers")
-    return tensor.reshape(expected)

@@ -35,6 +35,9 @@ class Cfg(Provenance):
     d_sae: int
     k: int
     hook_names: tuple[str, ...]
+    hook_names_out: tuple[str, ...] | None = None
+    skip: Literal[True] | None = None
+    gated: Literal[True] | None = None
     sae_weights_sha256: str
 
     @model_validator(mode="after")
@@ -49,8 +52,13 @@ class Cfg(Provenance):
     @property
     def config(self) -> CrosscoderConfig:
         """The crosscoder's sizes, hookpoints and nonlinearity."""
-        sizes = {name: getattr(self, name) for name in ("d_in", "d_sae", "k", "hook_names")}
-        return CrosscoderConfig(**sizes, architecture=self.nonlinearity)
+        same = ("d_in", "d_sae", "k", "hook_names", "hook_names_out")
+        return CrosscoderConfig(
+            **{name: getattr(self, name) for name in same},
+            architecture=self.nonlinearity,
+            skip=bool(self.skip),
+            gated=bool(self.gated),
+        )
 
     @property
     def provenance(self) -> Provenance:
@@ -83,7 +91,9 @@ def write_crosscoder(
 
 def _cfg(config: CrosscoderConfig, provenance: Provenance, sha256: str) -> Cfg:
     return Cfg(
-        **config.model_dump(exclude={"architecture"}),
+        **config.model_dump(exclude={"architecture", "skip", "gated"}),
+        skip=config.skip or None,
+        gated=config.gated or None,
         **provenance.model_dump(),
         nonlinearity=config.architecture,
         sae_weights_sha256=sha256,

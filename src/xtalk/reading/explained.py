@@ -10,6 +10,7 @@ from torch import Tensor
 
 from xtalk.activations.harvest import check_finite
 from xtalk.codes import Codes
+from xtalk.crosscoder.config import unmeasured
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.errors import XtalkError
 from xtalk.models.capturing import CapturingModel
@@ -29,6 +30,8 @@ class Encoded:
     def __init__(
         self, source: CapturingModel, crosscoder: Crosscoder, hookpoints: Sequence[Hookpoint]
     ) -> None:
+        if refusal := unmeasured(crosscoder.config):
+            raise XtalkError(f"{refusal}; give an SAE or a crosscoder without")
         self.source = source
         self.crosscoder = crosscoder
         self.hookpoints = tuple(hookpoints)

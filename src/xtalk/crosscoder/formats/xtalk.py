@@ -7,7 +7,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from xtalk.crosscoder.formats.format import Format, Stored
-from xtalk.crosscoder.saving import CFG, WEIGHTS, broken, is_xtalk, read_cfg
+from xtalk.crosscoder.formats.writing import Prepared, Writer
+from xtalk.crosscoder.saving import CFG, WEIGHTS, broken, is_xtalk, read_cfg, write_crosscoder
 from xtalk.files import sha256_of
 
 
@@ -35,3 +36,13 @@ def _described(tensor: Tensor | None) -> str:
 
 
 XTALK = Format("xtalk", (CFG, WEIGHTS), is_xtalk, _read)
+
+
+def _prepared(stored: Stored) -> Prepared:
+    def write(folder: Path) -> None:
+        write_crosscoder(folder, stored.config, stored.tensors, stored.provenance)
+
+    return Prepared((), write)
+
+
+XTALK_WRITER = Writer("xtalk", _prepared)

@@ -1,0 +1,67 @@
+"""Dictionaries of any format: what one is, and another format of it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xtalk.cli.commands import Result
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="PATH", help="A folder, or a hub name: OWNER/NAME[:FOLDER][@REVISION].", show_default=False
+    ),
+]
+
+
+def inspect(path: Source) -> Result:
+    """Say what a dictionary is, whoever trained it, and what xtalk can and cannot do with it.
+
+    Reads xtalk's own format and those that docs/formats.md lists.
+
+    Example: `xtalk inspect google/gemma-scope-2b-pt-res:layer_20/width_16k/average_l0_71`
+    """
+    from xtalk.crosscoder.hub import folder_of
+    from xtalk.crosscoder.inspection import described, inspected
+
+    about = inspected(folder_of(path))
+    return Result(about, described(about))
+
+
+def convert(
+    path: Source,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new or empty folder.", show_default=False)],
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="xtalk|saelens|crosscoder_learning|paper", help="The format.", show_default=False
+        ),
+    ],
+    lossy: Annotated[bool, typer.Option("--lossy", help="Write what the format does not lose.")] = False,
+    hookpoints: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,NAME",
+            help="Names of the hookpoints that are read, for files that have none.  [default: the files']",
+        ),
+    ] = None,
+) -> Result:
+    """Write a dictionary in another format: the same bits, where that format has a place for them.
+
+    What the format would lose is refused, or with --lossy named. What it has no key for (hookpoints, origin)
+    is kept beside its keys, and xtalk reads it again.
+
+    Example: `xtalk convert runs/mine/crosscoders/penalised sae --to saelens`
+    """
+    from xtalk.crosscoder.conversion import convert
+    from xtalk.crosscoder.formats.format import named
+    from xtalk.crosscoder.formats.registry import read_folder
+    from xtalk.crosscoder.hub import folder_of
+
+    stored = read_folder(folder_of(path))
+    if hookpoints is not None:
+        stored = named(stored, [name.strip() for name in hookpoints.split(",")])
+    lost = convert(stored, out, to, lossy=lossy)
+    words = [f"{out}: in the format of {to}", *(f"lost: {what}" for what in lost)]
+    return Result({"path": str(out), "format": to, "lost": list(lost)}, "\n".join(words))
