@@ -203,7 +203,7 @@ def test_config_prints_what_run_reads(command, tmp_path: Path):
     code, out, _ = command(
         "config", "--set", "crosscoder.k=16", "training.lr=1e-3", "--steps", "50",
         "--hookpoints", "blocks.1.ln2", "blocks.2.ln2", "--latents", "64",
-        "--penalty", "keep_one=2", "--penalty", "full_sum=1.5",
+        "--penalty", "keep_one=2", "--penalty", "full_sum=1.5", "--skip-positions", "2", "--keep-sinks",
     )  # fmt: skip
     assert code == 0
     config = run_config(yaml.safe_load(out))
@@ -211,6 +211,7 @@ def test_config_prints_what_run_reads(command, tmp_path: Path):
         "quick",
         crosscoder={"k": 16, "d_sae": 64},
         training={"lr": 1e-3, "steps": 50},
+        harvest={"skip_positions": 2, "keep_sinks": True},
         hookpoints=["blocks.1.ln2", "blocks.2.ln2"],
         crosscoders=[
             {"name": "unpenalised", "penalties": {}},

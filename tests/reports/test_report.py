@@ -279,6 +279,24 @@ def test_a_measure_without_a_name_of_its_own_is_shown_by_its_key(run: tuple[Path
     assert "new measure unpenalised" in " ".join(page.text.split())
 
 
+def test_odd_figures_and_tokens_left_out_are_said(run: tuple[Path, Any, Any], tmp_path: Path, page: Page):
+    _, metrics, data = run
+    assert "count:" not in page.text
+    changed = deepcopy(metrics)
+    changed["crosscoders"][1]["warnings"] = ["FVU above 1 <b>at</b> blocks.0.ln2"]
+    changed["counted"] = {
+        "tokens": 100,
+        "counted": 90,
+        "first_positions": 8,
+        "skipped_tokens": 2,
+        "skip_positions": 1,
+        "skip_tokens": [".\n"],
+    }
+    text = page_of(tmp_path, changed, data).text
+    assert f"{changed['crosscoders'][1]['name']}: FVU above 1 <b>at</b> blocks.0.ln2" in text
+    assert "of which 90 count: without the first position of every sequence and '.\\n'" in text
+
+
 def test_what_was_not_measured_is_listed_with_its_command(run: tuple[Path, Any, Any], tmp_path: Path):
     plain = page_of(tmp_path, run[1], run[2] | {"interaction_matrices": []})
     missing = plain.text.partition("Not measured in this run: ")[2].partition(".")[0]

@@ -48,6 +48,8 @@ def choice(
     k: options.K = None,
     steps: options.Steps = None,
     penalty: options.Penalty = None,
+    skip_positions: options.SkipPositions = None,
+    keep_sinks: options.KeepSinks = None,
     seed: options.Seed = None,
 ) -> Choice:
     """The options of a configuration. Errors: XtalkError for a --set or --penalty without `=`."""
@@ -64,6 +66,8 @@ def choice(
         "crosscoder.d_sae": latents,
         "crosscoder.k": k,
         "training.steps": steps,
+        "harvest.skip_positions": skip_positions,
+        "harvest.keep_sinks": keep_sinks,
         "seed": seed,
     }
     if weights := dict(_pairs("--penalty", penalty, "NAME=WEIGHT")):

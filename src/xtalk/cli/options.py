@@ -85,4 +85,16 @@ Penalty = Annotated[
         "`--penalty sum_minus_max=30 keep_one=16`.  [default: the preset's crosscoders]",
     ),
 ]
+SkipPositions = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="First tokens of every sequence that neither training nor any figure counts.  "
+        "[default: the preset's, and the attention sinks that the harvest finds]",
+    ),
+]
+KeepSinks = Annotated[
+    bool | None,
+    typer.Option("--keep-sinks", help="Count attention sinks too.  [default: they are left out]"),
+]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")]

@@ -69,6 +69,7 @@ def render(results: Results, figures: dict[str, str]) -> str:
         duration=wording.duration,
         penalties=wording.penalties,
         visible=wording.visible,
+        left_out=wording.left_out,
         pieces=_pieces,
     )
     return environment.get_template("report.html.j2").render(_page(results), figures=figures)

@@ -1,7 +1,7 @@
 """How numbers, crosscoders and schemes are put into words."""
 
 from xtalk.reports.data import Interval, Scheme
-from xtalk.reports.metrics import CrosscoderMetrics
+from xtalk.reports.metrics import Counted, CrosscoderMetrics
 from xtalk.reports.results import Results
 
 PAPERS_PENALTY = "sum_minus_max"
@@ -48,6 +48,19 @@ def number(value: float, digits: int = 2) -> str:
     """A fixed-point number with a true minus sign and no negative zero."""
     text = f"{value:.{digits}f}"
     return text.replace("-", "\N{MINUS SIGN}") if float(text) else text.lstrip("-")
+
+
+def left_out(counted: Counted) -> str:
+    """Which tokens do not count."""
+    parts: list[str] = []
+    if counted.skip_positions:
+        first = (
+            "first position" if counted.skip_positions == 1 else f"first {counted.skip_positions} positions"
+        )
+        parts.append(f"the {first} of every sequence")
+    if counted.skip_tokens:
+        parts.append(", ".join(map(repr, counted.skip_tokens)))
+    return f"without {' and '.join(parts)}"
 
 
 def significant(value: float) -> str:
