@@ -9,10 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from reference.tiny_models import save_tiny
+from runs.local_run import local_folder
 
 from xtalk.errors import XtalkError
+from xtalk.runs.config import changed
 from xtalk.runs.folder import RunFolder
 from xtalk.runs.presets import preset
+from xtalk.runs.run import Run
 
 HOLDER = """
 import sys
@@ -201,3 +205,19 @@ def test_a_record_of_steps_that_is_none_is_one_line(folder: RunFolder, content: 
             ask()
         assert "\n" not in str(caught.value)
     assert (folder.path / "steps.json").read_text() == content
+
+
+def test_a_model_that_moved_is_accepted_by_its_hash(tmp_path: Path):
+    folder = local_folder(tmp_path / "old", crosscoders=[{"name": "unpenalised", "penalties": {}}])
+    Run(folder.path).harvest()
+    renamed, another = tmp_path / "renamed", tmp_path / "another"
+    Path(folder.config.model).rename(renamed)
+    with pytest.raises(XtalkError, match="old/model"):
+        Run(folder.path).train()
+    run = Run(folder.path, changed(folder.config, model=str(renamed)))
+    assert RunFolder.open(folder.path).config.model == str(renamed)
+    run.train()
+    assert folder.outputs("train/unpenalised")
+    save_tiny(another, seed=1)
+    with pytest.raises(XtalkError, match="the model has changed since"):
+        Run(folder.path, changed(folder.config, model=str(another))).evaluate()

@@ -222,6 +222,14 @@ def changed(config: RunConfig, **changes: Any) -> RunConfig:
     return run_config(merged(config.plain(), changes))
 
 
+def moved(old: RunConfig, new: RunConfig) -> RunConfig:
+    """The old configuration with the model and the text where the new one has them.
+
+    A folder that was renamed holds the same model: a run compares hashes, and not paths.
+    """
+    return old.model_copy(update={"model": new.model, "text": new.text})
+
+
 def differences(old: RunConfig, new: RunConfig) -> str:
     """Where two configurations differ, in words: 'seed was 0, is now 1'; empty if they are equal."""
     before, after = _flat(old.plain()), _flat(new.plain())

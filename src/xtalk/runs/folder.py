@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from xtalk.errors import XtalkError
 from xtalk.files import LOCK, PARTIAL, disk_full, expanded, is_disk_full, locked, sha256_of, write_text
 from xtalk.reports import read_record
-from xtalk.runs.config import RunConfig, differences, run_config
+from xtalk.runs.config import RunConfig, differences, moved, run_config
 from xtalk.runs.layout import CONFIG, LAYOUT, LOG, STEPS
 
 Record = TypeVar("Record", bound=BaseModel)
@@ -42,9 +42,9 @@ class RunFolder:
     def create(cls, path: str | Path, config: RunConfig) -> "RunFolder":
         """Make the folder for this configuration, or open it if it is there already.
 
-        A folder in which no step is complete takes another configuration. Errors: XtalkError if steps are
-        complete with another one (naming the differences), if the folder holds other things, or if it cannot
-        be made.
+        A folder in which no step is complete takes another configuration, and any folder another place of its
+        model and text, whose hashes the steps compare. Errors: XtalkError if steps are complete with another
+        configuration (naming the differences), if the folder holds other things, or if it cannot be made.
         """
         path = expanded(path).absolute()
         if path.exists() and not path.is_dir():
@@ -59,15 +59,18 @@ class RunFolder:
             ) from error
         folder = cls(path, config)
         with folder.locked():  # before looking: another process may be making the same folder
-            found = differences(cls.open(path).config, config) if (path / CONFIG).exists() else "new"
-            if found and not (path / STEPS).exists():
+            old = cls.open(path).config if (path / CONFIG).exists() else None
+            if old is None or (old != config and not (path / STEPS).exists()):
                 folder._write_config()
                 folder.log("created", fingerprint=config.fingerprint())
-            elif found:
+            elif found := differences(moved(old, config), config):
                 raise XtalkError(
                     f"{path} was made by another configuration ({found}); "
                     "give the same options again, or another --out"
                 )
+            elif old != config:
+                folder._write_config()
+                folder.log("moved", model=config.model, text=config.text)
         return folder
 
     @classmethod
