@@ -78,9 +78,8 @@ def restored(stored: Stored, record: Mapping[str, Any] | None, path: Path) -> St
         read, meant = nonlinearity(stored.config.architecture), nonlinearity(kept.nonlinearity)
         if (read.infers_by_k, read.infers_by_threshold) != (meant.infers_by_k, meant.infers_by_threshold):
             raise ValueError(f"{RECORD} has the nonlinearity {meant.name}, the keys beside it {read.name}")
-        sizes = stored.config.model_dump()
-        config = CrosscoderConfig(
-            **sizes
+        config = CrosscoderConfig.model_validate(
+            stored.config.model_dump()
             | {
                 "hook_names": kept.hook_names,
                 "hook_names_out": kept.hook_names_out,
