@@ -361,7 +361,7 @@ def test_a_certificate_that_was_tampered_with_is_rejected(tmp_path: Path):
 
 
 def test_the_names_of_steps_have_left_the_flat_namespace():
-    for name in ("harvest", "interact", "dormant", "evaluate", "report", "run"):
+    for name in ("harvest", "interact", "evaluate", "report", "run"):
         assert name not in xtalk.__all__
         with pytest.raises(AttributeError, match=f"no attribute '{name}'"):
             getattr(xtalk, name)

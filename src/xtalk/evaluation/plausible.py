@@ -1,6 +1,7 @@
 """Figures that cannot be right, or say nothing: a sentence for each, to stand beside them."""
 
 from xtalk.crosscoder.config import CrosscoderConfig
+from xtalk.crosscoder.nonlinearities import nonlinearity
 from xtalk.evaluation.evaluate import Evaluation
 from xtalk.evaluation.fidelity import Fidelity
 from xtalk.statistics.interval import Interval
@@ -53,8 +54,9 @@ def _shares(evaluation: Evaluation, positions: int) -> list[str]:
 
 
 def _sparsity(evaluation: Evaluation, config: CrosscoderConfig) -> list[str]:
-    l0, k = evaluation.reconstruction.l0, config.k
-    if config.architecture == "relu" or k / FAR <= l0 <= k * FAR:
+    l0, k, kind = evaluation.reconstruction.l0, config.k, nonlinearity(config.architecture)
+    asked_for_k = kind.infers_by_k or kind.infers_by_threshold
+    if not asked_for_k or k / FAR <= l0 <= k * FAR:
         return []
     return [
         f"{l0:.1f} latents are active per token, and K is {k}: the threshold was calibrated on other "
