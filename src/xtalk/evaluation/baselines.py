@@ -82,7 +82,8 @@ def measure_baselines(
         sums.add(torch.ones_like(loss_mT), documents, "predicted")
         mid_mSbD = model.capture(tokens, mids).float()
         for block in range(model.n_blocks):
-            logits = model.continue_from(block, mid_mSbD[:, :, block] + mean_output_bD[block], tokens)
+            added_D = model.added(block, mean_output_bD[block])
+            logits = model.continue_from(block, mid_mSbD[:, :, block] + added_D, tokens)
             sums.add(next_token_loss(logits, tokens), documents, "mean", block)
     mean_bE = np.stack([sums["mean", block] for block in range(model.n_blocks)])
     return ModelBaselines(sequences.text_hash, mean_output_bD, sums["predicted",], sums["model",], mean_bE)

@@ -99,10 +99,10 @@ class FidelityMeter:
         mids: Mapping[ResidMid, Tensor],
     ) -> None:
         tokens = batch.batch.tokens_mS
+        model = self._explained.model
+        added_BD = model.added(block, mlp_out_BD)
         for resid_mid, mid_BD in mids.items():
-            logits_mSV = self._explained.model.continue_from(
-                block, batch.by_sequence(mid_BD + mlp_out_BD), tokens
-            )
+            logits_mSV = model.continue_from(block, batch.by_sequence(mid_BD + added_BD), tokens)
             loss_mT = next_token_loss(logits_mSV, tokens)
             self._sums.add(loss_mT, batch.batch.predicted_documents, "ce", block, resid_mid, name)
 

@@ -335,7 +335,7 @@ def _effects(
         where = np.stack([here.pair_Z, read.documents_B[here.token_Z]]).astype(float)
         found["output"].append(np.vstack([where, mixed(out_4ZD).norm(dim=1).double().cpu().numpy()]))
         if loss_here.any():
-            post_BD = read.captured[mid] + mlp(read.x_BPD[:, p])
+            post_BD = read.captured[mid] + model.added(block, mlp(read.x_BPD[:, p]))
             use = torch.from_numpy(loss_here)
             place = batch.tokens_mS, token_Z[use]
             change_Z = loss_effects(model, block, read.by_sequence(post_BD), *place, out_4ZD[:, use])

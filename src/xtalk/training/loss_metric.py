@@ -60,7 +60,8 @@ def measure_loss_metric(
         for some in rows.split(model.sequences_at_once(sequences.length)):
             mid_BSD, n_BSD = model.capture(some, read).float().unbind(2)
             output_BSD = weights(n_BSD).requires_grad_()
-            logits = model.continue_from(block, mid_BSD + output_BSD, some).float().flatten(0, 1)
+            post_BSD = mid_BSD + model.added(block, output_BSD)
+            logits = model.continue_from(block, post_BSD, some).float().flatten(0, 1)
             if not logits.isfinite().all():
                 raise XtalkError(
                     f"the model's logits are not finite on the text (from block {block} on); expected finite "
