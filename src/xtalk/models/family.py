@@ -32,10 +32,10 @@ class Family:
     paths in the model; all others are paths in a block. `norm1` and `norm2` are the norms in front of
     attention and MLP, None where these read the residual stream itself; `parallel` says whether the MLP reads
     the block's input, not what attention has added to. `w_gate` is None for ordinary MLPs; `qkv` are the
-    layers that make queries, keys and values, one layer if they are fused. `attention_norm` and `mlp_norm` are
-    norms of what attention and MLP put out; `multiplier` scales what they put out. `score_norm` says whether
-    queries or keys are normalised, with which scores are not bilinear; `block_returns_tuple` where a block's
-    forward returns a tuple, with the residual stream first.
+    layers that make queries, keys and values, one layer if they are fused. `attention_norm` and `mlp_norm`
+    are norms of what attention and MLP put out; `multiplier` scales what they put out. `score_norm` says
+    whether queries or keys are normalised, with which scores are not bilinear; `block_returns_tuple` where a
+    block's forward returns a tuple, with the residual stream first.
     """
 
     name: str
@@ -85,7 +85,8 @@ class Family:
         W_gate, b_gate = _half(block, self.w_gate) if self.w_gate else (None, None)
         if self.multiplier != 1:
             W_out, b_out = self.multiplier * W_out, self.multiplier * b_out
-        return MlpWeights(W_in, b_in, W_out, b_out, self.activation, W_gate, b_gate)
+        post_norm = None if self.mlp_norm is None else self.norm_weights(block, self.mlp_norm)
+        return MlpWeights(W_in, b_in, W_out, b_out, self.activation, W_gate, b_gate, post_norm)
 
     def norm_weights(self, block: nn.Module, path: str) -> NormWeights:
         """The norm of the residual stream at a path of a block, as float32 tensors."""

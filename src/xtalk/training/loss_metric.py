@@ -35,9 +35,12 @@ class LossMetric:
     factors: Mapping[Hookpoint, Float[Tensor, "D D"]]
 
     def turned(self, point: Hookpoint, weights: MlpWeights) -> MlpWeights:
-        """The MLP with its output in the metric: W_out becomes W_out R and b_out becomes b_out R."""
+        """The MLP with its output in the metric: W_out becomes W_out R and b_out becomes b_out R.
+
+        R counts what a norm after the MLP makes of the output.
+        """
         R_DD = self.factors[point].to(weights.W_out.device)
-        return replace(weights, W_out=weights.W_out @ R_DD, b_out=weights.b_out @ R_DD)
+        return replace(weights, W_out=weights.W_out @ R_DD, b_out=weights.b_out @ R_DD, post_norm=None)
 
 
 def measure_loss_metric(
