@@ -8,6 +8,8 @@ import torch
 from models.folders import refusal, rewrite
 from reference.tiny_models import KINDS, save_tiny
 
+from transformers.models.llama.modeling_llama import LlamaAttention
+
 from xtalk.models import language_model
 from xtalk.models.activation_functions import GELU, SILU
 from xtalk.models.family import Family, Layer
@@ -46,6 +48,19 @@ def test_another_norm_is_refused(change, tmp_path, monkeypatch):
     read = Family.norm_weights
     monkeypatch.setattr(Family, "norm_weights", lambda *args: replace(read(*args), **change))
     assert "the norm at ln1 of block 0" in refusal(tmp_path)
+
+
+def test_a_model_that_sees_the_tokens_after_is_refused(tmp_path, monkeypatch):
+    save_tiny(tmp_path, "llama")
+    monkeypatch.setattr("transformers.models.llama.modeling_llama.create_causal_mask", lambda **_: None)
+    made = LlamaAttention.__init__
+
+    def both_ways(self, *args, **kwargs):
+        made(self, *args, **kwargs)
+        self.is_causal = False
+
+    monkeypatch.setattr(LlamaAttention, "__init__", both_ways)
+    assert "change by" in (message := refusal(tmp_path)) and "expected a causal model" in message
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

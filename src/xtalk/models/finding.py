@@ -37,6 +37,8 @@ def find_family(model: PreTrainedModel) -> Family:
     inside = [step for step in linears if step.path.startswith(f"{attention}.")]
     outside = [step for step in linears if step not in inside]
     norms = [step for step in run.steps if is_norm(step.module)]
+    if not isinstance(run.output, Tensor):
+        raise refusal(kind, "its blocks do not put out the residual stream")
     if len(inside) < 2:
         raise refusal(kind, "its attention is not made of linear layers")
     if any(_same(norm.output, run.output) for norm in norms):
@@ -215,10 +217,10 @@ def _activation(
         if phi := activation_of(step.module, w_out.input):
             return phi
         seen.append(type(step.module).__name__)
+    what = f"use the activation function {', '.join(seen)}" if seen else "have no module that activates"
     raise XtalkError(
-        f"the MLPs of the architecture {kind!r} use the activation function "
-        f"{', '.join(seen) or 'of no module'}; supported are {', '.join(phi.name for phi in ALL)}; "
-        "choose another model"
+        f"the MLPs of the architecture {kind!r} {what}; supported are "
+        f"{', '.join(phi.name for phi in ALL)}; choose another model"
     )
 
 

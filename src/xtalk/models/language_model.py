@@ -20,7 +20,7 @@ from xtalk.models.finding import find_family
 from xtalk.models.hookpoints import SITES, Hookpoint, Site, paper_hookpoints, parse_hookpoint
 from xtalk.models.mlp import MlpWeights
 from xtalk.models.norms import NormWeights
-from xtalk.models.numbers import check_block
+from xtalk.models.numbers import check_block, check_causal
 
 _LOGITS = 8  # copies of a token's logits that live at once, in float32
 _UNKNOWN_CONTEXT = 2048
@@ -56,9 +56,9 @@ def _check_blocks(model: "LanguageModel") -> None:
     """Compare every block with its weights as plain tensors, on a few random tokens."""
     generator = torch.Generator().manual_seed(0)
     tokens_1S = torch.randint(model.vocabulary, (1, min(_CHECKED, model.context)), generator=generator)
-    captured_SPD = model.capture(
-        tokens_1S, [Hookpoint(b, site) for b in range(model.n_blocks) for site in SITES]
-    )[0]
+    points = [Hookpoint(b, site) for b in range(model.n_blocks) for site in SITES]
+    captured_SPD = model.capture(tokens_1S, points)[0]
+    check_causal(model.name, captured_SPD[:-1, -1], model.capture(tokens_1S[:, :-1], points[-1:])[0, :, 0])
     for block, x_SsD in enumerate(captured_SPD.split(len(SITES), dim=1)):
         norms: dict[Site, tuple[NormWeights, Hookpoint]] = {
             point.site: model.norm_weights(point) for point in model.normed() if point.block == block

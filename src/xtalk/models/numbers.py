@@ -42,6 +42,19 @@ def check_block(
     _compare(f"the MLP of {block}", added(mlp(own["ln2"])), own["resid_post"] - own["resid_mid"], rounding_S)
 
 
+def check_causal(model: str, longer_SD: Float[Tensor, "S D"], own_SD: Float[Tensor, "S D"]) -> None:
+    """Refuse a model whose activations at some tokens depend on the token after them.
+
+    longer_SD: the same tokens' with another one behind them. Errors: XtalkError names the difference.
+    """
+    off = float((longer_SD - own_SD).norm() / own_SD.norm())
+    if off > _RELATIVE:
+        raise XtalkError(
+            f"the activations of {model} change by {off:.2g} with the token after them; expected a causal "
+            "model, which reads from left to right; choose another model"
+        )
+
+
 def _compare(
     part: str, made_SD: Float[Tensor, "S D"], own_SD: Float[Tensor, "S D"], rounding: Tensor | float
 ) -> None:
