@@ -49,7 +49,7 @@ def of_random_crosscoder():
     return measure(tiny_model("gpt_neo"), random_crosscoder(tiny_model("gpt_neo")))[0]
 
 
-@pytest.mark.parametrize("kind", ["gpt_neo", "gpt_neox", "llama"])
+@pytest.mark.parametrize("kind", ["gpt_neo", "gpt_neox", "llama", "gemma2", "olmo2", "granite"])
 def test_a_perfect_crosscoder_has_fidelity_one_everywhere(kind):
     model = tiny_model(kind)
     rows, baselines = measure(model, exact_crosscoder(model))

@@ -21,7 +21,7 @@ from xtalk.reading.explained import Explained
 CONFIG = ValidationConfig(pairs=20, loss_pairs=4, occurrences=1000, loss_occurrences=3, resamples=50)
 
 
-@pytest.mark.parametrize("kind", ["gpt_neo", "llama"])
+@pytest.mark.parametrize("kind", ["gpt_neo", "llama", "gemma2"])
 @pytest.mark.parametrize("logits", [1 << 25, 1])
 def test_loss_effects_are_those_of_the_whole_model(kind, logits, monkeypatch):
     monkeypatch.setattr(interventions, "_LOGITS", logits)
@@ -34,9 +34,9 @@ def test_loss_effects_are_those_of_the_whole_model(kind, logits, monkeypatch):
     token_Z = torch.tensor([0, 17, 12, 30, 31])  # one at the end of its sequence, two in one sequence
     first, second = 0.5 * torch.randn(2, len(token_Z), model.d_model, generator=generator)
     out_4ZD = removed(mlp, n.flatten(0, 1)[token_Z], first, second)
-    found = loss_effects(
-        model, block, mid + mlp(n), tokens, token_Z, out_4ZD, np.ones(tokens.shape, dtype=bool)
-    )
+    post = mid + model.added(block, mlp(n))
+    every = np.ones(tokens.shape, dtype=bool)
+    found = loss_effects(model, block, post, tokens, token_Z, out_4ZD, every)
     for z, place in enumerate(token_Z.tolist()):
         row, position = divmod(place, 9)
         losses = []

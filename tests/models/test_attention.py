@@ -6,10 +6,11 @@ from reference.tiny_models import BLOCKS, KINDS, VOCABULARY, tiny_model, tiny_to
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from xtalk.errors import XtalkError
+from xtalk.models.families import ATTENTION
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
 
-BILINEAR = [kind for kind in KINDS if kind != "qwen3"]
+BILINEAR = [kind for kind in KINDS if kind.split("-")[0] in ATTENTION]
 
 
 @pytest.mark.parametrize("kind", BILINEAR)
@@ -80,17 +81,35 @@ def test_rotary_tables_are_as_long_as_the_sequence_whatever_the_context(monkeypa
     assert made and all(positions.shape == (1, 6) for positions in made)
 
 
-def test_scores_that_are_not_bilinear_are_refused():
-    with pytest.raises(XtalkError, match="normalises queries and keys"):
-        tiny_model("qwen3").attention_weights(0)
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("qwen3", "normalises queries and keys"),
+        ("gemma2", "normalises what its attention puts out"),
+        ("bloom", "is not read as plain tensors"),
+    ],
+)
+def test_attention_that_is_no_sum_over_pairs_is_refused(kind, reason):
+    with pytest.raises(XtalkError, match=reason):
+        tiny_model(kind).attention_weights(0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_norms_are_the_models(kind):
     model, tokens = tiny_model(kind), tiny_tokens()
-    for site in ("ln1", "ln2"):
-        norm, source = model.norm_weights(Hookpoint(1, site))
-        x, n = model.capture(tokens, [source, Hookpoint(1, site)]).unbind(2)
+    for point in (Hookpoint(1, "ln1"), Hookpoint(1, "ln2")):
+        if kind == "olmo2":
+            assert point not in model.normed()
+            continue
+        norm, source = model.norm_weights(point)
+        x, n = model.capture(tokens, [source, point]).unbind(2)
         torch.testing.assert_close(norm(x), n, rtol=1e-4, atol=1e-5)
-    with pytest.raises(XtalkError, match="expected ln1 or ln2"):
+    with pytest.raises(XtalkError, match="no norm puts out"):
         model.norm_weights(Hookpoint(1, "resid_mid"))
+
+
+def test_without_a_norm_in_front_the_mlp_reads_the_residual_stream():
+    captured = tiny_model("olmo2").capture(tiny_tokens(), [Hookpoint(1, "resid_mid"), Hookpoint(1, "ln2")])
+    assert torch.equal(captured[:, :, 0], captured[:, :, 1])
+    with pytest.raises(XtalkError, match="no norm puts out"):
+        tiny_model("olmo2").norm_weights(Hookpoint(1, "ln2"))

@@ -22,6 +22,9 @@ from xtalk.models.fused import use_fused_kernels
 from xtalk.models.hookpoints import SITES, Hookpoint
 from xtalk.models.language_model import LanguageModel
 
+UNGATED = ("gpt_neo", "gpt2", "gptj", "gpt_neox", "gpt_neox-sequential", "opt", "bloom", "phi", "falcon",
+           "falcon-new", "falcon-sequential")  # fmt: skip
+POST_NORM = ("gemma2", "gemma3_text", "olmo2", "glm4")
 ALL = [Hookpoint(block, site) for block in range(BLOCKS) for site in SITES]
 
 
@@ -62,18 +65,33 @@ def test_logits_equal_the_hand_written_forward(kind):
     assert_close(model.logits(tiny_tokens()), truth["logits"])
 
 
-def test_mlp_weights_map_ln2_to_what_the_mlp_adds(kind):
+def test_mlp_weights_map_ln2_to_what_the_mlp_puts_out(kind):
     model, truth = model_and_truth(kind)
     for block in range(BLOCKS):
         mlp = model.mlp_weights(block)
-        assert mlp.W_in.shape == (D_MODEL, D_MLP)
-        assert mlp.gated == (model.family in ("Llama", "Mistral", "Qwen2", "Qwen3", "Gemma"))
+        assert mlp.W_in.shape == (D_MODEL, model.d_mlp)
+        assert mlp.gated == (kind not in UNGATED)
         n, mid, post = model.capture(
             tiny_tokens(),
             [Hookpoint(block, "ln2"), Hookpoint(block, "resid_mid"), Hookpoint(block, "resid_post")],
         ).unbind(2)
         assert_close(mlp(n), truth[f"blocks.{block}.mlp_out"])
-        torch.testing.assert_close(mlp(n), post - mid, rtol=0, atol=2e-5 * float(post.abs().max()))
+        added = model.added(block, mlp(n))
+        torch.testing.assert_close(added, post - mid, rtol=0, atol=2e-5 * float(post.abs().max()))
+
+
+def test_what_a_rebuilt_output_adds_passes_through_the_norm_after_the_mlp(kind):
+    model, _ = model_and_truth(kind)
+    out = torch.randn(2, 7, D_MODEL, generator=torch.Generator().manual_seed(4)).requires_grad_()
+    added = model.added(1, out)
+    if kind not in POST_NORM:
+        assert added is out
+        return
+    scale = (out**2).mean(-1, keepdim=True).sqrt()
+    weight = added / (out / scale)  # of each coordinate, at whatever token
+    torch.testing.assert_close(weight, weight[:1, :1].expand_as(weight), rtol=1e-3, atol=1e-5)
+    (gradient,) = torch.autograd.grad(added.square().sum() + added.sum(), out)
+    assert float(gradient.abs().sum()) > 0
 
 
 def test_continue_from_the_true_residual_is_the_full_forward(kind):
@@ -118,7 +136,15 @@ def test_hugging_face_module_paths_name_what_the_module_puts_out(kind):
         captured = model.capture(tiny_tokens(), [hookpoint])[:, :, 0]
         handle.remove()
         out = outputs[0][0] if isinstance(outputs[0], tuple) else outputs[0]
+        out = out.view(captured.shape)  # OPT flattens
         torch.testing.assert_close(captured, out, rtol=0, atol=0)
+
+
+def last_layer(block):
+    """Of the MLP, wherever its architecture keeps it."""
+    names = ("c_proj", "fc_out", "fc2", "dense_4h_to_h", "down_proj")
+    part = getattr(block, "mlp", block)
+    return next(getattr(part, name) for name in names if hasattr(part, name))
 
 
 class Runs:
@@ -135,7 +161,7 @@ class Runs:
 
 def test_nothing_is_computed_that_is_not_asked_for(kind):
     model = tiny_model(kind)
-    runs = Runs({i: block.mlp for i, block in enumerate(model._blocks)} | {"head": model.hf.lm_head})
+    runs = Runs({i: last_layer(block) for i, block in enumerate(model._blocks)} | {"head": model.hf.lm_head})
     resid_post = model.capture(tiny_tokens(), [Hookpoint(1, "resid_post")])[:, :, 0]
     assert runs.counts == {0: 1, 1: 1, 2: 0, "head": 0}
     model.continue_from(1, resid_post, tiny_tokens())
@@ -158,7 +184,7 @@ def test_the_model_is_left_as_it_was_even_after_an_error(kind):
     def fail(*_):
         raise RuntimeError("stop")
 
-    handle = model._blocks[1].mlp.register_forward_hook(fail)
+    handle = last_layer(model._blocks[1]).register_forward_hook(fail)
     calls = [
         lambda: model.capture(tiny_tokens(), ALL[:8]),
         lambda: model.continue_from(0, spliced, tiny_tokens()),
@@ -176,10 +202,10 @@ def test_the_model_is_left_as_it_was_even_after_an_error(kind):
 
 def test_a_forward_that_someone_else_replaced_is_put_back():
     model = tiny_model("gpt_neo")
-    mlp = model._blocks[0].mlp
-    theirs = mlp.forward = lambda n: torch.zeros_like(n)
-    model.logits_with_mlp_output(0, torch.ones(2, 7, D_MODEL), tiny_tokens())
-    assert mlp.forward is theirs
+    block = model._blocks[0]
+    theirs = block.forward = lambda x, *_args, **_kwargs: (x, None)
+    model.continue_from(0, torch.ones(2, 7, D_MODEL), tiny_tokens())
+    assert block.forward is theirs
 
 
 def test_the_model_is_frozen_in_evaluation_mode():
@@ -204,7 +230,8 @@ def test_tokens_may_be_int32():
 
 def test_sizes(kind):
     model = tiny_model(kind)
-    assert (model.n_blocks, model.d_model, model.d_mlp, model.context) == (BLOCKS, D_MODEL, D_MLP, CONTEXT)
+    d_mlp = 4 * D_MODEL if kind == "bloom" else D_MLP  # which has no choice
+    assert (model.n_blocks, model.d_model, model.d_mlp, model.context) == (BLOCKS, D_MODEL, d_mlp, CONTEXT)
     stored = {parameter.data_ptr(): parameter.numel() for parameter in model.hf.parameters()}
     assert model.n_params == sum(stored.values())
     assert len(model.hookpoints()) == 4 * BLOCKS + 1

@@ -1,10 +1,12 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from xtalk.models.activation_functions import GELU, RELU, SILU
 from xtalk.models.mlp import MlpWeights
+from xtalk.models.norms import NormWeights
 
 
 def random_mlp(activation, gated):
@@ -52,6 +54,19 @@ def test_to_changes_every_tensor(gated):
     assert double.W_in.dtype == double.b_in.dtype == double.W_out.dtype == double.b_out.dtype == torch.float64
     assert double.activation is SILU
     torch.testing.assert_close(double(n.double()), mlp(n).double(), rtol=1e-5, atol=1e-5)
+
+
+def test_rows_of_w_out_count_as_they_reach_the_residual_stream():
+    mlp = random_mlp(SILU, gated=True)
+    torch.testing.assert_close(mlp.output_norm_N, mlp.W_out.square().sum(1).sqrt())
+    for centred in (False, True):
+        norm = NormWeights(torch.tensor([3.0, -1.0, 0.5]), torch.ones(3), 0.0, centred)
+        normed = replace(mlp, post_norm=norm).to(dtype=torch.float64)
+        for k, row in enumerate(mlp.W_out.double()):
+            row = row - row.mean() if centred else row
+            assert float(normed.output_norm_N[k]) == pytest.approx(
+                math.sqrt((3 * row[0]) ** 2 + row[1] ** 2 + (0.5 * row[2]) ** 2)
+            )
 
 
 def test_weights_whose_shapes_disagree_are_caught():

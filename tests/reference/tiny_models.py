@@ -4,20 +4,8 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
-from transformers import (
-    AutoModelForCausalLM,
-    GemmaConfig,
-    GPT2Config,
-    GPTNeoConfig,
-    GPTNeoXConfig,
-    LlamaConfig,
-    MistralConfig,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen3Config,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from xtalk.models.families import FAMILIES
 from xtalk.models.fused import use_fused_kernels
 from xtalk.models.language_model import LanguageModel
 
@@ -43,42 +31,95 @@ _NEOX = _COMMON | {
 }
 
 
+_ROTARY = {"rope_type": "default", "rope_theta": 50.0}
+_PART_ROTARY = {"rope_parameters": _ROTARY | {"partial_rotary_factor": 0.7}}  # 4 of 6 coordinates
+_GEMMA = _LLAMA | {"query_pre_attn_scalar": 7, "sliding_window": WINDOW,
+                   "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}  # fmt: skip
+_GEMMA_3 = _GEMMA | {
+    "rope_parameters": {
+        "sliding_attention": _ROTARY,
+        "full_attention": {"rope_type": "default", "rope_theta": 70.0},
+    }
+}
+_GPT = _COMMON | {"n_embd": D_MODEL, "n_inner": D_MLP, "n_layer": BLOCKS, "n_head": 3}
+_NO_HEAD_DIM = {key: value for key, value in _LLAMA.items() if key != "head_dim"}
+_OPT = _COMMON | {
+    "hidden_size": D_MODEL,
+    "word_embed_proj_dim": D_MODEL,
+    "ffn_dim": D_MLP,
+    "num_hidden_layers": BLOCKS,
+    "num_attention_heads": 3,
+    "pad_token_id": None,
+}
+_FALCON = _COMMON | {
+    "hidden_size": D_MODEL,
+    "ffn_hidden_size": D_MLP,
+    "num_hidden_layers": BLOCKS,
+    "num_attention_heads": 4,
+    "rope_parameters": _ROTARY,
+}
+_GPT_NEO = _COMMON | {
+    "hidden_size": D_MODEL,
+    "intermediate_size": D_MLP,
+    "num_layers": BLOCKS,
+    "num_heads": 3,
+    "attention_types": [[["global", "local", "local"], 1]],
+    "window_size": WINDOW,
+    "resid_dropout": 0.1,
+}
+_BLOOM = {"vocab_size": VOCABULARY, "hidden_size": D_MODEL, "n_layer": BLOCKS, "n_head": 4,
+          "seq_length": CONTEXT, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}  # fmt: skip
+_TINY = {
+    "gpt_neo": _GPT_NEO,
+    "gpt2": _GPT,
+    "gptj": _GPT | {"n_positions": CONTEXT, "n_head": 4, "rotary_dim": 4},
+    "gpt_neox": _NEOX | {"use_parallel_residual": True},
+    "gpt_neox-sequential": _NEOX | {"use_parallel_residual": False},
+    "opt": _OPT,
+    "bloom": _BLOOM,
+    "falcon": _FALCON,
+    "falcon-new": _FALCON | {"new_decoder_architecture": True, "num_kv_heads": 2},
+    "falcon-sequential": _FALCON | {"parallel_attn": False, "alibi": True, "multi_query": False,
+                                   "bias": True},
+    "phi": _NO_HEAD_DIM | _PART_ROTARY,
+    "phi3": _NO_HEAD_DIM | {"sliding_window": WINDOW},
+    "llama": _LLAMA | {"mlp_bias": True, "attention_bias": True},
+    "smollm3": _NO_HEAD_DIM | {"no_rope_layers": [1, 0, 1]},
+    "mistral": _LLAMA | {"sliding_window": WINDOW},
+    "qwen2": _LLAMA,
+    "qwen2-sliding": _LLAMA | {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1},
+    "qwen3": _LLAMA,
+    "gemma": _LLAMA,
+    "gemma2": _GEMMA | {"attn_logit_softcapping": 3.0, "final_logit_softcapping": 5.0},
+    "gemma3_text": _GEMMA_3,
+    "olmo": _NO_HEAD_DIM,
+    "olmo2": _NO_HEAD_DIM,
+    "stablelm": _NO_HEAD_DIM | _PART_ROTARY | {"use_qkv_bias": True},
+    "stablelm-parallel": _NO_HEAD_DIM | _PART_ROTARY | {"use_parallel_residual": True},
+    "granite": _NO_HEAD_DIM | {"residual_multiplier": 0.4, "embedding_multiplier": 3.0,
+                               "attention_multiplier": 0.3, "logits_scaling": 2.0},
+    "glm4": _LLAMA | {"rope_parameters": _ROTARY | {"partial_rotary_factor": 0.4}, "attention_bias": True},
+    "cohere": _NO_HEAD_DIM | {"logit_scale": 0.5},
+}  # fmt: skip
+KINDS = tuple(_TINY)
+
+
 def tiny_config(kind: str):
     """The configuration of a kind: a model type, or one with a variant after a dash."""
-    if kind == "gpt_neo":
-        return GPTNeoConfig(**_COMMON, hidden_size=D_MODEL, intermediate_size=D_MLP, num_layers=BLOCKS,
-                            num_heads=3, attention_types=[[["global", "local", "local"], 1]],
-                            window_size=WINDOW, resid_dropout=0.1)  # fmt: skip
-    if kind == "gpt2":
-        return GPT2Config(**_COMMON, n_embd=D_MODEL, n_inner=D_MLP, n_layer=BLOCKS, n_head=3)
-    if kind in ("gpt_neox", "gpt_neox-sequential"):
-        return GPTNeoXConfig(**_NEOX, use_parallel_residual=kind == "gpt_neox")
-    sliding = {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1}
-    return {
-        "llama": lambda: LlamaConfig(**_LLAMA, mlp_bias=True, attention_bias=True),
-        "mistral": lambda: MistralConfig(**_LLAMA, sliding_window=WINDOW),
-        "qwen2": lambda: Qwen2Config(**_LLAMA),
-        "qwen2-sliding": lambda: Qwen2Config(**_LLAMA, **sliding),
-        "qwen3": lambda: Qwen3Config(**_LLAMA),
-        "gemma": lambda: GemmaConfig(**_LLAMA),
-    }[kind]()
-
-
-KINDS = (*FAMILIES, "gpt_neox-sequential", "qwen2-sliding")
+    return AutoConfig.for_model(kind.split("-")[0], **_TINY[kind])
 
 
 def tiny_hf(kind: str, seed: int = 0):
     """A transformers model whose parameters, norms and biases too, are all random."""
     config = tiny_config(kind)
-    has_sdpa = FAMILIES[config.model_type].has_sdpa
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa" if has_sdpa else "eager")
+    model = AutoModelForCausalLM.from_config(config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
             around_one = "norm" in name or ".ln_" in name
             parameter.normal_(0.0, 0.25, generator=generator)
             if around_one and name.endswith("weight"):
-                parameter.add_(1.0 - FAMILIES[config.model_type].norm_offset)
+                parameter.add_(0.0 if "gemma" in config.model_type else 1.0)
     return model.eval()
 
 

@@ -65,6 +65,19 @@ def reference_divergence(model, batch: ActivationBatch, block: int, output_BD, m
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))
+def test_divergence_behind_a_norm_equals_that_of_the_whole_model(block: int):
+    model, batch = tiny_model("gemma2"), some_tokens()
+    generator = torch.Generator().manual_seed(block)
+    mlp = SplicedMlp(model, block, model.mlp_weights(block), ablated=0.25)
+    output_BD = torch.randn(11, D_MODEL, generator=generator).requires_grad_()
+    found = mlp.divergences(true_run(model, [block], places_of(batch, SEQUENCES)), {"a": output_BD}, {})["a"]
+    expected = reference_divergence(model, batch, block, output_BD) * D_MODEL / 0.25
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=0)
+    fast, slow = (torch.autograd.grad(kl, output_BD)[0] for kl in (found, expected))
+    torch.testing.assert_close(fast, slow.float(), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("block", range(BLOCKS))
 def test_divergence_and_gradient_equal_those_of_the_whole_model(model, block: int):
     batch = some_tokens()
     generator = torch.Generator().manual_seed(block)

@@ -91,7 +91,8 @@ def measure_baselines(
         mid_mSbD = model.capture(tokens, mids).float()
         post_mSbD = None if batch.whole else model.capture(tokens, posts).float()
         for block in range(model.n_blocks):
-            ablated_BD = batch.counted(mid_mSbD[:, :, block]) + mean_output_bD[block]
+            added_D = model.added(block, mean_output_bD[block])
+            ablated_BD = batch.counted(mid_mSbD[:, :, block]) + added_D
             own_mSD = None if post_mSbD is None else post_mSbD[:, :, block]
             logits = model.continue_from(block, batch.spread(ablated_BD, own_mSD), tokens)
             sums.add(*batch.predicted(next_token_loss(logits, tokens)), "mean", block)

@@ -108,9 +108,11 @@ class FidelityMeter:
         mids: Mapping[ResidMid, Tensor],
     ) -> None:
         tokens = batch.batch.tokens_mS
+        model = self._explained.model
+        added_BD = model.added(block, mlp_out_BD)
         for resid_mid, mid_BD in mids.items():
-            post_mSD = batch.spliced(mid_BD + mlp_out_BD, Hookpoint(block, "resid_post"))
-            loss_mT = next_token_loss(self._explained.model.continue_from(block, post_mSD, tokens), tokens)
+            post_mSD = batch.spliced(mid_BD + added_BD, Hookpoint(block, "resid_post"))
+            loss_mT = next_token_loss(model.continue_from(block, post_mSD, tokens), tokens)
             self._sums.add(*batch.batch.predicted(loss_mT), "ce", block, resid_mid, name)
 
     def result(self, bootstrap: Bootstrap, averaged: Sequence[int]) -> tuple[Fidelity, ...]:

@@ -68,6 +68,7 @@ def loss_effects(
     """
     S = tokens_mS.shape[1]
     effects_Z = torch.zeros(len(token_Z), dtype=torch.float64)
+    added_4ZD = model.added(block, out_4ZD)
     by_position = (token_Z % S).argsort()
     step = max(1, _LOGITS // (4 * S * model.vocabulary))
     for start in range(0, len(token_Z), step):
@@ -76,7 +77,7 @@ def loss_effects(
         stop = min(S, int(position.max()) + WINDOW + 1)
         tokens = tokens_mS[row, :stop].repeat(4, 1)
         resid = resid_post_mSD[row, :stop].repeat(4, 1, 1)
-        here, change = torch.arange(len(chosen)), out_4ZD[:, chosen] - out_4ZD[0, chosen]
+        here, change = torch.arange(len(chosen)), added_4ZD[:, chosen] - added_4ZD[0, chosen]
         for c in range(4):
             resid[c * len(chosen) + here, position] += change[c]
         loss = next_token_loss(model.continue_from(block, resid, tokens), tokens).double().cpu()

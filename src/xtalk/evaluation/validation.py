@@ -346,7 +346,8 @@ def _effects(
         where = np.stack([here.pair_Z, read.documents_B[token_Z.numpy()]]).astype(float)
         found["output"].append(np.vstack([where, mixed(out_4ZD).norm(dim=1).double().cpu().numpy()]))
         if loss_here.any():
-            post_BD = read.captured(Hookpoint(block, "resid_mid")) + mlp(read.x_BPD[:, p])
+            added_BD = model.added(block, mlp(read.x_BPD[:, p]))
+            post_BD = read.captured(Hookpoint(block, "resid_mid")) + added_BD
             post_mSD = read.spliced(post_BD, Hookpoint(block, "resid_post"))
             use, place_Z = torch.from_numpy(loss_here), torch.from_numpy(here.token_Z)
             change_Z = loss_effects(

@@ -101,7 +101,7 @@ class MlpContributions:
     @cached_property
     def output_norm_N(self) -> Float[Tensor, "N"]:
         """||W_out[k]||_2 of each neuron."""
-        return self.mlp.W_out.norm(dim=1)
+        return self.mlp.output_norm_N
 
     @cached_property
     def dominant_BN(self) -> Int[Tensor, "B N"]:

@@ -42,6 +42,7 @@ GELU_TANH = ActivationFunction(
     "gelu_tanh", partial(F.gelu, approximate="tanh"), -0.1289931, 1.1289931, 0.7978846
 )
 SILU = ActivationFunction("silu", F.silu, -0.0998394, 1.0998394, 0.5)
+ALL = (RELU, GELU, GELU_TANH, SILU)
 
 _BY_HF_NAME = {
     "relu": RELU,

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     PretrainedConfig,
     PreTrainedModel,
@@ -23,10 +24,16 @@ from transformers.utils.hub import cached_file
 
 from xtalk.errors import XtalkError
 from xtalk.files import expanded, replacing
-from xtalk.models.families import family_of
-from xtalk.models.family import Family
 from xtalk.models.fused import use_fused_kernels
-from xtalk.models.stored import ADAPTER, check_configuration, check_names, check_values, refuse_adapter
+from xtalk.models.refused import check_kind
+from xtalk.models.stored import (
+    ADAPTER,
+    TEXT_NAMES,
+    check_configuration,
+    check_names,
+    check_values,
+    refuse_adapter,
+)
 from xtalk.models.tokenizer import load_tokenizer
 
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
@@ -116,11 +123,11 @@ def _load_pretrained(location: str, name: str, *, local: bool) -> Loaded:
     try:
         with _quiet_transformers():
             config, _ = PretrainedConfig.get_config_dict(location, local_files_only=local)
-            family = family_of(config.get("model_type"))
+            check_kind(config)
             check_configuration(location, config)
             if _file(location, ADAPTER, local=local) is not None:
                 raise refuse_adapter(location)
-            model = _load_weights(location, family, local=local)
+            model = _load_weights(location, local=local)
             tokenizer = load_tokenizer(location, _file(location, TOKENIZER, local=local), local=local)
         if len(tokenizer) < 2:  # transformers makes an empty one where there are no files for it
             raise XtalkError(f"the model {location!r} has no tokenizer; choose one that ships tokenizer.json")
@@ -135,11 +142,16 @@ def _load_pretrained(location: str, name: str, *, local: bool) -> Loaded:
     return Loaded(name, model, tokenizer)
 
 
-def _load_weights(location: str, family: Family, *, local: bool) -> PreTrainedModel:
+def _load_weights(location: str, *, local: bool) -> PreTrainedModel:
+    """The causal language model of a folder or hub model, or the one inside a multimodal model."""
+    whole = AutoConfig.from_pretrained(location, local_files_only=local, trust_remote_code=False)
+    text = whole.get_text_config()
+    inside = text is not whole
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         location,
+        config=text,
+        key_mapping=TEXT_NAMES if inside else None,
         dtype=torch.float32,
-        attn_implementation="sdpa" if family.has_sdpa else "eager",
         use_safetensors=True,
         trust_remote_code=False,
         local_files_only=local,
@@ -147,7 +159,7 @@ def _load_weights(location: str, family: Family, *, local: bool) -> PreTrainedMo
         output_loading_info=True,
     )
     model, report = loaded
-    check_names(location, report)
+    check_names(location, report, inside=inside)
     check_values(location, _files_of(location, local=local), model)
     return use_fused_kernels(model)
 

@@ -37,32 +37,39 @@ def first_tensor(output: Any) -> Tensor:
 
 @contextmanager
 def reading(block: nn.Module, family: Family, hookpoint: Hookpoint, read: Read) -> Generator[None]:
-    """Call `read` with the activations at `hookpoint`, a site of `block`, whenever the block runs."""
+    """Call `read` with the activations at `hookpoint`, a site of `block`, whenever the block runs.
+
+    Some blocks flatten the sequences of a batch in front of their MLP.
+    """
     with ExitStack() as stack:
 
-        def on_input(module: nn.Module, read: Read) -> None:
+        def on_input(path: str, read: Read) -> None:
             def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
                 read(args[0] if args else kwargs["hidden_states"])
 
+            module = block.get_submodule(path)
             stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
 
-        def on_output(module: nn.Module, read: Read) -> None:
+        def on_output(path: str, read: Read) -> None:
             def hook(_: nn.Module, args: Any, output: Any) -> None:
                 read(first_tensor(output))
 
-            stack.callback(module.register_forward_hook(hook).remove)
+            stack.callback(block.get_submodule(path).register_forward_hook(hook).remove)
 
         match hookpoint.site:
             case "resid_pre":
-                on_input(block, read)
+                on_input("", read)
             case "ln1":
-                on_output(block.get_submodule(family.norm1), read)
-            case "resid_mid":  # as a sum, since a block with parallel attention never forms it
+                on_input(family.qkv[0], read)
+            case "resid_mid" if family.parallel:  # a sum that the block never forms alone
                 resid_pre: list[Tensor] = []
-                on_input(block, resid_pre.append)
-                on_output(block.get_submodule(family.attention), lambda out: read(resid_pre.pop() + out))
+                on_input("", resid_pre.append)
+                attention = family.attention_norm or family.attention_out
+                on_output(attention, lambda out: read(resid_pre.pop() + family.multiplier * out))
+            case "resid_mid":
+                on_input(family.norm2 or family.w_in.path, read)
             case "ln2":
-                on_output(block.get_submodule(family.norm2), read)
+                on_input(family.w_in.path, read)
             case "resid_post":
-                on_output(block, read)
+                on_output("", read)
         yield

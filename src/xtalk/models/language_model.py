@@ -3,25 +3,27 @@
 import copy
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from xtalk.errors import XtalkError
 from xtalk.models import checkpoint, hooks
 from xtalk.models.attention import AttentionWeights
 from xtalk.models.devices import sequences_at_once
-from xtalk.models.families import family_of
+from xtalk.models.finding import find_family
 from xtalk.models.hookpoints import SITES, Hookpoint, Site, paper_hookpoints, parse_hookpoint
 from xtalk.models.mlp import MlpWeights
 from xtalk.models.norms import NormWeights
-from xtalk.models.numbers import check_block
+from xtalk.models.numbers import check_block, check_causal
 
 _LOGITS = 8  # copies of a token's logits that live at once, in float32
+_UNKNOWN_CONTEXT = 2048
 _CHECKED = 8  # tokens on which a model is compared with its weights as they are read
 
 
@@ -54,18 +56,18 @@ def _check_blocks(model: "LanguageModel") -> None:
     """Compare every block with its weights as plain tensors, on a few random tokens."""
     generator = torch.Generator().manual_seed(0)
     tokens_1S = torch.randint(model.vocabulary, (1, min(_CHECKED, model.context)), generator=generator)
-    captured_SPD = model.capture(
-        tokens_1S, [Hookpoint(b, site) for b in range(model.n_blocks) for site in SITES]
-    )[0]
+    points = [Hookpoint(b, site) for b in range(model.n_blocks) for site in SITES]
+    captured_SPD = model.capture(tokens_1S, points)[0]
+    check_causal(model.name, captured_SPD[:-1, -1], model.capture(tokens_1S[:, :-1], points[-1:])[0, :, 0])
     for block, x_SsD in enumerate(captured_SPD.split(len(SITES), dim=1)):
         norms: dict[Site, tuple[NormWeights, Hookpoint]] = {
-            point.site: model.norm_weights(point)
-            for point in (Hookpoint(block, "ln1"), Hookpoint(block, "ln2"))
+            point.site: model.norm_weights(point) for point in model.normed() if point.block == block
         }
         check_block(
             f"block {block} of the model {model.name}",
             dict(zip(SITES, x_SsD.unbind(1), strict=True)),
             {site: (norm, source.site) for site, (norm, source) in norms.items()},
+            partial(model.added, block),
             model.mlp_weights(block),
         )
 
@@ -95,13 +97,13 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.name = name
         self.weights_hash = weights_hash
-        self._family = family_of(hf.config.model_type)
+        self._family = find_family(hf)
         self._blocks = self._family.blocks_of(hf)
         self.family: str = self._family.name
         self.n_blocks: int = len(self._blocks)
         self.d_model: int = hf.config.hidden_size
         self.d_mlp: int = self.mlp_weights(0).W_in.shape[1]
-        self.context: int = hf.config.max_position_embeddings
+        self.context: int = _context(hf.config)
         self.vocabulary: int = hf.config.vocab_size
         self.n_params: int = sum(parameter.numel() for parameter in hf.parameters())  # tied ones once
 
@@ -141,7 +143,7 @@ class LanguageModel:
             stack.enter_context(hooks.replaced_forwards(self._passing(range(last + 1, self.n_blocks))))
             for slot, hookpoint in enumerate(hookpoints):
                 block = self._blocks[hookpoint.block]
-                read = out[:, :, slot].copy_
+                read = _copy_to(out[:, :, slot])
                 stack.enter_context(hooks.reading(block, self._family, hookpoint, read))
             self.hf.base_model(input_ids=tokens, use_cache=False)
         return out
@@ -165,41 +167,65 @@ class LanguageModel:
         with hooks.replaced_forwards(forwards):
             return self.logits(tokens_BS)
 
+    def added(self, block: int, mlp_output: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """What the residual stream gains where the MLP of `block` puts out `mlp_output`.
+
+        `resid_post = resid_mid + added(block, mlp_output)`, whatever the output is rebuilt from. That is the
+        output itself, or where a norm follows the MLP (Gemma 2 and 3, OLMo 2, GLM-4) what this makes of it.
+        """
+        self._check_block(block)
+        if self._family.mlp_norm is None:
+            return mlp_output
+        return self._family.norm_weights(self._blocks[block], self._family.mlp_norm)(mlp_output)
+
     def logits_with_mlp_output(
         self, block: int, mlp_out_BSD: Float[Tensor, "B S D"], tokens_BS: Int[Tensor, "B S"]
     ) -> Float[Tensor, "B S V"]:
         """Logits when the MLP of `block` puts out `mlp_out_BSD`; the rest, resid_mid too, is the model's own.
 
-        For many outputs on the same tokens, capture resid_mid once and use `continue_from`.
+        For many outputs on the same tokens, capture resid_mid once and use `added` and `continue_from`.
         """
-        self._check_block(block)
-        mlp = self._blocks[block].get_submodule(self._family.mlp)
-        replacement = self._cast(mlp_out_BSD)
-        with hooks.replaced_forwards({mlp: lambda *args, **kwargs: replacement}):
-            return self.logits(tokens_BS)
+        mid_BSD = self.capture(tokens_BS, [Hookpoint(block, "resid_mid")])[:, :, 0]
+        return self.continue_from(block, mid_BSD + self.added(block, self._cast(mlp_out_BSD)), tokens_BS)
 
     def mlp_weights(self, block: int) -> MlpWeights:
-        """The weights of one block's MLP, as float32 copies: `MlpWeights(ln2) = resid_post - resid_mid`."""
+        """The weights of one block's MLP, as float32 copies: `MlpWeights(ln2)` is what the MLP puts out.
+
+        `added(block, MlpWeights(ln2)) = resid_post - resid_mid`. A factor of the whole output (Granite) is in
+        W_out and b_out.
+        """
         self._check_block(block)
-        return self._family.mlp_weights(self._blocks[block], self.hf.config)
+        return self._family.mlp_weights(self._blocks[block])
 
     def attention_weights(self, block: int) -> AttentionWeights:
         """One block's attention, as float32 copies: `AttentionWeights(ln1) = resid_mid - resid_pre`.
 
-        Errors: XtalkError where scores are not bilinear (Qwen3, which normalises queries and keys).
+        Errors: XtalkError where scores are not bilinear (Qwen3, which normalises queries and keys) or the
+        attention is of a kind that is not read.
         """
         self._check_block(block)
         return self._family.attention_weights(self.hf, self._blocks[block])
 
+    def normed(self) -> tuple[Hookpoint, ...]:
+        """The hookpoints at which a norm of the residual stream puts out: ln1 and ln2 of the blocks.
+
+        Where a block has no norm in front of attention or MLP (OLMo 2), ln1 or ln2 is the residual stream.
+        """
+        paths: dict[Site, str | None] = {"ln1": self._family.norm1, "ln2": self._family.norm2}
+        return tuple(
+            Hookpoint(block, site) for block in range(self.n_blocks) for site, path in paths.items() if path
+        )
+
     def norm_weights(self, hookpoint: Hookpoint) -> tuple[NormWeights, Hookpoint]:
-        """The norm whose output is at `hookpoint` (ln1 or ln2), as float32 copies, and where it reads."""
+        """The norm whose output is at `hookpoint`, one of `normed`, as float32 copies, and where it reads."""
         self._check_block(hookpoint.block)
-        if hookpoint.site not in ("ln1", "ln2"):
-            raise XtalkError(f"no norm puts out {hookpoint}; expected ln1 or ln2 of a block")
+        if hookpoint not in self.normed():
+            places = " or ".join(sorted({point.site for point in self.normed()}))
+            raise XtalkError(f"no norm puts out {hookpoint}; expected {places or 'no place'} of a block")
         first = hookpoint.site == "ln1"
         path = self._family.norm1 if first else self._family.norm2
-        before = first or self._family.parallel(self.hf.config)
-        source = Hookpoint(hookpoint.block, "resid_pre" if before else "resid_mid")
+        assert path is not None
+        source = Hookpoint(hookpoint.block, "resid_pre" if first or self._family.parallel else "resid_mid")
         return self._family.norm_weights(self._blocks[hookpoint.block], path), source
 
     def _passing(self, blocks: range) -> dict[torch.nn.Module, Callable[..., Any]]:
@@ -230,3 +256,16 @@ class LanguageModel:
                 f"{self.vocabulary - 1}; tokenise with the model's own tokenizer"
             )
         return tokens_BS.to(device=self.device, dtype=torch.long)
+
+
+def _copy_to(place: Tensor) -> Callable[[Tensor], object]:
+    return lambda found: place.copy_(found.view(place.shape))
+
+
+def _context(config: PretrainedConfig) -> int:
+    """The longest sequence; a model without positions (BLOOM) takes any, and was trained on this many."""
+    return (
+        getattr(config, "max_position_embeddings", None)
+        or getattr(config, "seq_length", None)
+        or _UNKNOWN_CONTEXT
+    )

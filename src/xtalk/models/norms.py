@@ -28,6 +28,11 @@ class NormWeights:
         """P x."""
         return x - x.mean(-1, keepdim=True) if self.centred else x
 
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "NormWeights":
+        """The same norm on another device or in another dtype."""
+        weight, bias = (tensor.to(device=device, dtype=dtype) for tensor in (self.weight, self.bias))
+        return NormWeights(weight, bias, self.eps, self.centred)
+
     def scale(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B"]:
         """s(x)."""
         return torch.sqrt(self.centre(x).square().mean(-1) + self.eps)

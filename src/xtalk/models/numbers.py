@@ -1,6 +1,6 @@
 """A block's own activations compared, in numbers, with what its weights are taken to compute."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Float
@@ -20,13 +20,15 @@ def check_block(
     block: str,
     own: Mapping[Site, Float[Tensor, "S D"]],
     norms: Mapping[Site, tuple[NormWeights, Site]],
+    added: Callable[[Float[Tensor, "S D"]], Float[Tensor, "S D"]],
     mlp: MlpWeights,
 ) -> None:
     """Refuse a block whose norms or MLP, as plain tensors, do not give the block's own activations.
 
     block: its name; own: its float32 activations, by site; norms: by the site of their output, with the site
-    that they read. The MLP must make resid_post of resid_mid and ln2. Errors: XtalkError names the block, the
-    part and the difference, or the first site whose activations are not finite.
+    that they read; added: what the residual stream gains of an output of the MLP, which must make resid_post
+    of resid_mid and ln2. Errors: XtalkError names the block, the part and the difference, or the first site
+    whose activations are not finite.
     """
     for site, x_SD in own.items():
         if not x_SD.isfinite().all():
@@ -37,7 +39,20 @@ def check_block(
     for site, (norm, source) in norms.items():
         _compare(f"the norm at {site} of {block}", norm(own[source]), own[site], 0.0)
     rounding_S = _CANCELLED * own["resid_post"].norm(dim=1)
-    _compare(f"the MLP of {block}", mlp(own["ln2"]), own["resid_post"] - own["resid_mid"], rounding_S)
+    _compare(f"the MLP of {block}", added(mlp(own["ln2"])), own["resid_post"] - own["resid_mid"], rounding_S)
+
+
+def check_causal(model: str, longer_SD: Float[Tensor, "S D"], own_SD: Float[Tensor, "S D"]) -> None:
+    """Refuse a model whose activations at some tokens depend on the token after them.
+
+    longer_SD: the same tokens' with another one behind them. Errors: XtalkError names the difference.
+    """
+    off = float((longer_SD - own_SD).norm() / own_SD.norm())
+    if off > _RELATIVE:
+        raise XtalkError(
+            f"the activations of {model} change by {off:.2g} with the token after them; expected a causal "
+            "model, which reads from left to right; choose another model"
+        )
 
 
 def _compare(

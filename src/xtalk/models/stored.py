@@ -16,6 +16,11 @@ ADAPTER = "adapter_config.json"
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _MASK = re.compile(r"(^|\.)(attn|attention)\.bias$")  # old files keep their causal masks
 _UNUSED = re.compile(r"(^|\.)(masked_bias|position_ids)$")  # old constants, whatever they hold
+TEXT_NAMES = {
+    r"^(model\.)?language_model\.(model\.)?(?!lm_head)": "model.",
+    r"^language_model\.(?=lm_head)": "",
+}  # what multimodal models call the tensors of the language model inside
+_TEXT = re.compile(r"^(model\.(layers|norm|embed_tokens)|lm_head)\.|language_model")
 _FREQUENCIES = re.compile(r"(^|\.)rotary_emb\.inv_freq$")
 
 
@@ -38,10 +43,11 @@ def refuse_adapter(location: str) -> XtalkError:
     )
 
 
-def check_names(location: str, report: Mapping[str, Any]) -> None:
+def check_names(location: str, report: Mapping[str, Any], *, inside: bool) -> None:
     """Refuse tensors that are missing, of another shape, or without a place in the model, naming one.
 
-    report: transformers' own, of what it found in the files.
+    report: transformers' own, of what it found in the files; inside: whether they hold the other parts of a
+    multimodal model too.
     """
     one_model = "expected weights and configuration of one model; get the files again"
     if missing := sorted(report["missing_keys"]):  # transformers would make them up
@@ -56,7 +62,9 @@ def check_names(location: str, report: Mapping[str, Any]) -> None:
         )
     constants = (_MASK, _UNUSED, _FREQUENCIES)
     if strangers := sorted(
-        name for name in report["unexpected_keys"] if not any(kind.search(name) for kind in constants)
+        name
+        for name in report["unexpected_keys"]
+        if not any(kind.search(name) for kind in constants) and (not inside or _TEXT.search(name))
     ):
         raise XtalkError(
             f"the weights of {location!r} hold {len(strangers)} tensors without a place in its config.json, "
@@ -76,9 +84,10 @@ def check_values(location: str, files: Sequence[Path], model: PreTrainedModel) -
     for file in files:
         with safe_open(file, framework="pt") as stored:
             for name in stored.keys():  # noqa: SIM118
-                place = next(
-                    (n for n in (name, prefix + name, name.removeprefix(prefix)) if n in places), None
-                )
+                own = name
+                for pattern, replacement in TEXT_NAMES.items():
+                    own = re.sub(pattern, replacement, own)
+                place = next((n for n in (own, prefix + own, own.removeprefix(prefix)) if n in places), None)
                 if _MASK.search(name):
                     _check_mask(location, name, stored.get_tensor(name), places.get(place or ""))
                 elif place is not None:

@@ -19,7 +19,7 @@ def read_norms(explained: Explained) -> dict[Hookpoint, tuple[NormWeights, int]]
     Errors: XtalkError if there is none.
     """
     norms: dict[Hookpoint, tuple[NormWeights, int]] = {}
-    for point in (Hookpoint(b, site) for b in range(explained.model.n_blocks) for site in ("ln1", "ln2")):
+    for point in explained.model.normed():
         norm, source = explained.model.norm_weights(point)
         if source in explained.index:
             norms[point] = norm, explained.index[source]

@@ -36,9 +36,12 @@ class LossMetric:
     factors: Mapping[Hookpoint, Float[Tensor, "D D"]]
 
     def turned(self, point: Hookpoint, weights: MlpWeights) -> MlpWeights:
-        """The MLP with its output in the metric: W_out becomes W_out R and b_out becomes b_out R."""
+        """The MLP with its output in the metric: W_out becomes W_out R and b_out becomes b_out R.
+
+        R counts what a norm after the MLP makes of the output.
+        """
         R_DD = self.factors[point].to(weights.W_out.device)
-        return replace(weights, W_out=weights.W_out @ R_DD, b_out=weights.b_out @ R_DD)
+        return replace(weights, W_out=weights.W_out @ R_DD, b_out=weights.b_out @ R_DD, post_norm=None)
 
 
 def measure_loss_metric(
@@ -62,7 +65,8 @@ def measure_loss_metric(
         for some in rows.split(model.sequences_at_once(sequences.length)):
             mid_BSD, n_BSD = model.capture(some, read).float().unbind(2)
             output_BSD = weights(n_BSD).requires_grad_()
-            logits = model.continue_from(block, mid_BSD + output_BSD, some).float().flatten(0, 1)
+            post_BSD = mid_BSD + model.added(block, output_BSD)
+            logits = model.continue_from(block, post_BSD, some).float().flatten(0, 1)
             if not logits.isfinite().all():
                 raise XtalkError(
                     f"the model's logits are not finite on the text (from block {block} on); expected finite "

@@ -60,6 +60,10 @@ class SplicingModel(Protocol):
         """Logits when the block's output is `resid_post_BSD`."""
         ...
 
+    def added(self, block: int, mlp_output: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """What the residual stream gains where the block's MLP puts out `mlp_output`."""
+        ...
+
     def mlp_weights(self, block: int) -> MlpWeights:
         """The weights of one block's MLP, in float32."""
         ...
@@ -143,7 +147,10 @@ class SplicedMlp:
         tokens_mS, at = run.places.tokens_mS, (run.places.rows_B, run.places.positions_B)
         mid_BD, post_mSD = run.resid_mids[self.block][at], run.resid_posts[self.block]
         spliced = [
-            post_mSD.index_put(at, (resid_mids.get(name, mid_BD) + output_BD).to(post_mSD.dtype))
+            post_mSD.index_put(
+                at,
+                (resid_mids.get(name, mid_BD) + self.model.added(self.block, output_BD)).to(post_mSD.dtype),
+            )
             for name, output_BD in outputs.items()
         ]
         tokens = tokens_mS.repeat(len(spliced), 1)

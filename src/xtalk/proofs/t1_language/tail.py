@@ -64,6 +64,7 @@ def tail_of(model: LanguageModel) -> LanguageTail:
     if (
         not isinstance(norm, nn.LayerNorm)
         or not isinstance(head, nn.Linear)
+        or getattr(head, "bias", None) is not None
         or source.site != "resid_mid"
         or mlp.gated
         or not norm_in.centred
