@@ -34,9 +34,8 @@ class Hookpoint:
     - `ln2`: the MLP's input: the output of the second norm, after its affine part;
     - `resid_post`: the block's output. The last block's comes before the model's final norm.
 
-    `resid_post = resid_mid + MLP output`, after the MLP's own norm where there is one. Where attention and MLP
-    run in parallel (GPT-NeoX), `ln2` normalises `resid_pre`, and `resid_mid` is a sum that the model never
-    forms alone.
+    `resid_post = resid_mid + MLP output`, after the MLP's own norm if it has one. Where attention and MLP run
+    in parallel (GPT-NeoX), `ln2` normalises `resid_pre`, and the model never forms `resid_mid` alone.
     """
 
     block: int
