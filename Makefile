@@ -55,7 +55,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: $(VENV)/.installed-dev
-	$(BIN)/python -m benchmarks $(ARGS)
+	$(BIN)/xtalk bench $(ARGS)
 
 # The pages of docs/ that are measured: `make page-results ARGS='--text stories.jsonl ...'`.
 STUDY_results := results.results
