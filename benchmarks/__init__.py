@@ -1,1 +1,1 @@
-"""The hot paths timed against the obvious ways to do the same: `python -m benchmarks`, or `xtalk bench`."""
+"""The hot paths timed against the obvious ways to do the same: `xtalk bench`, from a checkout."""
