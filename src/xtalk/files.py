@@ -66,7 +66,9 @@ def expanded(path: str | Path) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise XtalkError(f"{str(path)!r} is of no user of this machine; write the path in full") from error
+        raise XtalkError(
+            f"cannot expand {str(path)!r}: this machine has no such user; write the path in full"
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -52,7 +52,7 @@ class Harvest:
 
 
 def micro_batch(length: int, hookpoints: int, d_model: int, device: torch.device) -> int:
-    """Sequences per forward pass that captures activations at so many hookpoints."""
+    """Sequences per forward pass that captures activations at that many hookpoints."""
     # float32 copies of what is captured, and some 24 d_model for a block's own intermediate results
     return sequences_at_once(length, device, d_model * (2 * hookpoints + 24))
 

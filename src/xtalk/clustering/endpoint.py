@@ -102,7 +102,7 @@ class Endpoint:
 
 
 class EndpointJudge:
-    """Judges by asking a language model; texts: what it is told of each latent."""
+    """Judges by asking a language model; texts: what it reads of each latent."""
 
     def __init__(self, endpoint: Endpoint, texts: Mapping[int, str]) -> None:
         self._endpoint, self._texts = endpoint, texts
@@ -128,9 +128,9 @@ class EndpointJudge:
         match = re.fullmatch(r"\W*([A-E])\b\W*.{0,80}", answer.strip(), re.DOTALL)
         if match is None:
             self._endpoint.forget(prompt)
-            told = " ".join(answer.split())[:60]
+            said = " ".join(answer.split())[:60]
             raise XtalkError(
-                f"the endpoint's model {self._endpoint.model} answered {told!r}; expected one letter from A "
+                f"the endpoint's model {self._endpoint.model} answered {said!r}; expected one letter from A "
                 "to E; answers so far are kept; choose another model"
             )
         return float(LETTERS.index(match.group(1)) == trial.place)

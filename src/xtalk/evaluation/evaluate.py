@@ -57,7 +57,8 @@ def evaluate_crosscoder(
     blocks = tuple(averaged) if averaged is not None else default_average(explained.blocks)
     if not blocks or not set(blocks) <= set(explained.blocks):
         raise XtalkError(
-            f"the mean over blocks {list(blocks)}; the crosscoder explains {list(explained.blocks)}"
+            f"averaged={list(blocks)} is empty or has blocks whose MLP input the crosscoder does not read; "
+            f"choose from {list(explained.blocks)}"
         )
     documents = len(baselines.model_E)
     bootstrap = Bootstrap(documents, resamples, seed)

@@ -25,7 +25,7 @@ class Spliced:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Reconstruction on the tokens of a text that count, so many.
+    """Reconstruction on the tokens of a text that count.
 
     recon: mean over tokens of the squared error summed over hookpoints, in scaled space, as in the training
     loss; fvu: squared error over the variance about the text's mean, in scaled space, all hookpoints

@@ -242,7 +242,7 @@ def _draw_pairs(
 def _occurrences(
     half: _Half, pairs_Q2: Int[np.ndarray, "Q 2"], most: int, generator: np.random.Generator
 ) -> Occurrences:
-    """Of every pair at most so many of the tokens at which both are active, drawn at random."""
+    """At most `most` of the tokens at which both latents of a pair are active, drawn at random."""
     tokens = [generator.permutation(half.together(*pair))[:most] for pair in pairs_Q2.tolist()]
     pair_Z = np.repeat(np.arange(len(tokens)), [len(t) for t in tokens])
     return Occurrences(pair_Z, np.concatenate(tokens))

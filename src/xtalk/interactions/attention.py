@@ -149,7 +149,7 @@ class Attended:
 
 
 def strongest_keys(pattern_SS: Float[Tensor, "S S"], keys: int) -> tuple[Int[Tensor, "G"], Int[Tensor, "G"]]:
-    """Pairs of query and key: for every query, in order, the keys it attends to most, at most so many."""
+    """Pairs of query and key: for every query, in order, the `keys` keys that it attends to most."""
     S = len(pattern_SS)
     key_Sm = pattern_SS.topk(min(keys, S), dim=1).indices.sort(dim=1).values
     query_Sm = torch.arange(S, device=pattern_SS.device)[:, None].expand_as(key_Sm)

@@ -169,7 +169,7 @@ class Rows:
 
 
 def _pair_arrays(size: int, parts: int) -> list[_Array]:
-    """Column, together, sums, squares and cross of so many pairs, with nothing in them yet.
+    """Empty arrays for `size` pairs: column, together, sums, squares and cross.
 
     Cut from one allocation: a large one goes back to the system when it is freed, while smaller ones would
     stay with the process as holes.

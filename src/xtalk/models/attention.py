@@ -16,8 +16,8 @@ class AttentionWeights:
     """Causal attention as plain tensors, H heads of width h; grouped keys and values repeated for each head.
 
     The score of query t and key s is `scale * <R_t (n_t W_Q + b_Q), R_s (n_s W_K + b_K)>`, R_t the
-    rotation of position t, or none. A query sees itself and the keys before it, with a `window` only the last
-    so many. rotary: takes all positions of a sequence at once, whose number its frequencies may depend on.
+    rotation of position t, or none. A query sees itself and the keys before it, or only the last `window` of
+    them. rotary: takes all positions of a sequence at once, whose number its frequencies may depend on.
     """
 
     W_Q: Float[Tensor, "H D h"]

@@ -23,10 +23,10 @@ class TheoremConfig(BaseModel):
         """The name of the certificate's files: the stem, and every value that is not the default."""
         return "-".join([self.stem, *self._others()])
 
-    def _others(self, *told: str) -> list[str]:
+    def _others(self, *in_stem: str) -> list[str]:
         """The values that are not the default, but for those of the fields that the stem tells."""
         parts: list[str] = []
-        for key, value in self.model_dump(exclude=set(told)).items():
+        for key, value in self.model_dump(exclude=set(in_stem)).items():
             if value == type(self).model_fields[key].default:
                 continue
             if isinstance(value, dict):

@@ -48,11 +48,11 @@ def logit_tokens(
     for effects_W in effects_nW:
         order = effects_W.argsort(descending=True, stable=True).tolist()
 
-        def told(places: list[int], effects_W: Tensor = effects_W) -> tuple[tuple[str, float], ...]:
+        def named(places: list[int], effects_W: Tensor = effects_W) -> tuple[tuple[str, float], ...]:
             texts = (token_texts(tokenizer, [int(seen_W[w])], inside=True)[0] for w in places)
             return tuple(zip(texts, effects_W[places].tolist(), strict=True))
 
         raised = [w for w in order[:count] if effects_W[w] > 0]
         lowered = [w for w in order[::-1][:count] if effects_W[w] < 0]
-        found.append(LogitTokens(told(raised), told(lowered)))
+        found.append(LogitTokens(named(raised), named(lowered)))
     return found

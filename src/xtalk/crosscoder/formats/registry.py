@@ -74,9 +74,9 @@ def _contents(folder: Path) -> str:
     if not folder.is_dir():
         return "no files: it is a file itself" if folder.exists() else "no files: it does not exist"
     names = sorted(path.name for path in folder.iterdir())
-    told = [f"{name}{_architecture(folder / name)}" for name in names[:_LISTED]]
+    listed = [f"{name}{_architecture(folder / name)}" for name in names[:_LISTED]]
     more = [f"{len(names) - _LISTED} more"] if len(names) > _LISTED else []
-    return ", ".join(told + more) or "no files"
+    return ", ".join(listed + more) or "no files"
 
 
 def _architecture(path: Path) -> str:

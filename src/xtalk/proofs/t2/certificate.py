@@ -40,7 +40,7 @@ def certify_regions(
     """The certificate of the regions that hold the most inputs, chosen greedily, and their radii.
 
     Each region is centred on what codes rebuild of an input, and lets the strengths of its `support`
-    strongest latents move, each by `ratio` radii. regions: at most so many; None: all that add an input.
+    strongest latents move, each by `ratio` radii. regions: their largest number; None: all that add an input.
     Errors: XtalkError for codes of fewer latents, and where the checker refuses the certificate.
     """
     advice = explanation(network, crosscoder, inputs_TI)
@@ -79,7 +79,9 @@ def _balls(
         centres.append(base_D + strengths @ features_LD[latents])
         supports.append([latents[i] for i in sizes.argsort(descending=True)[:support].tolist()])
     if min(map(len, supports)) < support:
-        raise XtalkError(f"a code has fewer than {support} latents; expected at least so many; lower support")
+        raise XtalkError(
+            f"a code has fewer than {support} latents; expected at least that many; lower support"
+        )
     return Balls(
         torch.stack(centres),
         torch.tensor(supports, dtype=torch.long).view(len(supports), support),
