@@ -151,7 +151,7 @@ def test_missing_file_and_empty_folder(tmp_path: Path):
             read_documents(source)
     with pytest.raises(XtalkError, match="has no text;"):
         read_documents(tmp_path)
-    with pytest.raises(XtalkError, match="of no user"):
+    with pytest.raises(XtalkError, match="no such user"):
         read_documents("~nobody-of-that-name/a.txt")
 
 

@@ -36,7 +36,7 @@ class ModelDifference:
 
 def check_same_shape(model: LanguageModel, base: LanguageModel) -> None:
     """Errors: XtalkError unless both models have the same family, sizes and tokenizer."""
-    described = [
+    sizes = [
         f"{m.name} ({m.family}, {m.n_blocks} blocks, d_model {m.d_model}, d_mlp {m.d_mlp}, "
         f"vocabulary {m.vocabulary})"
         for m in (model, base)
@@ -44,7 +44,7 @@ def check_same_shape(model: LanguageModel, base: LanguageModel) -> None:
     shapes = [(m.family, m.n_blocks, m.d_model, m.d_mlp, m.vocabulary) for m in (model, base)]
     if shapes[0] != shapes[1]:
         raise XtalkError(
-            f"{described[0]} and {described[1]} differ in shape; expected a model and what it was fine-tuned from; "
+            f"{sizes[0]} and {sizes[1]} differ in shape; expected a model and what it was fine-tuned from; "
             "give another base"
         )
     vocabularies = [None if m.tokenizer is None else m.tokenizer.get_vocab() for m in (model, base)]

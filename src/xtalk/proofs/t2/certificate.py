@@ -80,7 +80,7 @@ def _balls(
         supports.append([latents[i] for i in sizes.argsort(descending=True)[:support].tolist()])
     if min(map(len, supports)) < support:
         raise XtalkError(
-            f"a code has fewer than {support} latents; expected at least that many; lower support"
+            f"a code has fewer than {support} latents; expected {support} or more; lower support"
         )
     return Balls(
         torch.stack(centres),
