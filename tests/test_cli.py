@@ -131,7 +131,7 @@ def test_another_configuration_is_refused(command, tmp_path: Path):
     folder = RunFolder.create(tmp_path, preset("quick", seed=5, model=str(tmp_path / "none")))
     folder.complete("harvest", [], [], 1.0)
     assert_one_line(command("run", "--out", str(tmp_path), "--seed", "6"), "seed was 5, is now 6")
-    assert_one_line(command("run", "--out", str(tmp_path), "--preset", "quick"), r"\(seed was 5, is now 0\)")
+    assert_one_line(command("run", "--out", str(tmp_path), "--preset", "quick"), r"\(seed was 5, is now 0; ")
 
 
 def test_options_left_out_are_the_folders(command, tmp_path: Path):
