@@ -26,7 +26,7 @@ READING_ORDER = {
     "network": "the network of T3 in ball arithmetic",
     "codebook": "columns: tokens that a proof treats as one",
     "tasks": "right answers, the space of inputs, and cells that partition it",
-    "winning": "when an answer wins, ties and rounding included",
+    "margins": "when an answer wins, ties and rounding included",
     "counting": "from bounds on margins to a number of inputs",
     "t3": "theorem T3: the bound on a cell's margins",
     "statement": "what an accepted certificate says, in words; decides nothing",

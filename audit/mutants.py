@@ -28,7 +28,7 @@ from hypothesis import Phase, settings
 
 from audit.mutants_finite import CHARTS, FINITE, POPULATION, T1, T2
 from audit.mutants_language import T1_LANGUAGE
-from audit.mutants_sequences import ATTENTION, BRUTE_FORCE, CODEBOOK, COUNTING, NETWORK, T3, TASKS, WINNING
+from audit.mutants_sequences import ATTENTION, BRUTE_FORCE, CODEBOOK, COUNTING, MARGINS, NETWORK, T3, TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "packages" / "xtalk-check" / "src" / "xtalk_check"
@@ -188,7 +188,7 @@ MUTANTS = {
     "t2.py": T2,
     "t3.py": T3,
     "tasks.py": TASKS,
-    "winning.py": WINNING,
+    "margins.py": MARGINS,
     "work.py": WORK,
 }
 

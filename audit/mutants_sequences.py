@@ -9,7 +9,7 @@ LENGTH = "length_is_counted_cell_by_cell"
 DOUBT = "length_is_counted_where_answers_are_in_doubt"
 SIZE = "cells_are_counted_without_listing_them"
 RATIONAL = "rounding_bound_in_rational_numbers"
-WINNING = [
+MARGINS = [
     ("else 2 * rounding_error", "else rounding_error", "slack_is_twice_the_error"),
     ('== "real"', '!= "none"', "float32_asks_for_a_margin"),
     ("wrong < answer", "wrong > answer", "ties_lose_or_go_to_the_lowest"),

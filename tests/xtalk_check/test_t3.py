@@ -24,11 +24,11 @@ from xtalk_check.activations import activation
 from xtalk_check.codebook import Codebook
 from xtalk_check.counting import Bound, certified_fillings, doubtful
 from xtalk_check.errors import Rejected
+from xtalk_check.margins import Winning
 from xtalk_check.network import Network
 from xtalk_check.reading import Fields, parse_weights
 from xtalk_check.t3 import _bounds, _Column, _neuron
 from xtalk_check.tasks import Cell, Slot, Task
-from xtalk_check.winning import Winning
 from xtalk_check.work import PRECISION, Work
 
 SIX = {"classes": [0, 1, 2, 3, 3, 1]}

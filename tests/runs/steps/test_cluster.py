@@ -309,7 +309,7 @@ def test_a_model_of_other_sizes_and_an_empty_trigger_are_refused(folder: RunFold
     Run(folder.path).cluster()
     with pytest.raises(XtalkError, match="dormant: trigger: String should have at least 1 character"):
         Run(folder.path).dormant(trigger="")
-    assert not folder.file("dormancy.json").exists()
+    assert not folder.file("dormant_settings.json").exists()
     with pytest.raises(XtalkError, match="the model embedded has other sizes"):
         Run(folder.path).dormant(model="embedded")
 

@@ -12,9 +12,9 @@ from flint import arb, arb_mat
 from xtalk_check.codebook import read_partition
 from xtalk_check.counting import Bound, certified_fillings, doubtful
 from xtalk_check.errors import Rejected
+from xtalk_check.margins import Winning, settle
 from xtalk_check.reading import Fields, Weights
 from xtalk_check.tasks import Cell, Task
-from xtalk_check.winning import Winning, settle
 from xtalk_check.work import Row, Work, hull, rows, smallest
 
 

@@ -4,10 +4,10 @@ from itertools import islice
 
 from flint import arb, arb_mat
 
+from xtalk_check.margins import Winning, settle
 from xtalk_check.network import Network
 from xtalk_check.reading import Fields, Weights
 from xtalk_check.tasks import Task
-from xtalk_check.winning import Winning, settle
 from xtalk_check.work import EVALUATION, Work, rows
 
 BATCH = 512  # sequences, if the balls of their neurons are at most CHUNK

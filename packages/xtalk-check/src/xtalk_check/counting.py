@@ -7,8 +7,8 @@ from math import prod
 from flint import arb, fmpz_poly
 
 from xtalk_check.errors import Rejected
+from xtalk_check.margins import Winning
 from xtalk_check.tasks import Cell
-from xtalk_check.winning import Winning
 from xtalk_check.work import Work, floor, smallest
 
 WIDEST = 1 << 16  # of a sum of scores

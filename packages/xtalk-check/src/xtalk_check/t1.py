@@ -14,9 +14,9 @@ from xtalk_check.activations import EVERYWHERE, curvature
 from xtalk_check.charts import from_charts
 from xtalk_check.errors import Rejected
 from xtalk_check.finite import LIMIT, Network, read_features
+from xtalk_check.margins import settle
 from xtalk_check.population import claimed_population
 from xtalk_check.reading import Fields, Weights
-from xtalk_check.winning import settle
 from xtalk_check.work import EVALUATION, Row, Work, dot, repeated, root, rows, scaled, smallest
 
 

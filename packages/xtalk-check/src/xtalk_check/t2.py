@@ -11,9 +11,9 @@ from flint import arb, arb_mat
 from xtalk_check.activations import curvature
 from xtalk_check.errors import Rejected
 from xtalk_check.finite import LIMIT, Network, read_features
+from xtalk_check.margins import settle
 from xtalk_check.population import claimed_population
 from xtalk_check.reading import Fields, Weights
-from xtalk_check.winning import settle
 from xtalk_check.work import Row, Work, dot, magnitude, rows, smallest
 
 

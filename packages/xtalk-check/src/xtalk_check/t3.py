@@ -8,10 +8,10 @@ from flint import arb, arb_mat
 from xtalk_check.activations import Activation
 from xtalk_check.codebook import Codebook
 from xtalk_check.counting import Bound, certified_fillings, doubtful
+from xtalk_check.margins import Winning, settle
 from xtalk_check.network import Network
 from xtalk_check.reading import Fields, Weights
 from xtalk_check.tasks import Cell, Slot, Task
-from xtalk_check.winning import Winning, settle
 from xtalk_check.work import Work, hull, rows
 
 SMALL = arb(2) ** -6  # of the widest slot: no slot's weight is less

@@ -17,9 +17,9 @@ from reference.product_space import (
 )
 from xtalk_check import check
 from xtalk_check.errors import Rejected
+from xtalk_check.margins import Winning, _gamma, rounding_error, settle
 from xtalk_check.network import Network
 from xtalk_check.reading import Fields, parse_weights
-from xtalk_check.winning import Winning, _gamma, rounding_error, settle
 from xtalk_check.work import PRECISION, Work
 
 

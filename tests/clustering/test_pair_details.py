@@ -9,7 +9,7 @@ from reference.interaction_loops import Case, interaction_charge, ranking
 
 from xtalk.clustering import Clustering, Similarity
 from xtalk.clustering.layout import lay_out
-from xtalk.clustering.meetings import find_meetings
+from xtalk.clustering.pair_details import pair_details
 from xtalk.codes import Codes
 from xtalk.interactions.contributions import MlpContributions
 from xtalk.models.activation_functions import GELU_TANH, SILU
@@ -34,9 +34,9 @@ def test_meetings_are_those_of_loops_over_tokens_and_neurons(activation, gated: 
             yield block, MlpContributions(c.decoder_LD, c.bias_D, exact, c.mlp)
 
     pairs = [(int(i), int(j)) for i in range(L) for j in range(i + 1, L)]
-    found = find_meetings(pairs, sp.csr_array(codes_BL.numpy()), contributions, neurons=2 * N, places=B)
-    assert [meeting.latents for meeting in found] == pairs
-    for meeting, (i, j) in zip(found, pairs, strict=True):
+    found = pair_details(pairs, sp.csr_array(codes_BL.numpy()), contributions, neurons=2 * N, places=B)
+    assert [detail.latents for detail in found] == pairs
+    for detail, (i, j) in zip(found, pairs, strict=True):
         amount = {}
         for block, case in cases.items():
             for b in range(B):
@@ -49,14 +49,14 @@ def test_meetings_are_those_of_loops_over_tokens_and_neurons(activation, gated: 
                             charge = float(interaction_charge(case, b, k, slots[other]))
                             amount[block, k, b] = amount.get((block, k, b), 0.0) + charge
         whole = sum(amount.values())
-        for block, k, part in meeting.neurons:
+        for block, k, part in detail.neurons:
             expected = sum(a for (bb, kk, _), a in amount.items() if (bb, kk) == (block, k))
             assert part == pytest.approx(expected / whole, rel=1e-5)
-        assert sum(part for *_, part in meeting.neurons) == pytest.approx(1.0 if whole else 0.0)
-        for place, total in meeting.places:
+        assert sum(part for *_, part in detail.neurons) == pytest.approx(1.0 if whole else 0.0)
+        for place, total in detail.places:
             expected = sum(a for (*_, b), a in amount.items() if b == place)
             assert total == pytest.approx(expected, rel=1e-5)
-        assert [p for *_, p in meeting.neurons] == sorted((p for *_, p in meeting.neurons), reverse=True)
+        assert [p for *_, p in detail.neurons] == sorted((p for *_, p in detail.neurons), reverse=True)
 
 
 def test_the_map_keeps_clusters_apart_and_every_latent_in_sight():

@@ -18,7 +18,7 @@ PLACES = 12  # of each pair that are looked at: those of the largest product of 
 
 
 @dataclass(frozen=True)
-class Meeting:
+class PairDetail:
     """Two latents at the places where they are most active together.
 
     neurons: (block, neuron, part of the pair's interaction there), largest first; places: (place in the
@@ -31,14 +31,14 @@ class Meeting:
 
 
 @torch.no_grad()
-def find_meetings(
+def pair_details(
     pairs: Sequence[tuple[int, int]],
     codes_BL: sp.csr_array,
     contributions: Callable[[Codes], Iterable[tuple[int, MlpContributions]]],
     *,
     neurons: int = 5,
     places: int = 3,
-) -> list[Meeting]:
+) -> list[PairDetail]:
     """Where each pair meets on the text that `codes_BL` codes.
 
     contributions: of codes to each block's MLP, such as `Explained.contributions`.
@@ -47,7 +47,7 @@ def find_meetings(
     joint = [_joint_places(by_latent, *pair) for pair in pairs]
     read = np.unique(np.concatenate([np.zeros(0, np.int64), *joint]))
     if not len(read):
-        return [Meeting(pair, (), ()) for pair in pairs]
+        return [PairDetail(pair, (), ()) for pair in pairs]
     codes, codes_SL = _codes(codes_BL[read]), codes_BL[read].tocsc()
     amounts: list[list[Tensor]] = [[] for _ in pairs]  # by pair and block: (places, N)
     blocks: list[int] = []
@@ -92,13 +92,13 @@ def _meeting(
     amounts: Sequence[Tensor],
     neurons: int,
     places: int,
-) -> Meeting:
+) -> PairDetail:
     amount_bpN = torch.stack(list(amounts)).double().numpy()
     by_neuron, by_place = amount_bpN.sum(1), amount_bpN.sum((0, 2))
     whole = by_neuron.sum() or 1.0
     largest = np.argsort(-by_neuron, axis=None, kind="stable")[:neurons]
     places_of = [divmod(int(flat), by_neuron.shape[1]) for flat in largest]
-    return Meeting(
+    return PairDetail(
         pair,
         tuple((blocks[b], k, float(by_neuron[b, k] / whole)) for b, k in places_of if by_neuron[b, k] > 0),
         tuple((int(where[p]), float(by_place[p])) for p in np.argsort(-by_place, kind="stable")[:places]),
