@@ -7,7 +7,6 @@ import pytest
 import torch
 from models.folders import refusal, rewrite
 from reference.tiny_models import KINDS, save_tiny
-
 from transformers.models.llama.modeling_llama import LlamaAttention
 
 from xtalk.models import language_model
