@@ -94,6 +94,13 @@ def test_attention_that_is_no_sum_over_pairs_is_refused(kind, reason):
         tiny_model(kind).attention_weights(0)
 
 
+def test_attention_that_clips_is_refused():
+    model = tiny_model("olmo")
+    model.hf.config.clip_qkv = 8.0
+    with pytest.raises(XtalkError, match="clips queries"):
+        model.attention_weights(0)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_norms_are_the_models(kind):
     model, tokens = tiny_model(kind), tiny_tokens()

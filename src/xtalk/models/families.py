@@ -38,4 +38,9 @@ ATTENTION = {  # by the `model_type` of config.json: those that are read as plai
     "mistral": AttentionLayout(),
     "qwen2": AttentionLayout(),
     "gemma": AttentionLayout(),
+    "granite": AttentionLayout(),
+    "olmo": AttentionLayout(),
+    "opt": AttentionLayout(),
+    "phi": AttentionLayout(),
+    "stablelm": AttentionLayout(),
 }

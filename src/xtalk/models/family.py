@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from xtalk.errors import XtalkError
 from xtalk.models.activation_functions import ActivationFunction
@@ -99,7 +99,7 @@ class Family:
         Errors: XtalkError for attention whose scores are not bilinear in queries and keys, whose output
         passes through a norm, or that is laid out in a way that is not known.
         """
-        if reason := self._no_attention_weights():
+        if reason := self._no_attention_weights(model.config):
             raise XtalkError(f"{self.name} {reason}; measure its MLPs and norms instead")
         assert self.attention is not None
         config = model.config
@@ -110,6 +110,8 @@ class Family:
             _by_head(W, b, heads) for W, b in self._query_key_value(block, heads, groups)
         )
         W_O, b_O = affine(block.get_submodule(self.attention_out))
+        if self.multiplier != 1:
+            W_O, b_O = self.multiplier * W_O, self.multiplier * b_O
         return AttentionWeights(
             W_Q, b_Q, W_K, b_K, W_V, b_V, W_O.unflatten(0, (heads, -1)), b_O,
             scale=float(getattr(attention, "scaling", 1.0)),
@@ -117,11 +119,13 @@ class Family:
             rotary=None if self.rotary is None else _rotary(model.get_submodule(self.rotary), W_O.device),
         )  # fmt: skip
 
-    def _no_attention_weights(self) -> str | None:
+    def _no_attention_weights(self, config: PretrainedConfig) -> str | None:
         if self.score_norm:
             return "normalises queries and keys, so that its scores are no sums over pairs of features"
         if self.attention_norm is not None:
             return "normalises what its attention puts out, so that it is no sum over heads and keys"
+        if getattr(config, "clip_qkv", None) is not None:
+            return "clips queries, keys and values, so that its scores are no sums over pairs of features"
         if self.attention is None:
             return "has attention of a kind that is not read as plain tensors"
         return None
