@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -93,3 +94,27 @@ def test_clt_training_of_one_layer(tmp_path: Path):
     cc = Crosscoder.load(folder)
     close(cc, x, y)
     assert (cc.config.hook_names, cc.config.hook_names_out) == (("blocks.2.ln2",), ("layers.2.mlp.output",))
+
+
+def test_gemma_scope_is_told_by_the_names_of_its_own_folders(tmp_path: Path):
+    """A folder of somebody's above is none of the release's."""
+    t = drawn(W_enc=(D, L), W_dec=(L, D), b_enc=(L,), b_dec=(D,), threshold=(L,))
+    root = tmp_path / "embedding-mlp"
+    cases = {
+        "gemma-scope-9b-it-res/layer_9/width_12/average_l0_2": (("blocks.9.resid_post",), None, 1),
+        "gemma-scope-2b-pt-att/layer_0/width_12/average_l0_2": (("blocks.0.attn.hook_z",), None, 1),
+        "gemma-scope-2b-pt-transcoders/layer_4/width_12/average_l0_2": (
+            ("blocks.4.ln2",),
+            ("blocks.4.hook_mlp_out",),
+            1,
+        ),
+        "gemma-scope-2b-pt-res/embedding/width_12/average_l0_2": (("hook_embed",), None, D**0.5),
+        "params/of/nobody": (("hookpoint_0",), None, 1),
+    }
+    for name, (read, written, scale) in cases.items():
+        (root / name).mkdir(parents=True)
+        np.savez(root / name / "params.npz", **{key: tensor.numpy() for key, tensor in t.items()})
+        cc = Crosscoder.load(root / name)
+        assert (cc.config.hook_names, cc.config.hook_names_out) == (read, written)
+        assert torch.allclose(cc.W_enc[0] * scale, t["W_enc"])
+        assert torch.allclose(cc.W_dec[:, 0] / scale, t["W_dec"])

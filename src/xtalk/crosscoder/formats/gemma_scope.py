@@ -18,7 +18,7 @@ def _read(folder: Path) -> Stored:
     lower = {"W_enc": "w_enc", "W_dec": "w_dec"}
     names = {name: name if name in tensors else lower[name] for name in lower}
     W_enc, W_dec = tensors.take(names["W_enc"], "DL"), tensors.take(names["W_dec"], "LD")
-    words = str(folder.absolute()).lower()
+    words = _words(folder)
     notes = ["of Gemma Scope 1: b_dec is not subtracted from what is read"]
     if "embedding" in words:  # it was trained on embeddings times sqrt(D)
         root = tensors.sizes["D"] ** 0.5
@@ -40,6 +40,13 @@ def _read(folder: Path) -> Stored:
         provenance=Provenance(model_name=_model(words)),
         notes=tuple(notes),
     )
+
+
+def _words(folder: Path) -> str:
+    """The names of the release's own folders: from the repository's on, or else the last three."""
+    parts = [part.lower() for part in folder.absolute().parts]
+    first = next((n for n, part in enumerate(parts) if "gemma-scope" in part), len(parts) - 3)
+    return "/".join(parts[max(first, 0) :])
 
 
 def _hooks(words: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
