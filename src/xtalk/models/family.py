@@ -109,9 +109,7 @@ class Family:
         (W_Q, b_Q), (W_K, b_K), (W_V, b_V) = (
             _by_head(W, b, heads) for W, b in self._query_key_value(block, heads, groups)
         )
-        W_O, b_O = affine(block.get_submodule(self.attention_out))
-        if self.multiplier != 1:
-            W_O, b_O = self.multiplier * W_O, self.multiplier * b_O
+        W_O, b_O = (self.multiplier * some for some in affine(block.get_submodule(self.attention_out)))
         return AttentionWeights(
             W_Q, b_Q, W_K, b_K, W_V, b_V, W_O.unflatten(0, (heads, -1)), b_O,
             scale=float(getattr(attention, "scaling", 1.0)),
