@@ -127,7 +127,7 @@ def test_what_does_not_fit_is_refused():
     arguments = {"resamples": 10, "seed": 0}
     with pytest.raises(XtalkError, match="measured on another text"):
         evaluate_crosscoder(model, crosscoder, factor_P, held_out(seed=3), baselines, **arguments)
-    with pytest.raises(XtalkError, match=r"mean over blocks \[3\]"):
+    with pytest.raises(XtalkError, match=r"averaged=\[3\] is empty or has blocks"):
         evaluate_crosscoder(model, crosscoder, factor_P, TEXT, baselines, averaged=[3], **arguments)
     few = token_sequences(TEXT.tokens, np.zeros_like(TEXT.documents))
     baselines = measure_baselines(model, few, torch.zeros(3, model.d_model))
