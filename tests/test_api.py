@@ -366,3 +366,13 @@ def test_the_names_of_steps_have_left_the_flat_namespace():
         with pytest.raises(AttributeError, match=f"no attribute '{name}'"):
             getattr(xtalk, name)
     assert set(xtalk.__all__) <= set(dir(xtalk))
+
+
+def test_a_fidelity_that_cannot_be_right_is_said_beside_it():
+    model = xtalk.load_model("embedded")
+    cc = xtalk.train(model, "embedded", hookpoints=["blocks.1.ln2"], d_sae=64, k=8, steps=5)
+    with torch.no_grad():
+        cc.b_dec += 30 * cc.b_dec.abs().max()
+    found = xtalk.fidelity(model, cc, "embedded", tokens=2048)
+    assert found["full"].value < -1
+    assert "WARNING: fidelity of all contributions is -" in str(found)

@@ -12,6 +12,7 @@ from xtalk.errors import XtalkError
 from xtalk.evaluation.baselines import mean_mlp_outputs, measure_baselines
 from xtalk.evaluation.evaluate import default_average
 from xtalk.evaluation.fidelity import Baseline, Fidelity, FidelityMeter, ResidMid
+from xtalk.evaluation.plausible import odd_fidelities
 from xtalk.evaluation.schemes import SCHEMES
 from xtalk.progress import Report, silent
 from xtalk.reading.batches import batches
@@ -73,6 +74,7 @@ class Fidelities:
             ),
             f"CE of the model {self.ce:.3f}, with an MLP's mean output {ablated:.3f} nat/token; mean over "
             f"blocks {', '.join(map(str, self.averaged))}; {self.tokens} tokens, {self.documents} documents",
+            *(f"WARNING: {sentence}" for sentence in odd_fidelities(self.by_block)),
         ]
         return "\n".join(lines)
 

@@ -1,5 +1,7 @@
 """Figures that cannot be right, or say nothing: a sentence for each, to stand beside them."""
 
+from collections.abc import Sequence
+
 from xtalk.crosscoder.config import CrosscoderConfig
 from xtalk.crosscoder.nonlinearities import nonlinearity
 from xtalk.evaluation.evaluate import Evaluation
@@ -22,7 +24,7 @@ def implausible(evaluation: Evaluation, config: CrosscoderConfig, positions: int
         *_fvu(evaluation),
         *_shares(evaluation, positions),
         *_sparsity(evaluation, config),
-        *_fidelity(evaluation.fidelity),
+        *odd_fidelities(evaluation.fidelity),
     ]
 
 
@@ -64,7 +66,8 @@ def _sparsity(evaluation: Evaluation, config: CrosscoderConfig) -> list[str]:
     ]
 
 
-def _fidelity(rows: tuple[Fidelity, ...]) -> list[str]:
+def odd_fidelities(rows: Sequence[Fidelity]) -> list[str]:
+    """Warnings about fidelities: far below that of no MLP, or a ratio to an ablation that costs nothing."""
     said: list[str] = []
     blocks = [row for row in rows if row.block != "mean" and row.baseline == "mean"]
     for row in blocks:
