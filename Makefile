@@ -12,6 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 
 WORKERS ?= 2
 FUZZ_SECONDS ?= 60
+KILLS ?= 3
 
 demo: $(VENV)/.installed
 	$(BIN)/xtalk run --preset quick --out runs/demo
@@ -27,6 +28,7 @@ audit: $(VENV)/.installed-dev
 	$(BIN)/python -m audit.checker_size --check
 	$(BIN)/python -m audit.mutants --workers $(WORKERS)
 	$(BIN)/python -m audit.fuzz --seconds $(FUZZ_SECONDS)
+	$(BIN)/python -m audit.kills --kills $(KILLS)
 
 # PEER_SOURCES: a folder of checkouts crosscoder_learning, paper and crosslayer, for peers that no index has.
 PEERS := $(VENV)-peers
