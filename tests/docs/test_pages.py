@@ -12,6 +12,8 @@ from typer.core import TyperGroup
 
 import xtalk
 from xtalk.cli import app
+from xtalk.reports import Metrics, ReportData, Results, read_record
+from xtalk.reports.page import write_report
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -88,3 +90,10 @@ def test_every_page_is_in_the_menu():
         assert re.search(
             rf"[ :]{re.escape(page.relative_to(ROOT / 'docs').as_posix())}$", menu, re.MULTILINE
         ), page
+
+
+def test_the_example_report_can_still_be_drawn(tmp_path: Path):
+    records = ROOT / "docs" / "example"
+    data = read_record(records / "report_data.json", ReportData)
+    write_report(Results(read_record(records / "metrics.json", Metrics), data), tmp_path / "a.html", tmp_path)
+    assert data.headline in (tmp_path / "a.html").read_text()
