@@ -1,16 +1,18 @@
 # make demo: install, then train and report on the embedded model.
 # make test: install, lint, test, within minutes.   make audit: what the tests and the checker are worth.
 # make test-peers: write and run peers' dictionaries with the peers' own code again, and compare.
+# make docs: the site of docs/, in build/site.
 # make page-NAME ARGS=...: what makes a page of docs/ (see studies/); each goes on where it was stopped.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint audit bench test-peers clean
+.PHONY: demo test lint audit docs bench test-peers clean
 
 WORKERS ?= 2
 FUZZ_SECONDS ?= 60
+KILLS ?= 3
 
 demo: $(VENV)/.installed
 	$(BIN)/xtalk run --preset quick --out runs/demo
@@ -18,10 +20,15 @@ demo: $(VENV)/.installed
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --durations 20
 
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo build/site/index.html
+
 audit: $(VENV)/.installed-dev
 	$(BIN)/python -m audit.checker_size --check
 	$(BIN)/python -m audit.mutants --workers $(WORKERS)
 	$(BIN)/python -m audit.fuzz --seconds $(FUZZ_SECONDS)
+	$(BIN)/python -m audit.kills --kills $(KILLS)
 
 # PEER_SOURCES: a folder of checkouts crosscoder_learning, paper and crosslayer, for peers that no index has.
 PEERS := $(VENV)-peers

@@ -1,6 +1,7 @@
 """What the steps of a run share: the model, the text as token sequences, the source of activations."""
 
 import logging
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -35,8 +36,8 @@ class Workbench:
     Once the run is harvested, its model and text are compared with what was harvested then.
     """
 
-    def __init__(self, folder: RunFolder, device: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: RunFolder, device: str, trackers: Sequence[str] = ()) -> None:
+        self.folder, self.trackers = folder, trackers
         self.config = folder.config
         self.device = resolve_device(device)
         self.dtype = torch.bfloat16 if self.config.harvest.dtype == "bfloat16" else torch.float32
