@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from crosscoder.small import HOOKS, small_crosscoder
-from hub_stand_in import TOKEN, Hub, serving
+from hub_stand_in import TOKEN, Hub, in_place_of_the_hub, serving
 
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.crosscoder.provenance import Provenance
@@ -25,18 +25,7 @@ PROVENANCE = Provenance(
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch):
-    """The stand-in, in the place of the hub, with an empty cache and without a token."""
-    import huggingface_hub.constants as constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    with serving() as made:
-        url = constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix(constants.ENDPOINT)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", made.endpoint + url)
-        monkeypatch.setattr(constants, "ENDPOINT", made.endpoint)
-        monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)  # between its retries
+    with in_place_of_the_hub(tmp_path, monkeypatch) as made:
         yield made
 
 

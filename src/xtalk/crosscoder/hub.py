@@ -2,8 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -18,12 +17,12 @@ from xtalk.crosscoder.provenance import Provenance
 from xtalk.crosscoder.saving import write_crosscoder
 from xtalk.errors import XtalkError
 from xtalk.files import expanded
+from xtalk.hub import download, hub_errors
 
 _OWNER_NAME = r"[\w-][\w.-]*/[\w-][\w.-]*"
 _HUB_NAME = re.compile(
     rf"(?P<name>{_OWNER_NAME})(?::(?P<part>[\w.=,+-]+(?:/[\w.=,+-]+)*))?(?:@(?P<revision>[\w./-]+))?"
 )
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 CARD = "README.md"
 
 
@@ -78,8 +77,8 @@ def push(
         folder = Path(place)
         write_crosscoder(folder, config, tensors, provenance)
         (folder / CARD).write_text(card(name, config, provenance, figures), encoding="utf-8")
-        with _hub_errors(name):
-            from huggingface_hub import CommitOperationAdd, HfApi
+        with hub_errors(name):
+            from huggingface_hub import CommitOperationAdd, HfApi  # here, for it is slow to import
 
             api = HfApi()
             api.create_repo(name, private=private or None, exist_ok=True)
@@ -105,12 +104,7 @@ def _found(source: str | Path, revision: str | None) -> _Found:
 
 
 def _download(name: str, part: str | None, revision: str | None) -> _Found:
-    with _hub_errors(name, revision):
-        import huggingface_hub
-
-        snapshot = Path(
-            huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=_wanted(part))
-        )
+    snapshot = download(name, revision, _wanted(part))
     folder = snapshot / (part or "")
     if not folder.exists():
         where = f"{name}:{part}" if part else name
@@ -119,54 +113,6 @@ def _download(name: str, part: str | None, revision: str | None) -> _Found:
             "of docs/formats.md; give the folder of the repository that has them, as OWNER/NAME:FOLDER"
         )
     return _Found(folder, f"{name}{f':{part}' if part else ''}@{snapshot.name}")
-
-
-@contextmanager
-def _hub_errors(name: str, revision: str | None = None) -> Iterator[None]:
-    """Turn what the hub's client raises into one line.
-
-    Errors: XtalkError says whether the repository is gated, not there, without that revision, or the hub out
-    of reach.
-    """
-    from huggingface_hub.utils import logging  # here, for it is slow to import and few need it
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # each of its attempts is a warning
-    try:
-        yield
-    except Exception as error:  # the hub's client raises errors of many unrelated classes
-        raise XtalkError(_explained(error, name, revision)) from error
-    finally:
-        logging.set_verbosity(verbosity)
-
-
-def _explained(error: Exception, name: str, revision: str | None) -> str:
-    from huggingface_hub import errors
-
-    if isinstance(error, errors.GatedRepoError):
-        return (
-            f"{name} is gated on the Hugging Face hub, and gave this user nothing; accept its terms on its "
-            "page, and log in with `hf auth login` or HF_TOKEN"
-        )
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return (
-            f"no folder {name!r}, and the Hugging Face hub has no such repository for this user; check the "
-            "name, and where it is private log in with `hf auth login` or HF_TOKEN"
-        )
-    if isinstance(error, errors.RevisionNotFoundError):
-        return f"{name} on the Hugging Face hub has no revision {revision}; give a branch, a tag or a commit"
-    if isinstance(error, errors.HfHubHTTPError):
-        reason = error.server_message or f"status {error.response.status_code}"
-        return f"the Hugging Face hub refused {name}: {_first_line(reason)}; check the name and your token"
-    cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else None
-    return (
-        f"no folder {name!r}, and the Hugging Face hub gave no answer for it: {_first_line(cause or error)}; "
-        "check the network, HF_ENDPOINT and HF_HUB_OFFLINE"
-    )
-
-
-def _first_line(reason: object) -> str:
-    return next(iter(str(reason).strip().splitlines()), "") or type(reason).__name__
 
 
 def _wanted(part: str | None) -> list[str]:
