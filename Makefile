@@ -44,6 +44,7 @@ test-peers: $(VENV)/.installed-dev $(PEERS)/.installed
 	XTALK_PEER_FILES=build/peers $(BIN)/python -m pytest -q $(SCRIPTS)/../test_peers.py
 	$(BIN)/python $(SCRIPTS)/write_converted.py build/peers/converted
 	$(PEERS)/bin/python $(SCRIPTS)/read_converted.py build/peers/converted/saelens/*/theirs
+	$(PEERS)/bin/python $(SCRIPTS)/read_registered.py build/peers/converted/*/*
 	for peer in $(if $(PEER_SOURCES),crosscoder_learning paper); do \
 	  PYTHONPATH=$(PEER_SOURCES)/$$peer:$(PEER_SOURCES)/$$peer/model-diffing \
 	  $(PEERS)/bin/python $(SCRIPTS)/read_converted.py build/peers/converted/$$peer/*/theirs || exit 1; done
@@ -53,6 +54,7 @@ $(PEERS)/.installed: $(SCRIPTS)/requirements.txt
 	$(PEERS)/bin/pip install --quiet torch==2.13.0
 	$(PEERS)/bin/pip install --quiet --requirement $(SCRIPTS)/requirements.txt
 	$(PEERS)/bin/pip install --quiet --no-deps circuit-tracer==0.5.0 dictionary-learning==0.1.0 llamascopium==2.0.0b34
+	$(PEERS)/bin/pip install --quiet --no-deps --editable .
 	@touch $@
 
 lint: $(VENV)/.installed-dev

@@ -46,6 +46,7 @@ for function in (
     judging.validate,
     dictionaries.inspect,
     dictionaries.convert,
+    dictionaries.push,
     proving.prove,
     timing.bench,
     diagnosing.doctor,

@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from xtalk.codes import Codes
+from xtalk.crosscoder.card import Figures
 from xtalk.crosscoder.config import CrosscoderConfig
 from xtalk.crosscoder.formats.format import named
-from xtalk.crosscoder.formats.registry import read_folder
-from xtalk.crosscoder.hub import folder_of
+from xtalk.crosscoder.hub import push, stored_in
 from xtalk.crosscoder.nonlinearities import Nonlinearity, nonlinearity
 from xtalk.crosscoder.provenance import Provenance
 from xtalk.crosscoder.saving import write_crosscoder
@@ -66,6 +66,7 @@ class Crosscoder(nn.Module):
         cls,
         source: str | Path,
         *,
+        revision: str | None = None,
         hook_names: str | Sequence[str] | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
@@ -73,16 +74,18 @@ class Crosscoder(nn.Module):
         """Load a crosscoder from a folder, or from the Hugging Face hub, in xtalk's format or a peer's.
 
         source: a folder, or a hub name: OWNER/NAME, OWNER/NAME:FOLDER, either with @REVISION; a folder that
-        is here comes first. docs/formats.md lists the formats. hook_names: of the hookpoints that are read,
-        for files that do not have them. What the files do not say of the origin is None in `provenance`.
+        is here comes first. docs/formats.md lists the formats. revision: a branch, tag or commit of the hub.
+        hook_names: of the hookpoints that are read, for files that do not have them. What the files do not
+        say of the origin is None in `provenance`; `provenance.source` is the commit on the hub.
         Errors: XtalkError for a source that is not there, a format that is not known, a dictionary that xtalk
-        has no meaning for, and files that are missing, cut short, corrupted or of other shapes.
+        has no meaning for, files that are missing, cut short, corrupted or of other shapes, and a hub that is
+        out of reach or has no such repository or revision for this user.
 
         >>> cc.save(folder)
         >>> xtalk.Crosscoder.load(folder).config == cc.config
         True
         """
-        stored = read_folder(folder_of(source))
+        stored = stored_in(source, revision)
         if hook_names is not None:
             stored = named(stored, hook_names)
         with torch.device("meta"):  # the tensors are there already
@@ -154,6 +157,27 @@ class Crosscoder(nn.Module):
         >>> cc.save(folder)
         """
         write_crosscoder(Path(folder), self.config, self.state_dict(), provenance or self.provenance)
+
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        metrics: str | Path | None = None,
+        crosscoder: str | None = None,
+        private: bool = False,
+    ) -> str:
+        """Upload the crosscoder to the Hugging Face hub, with a card, in one commit: OWNER/NAME@COMMIT.
+
+        The repository is made if need be; a token comes from `hf auth login` or HF_TOKEN. metrics: the
+        metrics.json of a run, whose figures the card then shows; crosscoder: its name there, if the file has
+        several. private: of a repository that is made. Errors: XtalkError for weights with NaN or infinity,
+        figures that cannot be read, and what the hub refuses; the repository then has no part of it.
+
+        >>> cc.push_to_hub("you/crosscoder", private=True)  # doctest: +SKIP
+        'you/crosscoder@2f1c...'
+        """
+        figures = None if metrics is None else Figures.read(Path(metrics), crosscoder)
+        return push(self.config, self.state_dict(), self.provenance, name, figures, private=private)
 
     @torch.no_grad()
     def initialise(self, mean_PD: Float[Tensor, "P D"], direction_LPD: Float[Tensor, "L P D"]) -> None:
