@@ -33,11 +33,9 @@ READING_ORDER = {
     "main": "from three files to a verdict",
     "brute_force": "every input, one by one",
     "attention": "theorem T3 for one head of attention",
-    "finite": "the network of T1 and T2",
-    "population": "from a sample to the population",
+    "finite": "the network of T1",
     "charts": "T1 to second order",
     "t1": "theorem T1: inputs of a data set",
-    "t2": "theorem T2: regions of real inputs",
     "t1_language": "theorem T1 for the tail of a language model",
 }
 THEOREMS = {
@@ -46,7 +44,6 @@ THEOREMS = {
     "brute_force": "brute_force",
     "T1, every form": "t1",
     "T1 language": "t1_language",
-    "T2": "t2",
 }
 SHARED = "main"  # dispatches to the theorems, so that its own imports are not all read for each
 NO_CODE = {

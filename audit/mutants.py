@@ -26,7 +26,7 @@ from pathlib import Path
 
 from hypothesis import Phase, settings
 
-from audit.mutants_finite import CHARTS, FINITE, POPULATION, T1, T2
+from audit.mutants_finite import CHARTS, FINITE, T1
 from audit.mutants_language import T1_LANGUAGE
 from audit.mutants_sequences import ATTENTION, BRUTE_FORCE, CODEBOOK, COUNTING, MARGINS, NETWORK, T3, TASKS
 
@@ -182,10 +182,8 @@ MUTANTS = {
     "main.py": MAIN,
     "network.py": NETWORK,
     "reading.py": READING,
-    "population.py": POPULATION,
     "t1.py": T1,
     "t1_language.py": T1_LANGUAGE,
-    "t2.py": T2,
     "t3.py": T3,
     "tasks.py": TASKS,
     "margins.py": MARGINS,

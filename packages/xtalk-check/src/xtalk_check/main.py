@@ -11,7 +11,7 @@ from time import perf_counter
 
 from flint import ctx
 
-from xtalk_check import attention, brute_force, t1, t1_language, t2, t3
+from xtalk_check import attention, brute_force, t1, t1_language, t3
 from xtalk_check.errors import NotACertificate, OverBudget, Rejected
 from xtalk_check.reading import Fields, Json, Weights, parse, parse_weights
 from xtalk_check.statement import Statement, statement
@@ -28,7 +28,6 @@ THEOREMS: dict[str, Theorem] = {
     "brute_force": brute_force.prove,
     "T1": t1.prove,
     "T1 language": t1_language.prove,
-    "T2": t2.prove,
     "T3": t3.prove,
     "T3 attention": attention.prove,
 }
