@@ -1,7 +1,7 @@
 """Mutants of what checks theorem T1, each with its test; see mutants.py."""
 
 BESIDE = "residuals_beside_features_are_charged_what_they_can_cost"
-DATA = "claims_and_data_are_those_of_the_specification"
+LABELLED = "claims_and_data_are_those_of_the_specification"
 PAIRS = "pairs_are_charged_what_they_can_cost"
 RESIDUALS = "residuals_are_charged_what_they_can_cost"
 POINT = "margins_at_a_charts_point_are_exact"
@@ -29,7 +29,7 @@ T1 = [
         "sum(margin >= 0 for margin in least)",
         "the_label_must_be_strictly_ahead",
     ),
-    ("if wrong != label)", "if wrong == label)", DATA),
+    ("if wrong != label)", "if wrong == label)", LABELLED),
     ("e - scale * f for", "e + scale * f for", "full_codes_of_one_feature_are_exact"),
     ("sizes = [root(dot(row, image))", "sizes = [arb(0)", "residuals_are_charged_what_they_can_cost"),
     ("slopes = work.evaluate(network.phi.slope", "slopes = work.evaluate(network.phi.value", RESIDUALS),
@@ -56,9 +56,9 @@ FINITE = [
     (
         'task.integers("labels", 0, unembed.ncols() - 1, total)',
         'task.integers("labels", 0, unembed.ncols(), total)',
-        DATA,
+        LABELLED,
     ),
-    ('task.integers("labels", 0,', 'task.integers("labels", -1,', DATA),
+    ('task.integers("labels", 0,', 'task.integers("labels", -1,', LABELLED),
     ("path=unembed if residual else unembed * 0", "path=unembed", POINT),
     ("work.product(x - arb_mat([rows(self.x)[0]]), self.path)", "work.product(x, self.path)", POINT),
     ("(x if residual else x * 0)", "(x if not residual else x * 0)", "exact_margins_are_the_networks"),
@@ -103,4 +103,13 @@ CHARTS = [
     ("arb(0, 1) * reach", "arb(0.5, 0.5) * reach", BENDS),
     ("work.spend(evaluations=LAYERS)\n", "", "length_of_charts_is_counted"),
     ("work.spend(len(pairs) + size)", "work.spend(size)", "length_of_charts_is_counted"),
+]
+DATA = [
+    (".hexdigest() != digest:", ".hexdigest() == digest * 2:", LABELLED),
+    ("return root(dot(row, row))", "return dot(row, row)", "crosstalk_of_several_neurons_adds_up"),
+    ("return square.upper().max(arb(0)).sqrt()", "return square.max(arb(0))", RESIDUALS),
+    ("return square.upper().max", "return square.mid().max", "roots_are_above_the_ball"),
+    ("return square.upper().max", "return square.lower().max", "roots_are_above_the_ball"),
+    (".upper().max(arb(0)).sqrt()", ".upper().sqrt()", "roots_are_above_the_ball"),
+    ("if bend is None:", "if bend is None and over > 0:", "kinks_are_refused"),
 ]

@@ -7,8 +7,9 @@ import pytest
 from flint import arb, ctx
 from reference.finite_data import finite_spec, logits, random_problem
 from reference.product_space import ACTIVATIONS, container
-from xtalk_check.activations import activation, curvature
+from xtalk_check.activations import activation
 from xtalk_check.charts import bend, from_charts
+from xtalk_check.data import curvature
 from xtalk_check.errors import Rejected
 from xtalk_check.finite import Network
 from xtalk_check.reading import Fields, parse_weights
