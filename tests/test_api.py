@@ -131,8 +131,8 @@ def test_fidelity_is_that_of_an_evaluation():
     from xtalk.evaluation import mean_mlp_outputs, measure_baselines
 
     counted = Counted(skip_positions=1)
-    mean_output_bD = mean_mlp_outputs(model, means, 8192, counted)
-    baselines = measure_baselines(model, sequences, mean_output_bD, counted=counted)
+    mean_outputs = mean_mlp_outputs(model, means, 8192, range(model.n_blocks), counted)
+    baselines = measure_baselines(model, sequences, mean_outputs, counted=counted)
     ones_P = torch.ones(len(cc.config.hook_names))
     expected = evaluate_crosscoder(model, cc, ones_P, sequences, baselines, resamples=100, seed=3)
     assert found.by_block == expected.fidelity

@@ -6,7 +6,7 @@ at one token costs e^T F e / 2, with F the mean of g g^T over gradients g of the
 output, labels drawn from the model itself.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -45,19 +45,25 @@ class LossMetric:
 
 
 def measure_loss_metric(
-    model: LanguageModel, sequences: TokenSequences, tokens: int, seed: int, counted: Counted = ALL
+    model: LanguageModel,
+    sequences: TokenSequences,
+    tokens: int,
+    blocks: Sequence[int],
+    seed: int,
+    counted: Counted = ALL,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[int, Float[Tensor, "D D"]]:
-    """The factor R of each block, from the first `tokens` tokens; R R^T = PLAIN I / v + (1 - PLAIN) F / w.
+    """The factor R of some blocks, from the first `tokens` tokens; R R^T = PLAIN I / v + (1 - PLAIN) F / w.
 
     v and w are the output's variance and its mean squared deviation in F, so that either part counts the MLP
     replaced by its mean output as 1; R is I for an output that does not vary. Outputs and losses are those of
-    tokens that count. Costs a forward and a backward pass of the blocks above, for each block. Errors:
-    XtalkError for logits that are not finite.
+    tokens that count. Costs a forward and a backward pass of the blocks above, for each block. `progress` hears
+    of blocks done and their number. Errors: XtalkError for logits that are not finite.
     """
     generator = torch.Generator(model.device).manual_seed(seed)
     rows = torch.from_numpy(sequences.tokens[: -(-tokens // sequences.length)]).to(model.device)
     factors: dict[int, Tensor] = {}
-    for block in range(model.n_blocks):
+    for done, block in enumerate(blocks, start=1):
         read = (Hookpoint(block, "resid_mid"), Hookpoint(block, "ln2"))
         weights = model.mlp_weights(block).to(model.device)
         outputs: list[Tensor] = []
@@ -79,6 +85,7 @@ def measure_loss_metric(
             gradients.append(torch.autograd.grad(loss, output_BSD)[0].flatten(0, 1)[counted_B])
             outputs.append(output_BSD.detach().flatten(0, 1)[counted_B])
         factors[block] = _factor(torch.cat(outputs).double(), torch.cat(gradients).double())
+        progress(done, len(blocks))
     return factors
 
 

@@ -30,7 +30,7 @@ def harvest_run(workbench: Workbench, progress: Report) -> None:
         logger.warning("training takes %d tokens: it reads the text %d times", needed, batches.epochs)
     workbench.save_scaling(measure_scaling(batches, config.harvest.scaling_tokens))
     if config.harvest.loss_metric_tokens:
-        workbench.write_loss_metric()
+        workbench.write_loss_metric(progress)
     record = {
         "model": model.name,
         "weights_hash": model.weights_hash,
