@@ -239,8 +239,8 @@ REFUSED = {
         "d_in is 64, and the model embedded has d_model 128",
     ),
     "no MLP input": (
-        lambda model, cc, texts: xtalk.fidelity(model, own(128, "blocks.0.resid_mid"), texts),
-        "no ln2 hookpoint",
+        lambda model, cc, texts: xtalk.fidelity(model, own(128, "blocks.3.resid_post"), texts),
+        "no hookpoint in front of an MLP",
     ),
     "no folder": (
         lambda model, cc, texts: xtalk.pair_interactions(model, "./nowhere", texts),

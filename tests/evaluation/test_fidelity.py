@@ -184,10 +184,10 @@ def test_hookpoints_that_are_missing_leave_out_what_needs_them():
     assert kinds == {(1, "model"), (2, "model"), ("mean", "model"), (2, "crosscoder")}
 
 
-def test_a_crosscoder_without_mlp_inputs_is_refused():
+def test_a_crosscoder_without_a_hookpoint_before_an_mlp_is_refused():
     model = tiny_model("gpt_neo")
-    config = random_crosscoder(model).config.model_copy(update={"hook_names": ("blocks.1.resid_mid",)})
-    with pytest.raises(XtalkError, match="no ln2 hookpoint"):
+    config = random_crosscoder(model).config.model_copy(update={"hook_names": ("blocks.2.resid_post",)})
+    with pytest.raises(XtalkError, match=r"no hookpoint in front of an MLP among blocks\.2"):
         _ = Explained(model, type(random_crosscoder(model))(config)).blocks
 
 
