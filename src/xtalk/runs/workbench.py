@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 from functools import cached_property, partial
-
 from typing import Any
 
 import torch
