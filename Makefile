@@ -1,14 +1,14 @@
 # make demo: install, then train and report on the embedded model.
 # make test: install, lint, test, within minutes.   make audit: what the tests and the checker are worth.
 # make test-peers: write and run peers' dictionaries with the peers' own code again, and compare.
-# make docs: the site of docs/, in build/site.
+# make docs: the site of docs/, in build/site.   make wheels: both wheels and their hashes, in build/wheels.
 # make page-NAME ARGS=...: what makes a page of docs/ (see studies/); each goes on where it was stopped.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint audit docs bench test-peers clean
+.PHONY: demo test lint audit docs wheels bench test-peers clean
 
 WORKERS ?= 2
 FUZZ_SECONDS ?= 60
@@ -19,6 +19,13 @@ demo: $(VENV)/.installed
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --durations 20
+
+# The same commit gives the same bytes: the wheels' files all have the time of the commit.
+wheels: $(VENV)/.installed-dev
+	rm -rf build/wheels build/lib packages/xtalk-check/build
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheels packages/xtalk-check .
+	@rm -rf build/lib packages/xtalk-check/build
+	@sha256sum build/wheels/*.whl
 
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
