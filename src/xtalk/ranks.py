@@ -1,8 +1,9 @@
 """The processes that train one crosscoder together: `torchrun --nproc-per-node N -m xtalk run ...`.
 
-Each rank harvests its own sequences of every buffer and works on their tokens; gradients are summed, and what
-compares tokens (the cut of BatchTopK, calibration) compares those of all ranks. So the batches are those of one
-process, and the results too, but for rounding. Outside `joined` there is one rank, and nothing is exchanged.
+Each rank harvests its own sequences of every buffer and works on their tokens; gradients are summed, and
+what compares tokens (the cut of BatchTopK, calibration) compares those of all ranks. So the batches are those
+of one process, and the results too, but for rounding. Outside `joined` there is one rank, and nothing is
+exchanged.
 """
 
 import os
@@ -24,7 +25,7 @@ exchanged = 0
 
 
 def rank() -> int:
-    """This process's number, from 0."""
+    """The number of this process, from 0."""
     return _rank
 
 

@@ -44,9 +44,9 @@ class RunFolder:
         """Make the folder for this configuration, or open it if it is there already.
 
         A folder in which no step is complete takes another configuration, and any folder another place of its
-        model and text, whose hashes the steps compare. Of several ranks the first makes it. Errors: XtalkError
-        if steps are complete with another configuration (naming the differences), if the folder holds other
-        things, if it cannot be made, or if the ranks have different configurations.
+        model and text, whose hashes the steps compare. Of several ranks the first makes it. Errors:
+        XtalkError if steps are complete with another configuration (naming the differences), if the folder
+        holds other things, if it cannot be made, or if the ranks have different configurations.
         """
         ranks.check_equal(config.fingerprint(), "configurations")
         if ranks.rank() > 0:
