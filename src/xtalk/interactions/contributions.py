@@ -51,7 +51,9 @@ class Path:
 
 
 def _path(decoder_LD: Tensor, bias_D: Tensor, codes: Codes, W_DN: Tensor, b_N: Tensor) -> Path:
-    return Path(W_DN, _full(decoder_LD @ W_DN), _full(b_N + bias_D @ W_DN), codes)
+    with torch.autocast(W_DN.device.type, enabled=False):  # rounding the base would move all tokens alike
+        base_N = b_N + bias_D @ W_DN
+    return Path(W_DN, _full(decoder_LD @ W_DN), base_N, codes)
 
 
 def _full(tensor: Tensor) -> Tensor:

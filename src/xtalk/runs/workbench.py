@@ -1,7 +1,7 @@
 """What the steps of a run share: the model, the text as token sequences, the source of activations."""
 
 import logging
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from xtalk.activations import ActivationBatches, ActivationSource, Harvest, Scaling
 from xtalk.activations.store import ActivationStore
+from xtalk.crosscoder.config import CrosscoderConfig
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.data import Counted, TokenSequences, read_documents, split_documents, tokenise, without
 from xtalk.data.tokens import token_sequences
@@ -23,6 +24,7 @@ from xtalk.reading.sinks import find_sinks
 from xtalk.runs import layout
 from xtalk.runs.folder import RunFolder
 from xtalk.training.loss_metric import LossMetric, measure_loss_metric
+from xtalk.training.preparation import Preparation, prepare
 
 PARTS = ("documents to train on", "held-out documents")
 
@@ -40,6 +42,7 @@ class Workbench:
         self.config = folder.config
         self.device = resolve_device(device)
         self.dtype = torch.bfloat16 if self.config.harvest.dtype == "bfloat16" else torch.float32
+        self._prepared: Preparation | None = None
 
     @cached_property
     def model(self) -> LanguageModel:
@@ -132,6 +135,32 @@ class Workbench:
         )
 
     @cached_property
+    def crosscoder_config(self) -> CrosscoderConfig:
+        """Of every crosscoder of the run."""
+        return CrosscoderConfig(
+            d_in=self.model.d_model,
+            hook_names=tuple(map(str, self.hookpoints)),
+            **self.config.crosscoder.model_dump(),
+        )
+
+    def prepared(self, progress: Report) -> Preparation:
+        """What all trainings of the run start from; read once."""
+        if self._prepared is None:
+            config = self.config
+            penalties = sorted({name for spec in config.crosscoders for name in spec.penalties})
+            self._prepared = prepare(
+                self.crosscoder_config,
+                config.training_of(config.crosscoders[0]),
+                self.batches(),
+                self.model,
+                self.scaling,
+                metric=self.loss_metric,
+                penalties=penalties,
+                progress=progress,
+            )
+        return self._prepared
+
+    @cached_property
     def counted(self) -> Counted:
         """Which tokens of all texts count: as the harvest found and kept it, once there is one."""
         harvested = self.folder.read_json(layout.HARVEST) if self.folder.file(layout.HARVEST).exists() else {}
@@ -170,19 +199,25 @@ class Workbench:
         tensors = load_file(self.folder.file(layout.LOSS_METRIC))
         return LossMetric({Hookpoint(int(block), "ln2"): R_DD for block, R_DD in tensors.items()})
 
-    def write_loss_metric(self) -> None:
-        """Measure the metric of the loss on the training text, and keep it for later steps."""
-        tokens = self.config.harvest.loss_metric_tokens
+    def write_loss_metric(self, progress: Report) -> None:
+        """Measure the metric of the loss at the run's MLPs on the training text, and keep it."""
+        blocks = [point.block for point in self.hookpoints if point.site == "ln2"]
         factors = measure_loss_metric(
-            self.model, self.train_sequences, tokens, self.config.seed, self.counted
+            self.model,
+            self.train_sequences,
+            self.config.harvest.loss_metric_tokens,
+            self.config.seed,
+            self.counted,
+            blocks,
+            partial(progress, "metric of the loss"),
         )
-        with replacing(self.folder.file(layout.LOSS_METRIC)) as partial:
-            save_file({str(block): R_DD.cpu().contiguous() for block, R_DD in factors.items()}, partial)
+        with replacing(self.folder.file(layout.LOSS_METRIC)) as file:
+            save_file({str(block): R_DD.cpu().contiguous() for block, R_DD in factors.items()}, file)
 
     def save_scaling(self, scaling: Scaling) -> None:
         """Keep the scaling for later steps."""
-        with replacing(self.folder.file(layout.SCALING)) as partial:
-            save_file({"factor_P": scaling.factor_P.cpu(), "mean_PD": scaling.mean_PD.cpu()}, partial)
+        with replacing(self.folder.file(layout.SCALING)) as file:
+            save_file({"factor_P": scaling.factor_P.cpu(), "mean_PD": scaling.mean_PD.cpu()}, file)
 
     @cached_property
     def _sequences(self) -> tuple[TokenSequences, TokenSequences]:
