@@ -1,16 +1,18 @@
 # make demo: install, then train and report on the embedded model.
 # make test: install, lint, test, within minutes.   make audit: what the tests and the checker are worth.
 # make test-peers: write and run peers' dictionaries with the peers' own code again, and compare.
+# make docs: the site of docs/, in build/site.   make wheels: both wheels and their hashes, in build/wheels.
 # make page-NAME ARGS=...: what makes a page of docs/ (see studies/); each goes on where it was stopped.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint audit bench test-peers clean
+.PHONY: demo test lint audit docs wheels bench test-peers clean
 
 WORKERS ?= 2
 FUZZ_SECONDS ?= 60
+KILLS ?= 3
 
 demo: $(VENV)/.installed
 	$(BIN)/xtalk run --preset quick --out runs/demo
@@ -18,10 +20,22 @@ demo: $(VENV)/.installed
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --durations 20
 
+# The same commit gives the same bytes: the wheels' files all have the time of the commit.
+wheels: $(VENV)/.installed-dev
+	rm -rf build/wheels build/lib packages/xtalk-check/build
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheels packages/xtalk-check .
+	@rm -rf build/lib packages/xtalk-check/build
+	@sha256sum build/wheels/*.whl
+
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo build/site/index.html
+
 audit: $(VENV)/.installed-dev
 	$(BIN)/python -m audit.checker_size --check
 	$(BIN)/python -m audit.mutants --workers $(WORKERS)
 	$(BIN)/python -m audit.fuzz --seconds $(FUZZ_SECONDS)
+	$(BIN)/python -m audit.kills --kills $(KILLS)
 
 # PEER_SOURCES: a folder of checkouts crosscoder_learning, paper and crosslayer, for peers that no index has.
 PEERS := $(VENV)-peers
@@ -37,6 +51,7 @@ test-peers: $(VENV)/.installed-dev $(PEERS)/.installed
 	XTALK_PEER_FILES=build/peers $(BIN)/python -m pytest -q $(SCRIPTS)/../test_peers.py
 	$(BIN)/python $(SCRIPTS)/write_converted.py build/peers/converted
 	$(PEERS)/bin/python $(SCRIPTS)/read_converted.py build/peers/converted/saelens/*/theirs
+	$(PEERS)/bin/python $(SCRIPTS)/read_registered.py build/peers/converted/*/*
 	for peer in $(if $(PEER_SOURCES),crosscoder_learning paper); do \
 	  PYTHONPATH=$(PEER_SOURCES)/$$peer:$(PEER_SOURCES)/$$peer/model-diffing \
 	  $(PEERS)/bin/python $(SCRIPTS)/read_converted.py build/peers/converted/$$peer/*/theirs || exit 1; done
@@ -46,6 +61,7 @@ $(PEERS)/.installed: $(SCRIPTS)/requirements.txt
 	$(PEERS)/bin/pip install --quiet torch==2.13.0
 	$(PEERS)/bin/pip install --quiet --requirement $(SCRIPTS)/requirements.txt
 	$(PEERS)/bin/pip install --quiet --no-deps circuit-tracer==0.5.0 dictionary-learning==0.1.0 llamascopium==2.0.0b34
+	$(PEERS)/bin/pip install --quiet --no-deps --editable .
 	@touch $@
 
 lint: $(VENV)/.installed-dev

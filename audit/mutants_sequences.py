@@ -10,10 +10,14 @@ DOUBT = "length_is_counted_where_answers_are_in_doubt"
 SIZE = "cells_are_counted_without_listing_them"
 RATIONAL = "rounding_bound_in_rational_numbers"
 MARGINS = [
-    ("else 2 * rounding_error", "else rounding_error", "slack_is_twice_the_error"),
-    ('== "real"', '!= "none"', "float32_asks_for_a_margin"),
     ("wrong < answer", "wrong > answer", "ties_lose_or_go_to_the_lowest"),
     ('self.ties == "lose" or ', "", "ties_lose_or_go_to_the_lowest"),
+    ("if claimed > certified:", "if claimed > certified + 1:", "claims_must_follow"),
+    ("if claimed_total != total:", "if claimed_total > total:", "claims_must_follow"),
+]
+ROUNDING = [
+    ("else 2 * rounding_error", "else rounding_error", "slack_is_twice_the_error"),
+    ('== "real"', '!= "none"', "float32_asks_for_a_margin"),
     ("(exact + carried) * _gamma(terms)", "(exact + carried) * 0", "rounding_bound_by_hand"),
     ("return exact, carried + ", "return exact, carried * 0 + ", "rounding_bound_by_hand"),
     ("h_error * slope + ", "", "rounding_bound_by_hand"),
@@ -45,8 +49,6 @@ MARGINS = [
         "largest = [a",
         "rounding_is_that_of_the_largest_token",
     ),
-    ("if claimed > certified:", "if claimed > certified + 1:", "claims_must_follow"),
-    ("if claimed_total != total:", "if claimed_total > total:", "claims_must_follow"),
 ]
 COUNTING = [
     ("    work.spend(len(bounds) * len(cell.slots))\n", "", DOUBT),
@@ -214,6 +216,8 @@ NETWORK = [
 CODEBOOK = [
     ("else ball - centre", "else arb(0)", "margins_are_bounded_below"),
     ("hull(entries) for entries", "entries[0] for entries", "margins_are_bounded_below"),
+]
+PARTITION = [
     ("if len(set(columns)) < len(blocks):", "if not blocks:", "codebooks_are_partitions"),
     ("    advice.done()\n", "", "codebooks_are_partitions"),
 ]

@@ -131,8 +131,8 @@ def test_fidelity_is_that_of_an_evaluation():
     from xtalk.evaluation import mean_mlp_outputs, measure_baselines
 
     counted = Counted(skip_positions=1)
-    mean_output_bD = mean_mlp_outputs(model, means, 8192, counted)
-    baselines = measure_baselines(model, sequences, mean_output_bD, counted=counted)
+    mean_outputs = mean_mlp_outputs(model, means, 8192, range(model.n_blocks), counted)
+    baselines = measure_baselines(model, sequences, mean_outputs, counted=counted)
     ones_P = torch.ones(len(cc.config.hook_names))
     expected = evaluate_crosscoder(model, cc, ones_P, sequences, baselines, resamples=100, seed=3)
     assert found.by_block == expected.fidelity
@@ -239,8 +239,8 @@ REFUSED = {
         "d_in is 64, and the model embedded has d_model 128",
     ),
     "no MLP input": (
-        lambda model, cc, texts: xtalk.fidelity(model, own(128, "blocks.0.resid_mid"), texts),
-        "no ln2 hookpoint",
+        lambda model, cc, texts: xtalk.fidelity(model, own(128, "blocks.3.resid_post"), texts),
+        "no hookpoint in front of an MLP",
     ),
     "no folder": (
         lambda model, cc, texts: xtalk.pair_interactions(model, "./nowhere", texts),

@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from xtalk.errors import XtalkError
 
 EXTRAS = {
+    "accelerate": "gguf",
     "datasets": "datasets",
+    "gguf": "gguf",
     "jinja2": "run",
     "markupsafe": "run",
     "matplotlib": "run",

@@ -10,7 +10,6 @@ from scipy.sparse import csr_array
 from xtalk.clustering import Similarity
 from xtalk.clustering.similarity import activation_similarity
 from xtalk.clustering.study import ClusterStudy
-from xtalk.models.hookpoints import Hookpoint
 from xtalk.reading.explained import Explained
 
 Dense = np.ndarray
@@ -59,12 +58,11 @@ def affinities(study: ClusterStudy) -> dict[str, Similarity]:
 def _added(study: ClusterStudy) -> Dense:
     """What a unit of each latent adds to every neuron, weighted by the neuron's output."""
     explained = Explained(study.model, study.crosscoder)
-    W_dec = study.crosscoder.W_dec.detach()
     by_block = [
-        W_dec[:, explained.index[Hookpoint(block, "ln2")]] @ mlp.W_in * mlp.W_out.norm(dim=1)
-        for block, mlp in explained.mlps.items()
+        explained.decoder(block) @ place.mlp.W_in * place.mlp.W_out.norm(dim=1)
+        for block, place in explained.places.items()
     ]
-    return np.hstack([added_LN.numpy() for added_LN in by_block]).astype(np.float64)
+    return np.hstack([added_LN.detach().numpy() for added_LN in by_block]).astype(np.float64)
 
 
 def _cosines(rows: Dense) -> Dense:

@@ -1,4 +1,4 @@
-"""Make the certificates of T1 and T2 behind docs/proofs/results.md, and the budget of a language model's MLP.
+"""Make the certificates of T1 behind docs/proofs/results.md, and the budget of a language model's MLP.
 
     python -m studies.proofs.finite --out runs/proofs-finite
 
@@ -24,17 +24,13 @@ from xtalk.proofs.t1.digits import HELD_OUT, digits, load_digits_network, save_d
 from xtalk.proofs.t1.network import accuracy
 from xtalk.proofs.t1_language.prove import embedded_text
 from xtalk.proofs.t1_language.tail import tail_of
-from xtalk.proofs.t2.certificate import certify_regions
 
-RISK = 10_000
 NETWORKS = {"seed-0": 0, "seed-1": 1, "seed-2": 2, "post-hoc": 0}
 FORMS: dict[str, dict[str, int]] = {
     "exact": {},
-    "dominant": {"kept": 1},
     "tables, 8 entries": {"entries": 8},
     "tables, 4 entries": {"entries": 4},
 }
-REGIONS = ((0, 0.0), (4, 0.5))  # latents that move, and by how many radii
 RANKS = (32, 64, 96, 112, 120, 124, 126)
 TOKENS = 4096
 FEW = list(range(40))
@@ -42,9 +38,9 @@ FEW = list(range(40))
 
 def digits_table(folder: Path) -> str:
     lines = [
-        "| network | true | MLP linearised | ablated | form | certified | population, 99 % | multiply-adds "
+        "| network | true | MLP linearised | ablated | form | certified | multiply-adds "
         "| evaluations | shorter from |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, seed in NETWORKS.items():
         data = digits(seed)
@@ -56,7 +52,7 @@ def digits_table(folder: Path) -> str:
         costs: list[Cost] = []
         for label, options in FORMS.items():
             form: Any = label.split(",")[0]
-            made = certify_accuracy(*pair, data.test_TI, data.test_labels_T, form, **options, risk=RISK)
+            made = certify_accuracy(*pair, data.test_TI, data.test_labels_T, form, **options)
             made.save(folder / name, label.replace(", ", "-").replace(" ", "-"))
             few = [
                 certify_accuracy(*pair, data.test_TI[rows], data.test_labels_T[rows], form, **options)
@@ -68,36 +64,9 @@ def digits_table(folder: Path) -> str:
             vacuous = certified <= truth[2]
             lines.append(
                 f"| {name} | {' | '.join(f'{part:.4f}' for part in truth)} | {label} | {certified:.4f} | "
-                f"{claim['population_accuracy'] / 1e6:.4f} | {length.multiply_adds:,} | "
-                f"{length.evaluations:,} | {'vacuous' if vacuous else shorter_from(costs[0], costs[-1])} |"
+                f"{length.multiply_adds:,} | {length.evaluations:,} | "
+                f"{'vacuous' if vacuous else shorter_from(costs[0], costs[-1])} |"
             )
-    return "\n".join(lines)
-
-
-def regions_table(folder: Path) -> str:
-    lines = [
-        "| network | latents that move | ratio | regions | radius: least / median / largest | inputs inside "
-        "| true | multiply-adds | evaluations | check |",
-        "|---" * 10 + "|",
-    ]
-    for name in ("seed-0", "post-hoc"):
-        data = digits(NETWORKS[name])
-        pair = load_digits_network(folder / name / "digits.safetensors")
-        whole = accuracy(pair[0], data.test_TI, data.test_labels_T, data.train_RI)
-        for support, ratio in REGIONS if name != "post-hoc" else REGIONS[:1]:
-            made, radius_R = certify_regions(
-                *pair, data.test_TI, data.test_labels_T, support=support, ratio=ratio
-            )
-            made.save(folder / name, f"regions-{support}")
-            ends = (radius_R.min(), radius_R.median(), radius_R.max()) if len(radius_R) else ()
-            radii = " / ".join(f"{radius:.2f}" for radius in ends)
-            inside, verdict = made.claim["certified"] / made.claim["total"], made.verdict
-            lines.append(
-                f"| {name} | {support} | {ratio:g} | {verdict.proven['regions']} | {radii} | {inside:.4f} | "
-                f"{whole:.4f} | {verdict.length.multiply_adds:,} | {verdict.length.evaluations:,} | "
-                f"{verdict.seconds:.2g} s |"
-            )
-            print(lines[-1], flush=True)
     return "\n".join(lines)
 
 
@@ -195,7 +164,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             save_digits(folder / name / "digits.safetensors", *trained)
     pages.write_table(PAGE, "t1-budget", budget_table())
     pages.write_table(PAGE, "t1-results", digits_table(folder))
-    pages.write_table(PAGE, "t2-results", regions_table(folder))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ TENSORS, T = random_problem(5, T=6), 6
 FOUND = [logits(TENSORS, t, "gelu", True) for t in range(T)]
 LABELS = [row.index(max(row)) for row in FOUND]
 WEIGHTS, UNIT = container(TENSORS), 1 << 20
-SPEC = finite_spec(TENSORS, LABELS, risk=50_000, ramp=1000)
+SPEC = finite_spec(TENSORS, LABELS)
 
 
 def mlp_input(t: int) -> list[float]:
@@ -24,9 +24,7 @@ def mlp_input(t: int) -> list[float]:
 
 
 CHARTS = [[LABELS[t], 64, *(round(entry * UNIT) for entry in mlp_input(t))] for t in range(T)]
-CLAIMS = {"population_accuracy": 0, "population_ramp_loss": 1_000_000}
 GOOD = finite_certificate(TENSORS, T, T, form="charts", bits=20, charts=CHARTS, codes=list(range(T)))
-GOOD["claim"] |= CLAIMS
 
 
 def verdict(given, wanted=SPEC):
@@ -51,8 +49,6 @@ OTHER = next(t for t in range(T) if LABELS[t] != LABELS[0])
 TAMPERED = {
     "one more than there are": (with_("claim.certified", T + 1), "7 inputs are answered right; 6 are proven"),
     "another total": (with_("claim.total", T - 1), "about 5 inputs; the task has 6"),
-    "no loss below that of few inputs": (with_("claim.population_ramp_loss", 999_999), "is proven"),
-    "a negative loss": (with_("claim.population_ramp_loss", -1), "from 0 to"),
     "the chart of another label": (with_("advice.codes.0", OTHER), "5 are proven"),
     "a label changed": (with_("advice.charts.0.0", LABELS[OTHER]), "5 are proven"),
     "a point moved": (with_("advice.charts.0.2", CHARTS[0][2] + 65), "5 are proven"),
@@ -67,7 +63,6 @@ TAMPERED = {
     "a coordinate out of range": (with_("advice.charts.0.2", (1 << 40) + 1), "expected an integer from"),
     "bits that shrink the ball's distance": (with_("advice.bits", 41), "from 0 to 40"),
     "a float": (with_("advice.charts.0.2", 0.5), "numbers are integers"),
-    "the ramp in the advice": (with_("advice.ramp", 1), "unknown key 'ramp'"),
     "a table in the advice": (with_("advice.table", [[0]]), "unknown key 'table'"),
 }
 
@@ -85,12 +80,10 @@ def lacking(key: str) -> dict:
 
 
 SPECS = {
-    "no ramp asked for": (finite_spec(TENSORS, LABELS, risk=50_000), "unknown key 'population_ramp_loss'"),
-    "a ramp without a risk": (finite_spec(TENSORS, LABELS, ramp=1000), "gives no risk"),
-    "no word on a risk": (lacking("risk"), "lacks risk"),
-    "no word on a ramp": (lacking("ramp"), "lacks ramp"),
+    "no word on the residual path": (lacking("residual"), "lacks residual"),
+    "something that nobody asked for": (finite_spec(TENSORS, LABELS, risk=1), "unknown key 'risk'"),
     "other labels": (
-        finite_spec(TENSORS, [(label + 1) % 3 for label in LABELS], risk=50_000, ramp=1000),
+        finite_spec(TENSORS, [(label + 1) % 3 for label in LABELS]),
         "0 are proven",
     ),
     "another activation": (SPEC | {"task": SPEC["task"] | {"activation": "relu"}}, "expected gelu"),

@@ -28,7 +28,8 @@ def test_meetings_are_those_of_loops_over_tokens_and_neurons(activation, gated: 
         mlp = random_mlp(activation, gated, generator)
         cases[block] = Case(decoder, bias, latents, values, mlp)
 
-    def contributions(codes: Codes):
+    def contributions(codes: Codes, places):
+        assert places.tolist() == list(range(B))
         exact = Codes(codes.latents, codes.values.double(), codes.n_latents)
         for block, c in cases.items():
             yield block, MlpContributions(c.decoder_LD, c.bias_D, exact, c.mlp)

@@ -40,7 +40,8 @@ def test_words_and_json_say_the_same():
         assert said in words.stdout
     assert "b_dec is subtracted from what is read: folded into b_enc" in about["notes"]
     assert any("gated" in note for note in about["notes"])
-    assert "no hookpoint is an MLP's input" in about["cannot"][0]
+    assert about["can"][-1].startswith("measure interactions and fidelity at the MLPs of the blocks 1, where")
+    assert about["cannot"] == []
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_words_and_json_say_the_same():
     [
         (
             "saelens/skip_transcoder",
-            "a transcoder from blocks.1.ln2 to blocks.1.hook_mlp_out does not decode",
+            "a transcoder from blocks.1.ln2.hook_normalized to blocks.1.hook_mlp_out does not decode",
         ),
         ("llamascopium/crosscoder_jumprelu", "have gates of their own"),
         ("paper/topk", "which name no hookpoint of xtalk's; give hook_names="),

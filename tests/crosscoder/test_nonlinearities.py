@@ -14,12 +14,11 @@ from xtalk.crosscoder.nonlinearities import (
     NONLINEARITIES,
     above_threshold,
     batch_topk,
-    batch_topk_cut,
     jumprelu,
-    largest_but,
     nonlinearity,
     topk,
 )
+from xtalk.crosscoder.pre_activations import PreActivations, largest_but
 from xtalk.errors import XtalkError
 
 
@@ -50,7 +49,7 @@ def test_nonlinearities_are_named_in_their_file_alone():
 def test_sparsity_losses_are_those_of_a_loop(name: str):
     pre_BL, norm_L = pre_activations(), torch.linspace(0.5, 2, 20)
     kind = nonlinearity(name)
-    codes, l0 = kind.encode_for_training(pre_BL, torch.full((20,), 0.2), 4)
+    codes, l0 = kind.encode_for_training(PreActivations.of(pre_BL), torch.full((20,), 0.2), 4)
     dense_BL = codes.dense()
     if name == "jumprelu":
         expected = (int((dense_BL > 0).sum()) / len(pre_BL) / 7 - 1) ** 2
@@ -65,7 +64,7 @@ def test_topk_keeps_the_k_largest_positive():
     pre_BL = pre_activations()
     pre_BL[0] = -1
     pre_BL[0, 3] = 2
-    dense_BL = topk(pre_BL, 5).dense()
+    dense_BL = topk(PreActivations.of(pre_BL), 5).dense()
     for pre_L, dense_L in zip(pre_BL, dense_BL, strict=True):
         kept = [i for i in pre_L.argsort(descending=True)[:5].tolist() if pre_L[i] > 0]
         assert dense_L.nonzero()[:, 0].tolist() == sorted(kept)
@@ -74,7 +73,7 @@ def test_topk_keeps_the_k_largest_positive():
 
 def test_batch_topk_keeps_k_per_token_on_average_wherever_they_are_largest():
     pre_BL = pre_activations()
-    codes = batch_topk(pre_BL, 4)
+    codes = batch_topk(PreActivations.of(pre_BL), 4)
     dense_BL = codes.dense()
     assert int((dense_BL > 0).sum()) == 4 * len(pre_BL)
     assert len(set((dense_BL > 0).sum(1).tolist())) > 1  # not the same number for each token
@@ -85,16 +84,17 @@ def test_batch_topk_keeps_k_per_token_on_average_wherever_they_are_largest():
 
 def test_batch_topk_keeps_no_negative_and_leaves_out_ties_at_the_cut():
     pre_BL = torch.tensor([[3.0, 1.0, -1.0], [2.0, 1.0, -2.0]])
-    assert batch_topk(pre_BL, 1).dense().tolist() == [[3.0, 0.0, 0.0], [2.0, 0.0, 0.0]]
+    assert batch_topk(PreActivations.of(pre_BL), 1).dense().tolist() == [[3.0, 0.0, 0.0], [2.0, 0.0, 0.0]]
     pre_BL[0, 0] = 1.0  # three share the second place: one more than would fit
-    assert batch_topk(pre_BL, 1).dense().tolist() == [[0.0, 0.0, 0.0], [2.0, 0.0, 0.0]]
-    assert batch_topk(pre_BL, 3).dense().tolist() == [[1.0, 1.0, 0.0], [2.0, 1.0, 0.0]]
-    assert batch_topk(-pre_BL.abs(), 2).dense().tolist() == [[0.0] * 3] * 2
+    assert batch_topk(PreActivations.of(pre_BL), 1).dense().tolist() == [[0.0, 0.0, 0.0], [2.0, 0.0, 0.0]]
+    assert batch_topk(PreActivations.of(pre_BL), 3).dense().tolist() == [[1.0, 1.0, 0.0], [2.0, 1.0, 0.0]]
+    assert batch_topk(PreActivations.of(-pre_BL.abs()), 2).dense().tolist() == [[0.0] * 3] * 2
 
 
 def test_above_threshold_keeps_no_negative_even_under_a_negative_threshold():
     pre_BL = torch.tensor([[-0.5, 0.5, 2.0]])
-    assert above_threshold(pre_BL, torch.tensor([-1.0, -1.0, 3.0])).dense().tolist() == [[0.0, 0.5, 0.0]]
+    codes = above_threshold(PreActivations.of(pre_BL), torch.tensor([-1.0, -1.0, 3.0]), 1)
+    assert codes.dense().tolist() == [[0.0, 0.5, 0.0]]
 
 
 @given(st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=60), st.integers(0, 70))
@@ -103,17 +103,17 @@ def test_largest_but_is_the_sorted_value(values: list[float], kept: int):
     assert float(largest_but(torch.tensor(values), kept)) == expected
 
 
-def test_the_cut_is_what_kthvalue_finds():
-    pre_BL = pre_activations(257, 33)
-    rank = pre_BL.numel() - 7 * 257
-    assert torch.equal(batch_topk_cut(pre_BL, 7), pre_BL.flatten().kthvalue(rank).values)
+def test_it_is_what_kthvalue_finds():
+    pre_N = pre_activations(257, 33).flatten()
+    assert torch.equal(largest_but(pre_N, 7 * 257), pre_N.kthvalue(len(pre_N) - 7 * 257).values)
 
 
 @pytest.mark.parametrize("architecture", ["relu", "topk", "batchtopk"])
 def test_gradient_reaches_exactly_the_active_pre_activations(architecture: str):
     crosscoder = small_crosscoder(architecture)
     pre_BL = crosscoder.pre_activations(activations()).detach().requires_grad_()
-    codes, active = crosscoder.encode_for_training(pre_BL)
+    pre = PreActivations.of(pre_BL)
+    codes, active = crosscoder.nonlinearity.encode_for_training(pre, crosscoder.threshold, 4)
     codes.values.square().sum().backward()
     assert torch.equal(pre_BL.grad != 0, codes.dense() > 0)
     assert float(active) == pytest.approx(int((codes.values > 0).sum()) / len(pre_BL))
@@ -124,7 +124,7 @@ def test_jumprelu_gradients_are_those_of_the_paper():
     pre_BL = pre_activations(400, 3).requires_grad_()
     threshold_L = torch.tensor([0.05, 0.3, 1.0], requires_grad=True)
     weight_BL = pre_activations(400, 3, seed=1)
-    codes, active_B = jumprelu(pre_BL, threshold_L)
+    codes, active_B = jumprelu(PreActivations.of(pre_BL), threshold_L, 2)
     assert torch.equal(codes.dense(), torch.where(pre_BL > threshold_L, pre_BL, 0))
     assert torch.equal(active_B, (pre_BL > threshold_L).sum(1).float())
     (codes.dense() * weight_BL).sum().backward()
@@ -134,5 +134,5 @@ def test_jumprelu_gradients_are_those_of_the_paper():
     expected_L = -(weight_BL * pre_BL * near_BL).sum(0) / 0.05
     torch.testing.assert_close(threshold_L.grad, expected_L.detach())
     threshold_L.grad = None
-    jumprelu(pre_BL, threshold_L)[1].sum().backward()
+    jumprelu(PreActivations.of(pre_BL), threshold_L, 2)[1].sum().backward()
     torch.testing.assert_close(threshold_L.grad, -near_BL.sum(0) / 0.05)

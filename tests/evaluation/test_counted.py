@@ -26,8 +26,8 @@ def with_sink(kind: str = "gpt_neo", times: float = 300.0) -> LanguageModel:
 
 
 def evaluated(model, crosscoder, counted, micro_batch=5):
-    mean_bD = mean_mlp_outputs(model, TEXT, 10**6, counted)
-    baselines = measure_baselines(model, TEXT, mean_bD, micro_batch, counted)
+    means = mean_mlp_outputs(model, TEXT, 10**6, range(model.n_blocks), counted)
+    baselines = measure_baselines(model, TEXT, means, micro_batch, counted)
     factor_P = torch.ones(len(crosscoder.config.hook_names))
     how = {"resamples": 20, "seed": 0, "micro_batch": micro_batch}
     return evaluate_crosscoder(model, crosscoder, factor_P, TEXT, baselines, **how), baselines
@@ -42,7 +42,7 @@ def test_figures_are_those_with_positions_left_out_by_hand(skip: int, block: int
     evaluation, baselines = evaluated(model, crosscoder, Counted(skip))
     n = model.capture(TOKENS, [Hookpoint(block, "ln2")])[:, skip:, 0]
     mean_D = model.mlp_weights(block)(n).flatten(0, 1).double().mean(0).float()
-    torch.testing.assert_close(baselines.mean_output_bD[block], mean_D, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(baselines.mean_outputs[block], mean_D, rtol=1e-4, atol=1e-6)
 
     expected = figures(model, crosscoder, TOKENS, mean_D, block, skip)
     found = evaluation.reconstruction

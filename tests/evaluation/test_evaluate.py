@@ -24,7 +24,7 @@ DOCUMENTS = len(np.unique(TEXT.documents))
 def evaluated(kind="gpt_neo", sequences=TEXT, **changes):
     model = tiny_model(kind)
     crosscoder = random_crosscoder(model)
-    baselines = measure_baselines(model, sequences, mean_mlp_outputs(model, held_out(seed=1), 50))
+    baselines = measure_baselines(model, sequences, mean_mlp_outputs(model, held_out(seed=1), 50, range(3)))
     settings = {"resamples": 40, "seed": 0} | changes
     factor_P = torch.full((len(model.hookpoints()),), 0.7)
     return evaluate_crosscoder(model, crosscoder, factor_P, sequences, baselines, **settings)
@@ -115,22 +115,39 @@ def test_the_seed_decides_random_schemes_and_resamples_and_nothing_else():
 
 
 def test_progress_ends_with_all_sequences():
-    seen = []
+    seen, measured = [], []
     evaluated(progress=lambda done, total: seen.append((done, total)), micro_batch=4)
-    assert seen == [(4, 9), (8, 9), (9, 9)]
+    zeros = {1: torch.zeros(tiny_model("gpt_neo").d_model)}
+    measure_baselines(tiny_model("gpt_neo"), TEXT, zeros, 4, progress=lambda *parts: measured.append(parts))
+    assert seen == measured == [(4, 9), (8, 9), (9, 9)]
+
+
+def test_baselines_of_some_blocks_are_those_of_all(monkeypatch):
+    """Only blocks that are asked for are read and run on from."""
+    model, ran = tiny_model("gpt_neo"), []
+    go_on = model.continue_from
+    monkeypatch.setattr(model, "continue_from", lambda block, *a: ran.append(block) or go_on(block, *a))
+    blocks = ((0, 1, 2), (1,))
+    whole, some = (measure_baselines(model, TEXT, mean_mlp_outputs(model, TEXT, 50, b)) for b in blocks)
+    assert set(ran[3:]) == set(some.ablated) == set(some.mean_outputs) == {1}
+    assert torch.equal(whole.mean_outputs[1], some.mean_outputs[1])
+    assert some.ablated[1].tolist() == whole.ablated[1].tolist()
 
 
 def test_what_does_not_fit_is_refused():
     model = tiny_model("gpt_neo")
-    baselines = measure_baselines(model, TEXT, torch.zeros(3, model.d_model))
+    baselines = measure_baselines(model, TEXT, dict.fromkeys(range(3), torch.zeros(model.d_model)))
     crosscoder, factor_P = random_crosscoder(model), torch.ones(13)
     arguments = {"resamples": 10, "seed": 0}
     with pytest.raises(XtalkError, match="measured on another text"):
         evaluate_crosscoder(model, crosscoder, factor_P, held_out(seed=3), baselines, **arguments)
     with pytest.raises(XtalkError, match=r"averaged=\[3\] is empty or has blocks"):
         evaluate_crosscoder(model, crosscoder, factor_P, TEXT, baselines, averaged=[3], **arguments)
+    some = measure_baselines(model, TEXT, {1: torch.zeros(model.d_model)})
+    with pytest.raises(XtalkError, match=r"measured at blocks 1, not at block 0; measure them at all"):
+        evaluate_crosscoder(model, crosscoder, factor_P, TEXT, some, **arguments)
     few = token_sequences(TEXT.tokens, np.zeros_like(TEXT.documents))
-    baselines = measure_baselines(model, few, torch.zeros(3, model.d_model))
+    baselines = measure_baselines(model, few, dict.fromkeys(range(3), torch.zeros(model.d_model)))
     with pytest.raises(XtalkError, match="has 1 documents"):
         evaluate_crosscoder(model, crosscoder, factor_P, few, baselines, **arguments)
 

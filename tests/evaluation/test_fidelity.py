@@ -30,12 +30,12 @@ DOCUMENTS = len(np.unique(TEXT.documents))
 
 
 def own_mean(model):
-    return mean_mlp_outputs(model, held_out(seed=1), 50)
+    return mean_mlp_outputs(model, held_out(seed=1), 50, range(model.n_blocks))
 
 
 @torch.no_grad()
-def measure(model, crosscoder, mean_bD=None, averaged=(1, 2), micro_batch=4, sequences=TEXT):
-    baselines = measure_baselines(model, sequences, own_mean(model) if mean_bD is None else mean_bD)
+def measure(model, crosscoder, means=None, averaged=(1, 2), micro_batch=4, sequences=TEXT):
+    baselines = measure_baselines(model, sequences, own_mean(model) if means is None else means)
     explained = Explained(model, crosscoder)
     meter = FidelityMeter(explained, baselines, seed=0)
     for batch in batches(model, sequences, micro_batch):
@@ -69,7 +69,7 @@ def test_a_mean_output_has_fidelity_zero_and_nmse_one():
     crosscoder = silent_crosscoder(model)
     index = Explained(model, crosscoder).index
     bases = [model.mlp_weights(b)(crosscoder.b_dec[index[Hookpoint(b, "ln2")]].detach()) for b in range(3)]
-    rows, _ = measure(model, crosscoder, torch.stack(bases))
+    rows, _ = measure(model, crosscoder, dict(enumerate(bases)))
     for block in range(3):
         row = rows[block, "model", "mean"]
         for scheme in SCHEMES:
@@ -128,8 +128,8 @@ def slow_losses(model, mlp_out_mSD, block, sequences, mid_mSD=None):
 @torch.no_grad()
 def test_fidelity_of_every_scheme_against_a_slow_twin():
     model, block = tiny_model("gpt2"), 1
-    crosscoder, mean_bD = random_crosscoder(model), own_mean(model)
-    rows, baselines = measure(model, crosscoder, mean_bD)
+    crosscoder, means = random_crosscoder(model), own_mean(model)
+    rows, baselines = measure(model, crosscoder, means)
     explained = Explained(model, crosscoder)
     (whole,) = batches(model, TEXT, len(TEXT))
     read = explained.read(whole)
@@ -142,7 +142,7 @@ def test_fidelity_of_every_scheme_against_a_slow_twin():
     lost = slow_losses(model, true_mSD, block, TEXT)
     assert baselines.ce == pytest.approx(lost.sum() / (len(TEXT) * (TEXT.length - 1)), abs=1e-5)
     for resid_mid, mid in (("model", None), ("crosscoder", decoded_mSD)):
-        mean_out = mean_bD[block].expand_as(true_mSD)
+        mean_out = means[block].expand_as(true_mSD)
         ablated = {
             "mean": slow_losses(model, mean_out, block, TEXT),  # the model's own resid_mid, always
             "zero": slow_losses(model, read.batch.spread(zero_BD), block, TEXT, mid),
@@ -184,10 +184,10 @@ def test_hookpoints_that_are_missing_leave_out_what_needs_them():
     assert kinds == {(1, "model"), (2, "model"), ("mean", "model"), (2, "crosscoder")}
 
 
-def test_a_crosscoder_without_mlp_inputs_is_refused():
+def test_a_crosscoder_without_a_hookpoint_before_an_mlp_is_refused():
     model = tiny_model("gpt_neo")
-    config = random_crosscoder(model).config.model_copy(update={"hook_names": ("blocks.1.resid_mid",)})
-    with pytest.raises(XtalkError, match="no ln2 hookpoint"):
+    config = random_crosscoder(model).config.model_copy(update={"hook_names": ("blocks.2.resid_post",)})
+    with pytest.raises(XtalkError, match=r"no hookpoint in front of an MLP among blocks\.2"):
         _ = Explained(model, type(random_crosscoder(model))(config)).blocks
 
 
@@ -205,10 +205,10 @@ def test_the_mean_output_is_that_of_the_first_tokens_of_the_training_text():
     tokens = torch.from_numpy(text.tokens).long()
     captured = model.capture(tokens, [Hookpoint(2, "resid_mid"), Hookpoint(2, "resid_post")])
     output_mSD = captured[:, :, 1] - captured[:, :, 0]
-    mean_bD = mean_mlp_outputs(model, text, len(text) * text.length)
-    torch.testing.assert_close(mean_bD[2], output_mSD.mean((0, 1)), atol=1e-5, rtol=1e-5)
+    means = mean_mlp_outputs(model, text, len(text) * text.length, [2])
+    torch.testing.assert_close(means[2], output_mSD.mean((0, 1)), atol=1e-5, rtol=1e-5)
     long = token_sequences(np.tile(text.tokens, (400, 1)), np.tile(text.documents, (400, 1)))
     long.tokens[300:] = 1
-    first, more = mean_mlp_outputs(model, long, 1), mean_mlp_outputs(model, long, 4000)
-    torch.testing.assert_close(first, mean_bD, atol=0.02, rtol=0.02)
+    first, more = (mean_mlp_outputs(model, long, tokens, [2])[2] for tokens in (1, 4000))
+    torch.testing.assert_close(first, means[2], atol=0.02, rtol=0.02)
     assert (first - more).abs().max() > 0.1

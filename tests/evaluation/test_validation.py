@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 import xtalk.evaluation.interventions as interventions
 import xtalk.evaluation.validation as module
+from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.data import ALL
 from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
@@ -36,7 +37,7 @@ def test_loss_effects_are_those_of_the_whole_model(kind, logits, monkeypatch):
     out_4ZD = removed(mlp, n.flatten(0, 1)[token_Z], first, second)
     post = mid + model.added(block, mlp(n))
     every = np.ones(tokens.shape, dtype=bool)
-    found = loss_effects(model, block, post, tokens, token_Z, out_4ZD, every)
+    found = loss_effects(model, block, post, tokens, token_Z, model.added(block, out_4ZD), every)
     for z, place in enumerate(token_Z.tolist()):
         row, position = divmod(place, 9)
         losses = []
@@ -136,10 +137,19 @@ def test_too_little_text_is_said():
         validate_interactions(model, random_crosscoder(model), held_out(1, 9), CONFIG, seed=0)
 
 
-def prepared(most: int):
+def in_the_stream(whole: Crosscoder) -> Crosscoder:
+    """The part of a crosscoder that is at resid_mid."""
+    p = [p for p, name in enumerate(whole.config.hook_names) if name.endswith("resid_mid")]
+    return Crosscoder.from_tensors(
+        W_enc=whole.W_enc[p], W_dec=whole.W_dec[:, p], b_enc=whole.b_enc, b_dec=whole.b_dec[p],
+        hook_names=[whole.config.hook_names[q] for q in p], architecture="batchtopk", threshold=2.0,
+    )  # fmt: skip
+
+
+def prepared(most: int, site: str = "ln2"):
     """Both halves of a text, every pair that occurs often, and where they occur."""
     model = tiny_model("gpt_neo")
-    crosscoder = random_crosscoder(model)
+    crosscoder = random_crosscoder(model) if site == "ln2" else in_the_stream(random_crosscoder(model))
     explained, text = Explained(model, crosscoder), held_out(10, 9)
     pairs = PairInteractions(crosscoder.config.d_sae, [f"blocks.{b}" for b in explained.blocks])
     measured = module._read(explained, text, ALL, slice(0, 5), pairs=pairs)
@@ -179,7 +189,7 @@ def test_measures_of_pairs_are_those_of_loops_over_tokens(few_occurrences):
     found = module._measures(explained, 1, matrix, half, pairs_Q2, chosen[0])
     f_TL, p = half.codes_TL.toarray(), explained.index[Hookpoint(1, "ln2")]
     d_LD, b_D = explained.crosscoder.W_dec[:, p].detach(), explained.crosscoder.b_dec[p].detach()
-    mlp, directed = explained.mlps[1], matrix.interactions("blocks.1").toarray()
+    mlp, directed = explained.places[1].mlp, matrix.interactions("blocks.1").toarray()
     for q, (i, j) in enumerate(pairs_Q2.tolist()):
         both = np.flatnonzero((f_TL[:, i] > 0) & (f_TL[:, j] > 0))
         rate, differences = len(both) / len(f_TL), []
@@ -206,8 +216,11 @@ def test_measures_of_pairs_are_those_of_loops_over_tokens(few_occurrences):
     assert (cosines < -1e-3).any()
 
 
-def test_effects_are_those_of_loops_and_the_loss_is_asked_of_the_first_few(few_occurrences, monkeypatch):
-    explained, _, _, half, pairs_Q2, (_, chosen) = prepared(most=4)
+@pytest.mark.parametrize("site", ["ln2", "resid_mid"])
+def test_effects_are_those_of_loops_and_the_loss_is_asked_of_the_first_few(
+    site, few_occurrences, monkeypatch
+):
+    explained, _, _, half, pairs_Q2, (_, chosen) = prepared(4, site)
     asked = []
 
     def signed(model, block, resid, tokens, token_Z, out_4ZD, counted_mS):
@@ -217,9 +230,14 @@ def test_effects_are_those_of_loops_and_the_loss_is_asked_of_the_first_few(few_o
     monkeypatch.setattr(module, "loss_effects", signed)
     config = ValidationConfig(pairs=12, loss_pairs=5, occurrences=4, loss_occurrences=2)
     found = module._effects(explained, 1, half, pairs_Q2, chosen, config)
-    p, mlp = explained.index[Hookpoint(1, "ln2")], explained.mlps[1]
+    point, block = Hookpoint(1, site), explained.model.hf.transformer.h[1]
+    p, weights = explained.index[point], explained.places[1].mlp
     tokens = torch.from_numpy(half.sequences.tokens).long()
-    n_TD = explained.model.capture(tokens, [Hookpoint(1, "ln2")])[:, :, 0].flatten(0, 1).float()
+    n_TD = explained.model.capture(tokens, [point])[:, :, 0].flatten(0, 1).float()
+
+    def mlp(x_D):
+        return weights(x_D) if site == "ln2" else weights(block.ln_2(x_D))
+
     f_TL, d_LD = half.codes_TL.toarray(), explained.crosscoder.W_dec[:, p].detach()
     numbers = np.unique(half.sequences.documents, return_inverse=True)[1].ravel()
     sums, counts = np.zeros((2, len(pairs_Q2), numbers.max() + 1))

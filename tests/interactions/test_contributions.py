@@ -36,7 +36,7 @@ def test_contributions_bases_and_sums(activation, gated):
             expected = table(lambda b, k, i=index, s=slot: loops.contribution(case, i, b, k, s))
             torch.testing.assert_close(path.at(torch.full((B, N), slot)), expected)
         bases = [float(loops.base(case, index, k)) for k in range(N)]
-        torch.testing.assert_close(path.base_N, torch.tensor(bases, dtype=torch.float64))
+        torch.testing.assert_close(path.base_BN[0], torch.tensor(bases, dtype=torch.float64))
         every = [
             table(lambda b, k, i=index, s=slot: loops.contribution(case, i, b, k, s)) for slot in range(K)
         ]

@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 from interactions.cases import ACTIVATIONS, L, contributions, random_case
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from xtalk.errors import XtalkError
@@ -48,7 +49,13 @@ def put(value):
 
 DAMAGES = {
     "NaN": damage("sums", put(np.nan)),
-    "no pair matrix": lambda tensors, record: (tensors, record | {"format": "xtalk.pairs/9"}),
+    "no pair matrix": lambda tensors, record: (tensors, {"xtalk.pairs/9": record["xtalk.pairs/2"]}),
+    "is no pair matrix": lambda tensors, record: (tensors, {"xtalk.pairs/2": '{"parts": ["a", "b"]}'}),
+    "is no pair matrix (": lambda tensors, record: (tensors, {"xtalk.pairs/2": "[" * 9}),
+    "is no pair matrix (x": lambda tensors, record: (
+        tensors,
+        {"xtalk.pairs/2": record["xtalk.pairs/2"].replace('"a"', "1")},
+    ),
     "no pair matrix (": lambda tensors, record: ({"M": tensors["sums"]}, record),
     "do not fit together": damage("column", put(L)),
     "fit together; measure": damage("sums", lambda array: array[:-1]),
@@ -61,11 +68,18 @@ DAMAGES = {
 def test_damaged_files_are_refused(message, matrix, tmp_path):
     path = tmp_path / "a.safetensors"
     matrix.save(path)
-    record = {"format": "xtalk.pairs/1", "parts": '["a", "b"]', "tokens": "9", "documents": "3", "source": ""}
+    record = {"xtalk.pairs/2": '{"parts": ["a", "b"], "tokens": 9, "documents": 3, "source": ""}'}
     tensors, changed = DAMAGES[message](load_file(path), record)
     save_file(tensors, path, changed)
     with pytest.raises(XtalkError, match=message.replace("(", "\\(")):
         PairMatrix.load(path)
+
+
+def test_the_file_has_one_key_of_metadata(matrix, tmp_path):
+    """Several would be written in an order that changes from one process to the next."""
+    matrix.save(tmp_path / "a.safetensors")
+    with safe_open(tmp_path / "a.safetensors", "np") as file:
+        assert list(file.metadata()) == ["xtalk.pairs/2"]
 
 
 def test_what_is_no_safetensors_file(tmp_path):

@@ -8,7 +8,7 @@ import torch
 from models.folders import edit_config, refusal, rewrite
 from reference.tiny_models import KINDS, VOCABULARY, save_tiny, tiny_hf, tiny_model, tiny_tokens
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoModelForCausalLM
 
 from xtalk.errors import XtalkError
 from xtalk.models import checkpoint
@@ -130,8 +130,8 @@ def test_missing_weights(folder):
 
 def test_pickles_are_never_opened(folder):
     (folder / "model.safetensors").unlink()
-    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04cos\nsystem\n")
-    assert "only pytorch_model.bin, a pickle" in refusal(folder)
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x02cos\nsystem\n(S'echo run'\ntR.")
+    assert "it holds more than tensors, which xtalk does not unpickle" in refusal(folder)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 200, -1])
@@ -201,15 +201,6 @@ def test_code_in_the_folder_is_not_run(folder, capfd):
     edit_config(folder, auto_map={"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"})
     load_model(folder)
     assert "run" not in capfd.readouterr().out
-
-
-def test_an_unreachable_hub(monkeypatch):
-    def unreachable(*args, **kwargs):
-        raise OSError("We couldn't connect to the hub to load the files.\nCheck your connection.")
-
-    monkeypatch.setattr(PretrainedConfig, "get_config_dict", unreachable)
-    message = refusal("someone/some-model")
-    assert "'someone/some-model': We couldn't connect" in message and "network" in message
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from xtalk.models.hookpoints import SITES, Hookpoint, paper_hookpoints
 
 TRANSFORMER_LENS = {
     "blocks.1.hook_resid_pre": "blocks.1.resid_pre",
-    "blocks.1.ln1.hook_normalized": "blocks.1.ln1",
+    "blocks.1.attn.hook_in": "blocks.1.ln1",
     "blocks.1.hook_resid_mid": "blocks.1.resid_mid",
-    "blocks.1.ln2.hook_normalized": "blocks.1.ln2",
+    "blocks.1.mlp.hook_in": "blocks.1.ln2",
     "blocks.1.hook_resid_post": "blocks.1.resid_post",
 }
 MODULE_PATHS = {

@@ -41,7 +41,7 @@ def test_tensors_of_an_adapter_among_the_weights(folder):
 def test_an_adapter_beside_the_weights(folder):
     (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
     save_file({"base_model.model.x": torch.zeros(2)}, folder / "adapter_model.safetensors")
-    assert "holds an adapter" in refusal(folder)
+    assert "holds a model and an adapter" in refusal(folder)
 
 
 @pytest.mark.parametrize("method", ["bitsandbytes", "gptq", "fp8"])

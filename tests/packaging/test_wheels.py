@@ -105,6 +105,16 @@ def test_the_checker_alone_checks_certificates_without_torch(checker_wheel, tmp_
     assert missing.returncode == 2 and missing.stdout.startswith("not a certificate: ")
 
 
+@pytest.mark.parametrize("project", [CHECKER, ROOT], ids=["xtalk-check", "xtalk"])
+def test_a_wheel_has_the_same_bytes_when_built_again(project: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setitem(CLEAN, "SOURCE_DATE_EPOCH", "1700000000")
+    built: list[bytes] = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        built.append(wheel(project, tmp_path / name).read_bytes())
+    assert built[0] == built[1]
+
+
 def test_the_checkers_wheel_asks_for_python_flint_alone(checker_wheel):
     with zipfile.ZipFile(checker_wheel) as archive:
         names = archive.namelist()

@@ -16,7 +16,6 @@ from xtalk.proofs.config import (
     DigitsConfig,
     LanguageConfig,
     ProveConfig,
-    RegionsConfig,
     prove_config,
 )
 from xtalk.proofs.prove import THEOREMS, prove
@@ -149,10 +148,9 @@ def test_attention_is_certified_post_hoc_for_max_and_min(tmp_path):
         ("T3", ["--per-label", "2"], "--per-label does not apply to theorem T3; choose from --task, --n, "),
         ("T1", ["--task", "max"], "--task does not apply to theorem T1; choose from --form, --entries, "),
         ("charts", ["--post-hoc"], "--post-hoc does not apply to theorem charts; choose from --per-label"),
-        ("T4", [], "unknown theorem 'T4'; expected one of T3, T3-attention, T1, T2, charts, T1-language"),
+        ("T4", [], "unknown theorem 'T4'; expected one of T3, T3-attention, T1, charts, T1-language"),
         ("T1", ["--form", "best"], "--form: "),
         ("T1", ["--seed", "3"], "the digits network that ships has seed 0; "),
-        ("T2", ["--support", "99"], "a code has fewer than 99 latents"),
     ],
 )
 def test_options_of_another_theorem_and_wrong_ones_are_one_line(tmp_path, theorem, options, reason):
@@ -186,12 +184,11 @@ def test_words_say_when_the_bound_is_vacuous(tmp_path):
     [
         (DigitsConfig(), "T1", "0.9688, 435 of 449 inputs"),
         (DigitsConfig(form="exact"), "T1", "0.9777, 439 of 449 inputs"),
-        (RegionsConfig(regions=3), "T2", " of 449 inputs"),
         (ChartsConfig(), "T1", "0.7528, 338 of 449 inputs"),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
-def test_digits_are_certified_by_every_theorem_of_theirs(tmp_path, config, theorem, words):
+def test_digits_are_certified_in_every_form(tmp_path, config, theorem, words):
     """The certified numbers are those of the tables in docs/proofs/results.md."""
     row = prove(config, tmp_path)
     assert row.theorem == theorem and row.unconstrained is None and row.path == f"{config.name}.json"

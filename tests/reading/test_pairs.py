@@ -149,7 +149,9 @@ def test_pairs_are_those_of_tokens_that_count(kind):
     kept = counted.mask(TEXT.tokens).ravel()
     codes = Codes(read.codes.latents[kept], read.codes.values[kept], read.codes.n_latents)
     direct = PairInteractions(crosscoder.config.d_sae, [f"blocks.{b}" for b in range(BLOCKS)])
-    direct.add({f"blocks.{b}": mlp for b, mlp in read.explained.contributions(codes)}, read.documents_B[kept])
+    direct.add(
+        {f"blocks.{b}": mlp for b, mlp in read.explained.contributions(codes, {})}, read.documents_B[kept]
+    )
     np.testing.assert_allclose(measured.matrices["mlp"].sums_EP, direct.result().sums_EP, rtol=1e-5)
     assert 0 < measured.coverage < 1  # what queries attend to the first position is left out
     everything = measure_pairs(model, crosscoder, TEXT, ["norm"]).matrices["norm"]

@@ -52,8 +52,6 @@ def finite_spec(tensors: Tensors, labels: list[int], **task) -> dict:
         "labels": labels,
         "activation": "gelu",
         "residual": True,
-        "risk": None,
-        "ramp": None,
     }
     return {"format": "xtalk.spec/1", "theorem": "T1", "weights": None, "task": defaults | task}
 

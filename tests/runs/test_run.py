@@ -122,7 +122,7 @@ def test_other_clusters_reach_metrics_and_pages(finished: RunFolder, tmp_path):
 
 
 def test_hookpoints_are_named_once(tmp_path):
-    twice = local_folder(tmp_path, hookpoints=["blocks.0.ln2", "blocks.0.ln2.hook_normalized"])
+    twice = local_folder(tmp_path, hookpoints=["blocks.0.ln2", "blocks.0.mlp.hook_in"])
     with pytest.raises(XtalkError, match=r"name blocks\.0\.ln2 more than once"):
         Run(twice.path).harvest()
 

@@ -80,14 +80,13 @@ def test_charts(between, monkeypatch, tmp_path: Path):
 def test_finite(between, monkeypatch, tmp_path: Path):
     monkeypatch.setattr(finite, "NETWORKS", {"seed-0": 0, "post-hoc": 0})
     monkeypatch.setattr(finite, "FORMS", {"exact": {}, "tables, 4 entries": {"entries": 4}})
-    monkeypatch.setattr(finite, "REGIONS", ((0, 0.0),))
     monkeypatch.setattr(finite, "RANKS", (120,))
     monkeypatch.setattr(finite, "TOKENS", 64)
     for name in finite.NETWORKS:
         (tmp_path / "out" / name).mkdir(parents=True)
         save_digits(tmp_path / "out" / name / "digits.safetensors", *load_digits_network())
     finite.main(["--out", str(tmp_path / "out")])
-    assert [len(between(marker)) for marker in ("t1-budget", "t1-results", "t2-results")] == [5, 6, 4]
+    assert [len(between(marker)) for marker in ("t1-budget", "t1-results")] == [5, 6]
 
 
 @pytest.mark.usefixtures("few_images")

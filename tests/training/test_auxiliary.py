@@ -38,7 +38,7 @@ def test_it_is_the_error_rebuilt_from_the_best_dead_latents():
         codes = {i: float(pre_L[i]) if pre_L[i] > 0 else 0.1 * float(pre_L[i]) for i in chosen}
         rebuilt_PD = sum(code * crosscoder.W_dec[i].detach() for i, code in codes.items())
         total += float((error_PD - rebuilt_PD).square().sum())
-    loss = auxiliary_loss(crosscoder, pre_BL, error_BPD, DEAD)
+    loss = auxiliary_loss(crosscoder, x_BPD, error_BPD, DEAD)
     assert loss.item() == pytest.approx(total / len(x_BPD), rel=1e-5)
 
 

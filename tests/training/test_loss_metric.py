@@ -29,7 +29,10 @@ def model():
 @pytest.fixture(scope="module")
 def metrics(model):
     texts = sequences()
-    return {b: R @ R.T for b, R in measure_loss_metric(model, texts, texts.tokens.size, seed=0).items()}
+    return {
+        b: R @ R.T
+        for b, R in measure_loss_metric(model, texts, texts.tokens.size, range(BLOCKS), seed=0).items()
+    }
 
 
 def outputs_of(model, block):
@@ -81,8 +84,8 @@ def test_it_ranks_errors_by_the_loss_they_cause(model, metrics):
 
 def test_mlps_put_out_in_the_metric_and_the_seed_decides(model):
     texts = sequences()
-    factors = measure_loss_metric(model, texts, 64, seed=3)
-    again, other = (measure_loss_metric(model, texts, 64, seed=seed) for seed in (3, 4))
+    factors = measure_loss_metric(model, texts, 64, range(BLOCKS), seed=3)
+    again, other = (measure_loss_metric(model, texts, 64, range(BLOCKS), seed=seed) for seed in (3, 4))
     assert all(torch.equal(factors[b], again[b]) for b in factors)
     assert not torch.equal(factors[0], other[0])
     n_BD = torch.randn(5, D_MODEL, generator=torch.Generator().manual_seed(0))
@@ -96,7 +99,7 @@ def test_tokens_that_do_not_count_do_not_matter(model):
     sunk.hf.transformer.wpe.weight.data[0] *= 300
     n = texts.tokens.size
     for counted in (ALL, Counted(1)):
-        factors = measure_loss_metric(sunk, texts, n, 0, counted)
+        factors = measure_loss_metric(sunk, texts, n, range(BLOCKS), 0, counted)
         tokens = torch.from_numpy(texts.tokens).long()
         n_BSD = sunk.capture(tokens, (Hookpoint(1, "ln2"),))[:, :, 0]
         output_BD = sunk.mlp_weights(1)(n_BSD)[:, 1:].flatten(0, 1)
@@ -108,7 +111,7 @@ def test_tokens_that_do_not_count_do_not_matter(model):
 def test_an_output_that_does_not_vary_has_the_plain_metric():
     model = tiny_model("llama")
     model.hf.model.layers[1].mlp.down_proj.weight.zero_()
-    factors = measure_loss_metric(model, sequences(), 32, seed=0)
+    factors = measure_loss_metric(model, sequences(), 32, range(BLOCKS), seed=0)
     torch.testing.assert_close(factors[1], torch.eye(D_MODEL))
     assert not torch.allclose(factors[0], torch.eye(D_MODEL))
 
@@ -117,4 +120,4 @@ def test_logits_that_are_not_finite_are_refused():
     model = tiny_model("llama")
     model.hf.model.norm.weight[0] = torch.nan
     with pytest.raises(XtalkError, match="logits are not finite"):
-        measure_loss_metric(model, sequences(), 32, seed=0)
+        measure_loss_metric(model, sequences(), 32, range(BLOCKS), seed=0)

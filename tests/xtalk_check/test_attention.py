@@ -15,8 +15,8 @@ from reference.attention_space import (
 from reference.product_space import codebook, container, encoded
 from xtalk_check import check
 from xtalk_check.attention import Columns, Network, Query, scaled
-from xtalk_check.codebook import read_partition
 from xtalk_check.counting import Bound
+from xtalk_check.partition import read_partition
 from xtalk_check.reading import Fields, parse_weights
 from xtalk_check.tasks import Cell, Task
 from xtalk_check.work import PRECISION, Work

@@ -7,8 +7,9 @@ import pytest
 from flint import arb, ctx
 from reference.finite_data import finite_spec, logits, random_problem
 from reference.product_space import ACTIVATIONS, container
-from xtalk_check.activations import activation, curvature
+from xtalk_check.activations import activation
 from xtalk_check.charts import bend, from_charts
+from xtalk_check.data import curvature
 from xtalk_check.errors import Rejected
 from xtalk_check.finite import Network
 from xtalk_check.reading import Fields, parse_weights
@@ -60,13 +61,16 @@ def test_margins_of_charts_are_bounded_below():
 
 
 def test_margins_at_a_charts_point_are_exact():
-    tensors = random_problem(1, T=1)
+    """At the second input; the first's logits are where those of a point are counted from."""
+    tensors = random_problem(1, T=2)
     width, embed = 3, tensors["embed"][1]
-    z = tensors["data.inputs"][1]
+    z = tensors["data.inputs"][1][width:]
     x = [b + sum(z[i] * embed[2 * i + d] for i in range(width)) for d, b in enumerate(tensors["b_embed"][1])]
-    (bound,) = margins(tensors, [2], [chart(2, 1e-5, *x)], [0])
-    (truth,) = true_margins(tensors, [2])
-    assert all(abs(float(b.mid()) - m) < 1e-4 for b, m in zip(bound, truth, strict=True))
+    for kind, residual in product(("gelu", "gelu_tanh"), (True, False)):
+        task = {"activation": kind, "residual": residual}
+        _, bound = margins(tensors, [2, 2], [chart(2, 1e-5, *x)], [0, 0], **task)
+        _, truth = true_margins(tensors, [2, 2], **task)
+        assert all(abs(float(b.mid()) - m) < 1e-4 for b, m in zip(bound, truth, strict=True))
 
 
 def test_bends_hold_every_quotient_and_are_tight():

@@ -27,6 +27,7 @@ from xtalk_check.errors import Rejected
 from xtalk_check.margins import Winning
 from xtalk_check.network import Network
 from xtalk_check.reading import Fields, parse_weights
+from xtalk_check.rounding import slack
 from xtalk_check.t3 import _bounds, _Column, _neuron
 from xtalk_check.tasks import Cell, Slot, Task
 from xtalk_check.work import PRECISION, Work
@@ -105,7 +106,7 @@ def bounds_of(tensors, task: dict, advice: dict):
         fields = Fields(dict(task), "task")
         question = Task.read(fields)
         network = Network.load(fields, weights, len(question.classes), question.answers, work)
-        winning = Winning.read(fields, network, weights, question.n, work)
+        winning = Winning.read(fields, slack(fields, network, weights, question.n, work))
         books = [Codebook.read(Fields(advice[name], name), network, work) for name in ("anchor", "rest")]
         cells = [(cell, _bounds(cell, books, network, winning, work)) for cell in question.cells(*books)]
     return question, books, cells

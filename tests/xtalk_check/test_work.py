@@ -2,8 +2,9 @@
 
 import pytest
 from flint import arb, arb_mat
+from xtalk_check.data import magnitude, root
 from xtalk_check.errors import OverBudget, Rejected
-from xtalk_check.work import Budget, Work, floor, hull, magnitude, root, rows, smallest
+from xtalk_check.work import Budget, Work, floor, hull, rows, smallest
 
 
 def test_floors_are_below_the_ball():

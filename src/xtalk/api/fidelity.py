@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -126,8 +127,10 @@ def fidelity(
         for some in (texts, texts if mean_texts is None else mean_texts)
     )
     counted = Counted(skip_positions)
-    mean_output_bD = mean_mlp_outputs(language_model, means, tokens, counted)
-    baselines = measure_baselines(language_model, sequences, mean_output_bD, counted=counted)
+    mean_outputs = mean_mlp_outputs(language_model, means, tokens, explained.blocks, counted)
+    baselines = measure_baselines(
+        language_model, sequences, mean_outputs, counted=counted, progress=partial(progress, "baselines")
+    )
     bootstrap = Bootstrap(len(baselines.model_E), resamples, seed)
     meter, done = FidelityMeter(explained, baselines, seed), 0
     for batch in batches(language_model, sequences, counted_nS=counted.mask(sequences.tokens)):

@@ -11,6 +11,7 @@ from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.data import TokenSequences, read_documents, token_sequences, tokenise
 from xtalk.errors import XtalkError
 from xtalk.models.language_model import LanguageModel, load_model
+from xtalk.reading.normalised import behind_norms
 
 Model = LanguageModel | str | Path
 """A language model, or what `xtalk.load_model` takes: a folder or a name."""
@@ -39,13 +40,14 @@ def crosscoder_in(model: LanguageModel, crosscoder: Dictionary) -> Crosscoder:
     another model is read all the same, with a warning.
     """
     made = crosscoder if isinstance(crosscoder, Crosscoder) else Crosscoder.load(crosscoder)
-    for name in made.config.hook_names:
-        model.hookpoint(name)
     if made.config.d_in != model.d_model:
         raise XtalkError(
             f"the crosscoder's d_in is {made.config.d_in}, and the model {model.name} has d_model "
             f"{model.d_model}; give the model that the crosscoder was trained on"
         )
+    made = behind_norms(made, model)
+    for name in made.config.hook_names:
+        model.hookpoint(name)
     known = made.provenance
     if known.model_weights_hash not in (None, model.weights_hash):
         logger.warning("the crosscoder was trained on %s; it is read in %s", known.model_name, model.name)

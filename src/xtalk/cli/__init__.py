@@ -8,13 +8,12 @@ from typing import Annotated
 import typer
 
 import xtalk
-from xtalk.cli import configuring, detecting, dictionaries, judging, proving, running, timing
+from xtalk.cli import configuring, detecting, diagnosing, dictionaries, judging, proving, running, timing
 from xtalk.cli.commands import command
 
 app = typer.Typer(
     name="xtalk",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="""Measure and penalise the crosstalk between crosscoder features.
@@ -47,8 +46,10 @@ for function in (
     judging.validate,
     dictionaries.inspect,
     dictionaries.convert,
+    dictionaries.push,
     proving.prove,
     timing.bench,
+    diagnosing.doctor,
 ):
     command(app, function)
 app.command(add_help_option=False, context_settings={"ignore_unknown_options": True})(proving.check)

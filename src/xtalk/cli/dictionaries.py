@@ -56,12 +56,42 @@ def convert(
     """
     from xtalk.crosscoder.conversion import convert
     from xtalk.crosscoder.formats.format import named
-    from xtalk.crosscoder.formats.registry import read_folder
-    from xtalk.crosscoder.hub import folder_of
+    from xtalk.crosscoder.hub import stored_in
 
-    stored = read_folder(folder_of(path))
+    stored = stored_in(path)
     if hookpoints is not None:
         stored = named(stored, [name.strip() for name in hookpoints.split(",")])
     lost = convert(stored, out, to, lossy=lossy)
     words = [f"{out}: in the format of {to}", *(f"lost: {what}" for what in lost)]
     return Result({"path": str(out), "format": to, "lost": list(lost)}, "\n".join(words))
+
+
+def push(
+    path: Source,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="OWNER/NAME on the hub.", show_default=False)],
+    metrics: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A metrics.json with its figures.  [default: of the run that PATH is in]"
+        ),
+    ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="Make the repository a private one, if it is new.")
+    ] = False,
+) -> Result:
+    """Upload a crosscoder to the Hugging Face hub, in xtalk's format and with a card.
+
+    The card has hookpoints, sizes, figures and origin, as far as they are known. A token comes from
+    `hf auth login` or HF_TOKEN.
+
+    Example: `xtalk push runs/mine/crosscoders/penalised you/crosscoder --private`
+    """
+    from xtalk.crosscoder.crosscoder import Crosscoder
+    from xtalk.runs import layout
+
+    folder = Path(path).absolute()
+    run = folder.parent.parent
+    if metrics is None and run / layout.crosscoder(folder.name) == folder:
+        metrics = run / layout.METRICS if (run / layout.METRICS).exists() else None
+    pushed = Crosscoder.load(path).push_to_hub(name, metrics=metrics, crosscoder=folder.name, private=private)
+    return Result({"source": pushed}, pushed)

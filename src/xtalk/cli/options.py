@@ -98,3 +98,10 @@ KeepSinks = Annotated[
     typer.Option("--keep-sinks", help="Count attention sinks too.  [default: they are left out]"),
 ]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="wandb|trackio|tensorboard ...",
+        help="Also send the numbers of every training there; log.jsonl has them always.  [default: none]",
+    ),
+]

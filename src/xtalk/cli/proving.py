@@ -10,14 +10,13 @@ from xtalk.cli.failing import one_line_errors
 from xtalk.errors import XtalkError
 
 SEQUENCES = "Every sequence of n tokens (T3, T3-attention)"
-DIGITS = "Images of digits (T1, T2, charts)"
+DIGITS = "Images of digits (T1, charts)"
 LANGUAGE = "The tail of a language model (T1-language)"
 
 APPLY = {
     "T3": ("task", "n", "vocabulary", "classes", "dictionary", "activation", "post_hoc", "seed"),
     "T3-attention": ("task", "n", "vocabulary", "classes", "dictionary", "seed"),
     "T1": ("form", "entries", "post_hoc", "seed"),
-    "T2": ("support", "post_hoc", "seed"),
     "charts": ("per_label", "seed"),
     "T1-language": ("features", "steps", "tokens", "knots", "post_hoc", "seed"),
 }
@@ -70,9 +69,9 @@ def prove(
     form: Annotated[
         str | None,
         typer.Option(
-            metavar="tables|dominant|exact",
-            help="T1: a table of each feature's effect; each neuron's largest contribution; or running the "
-            "network, which is brute force.  [default: tables]",
+            metavar="tables|exact",
+            help="T1: a table of each feature's effect; or running the network, which is brute force.  "
+            "[default: tables]",
             rich_help_panel=DIGITS,
         ),
     ] = None,
@@ -80,13 +79,6 @@ def prove(
         int | None,
         typer.Option(
             help="T1: of a feature's table, in the mean; more are longer and tighter.  [default: 4]",
-            rich_help_panel=DIGITS,
-        ),
-    ] = None,
-    support: Annotated[
-        int | None,
-        typer.Option(
-            help="T2: strongest features of a region whose strengths vary.  [default: 0, a ball]",
             rich_help_panel=DIGITS,
         ),
     ] = None,
@@ -131,8 +123,7 @@ def prove(
     the proof shorter than going through every input. Unless --post-hoc, the bound is in its training.
 
     **T1** proves on how many of 449 held-out images the digits network that ships is right, in terms of its
-    crosscoder's features; **T2** finds regions around these images in which its answer stays; **charts**
-    certifies an ordinarily trained digits network, to second order.
+    crosscoder's features; **charts** certifies an ordinarily trained digits network, to second order.
 
     **T1-language** bounds the loss of the embedded language model's tail on held-out text, after training its
     last MLP so that each neuron reads one feature. It takes minutes, and says first how many.
@@ -154,7 +145,6 @@ def prove(
         "activation": activation,
         "form": form,
         "entries": entries,
-        "support": support,
         "per_label": per_label,
         "features": features,
         "steps": steps,

@@ -7,7 +7,7 @@ import typer
 
 from xtalk.cli.commands import Result, taking
 from xtalk.cli.configuring import DEFAULT_PRESET, Choice, choice
-from xtalk.cli.options import Device, Out, OutOfPreset
+from xtalk.cli.options import Device, Out, OutOfPreset, Track
 
 if TYPE_CHECKING:
     from xtalk.runs.config import RunConfig
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @taking(choice)
-def run(wanted: Choice, out: OutOfPreset = None, device: Device = "auto") -> Result:
+def run(wanted: Choice, out: OutOfPreset = None, device: Device = "auto", track: Track = None) -> Result:
     """Do every step, from the model and the text to the report.
 
     On a folder that is there already it goes on from what is complete; options left out are then the
@@ -30,7 +30,7 @@ def run(wanted: Choice, out: OutOfPreset = None, device: Device = "auto") -> Res
 
     - `xtalk run --preset paper --device cuda`
     """
-    result = _configured("run", wanted, out, device)
+    result = _configured("run", wanted, out, device, track)
     return Result(result.data, f"report: {result.data['report']}")
 
 
@@ -45,7 +45,7 @@ def harvest(wanted: Choice, out: OutOfPreset = None, device: Device = "auto") ->
     return _configured("harvest", wanted, out, device)
 
 
-def train(out: Out, device: Device = "auto") -> Result:
+def train(out: Out, device: Device = "auto", track: Track = None) -> Result:
     """Train a crosscoder for each set of penalties, after the harvest if that is not done.
 
     Leaves crosscoders/NAME/cfg.json and sae_weights.safetensors.
@@ -53,7 +53,7 @@ def train(out: Out, device: Device = "auto") -> Result:
 
     Example: `xtalk train --out runs/mine`
     """
-    return step("train", out, device)
+    return _perform("train", out, None, device, {}, track)
 
 
 def interact(
@@ -158,20 +158,27 @@ def step(name: str, out: Path, device: str, **settings: Any) -> Result:
     return _perform(name, out, None, device, settings)
 
 
-def _configured(name: str, wanted: Choice, out: Path | None, device: str) -> Result:
+def _configured(
+    name: str, wanted: Choice, out: Path | None, device: str, track: list[str] | None = None
+) -> Result:
     path = out or Path("runs") / (wanted.preset or DEFAULT_PRESET)
-    return _perform(name, path, wanted.config(path), device, {})
+    return _perform(name, path, wanted.config(path), device, {}, track)
 
 
 def _perform(
-    name: str, path: Path, config: "RunConfig | None", device: str, settings: dict[str, Any]
+    name: str,
+    path: Path,
+    config: "RunConfig | None",
+    device: str,
+    settings: dict[str, Any],
+    track: list[str] | None = None,
 ) -> Result:
     from xtalk.progress import progress_bars
     from xtalk.runs.run import Run
 
     given = {key: value for key, value in settings.items() if value is not None}
     with progress_bars() as progress:
-        run = Run(path, config, device=device, progress=progress)
+        run = Run(path, config, device=device, progress=progress, trackers=track or ())
         getattr(run, name)(**given)
         return Result(_described(run))
 

@@ -40,7 +40,11 @@ def map_record(study: ClusterStudy) -> dict[str, Any]:
     lines, detailed = _pairs(study)
     explained = Explained(study.model, study.crosscoder)
     at_mlps = detailed if "mlp" in study.sites else []  # elsewhere features meet at no neuron
-    details = pair_details(at_mlps, study.measured_codes_BL, explained.contributions)
+    details = pair_details(
+        at_mlps,
+        study.measured_codes_BL,
+        lambda codes, places: explained.contributions(codes, explained.streams_at(measured, places)),
+    )
 
     def text(place: int) -> str:
         return token_texts(tokenizer, [int(measured.tokens.flat[place])], inside=True)[0]

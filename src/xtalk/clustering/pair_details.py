@@ -34,24 +34,24 @@ class PairDetail:
 def pair_details(
     pairs: Sequence[tuple[int, int]],
     codes_BL: sp.csr_array,
-    contributions: Callable[[Codes], Iterable[tuple[int, MlpContributions]]],
+    contributions: Callable[[Codes, Int[np.ndarray, "S"]], Iterable[tuple[int, MlpContributions]]],
     *,
     neurons: int = 5,
     places: int = 3,
 ) -> list[PairDetail]:
     """Where each pair meets on the text that `codes_BL` codes.
 
-    contributions: of codes to each block's MLP, such as `Explained.contributions`.
+    contributions: to each block's MLP, of codes and the S places of the text that they are of, ascending.
     """
     by_latent = sp.csc_array(codes_BL)
     joint = [_joint_places(by_latent, *pair) for pair in pairs]
     read = np.unique(np.concatenate([np.zeros(0, np.int64), *joint]))
     if not len(read):
         return [PairDetail(pair, (), ()) for pair in pairs]
-    codes, codes_SL = _codes(codes_BL[read]), codes_BL[read].tocsc()
+    codes = _codes(codes_BL[read])
     amounts: list[list[Tensor]] = [[] for _ in pairs]  # by pair and block: (places, N)
     blocks: list[int] = []
-    for block, mlp in contributions(codes):
+    for block, mlp in contributions(codes, read):
         blocks.append(block)
         device, weights = mlp.codes.values.device, interaction_weights(mlp)
         dominant_BN = mlp.codes.latents.gather(1, mlp.dominant_BN)
@@ -59,7 +59,8 @@ def pair_details(
             rows = torch.from_numpy(np.searchsorted(read, where)).to(device)
             total_pN = torch.zeros(len(rows), dominant_BN.shape[1], device=device)
             for one, other in (pair, pair[::-1]):
-                values_p = torch.from_numpy(codes_SL[rows.cpu().numpy(), other].toarray().ravel()).to(device)
+                is_other_pK = mlp.codes.latents[rows] == other
+                values_p = (mlp.codes.values[rows] * is_other_pK).sum(1)
                 for path, weight_BN in zip(mlp.paths, weights, strict=True):
                     charge_pN = (values_p.to(path.M_LN)[:, None] * path.M_LN[other]).abs() * weight_BN[rows]
                     total_pN += charge_pN * (dominant_BN[rows] == one)

@@ -1,23 +1,27 @@
 """The crosscoder: one sparse code per token for several hookpoints at once."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from xtalk.codes import Codes
+from xtalk.crosscoder.card import Figures
 from xtalk.crosscoder.config import CrosscoderConfig
 from xtalk.crosscoder.formats.format import named
-from xtalk.crosscoder.formats.registry import read_folder
-from xtalk.crosscoder.hub import folder_of
+from xtalk.crosscoder.hub import push, stored_in
 from xtalk.crosscoder.nonlinearities import Nonlinearity, nonlinearity
+from xtalk.crosscoder.pre_activations import PreActivations, full
 from xtalk.crosscoder.provenance import Provenance
 from xtalk.crosscoder.saving import write_crosscoder
 from xtalk.crosscoder.tensors import fitted
 from xtalk.errors import XtalkError
+from xtalk.products import active_rows_pay, codes_times_rows, rows_times
 
 
 class Crosscoder(nn.Module):
@@ -66,6 +70,7 @@ class Crosscoder(nn.Module):
         cls,
         source: str | Path,
         *,
+        revision: str | None = None,
         hook_names: str | Sequence[str] | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
@@ -73,16 +78,18 @@ class Crosscoder(nn.Module):
         """Load a crosscoder from a folder, or from the Hugging Face hub, in xtalk's format or a peer's.
 
         source: a folder, or a hub name: OWNER/NAME, OWNER/NAME:FOLDER, either with @REVISION; a folder that
-        is here comes first. docs/formats.md lists the formats. hook_names: of the hookpoints that are read,
-        for files that do not have them. What the files do not say of the origin is None in `provenance`.
+        is here comes first. docs/formats.md lists the formats. revision: a branch, tag or commit of the hub.
+        hook_names: of the hookpoints that are read, for files that do not have them. What the files do not
+        say of the origin is None in `provenance`; `provenance.source` is the commit on the hub.
         Errors: XtalkError for a source that is not there, a format that is not known, a dictionary that xtalk
-        has no meaning for, and files that are missing, cut short, corrupted or of other shapes.
+        has no meaning for, files that are missing, cut short, corrupted or of other shapes, and a hub that is
+        out of reach or has no such repository or revision for this user.
 
         >>> cc.save(folder)
         >>> xtalk.Crosscoder.load(folder).config == cc.config
         True
         """
-        stored = read_folder(folder_of(source))
+        stored = stored_in(source, revision)
         if hook_names is not None:
             stored = named(stored, hook_names)
         with torch.device("meta"):  # the tensors are there already
@@ -155,6 +162,27 @@ class Crosscoder(nn.Module):
         """
         write_crosscoder(Path(folder), self.config, self.state_dict(), provenance or self.provenance)
 
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        metrics: str | Path | None = None,
+        crosscoder: str | None = None,
+        private: bool = False,
+    ) -> str:
+        """Upload the crosscoder to the Hugging Face hub, with a card, in one commit: OWNER/NAME@COMMIT.
+
+        The repository is made if need be; a token comes from `hf auth login` or HF_TOKEN. metrics: the
+        metrics.json of a run, whose figures the card then shows; crosscoder: its name there, if the file has
+        several. private: of a repository that is made. Errors: XtalkError for weights with NaN or infinity,
+        figures that cannot be read, and what the hub refuses; the repository then has no part of it.
+
+        >>> cc.push_to_hub("you/crosscoder", private=True)  # doctest: +SKIP
+        'you/crosscoder@2f1c...'
+        """
+        figures = None if metrics is None else Figures.read(Path(metrics), crosscoder)
+        return push(self.config, self.state_dict(), self.provenance, name, figures, private=private)
+
     @torch.no_grad()
     def initialise(self, mean_PD: Float[Tensor, "P D"], direction_LPD: Float[Tensor, "L P D"]) -> None:
         """Decoder directions as given, but of unit norm; the encoder their transpose; centred on the mean."""
@@ -166,7 +194,7 @@ class Crosscoder(nn.Module):
 
     def pre_activations(self, x_BPD: Float[Tensor, "B P D"]) -> Float[Tensor, "B L"]:
         """Sum over hookpoints of x W_enc, plus b_enc; at least float32."""
-        return _full(x_BPD.flatten(1) @ self.W_enc.flatten(0, 1)) + self.b_enc
+        return full(x_BPD.flatten(1) @ self.W_enc.flatten(0, 1)) + self.b_enc
 
     def encode(self, x: Float[Tensor, "*BP D"] | Float[np.ndarray, "*BP D"]) -> Float[Tensor, "*B L"]:
         """The dense codes f of activations, each token by itself.
@@ -193,12 +221,38 @@ class Crosscoder(nn.Module):
         (14, True)
         """
         _, x_BPD = self._tokens(x)
-        codes = self.nonlinearity.encode(self.pre_activations(x_BPD), self.threshold, self.config.k)
+        pre = PreActivations.of(self.pre_activations(x_BPD))
+        codes = self.nonlinearity.encode(pre, self.threshold, self.config.k)
         return Codes(codes.latents, codes.values.to(self.W_enc.dtype), codes.n_latents)
 
-    def encode_for_training(self, pre_BL: Float[Tensor, "B L"]) -> tuple[Codes, Float[Tensor, ""]]:
-        """The codes that training sees, and the mean L0, which is differentiable for JumpReLU only."""
-        return self.nonlinearity.encode_for_training(pre_BL, self.threshold, self.config.k)
+    def encode_for_training(self, x_BPD: Float[Tensor, "B P D"]) -> tuple[Codes, Float[Tensor, ""]]:
+        """The codes that training sees, and the mean L0, which is differentiable for JumpReLU only.
+
+        Under autocast to bfloat16, products in it choose the latents whose values float32 then makes.
+        """
+        kind, k = self.nonlinearity, self.config.k
+        if kind.keeps_k and active_rows_pay(k, self.config.d_sae, x_BPD.device):
+            x_BX = x_BPD.flatten(1)
+            with torch.no_grad():
+                all_BL = F.linear(x_BX, self.encoder_rows(), self.b_enc)
+            pre = PreActivations(all_BL, partial(self.values_at, x_BX), all_BL.dtype != self.W_enc.dtype)
+        else:
+            pre = PreActivations.of(self.pre_activations(x_BPD))
+        return kind.encode_for_training(pre, self.threshold, k)
+
+    def values_at(
+        self, x_BX: Float[Tensor, "B X"], latents_BK: Int[Tensor, "B K"], used_BK: Bool[Tensor, "B K"]
+    ) -> Float[Tensor, "B K"]:
+        """The pre-activations of latents, from their rows alone; 0 in slots that are not used."""
+        return rows_times(x_BX, self.encoder_rows(), latents_BK, used_BK) + self.b_enc[latents_BK] * used_BK
+
+    def encoder_rows(self) -> Float[Tensor, "L X"]:
+        """W_enc by latent; without a copy once it is `laid_out_for_training`."""
+        return self.W_enc.permute(2, 0, 1).flatten(1)
+
+    def lay_out_for_training(self) -> None:
+        """Keep W_enc (P, D, L) in memory latent by latent, so that a latent's numbers lie together."""
+        self.W_enc.data = self.W_enc.data.permute(2, 0, 1).contiguous().permute(1, 2, 0)
 
     def forward(self, x: Float[Tensor, "*BP D"] | Float[np.ndarray, "*BP D"]) -> Float[Tensor, "*BQ D"]:
         """What the crosscoder makes of activations: `decode` of `encode`, and what W_skip adds to that.
@@ -230,16 +284,20 @@ class Crosscoder(nn.Module):
             x = self._decode(codes.flatten(0, -2) if codes.ndim > 1 else codes[None])
             return x.view(*codes.shape[:-1], D) if Q == 1 else x.view(*codes.shape[:-1], Q, D)
         self._check_latents(codes.n_latents)
+        active = int((codes.values != 0).sum()) / max(1, len(codes.values))
+        if self.gate is None and active_rows_pay(active, codes.n_latents, codes.values.device):
+            return self._with_bias(codes_times_rows(codes, self.W_dec.flatten(1)))
         return self._decode(codes.dense())
 
     def _decode(self, f_BL: Float[Tensor, "B L"]) -> Float[Tensor, "B Q D"]:
         f_BL = f_BL.to(self.W_dec.dtype)
         if self.gate is None:
-            flat_BX = f_BL @ self.W_dec.flatten(1)
-        else:
-            taken = [f_BL * (f_BL > gate_L) for gate_L in self.gate]
-            flat_BX = torch.cat([f @ self.W_dec[:, q] for q, f in enumerate(taken)], dim=1)
-        return (_full(flat_BX).view(-1, *self.b_dec.shape) + self.b_dec).to(self.W_dec.dtype)
+            return self._with_bias(f_BL @ self.W_dec.flatten(1))
+        taken = [f_BL * (f_BL > gate_L) for gate_L in self.gate]
+        return self._with_bias(torch.cat([f @ self.W_dec[:, q] for q, f in enumerate(taken)], dim=1))
+
+    def _with_bias(self, flat_BX: Float[Tensor, "B X"]) -> Float[Tensor, "B Q D"]:
+        return (full(flat_BX).view(-1, *self.b_dec.shape) + self.b_dec).to(self.W_dec.dtype)
 
     def hook_index(self, hook_name: str) -> int:
         """Position of a hookpoint in P. Errors: XtalkError names the crosscoder's hookpoints."""
@@ -282,8 +340,3 @@ def fold_scaling(crosscoder: Crosscoder, factor_P: Float[Tensor, "P"]) -> Crossc
     folded.b_dec.copy_(crosscoder.b_dec / factor_P[:, None])
     folded.threshold.copy_(crosscoder.threshold)
     return folded
-
-
-def _full(tensor: Tensor) -> Tensor:
-    """At least float32: of half a crosscoder's precision, thresholds would decide otherwise."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

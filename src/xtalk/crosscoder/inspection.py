@@ -81,8 +81,7 @@ def _thresholds(stored: Stored) -> dict[str, float] | None:
 def _uses(config: CrosscoderConfig) -> tuple[list[str], list[str]]:
     """What xtalk can do with a crosscoder, and what it cannot, with the reason."""
     can, cannot = ["encode and decode activations"], list[str]()
-    strangers = [name for name in config.hook_names if not _is_hookpoint(name)]
-    blocks = [str(Hookpoint.parse(name).block) for name in config.hook_names if name.endswith(".ln2")]
+    strangers = [name for name in config.hook_names if _point(name) is None]
     if strangers:
         cannot.append(
             f"read activations at {', '.join(strangers)}, which name no hookpoint of xtalk's; give "
@@ -93,17 +92,29 @@ def _uses(config: CrosscoderConfig) -> tuple[list[str], list[str]]:
         can.append("read activations of its model")
         cannot.append(f"measure interactions and fidelity: {reason}")
     else:
+        points = [point for name in config.hook_names if (point := _point(name)) is not None]
+        inputs = [point.block for point in points if point.site == "ln2"]
+        before = [point.block + (point.site == "resid_post") for point in points if point.site != "ln1"]
         can.append("read activations of its model, and cluster")
-        if blocks:
-            can.append(f"measure interactions and fidelity at the MLPs of the blocks {', '.join(blocks)}")
+        if inputs:
+            can.append(f"measure interactions and fidelity at the MLPs of {_blocks(inputs)}")
+        elif before:
+            can.append(
+                f"measure interactions and fidelity at the MLPs of {_blocks(before)}, where the model has "
+                "them, through the norm in front of each at the token's own scale"
+            )
         else:
-            cannot.append("measure interactions and fidelity: no hookpoint is an MLP's input, blocks.N.ln2")
+            cannot.append("measure interactions and fidelity: no hookpoint is in front of an MLP")
     return can, cannot
 
 
-def _is_hookpoint(name: str) -> bool:
+def _blocks(blocks: list[int]) -> str:
+    return f"the blocks {', '.join(map(str, sorted(set(blocks))))}"
+
+
+def _point(name: str) -> Hookpoint | None:
+    """The hookpoint of a name; of what a norm makes before its weights, what it puts out."""
     try:
-        Hookpoint.parse(name)
+        return Hookpoint.parse(name.removesuffix(".hook_normalized"))
     except XtalkError:
-        return False
-    return True
+        return None

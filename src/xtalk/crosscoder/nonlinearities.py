@@ -8,12 +8,12 @@ Inference goes through a threshold (`above_threshold`), calibrated in training.
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from xtalk.codes import Codes, codes_where
+from xtalk.codes import Codes
+from xtalk.crosscoder.pre_activations import PreActivations, largest_but
 from xtalk.errors import XtalkError
 
 _JUMP_BANDWIDTH = 0.05
@@ -27,6 +27,7 @@ class Nonlinearity(ABC):
     latents per token. trains_threshold: the threshold
     is a trained parameter, which starts at `first_threshold`. calibrated_before, calibrated_after: training
     sets the threshold so that k latents per token are active, before its first step or after its last.
+    keeps_k: training keeps about k latents per token active from the first step on.
     needs_sparsity_loss: nothing but a loss keeps the codes sparse.
     """
 
@@ -36,16 +37,17 @@ class Nonlinearity(ABC):
     trains_threshold: bool = False
     calibrated_before: bool = False
     calibrated_after: bool = False
+    keeps_k: bool = False
     needs_sparsity_loss: bool = False
     first_threshold: float = 0.0
 
-    def encode(self, pre_BL: Float[Tensor, "B L"], threshold_L: Float[Tensor, "L"], k: int) -> Codes:
+    def encode(self, pre: PreActivations, threshold_L: Float[Tensor, "L"], k: int) -> Codes:
         """The codes at inference, each token by itself."""
-        return above_threshold(pre_BL, threshold_L)
+        return above_threshold(pre, threshold_L, k)
 
     @abstractmethod
     def encode_for_training(
-        self, pre_BL: Float[Tensor, "B L"], threshold_L: Float[Tensor, "L"], k: int
+        self, pre: PreActivations, threshold_L: Float[Tensor, "L"], k: int
     ) -> tuple[Codes, Float[Tensor, ""]]:
         """The codes that training sees, and their mean L0, differentiable where the threshold is trained."""
 
@@ -58,33 +60,33 @@ class Nonlinearity(ABC):
 
 class _Relu(Nonlinearity):
     def encode_for_training(
-        self, pre_BL: Float[Tensor, "B L"], threshold_L: Float[Tensor, "L"], k: int
+        self, pre: PreActivations, threshold_L: Float[Tensor, "L"], k: int
     ) -> tuple[Codes, Float[Tensor, ""]]:
-        return _with_l0(codes_where(pre_BL.detach() > 0, pre_BL))
+        return _with_l0(above_threshold(pre, torch.zeros_like(threshold_L), k))
 
 
 class _TopK(Nonlinearity):
-    def encode(self, pre_BL: Float[Tensor, "B L"], threshold_L: Float[Tensor, "L"], k: int) -> Codes:
-        return topk(pre_BL, k)
+    def encode(self, pre: PreActivations, threshold_L: Float[Tensor, "L"], k: int) -> Codes:
+        return topk(pre, k)
 
     def encode_for_training(
-        self, pre_BL: Float[Tensor, "B L"], threshold_L: Float[Tensor, "L"], k: int
+        self, pre: PreActivations, threshold_L: Float[Tensor, "L"], k: int
     ) -> tuple[Codes, Float[Tensor, ""]]:
-        return _with_l0(topk(pre_BL, k))
+        return _with_l0(topk(pre, k))
 
 
 class _BatchTopK(Nonlinearity):
     def encode_for_training(
-        self, pre_BL: Float[Tensor, "B L"], threshold_L: Float[Tensor, "L"], k: int
+        self, pre: PreActivations, threshold_L: Float[Tensor, "L"], k: int
     ) -> tuple[Codes, Float[Tensor, ""]]:
-        return _with_l0(batch_topk(pre_BL, k))
+        return _with_l0(batch_topk(pre, k))
 
 
 class _JumpRelu(Nonlinearity):
     def encode_for_training(
-        self, pre_BL: Float[Tensor, "B L"], threshold_L: Float[Tensor, "L"], k: int
+        self, pre: PreActivations, threshold_L: Float[Tensor, "L"], k: int
     ) -> tuple[Codes, Float[Tensor, ""]]:
-        codes, active_B = jumprelu(pre_BL, threshold_L)
+        codes, active_B = jumprelu(pre, threshold_L, k)
         return codes, active_B.mean()
 
     def sparsity_loss(
@@ -95,12 +97,13 @@ class _JumpRelu(Nonlinearity):
 
 
 RELU = _Relu("relu", needs_sparsity_loss=True)
-TOPK = _TopK("topk", infers_by_k=True)
-BATCHTOPK = _BatchTopK("batchtopk", infers_by_threshold=True, calibrated_after=True)
+TOPK = _TopK("topk", infers_by_k=True, keeps_k=True)
+BATCHTOPK = _BatchTopK("batchtopk", infers_by_threshold=True, calibrated_after=True, keeps_k=True)
 JUMPRELU = _JumpRelu(
     "jumprelu",
     infers_by_threshold=True,
     trains_threshold=True,
+    keeps_k=True,
     calibrated_before=True,  # from k active latents on, the sparsity loss has little left to do
     needs_sparsity_loss=True,
     first_threshold=0.1,
@@ -119,61 +122,64 @@ def _with_l0(codes: Codes) -> tuple[Codes, Float[Tensor, ""]]:
     return codes, (codes.values.detach() > 0).sum(1).float().mean()
 
 
-def topk(pre_BL: Float[Tensor, "B L"], k: int) -> Codes:
+def topk(pre: PreActivations, k: int) -> Codes:
     """The k largest positive pre-activations of each token."""
-    values_BK, latents_BK = pre_BL.topk(k, dim=1, sorted=False)
-    return Codes(latents_BK, values_BK.relu(), pre_BL.shape[1])
+    latents_BC, used_BC, values_BC = pre.largest(k, of_batch=False)
+    _, slots_BK = values_BC.topk(min(k, values_BC.shape[1]), dim=1)
+    return pre.codes(latents_BC.gather(1, slots_BK), used_BC.gather(1, slots_BK))
 
 
-def batch_topk(pre_BL: Float[Tensor, "B L"], k: int) -> Codes:
-    """The k * B largest positive pre-activations of the batch (Bussmann et al. 2024); training only."""
-    cut = batch_topk_cut(pre_BL.detach(), k).clamp(min=0)
-    return codes_where(pre_BL.detach() > cut, pre_BL)
+def batch_topk(pre: PreActivations, k: int) -> Codes:
+    """The k * B largest positive pre-activations of the batch (Bussmann et al. 2024); training only.
+
+    Those above the largest that is left out: fewer where there are ties.
+    """
+    latents_BC, used_BC, values_BC = pre.largest(k, of_batch=True)
+    cut = largest_but(values_BC[used_BC], k * len(values_BC))
+    return _kept(pre, latents_BC, used_BC & (values_BC > cut))
 
 
-def batch_topk_cut(pre_BL: Float[Tensor, "B L"], k: int) -> Float[Tensor, ""]:
-    """The largest pre-activation that batch_topk leaves out: k * B entries lie above it, fewer with ties."""
-    return largest_but(pre_BL.flatten(), k * len(pre_BL))
+def above_threshold(pre: PreActivations, threshold_L: Float[Tensor, "L"], k: int) -> Codes:
+    """The positive pre-activations above their latent's threshold: JumpReLU without a gradient to it.
+
+    k: how many there are, roughly.
+    """
+    latents_BC, used_BC, values_BC = pre.reaching(threshold_L, 4 * k)
+    return _kept(pre, latents_BC, used_BC & (values_BC > threshold_L[latents_BC]))
 
 
-def largest_but(values_N: Float[Tensor, "N"], kept: int) -> Float[Tensor, ""]:
-    """The largest of the values that remain when the `kept` largest are taken away; 0 if none remain."""
-    rank = len(values_N) - kept  # from below, the smallest being 1
-    if rank < 1:
-        return values_N.new_zeros(())
-    if values_N.device.type == "cpu":  # several times faster than kthvalue; the same value
-        return torch.from_numpy(np.partition(values_N.numpy(), rank - 1)[rank - 1 : rank])[0]
-    return values_N.kthvalue(rank).values
-
-
-def above_threshold(pre_BL: Float[Tensor, "B L"], threshold_L: Float[Tensor, "L"]) -> Codes:
-    """The positive pre-activations above their latent's threshold: JumpReLU without a gradient to it."""
-    return codes_where((pre_BL > threshold_L) & (pre_BL > 0), pre_BL)
+def _kept(pre: PreActivations, latents_BC: Tensor, kept_BC: Tensor) -> Codes:
+    """The kept slots alone, in order, their padding at the end."""
+    slots_BK = kept_BC.long().argsort(dim=1, descending=True, stable=True)
+    slots_BK = slots_BK[:, : max(1, int(kept_BC.sum(1).max())) if len(kept_BC) else 1]
+    used_BK = kept_BC.gather(1, slots_BK)
+    return pre.codes(latents_BC.gather(1, slots_BK) * used_BK, used_BK)
 
 
 class _Jump(torch.autograd.Function):
     """1 where pre > threshold, with a pseudo-derivative in the threshold (Rajamanoharan et al. 2024)."""
 
     @staticmethod
-    def forward(ctx, pre_BL: Tensor, threshold_L: Tensor) -> Tensor:  # type: ignore[override]
-        ctx.save_for_backward(pre_BL, threshold_L)
-        return (pre_BL > threshold_L).to(pre_BL.dtype)
+    def forward(ctx, pre_BK: Tensor, threshold_BK: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(pre_BK, threshold_BK)
+        return (pre_BK > threshold_BK).to(pre_BK.dtype)
 
     @staticmethod
-    def backward(ctx, grad_BL: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
-        pre_BL, threshold_L = ctx.saved_tensors
-        near_BL = (pre_BL - threshold_L).abs() < _JUMP_BANDWIDTH / 2
-        return None, -(grad_BL * near_BL).sum(0) / _JUMP_BANDWIDTH
+    def backward(ctx, grad_BK: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
+        pre_BK, threshold_BK = ctx.saved_tensors
+        near_BK = (pre_BK - threshold_BK).abs() < _JUMP_BANDWIDTH / 2
+        return None, -(grad_BK * near_BK) / _JUMP_BANDWIDTH
 
 
 def jumprelu(
-    pre_BL: Float[Tensor, "B L"], threshold_L: Float[Tensor, "L"]
+    pre: PreActivations, threshold_L: Float[Tensor, "L"], k: int
 ) -> tuple[Codes, Float[Tensor, "B"]]:
     """JumpReLU codes for training, and each token's differentiable number of active latents.
 
     Latents just under their threshold have slots with value 0: the thresholds' gradient needs what they would
-    do.
+    do. k: how many are active, roughly.
     """
-    gate_BL = _Jump.apply(pre_BL, threshold_L)
-    reached_BL = (pre_BL > threshold_L - _JUMP_BANDWIDTH / 2) & (pre_BL > 0)
-    return codes_where(reached_BL, pre_BL.relu() * gate_BL), gate_BL.sum(1)
+    latents_BK, used_BK, _ = pre.reaching(threshold_L.detach() - _JUMP_BANDWIDTH / 2, 4 * k)
+    codes = pre.codes(latents_BK, used_BK)
+    gate_BK = _Jump.apply(codes.values, threshold_L[latents_BK]) * used_BK
+    return Codes(latents_BK, codes.values.relu() * gate_BK, codes.n_latents), gate_BK.sum(1)

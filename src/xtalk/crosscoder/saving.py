@@ -38,6 +38,7 @@ class Cfg(Provenance):
     hook_names_out: tuple[str, ...] | None = None
     skip: Literal[True] | None = None
     gated: Literal[True] | None = None
+    dtype: Literal["float32"] = "float32"
     sae_weights_sha256: str
 
     @model_validator(mode="after")

@@ -21,7 +21,6 @@ from xtalk.dormant.neurons import (
     neuron_rates,
     with_trigger,
 )
-from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
 from xtalk.progress import Report, silent
 from xtalk.reading.explained import Explained
@@ -167,14 +166,10 @@ def _with_clusters(
 
 def _drivers(explained: Explained, mean_activation_L: Float[np.ndarray, "L"]) -> Int[np.ndarray, "b N"]:
     """The latent that drives each neuron, by block."""
-    W_dec = explained.crosscoder.W_dec.detach()
     return np.stack(
         [
-            drivers(
-                mean_activation_L,
-                (W_dec[:, explained.index[Hookpoint(block, "ln2")]] @ mlp.W_in).cpu().numpy(),
-            )
-            for block, mlp in explained.mlps.items()
+            drivers(mean_activation_L, (explained.decoder(block).detach() @ place.mlp.W_in).cpu().numpy())
+            for block, place in explained.places.items()
         ]
     )
 

@@ -1,5 +1,6 @@
 """What fidelity is measured against: properties of the model and the text, shared by all crosscoders."""
 
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,26 +10,26 @@ from torch import Tensor
 
 from xtalk.data import ALL, Counted, TokenSequences
 from xtalk.errors import XtalkError
-from xtalk.models.hookpoints import Hookpoint
+from xtalk.models.hookpoints import Hookpoint, Site
 from xtalk.models.language_model import LanguageModel
 from xtalk.reading.batches import DocumentSums, batches, count_documents, next_token_loss
 
 
 @dataclass(frozen=True)
 class ModelBaselines:
-    """The model's own cross-entropy on a text, and that with each block's MLP output replaced by its mean.
+    """The model's own cross-entropy on a text, and that with an MLP's output replaced by its mean, by block.
 
     Sums of nat over the predictions of each document (E) that count, and how many those are.
-    `mean_output_bD`: the mean outputs, one row per block, float32. counted: the tokens whose output was
-    replaced, and that predictions were read from.
+    mean_outputs: the mean outputs, float32; ablated: sums with them, of the same blocks. counted: the tokens
+    whose output was replaced, and that predictions were read from.
     """
 
     text_hash: str
     counted: Counted
-    mean_output_bD: Float[Tensor, "b D"]
+    mean_outputs: Mapping[int, Float[Tensor, "D"]]
     predicted_E: Float[np.ndarray, "E"]
     model_E: Float[np.ndarray, "E"]
-    mean_bE: Float[np.ndarray, "b E"]
+    ablated: Mapping[int, Float[np.ndarray, "E"]]
 
     @property
     def ce(self) -> float:
@@ -37,25 +38,33 @@ class ModelBaselines:
 
     def ce_mean(self, block: int) -> float:
         """Cross-entropy with that block's MLP output replaced by its mean, nat per token."""
-        return float(self.mean_bE[block].sum() / self.predicted_E.sum())
+        return float(self.ablated[block].sum() / self.predicted_E.sum())
 
-    def check_text(self, sequences: TokenSequences) -> None:
-        """Errors: XtalkError where the sequences are not those measured."""
+    def check_text(self, sequences: TokenSequences, blocks: Collection[int]) -> None:
+        """Errors: XtalkError where the sequences are not those measured, or one of the blocks was not."""
         if sequences.text_hash != self.text_hash:
             raise XtalkError(
                 f"the baselines were measured on another text ({self.text_hash[:12]}, not "
                 f"{sequences.text_hash[:12]}); measure them on the text that is evaluated"
             )
+        if missing := sorted(set(blocks) - set(self.ablated)):
+            raise XtalkError(
+                f"the baselines were measured at blocks {', '.join(map(str, self.ablated))}, not at block "
+                f"{missing[0]}; measure them at all blocks that the crosscoder explains"
+            )
 
 
 @torch.no_grad()
 def mean_mlp_outputs(
-    model: LanguageModel, sequences: TokenSequences, tokens: int, counted: Counted = ALL
-) -> Float[Tensor, "b D"]:
-    """The mean output of each block's MLP over the first `tokens` tokens that count, whole micro-batches."""
-    blocks = range(model.n_blocks)
+    model: LanguageModel,
+    sequences: TokenSequences,
+    tokens: int,
+    blocks: Sequence[int],
+    counted: Counted = ALL,
+) -> dict[int, Float[Tensor, "D"]]:
+    """The mean output of some blocks' MLPs over the first `tokens` tokens that count, whole micro-batches."""
     inputs, mlps = [Hookpoint(block, "ln2") for block in blocks], [model.mlp_weights(b) for b in blocks]
-    total_bD = torch.zeros(model.n_blocks, model.d_model, dtype=torch.float64)
+    total_bD = torch.zeros(len(blocks), model.d_model, dtype=torch.float64)
     count = 0
     for batch in batches(model, sequences, counted_nS=counted.mask(sequences.tokens)):
         n_BbD = batch.counted(model.capture(batch.tokens_mS, inputs)).float()
@@ -63,39 +72,44 @@ def mean_mlp_outputs(
         count += len(n_BbD)
         if count >= tokens:
             break
-    return (total_bD / count).float().to(model.device)
+    if not count:
+        raise XtalkError("no token of the text counts; the mean output of an MLP needs one; skip fewer")
+    means_bD = (total_bD / count).float().to(model.device)
+    return dict(zip(blocks, means_bD, strict=True))
 
 
 @torch.no_grad()
 def measure_baselines(
     model: LanguageModel,
     sequences: TokenSequences,
-    mean_output_bD: Float[Tensor, "b D"],
+    mean_outputs: Mapping[int, Float[Tensor, "D"]],
     micro_batch: int | None = None,
     counted: Counted = ALL,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ModelBaselines:
-    """Cross-entropy of the model, and with each MLP's output replaced by its mean `mean_output_bD`.
+    """Cross-entropy of the model, and with the MLP's output replaced by its mean, at each block that has one.
 
-    The mean should come from other text (`mean_mlp_outputs` of the training text). Tokens that do not count
-    keep their own output.
+    The means should come from other text (`mean_mlp_outputs` of the training text). Tokens that do not count
+    keep their own output. `progress` hears of sequences done and their number.
     """
-    sums = DocumentSums(count_documents(sequences))
-    mids, posts = (
-        [Hookpoint(block, site) for block in range(model.n_blocks)] for site in ("resid_mid", "resid_post")
-    )
+    sums, done = DocumentSums(count_documents(sequences)), 0
     for batch in batches(model, sequences, micro_batch, counted.mask(sequences.tokens)):
         tokens = batch.tokens_mS
         loss_mT = next_token_loss(model.logits(tokens), tokens)
         sums.add(*batch.predicted(loss_mT), "model")
         sums.add(*batch.predicted(torch.ones_like(loss_mT)), "predicted")
-        mid_mSbD = model.capture(tokens, mids).float()
-        post_mSbD = None if batch.whole else model.capture(tokens, posts).float()
-        for block in range(model.n_blocks):
-            added_D = model.added(block, mean_output_bD[block])
-            ablated_BD = batch.counted(mid_mSbD[:, :, block]) + added_D
-            own_mSD = None if post_mSbD is None else post_mSbD[:, :, block]
-            logits = model.continue_from(block, batch.spread(ablated_BD, own_mSD), tokens)
+        sites: tuple[Site, ...] = ("resid_mid",) if batch.whole else ("resid_mid", "resid_post")
+        points = [Hookpoint(block, site) for block in mean_outputs for site in sites]
+        streams = dict(zip(points, model.capture(tokens, points).float().unbind(2), strict=True))
+        for block, mean_D in mean_outputs.items():
+            mid_BD = batch.counted(streams[Hookpoint(block, "resid_mid")])
+            post_mSD = batch.spread(
+                mid_BD + model.added(block, mean_D), streams.get(Hookpoint(block, "resid_post"))
+            )
+            logits = model.continue_from(block, post_mSD, tokens)
             sums.add(*batch.predicted(next_token_loss(logits, tokens)), "mean", block)
-    mean_bE = np.stack([sums["mean", block] for block in range(model.n_blocks)])
+        done += len(tokens)
+        progress(done, len(sequences))
     own = sums["predicted",], sums["model",]
-    return ModelBaselines(sequences.text_hash, counted, mean_output_bD, *own, mean_bE)
+    ablated = {block: sums["mean", block] for block in mean_outputs}
+    return ModelBaselines(sequences.text_hash, counted, dict(mean_outputs), *own, ablated)

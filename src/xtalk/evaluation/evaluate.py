@@ -52,8 +52,8 @@ def evaluate_crosscoder(
     hears of sequences done and their number.
     Errors: XtalkError for baselines of another text, too few documents, or hookpoints that do not serve.
     """
-    baselines.check_text(sequences)
     explained = Explained(model, crosscoder)
+    baselines.check_text(sequences, explained.blocks)
     blocks = tuple(averaged) if averaged is not None else default_average(explained.blocks)
     if not blocks or not set(blocks) <= set(explained.blocks):
         raise XtalkError(

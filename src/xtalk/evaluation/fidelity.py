@@ -79,8 +79,8 @@ class FidelityMeter:
         """Rebuild each block's MLP output by each scheme and run the model on."""
         for block in self._explained.blocks:
             contributions = batch.contributions[block]
-            true_BD = contributions.mlp(batch.captured(Hookpoint(block, "ln2")))
-            mean_D = self._baselines.mean_output_bD[block]
+            true_BD = contributions.mlp(batch.mlp_input(block))
+            mean_D = self._baselines.mean_outputs[block]
             self._sums.add((true_BD - mean_D).square().sum(1), batch.documents_B, "variance", block)
             mids = self._resid_mids(batch, block)
             for name, scheme in SCHEMES.items():
@@ -95,7 +95,7 @@ class FidelityMeter:
     def _resid_mids(self, batch: ExplainedBatch, block: int) -> dict[ResidMid, Tensor]:
         point = Hookpoint(block, "resid_mid")
         mids: dict[ResidMid, Tensor] = {"model": batch.captured(point)}
-        if point in self._explained.index:
+        if point in self._explained.index and self._explained.error == "drop":
             mids["crosscoder"] = batch.decoded_BPD[:, self._explained.index[point]]
         return mids
 
@@ -175,7 +175,7 @@ class FidelityMeter:
         """What the baseline's ablation costs, summed over predictions, nat."""
         if baseline == "zero":
             return self._lost(block, resid_mid, "zero", bootstrap)
-        return bootstrap.totals(self._baselines.mean_bE[block] - self._baselines.model_E)
+        return bootstrap.totals(self._baselines.ablated[block] - self._baselines.model_E)
 
     def _nmse(self, block: int, name: str, bootstrap: Bootstrap) -> Float[np.ndarray, "R1"]:
         error_R = bootstrap.totals(self._sums["error", block, name])

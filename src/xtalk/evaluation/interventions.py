@@ -1,8 +1,9 @@
 """Interventions on pairs of features in the model's own activations: what removing both does beyond each.
 
-The MLP's input n is the model's, not the crosscoder's; a feature's part in it, f_i d_i, is taken out.
+What the MLP reads is the model's, not the crosscoder's; a feature's part in it, f_i d_i, is taken out.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from xtalk.models.language_model import LanguageModel
-from xtalk.models.mlp import MlpWeights
 from xtalk.reading.batches import next_token_loss
 
 _LOGITS = 1 << 25  # elements of the logits of a batch of interventions
@@ -33,14 +33,17 @@ class Occurrences:
 
 @torch.no_grad()
 def removed(
-    mlp: MlpWeights,
-    n_ZD: Float[Tensor, "Z D"],
+    mlp: Callable[[Tensor], Tensor],
+    x_ZD: Float[Tensor, "Z D"],
     first_ZD: Float[Tensor, "Z D"],
     second_ZD: Float[Tensor, "Z D"],
 ) -> Float[Tensor, "4 Z D"]:
-    """The MLP's output with all features, without the first, without the second, and without both."""
+    """The MLP's output with all features, without the first, without the second, and without both.
+
+    mlp: the output by what the features' parts are taken from: its input, or the residual stream before it.
+    """
     return torch.stack(
-        [mlp(n_ZD), mlp(n_ZD - first_ZD), mlp(n_ZD - second_ZD), mlp(n_ZD - first_ZD - second_ZD)]
+        [mlp(x_ZD), mlp(x_ZD - first_ZD), mlp(x_ZD - second_ZD), mlp(x_ZD - first_ZD - second_ZD)]
     )
 
 
@@ -57,18 +60,18 @@ def loss_effects(
     resid_post_mSD: Float[Tensor, "m S D"],
     tokens_mS: Int[Tensor, "m S"],
     token_Z: Int[Tensor, "Z"],
-    out_4ZD: Float[Tensor, "4 Z D"],
+    added_4ZD: Float[Tensor, "4 Z D"],
     counted_mS: Bool[np.ndarray, "m S"],
 ) -> Float[Tensor, "Z"]:
-    """The mixed effect on the loss of changing the MLP's output at one token per occurrence.
+    """The mixed effect on the loss of changing what the MLP adds at one token per occurrence.
 
-    token_Z: places in the flattened batch; out_4ZD: as `removed`. The loss: cross-entropy of the next 16
+    token_Z: places in the flattened batch; added_4ZD: what the residual stream gains, in the order of
+    `removed`. The loss: cross-entropy of the next 16
     tokens after the place, added up over predictions that count, nat; float32. A place at the end of its
     sequence has none, effect 0.
     """
     S = tokens_mS.shape[1]
     effects_Z = torch.zeros(len(token_Z), dtype=torch.float64)
-    added_4ZD = model.added(block, out_4ZD)
     by_position = (token_Z % S).argsort()
     step = max(1, _LOGITS // (4 * S * model.vocabulary))
     for start in range(0, len(token_Z), step):

@@ -53,7 +53,7 @@ def keep_random(p: MlpContributions, generator: torch.Generator) -> Kept:
     """
     active_BK = p.codes.values > 0
     active_first_BK = (~active_BK).byte().argsort(dim=1, stable=True)
-    uniform_BN = torch.rand((len(active_BK), len(p.value.base_N)), generator=generator).to(active_BK.device)
+    uniform_BN = torch.rand((len(active_BK), p.value.M_LN.shape[1]), generator=generator).to(active_BK.device)
     count_B1 = active_BK.sum(1, keepdim=True)
     pick_BN = (uniform_BN * count_B1).long().clamp(max=active_BK.shape[1] - 1)
     slots_BN = active_first_BK.gather(1, pick_BN)
@@ -66,7 +66,7 @@ def keep_most_active(p: MlpContributions, generator: torch.Generator) -> Kept:
     Control for keep_1, which chooses for every neuron.
     """
     slot_B1 = p.codes.values.argmax(1, keepdim=True)
-    return tuple(path.at(slot_B1.expand(-1, len(path.base_N))) for path in p.paths)
+    return tuple(path.at(slot_B1.expand(-1, path.M_LN.shape[1])) for path in p.paths)
 
 
 def shrink(p: MlpContributions, generator: torch.Generator) -> Kept:

@@ -4,8 +4,9 @@ The held-out text is cut in two. On the first half the measures are taken, on th
 made; a document that the cut divides counts for the first alone, so that no measure is judged on documents
 that it was read from. Pairs of latents that were active together are drawn by block, equally many from each
 tenth of them in order of I(i, j), so that they stand for all such pairs. An intervention removes one latent's
-part f_i d_i, the other's, or both, from the model's own MLP input at a token where both are active; the
-effect is what removing both does beyond removing each.
+part f_i d_i, the other's, or both, from what the model's own MLP reads at a token where both are active: of a
+dictionary in the residual stream, from what the norm in front of the MLP reads, whose scale then changes too.
+The effect is what removing both does beyond removing each, through this MLP alone.
 """
 
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csc_array, csr_array, vstack
 
+from xtalk.codes import Codes
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.data import ALL, Counted, TokenSequences
 from xtalk.data.tokens import token_sequences
@@ -29,7 +31,7 @@ from xtalk.interactions.true_interaction import mixed_difference
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
 from xtalk.reading.batches import Batch, batches
-from xtalk.reading.explained import Explained, ExplainedBatch
+from xtalk.reading.explained import Explained
 from xtalk.statistics.correlation import Correlated, Effects, mean_correlated, rank_correlations
 from xtalk.statistics.interval import Interval
 
@@ -260,17 +262,18 @@ def _measures(
     """Every measure of every pair, per occurrence and per token of text."""
     i_Q, j_Q = pairs_Q2.T
     part, Q = f"blocks.{block}", len(pairs_Q2)
-    d_LD = explained.crosscoder.W_dec[:, explained.index[Hookpoint(block, "ln2")]]
+    d_LD = explained.decoder(block)
     found: list[np.ndarray] = []
     start = 0
     for batch in batches(explained.model, half.sequences, counted_nS=half.counted_nS):
         here = chosen.between(start, start + batch.tokens_mS.numel())
         start += batch.tokens_mS.numel()
         if len(here.pair_Z):
-            read = explained.read(batch)
-            tokens, f_BL = torch.from_numpy(_among_counted(batch, here)), read.codes.dense()
-            slots = (_slots(read, tokens, latents[here.pair_Z]) for latents in (i_Q, j_Q))
-            D_ZD = mixed_difference(read.contributions[block], tokens, *slots)
+            contributions = explained.read(batch).contributions[block]
+            tokens, codes = torch.from_numpy(_among_counted(batch, here)), contributions.codes
+            slots = (_slots(codes, tokens, latents[here.pair_Z]) for latents in (i_Q, j_Q))
+            D_ZD = mixed_difference(contributions, tokens, *slots)
+            f_BL = codes.dense()
             parts = (f_BL[tokens, torch.from_numpy(latents[here.pair_Z])] for latents in (i_Q, j_Q))
             rows = torch.stack([D_ZD.norm(dim=1), *parts]).double().cpu().numpy()
             found.append(np.vstack([here.pair_Z, rows]))
@@ -308,9 +311,8 @@ def _among_counted(batch: Batch, here: Occurrences) -> Int[np.ndarray, "Z"]:
     return np.searchsorted(batch.places_B, here.token_Z)
 
 
-def _slots(read: ExplainedBatch, tokens: torch.Tensor, latents: Int[np.ndarray, "Z"]) -> torch.Tensor:
+def _slots(codes: Codes, tokens: torch.Tensor, latents: Int[np.ndarray, "Z"]) -> torch.Tensor:
     """The slots of active latents at tokens."""
-    codes = read.codes
     wanted = torch.from_numpy(latents).to(codes.latents.device)[:, None]
     return ((codes.latents[tokens] == wanted) & (codes.values[tokens] != 0)).int().argmax(1)
 
@@ -325,8 +327,7 @@ def _effects(
     config: ValidationConfig,
 ) -> dict[Effect, Effects]:
     """The effects of interventions on the model's own activations, by document."""
-    model, mlp, p = explained.model, explained.mlps[block], explained.index[Hookpoint(block, "ln2")]
-    d_LD = explained.crosscoder.W_dec[:, p]
+    model, place, d_LD = explained.model, explained.places[block], explained.directions(block)
     rank_Z = np.arange(len(chosen.pair_Z)) - np.searchsorted(chosen.pair_Z, chosen.pair_Z)
     for_loss_Z = (chosen.pair_Z < config.loss_pairs) & (rank_Z < config.loss_occurrences)
     found: dict[Effect, list[np.ndarray]] = {"output": [], "loss": []}
@@ -338,15 +339,16 @@ def _effects(
         start = stop
         if not len(here.pair_Z):
             continue
-        read = explained.read(batch, explained.around_mlps(batch))
+        read = explained.read(batch, (*explained.around_mlps(batch), place.stream))
         token_Z = torch.from_numpy(_among_counted(batch, here))
         f_BL, latents = read.codes.dense(), torch.from_numpy(pairs_Q2[here.pair_Z])
         parts = (f_BL[token_Z, latent_Z][:, None] * d_LD[latent_Z] for latent_Z in latents.unbind(1))
-        out_4ZD = removed(mlp, read.x_BPD[token_Z, p], *parts)
+        stream_BD = read.captured(place.stream)
+        out_4ZD = model.added(block, removed(place.mlp_output, stream_BD[token_Z], *parts))
         where = np.stack([here.pair_Z, read.documents_B[token_Z.numpy()]]).astype(float)
         found["output"].append(np.vstack([where, mixed(out_4ZD).norm(dim=1).double().cpu().numpy()]))
         if loss_here.any():
-            added_BD = model.added(block, mlp(read.x_BPD[:, p]))
+            added_BD = model.added(block, place.mlp_output(stream_BD))
             post_BD = read.captured(Hookpoint(block, "resid_mid")) + added_BD
             post_mSD = read.spliced(post_BD, Hookpoint(block, "resid_post"))
             use, place_Z = torch.from_numpy(loss_here), torch.from_numpy(here.token_Z)

@@ -24,11 +24,14 @@ _CHUNK_ELEMENTS = 1 << 26  # of a (tokens, K, N) intermediate off the CPU: 256 M
 
 @dataclass(frozen=True)
 class Path:
-    """One linear path from latents to neurons: p_BKN = values_BK * M_LN[latents_BK], and the base c_N."""
+    """One linear path from latents to neurons: p_BKN = values_BK * M_LN[latents_BK], and the base.
+
+    base_BN: one for all tokens, (1, N), or each token's own.
+    """
 
     W_DN: Float[Tensor, "D N"]
     M_LN: Float[Tensor, "L N"]
-    base_N: Float[Tensor, "N"]
+    base_BN: Float[Tensor, "#B N"]
     codes: Codes
 
     def total(self) -> Float[Tensor, "B N"]:
@@ -50,10 +53,10 @@ class Path:
         return self.M_LN.gather(0, latents_BN) * self.codes.values.gather(1, slots_BN)
 
 
-def _path(decoder_LD: Tensor, bias_D: Tensor, codes: Codes, W_DN: Tensor, b_N: Tensor) -> Path:
+def _path(decoder_LD: Tensor, bias: Tensor, codes: Codes, W_DN: Tensor, b_N: Tensor) -> Path:
     with torch.autocast(W_DN.device.type, enabled=False):  # rounding the base would move all tokens alike
-        base_N = b_N + bias_D @ W_DN
-    return Path(W_DN, _full(decoder_LD @ W_DN), base_N, codes)
+        base_BN = _full(b_N + bias @ W_DN).view(-1, W_DN.shape[1])
+    return Path(W_DN, _full(decoder_LD @ W_DN), base_BN, codes)
 
 
 def _full(tensor: Tensor) -> Tensor:
@@ -64,10 +67,12 @@ def _full(tensor: Tensor) -> Tensor:
 class MlpContributions:
     """The contributions of a batch of codes to the neurons of one MLP.
 
-    decoder_LD: the latents' directions at the MLP's input, in the model's own units; bias_D: b_dec there;
-    codes: B tokens; decoded_BD: sum_i f_i d_i, where the caller has it already. All is differentiable in
-    decoder, bias and code values; the choice of slots is not. Errors: XtalkError where codes and decoder
-    differ in their number of latents. Source: arXiv 2606.09940, section 3.
+    decoder_LD: the latents' directions at the MLP's input, in the model's own units; bias: what that input is
+    without any latent, b_dec for all tokens (D) or each token's own (B, D); codes: B tokens; decoded_BD:
+    sum_i f_i d_i, where the caller has it already; post_scale_B: the scale at each token of the norm that the
+    MLP's output passes through, 1 where it is not given. All is differentiable in decoder, bias and code
+    values; the choice of slots is not. Errors: XtalkError where codes and decoder differ in their number of
+    latents. Source: arXiv 2606.09940, section 3.
 
     >>> relu = xtalk.activation_function("relu")
     >>> mlp = xtalk.MlpWeights(torch.ones(2, 1), torch.zeros(1), torch.ones(1, 2), torch.zeros(2), relu)
@@ -80,20 +85,22 @@ class MlpContributions:
     def __init__(
         self,
         decoder_LD: Float[Tensor, "L D"],
-        bias_D: Float[Tensor, "D"],
+        bias: Float[Tensor, "D"] | Float[Tensor, "B D"],
         codes: Codes,
         mlp: MlpWeights,
         decoded_BD: Float[Tensor, "B D"] | None = None,
+        post_scale_B: Float[Tensor, "B"] | None = None,
     ) -> None:
         if codes.n_latents != len(decoder_LD):
             raise XtalkError(f"codes of {codes.n_latents} latents; expected the decoder's {len(decoder_LD)}")
         self._decoder_LD, self._decoded_BD = decoder_LD, decoded_BD
         self.codes = codes
         self.mlp = mlp
-        self.value = _path(decoder_LD, bias_D, codes, mlp.W_in, mlp.b_in)
+        self._post_scale_B = post_scale_B
+        self.value = _path(decoder_LD, bias, codes, mlp.W_in, mlp.b_in)
         self.gate: Path | None = None
         if mlp.W_gate is not None and mlp.b_gate is not None:
-            self.gate = _path(decoder_LD, bias_D, codes, mlp.W_gate, mlp.b_gate)
+            self.gate = _path(decoder_LD, bias, codes, mlp.W_gate, mlp.b_gate)
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -102,8 +109,33 @@ class MlpContributions:
 
     @cached_property
     def output_norm_N(self) -> Float[Tensor, "N"]:
-        """||W_out[k]||_2 of each neuron."""
+        """||W_out[k]||_2 of each neuron; with a post-norm, before its scale."""
         return self.mlp.output_norm_N
+
+    @cached_property
+    def output_norm_BN(self) -> Float[Tensor, "B N"]:
+        """How far each neuron moves the residual stream at each token, per unit of its activation.
+
+        ||W_out[k]||_2; with a post-norm, at the scale that it has at the token.
+        """
+        norm_BN = self.output_norm_N.expand(len(self.codes.values), -1)
+        return norm_BN if self._post_scale_B is None else norm_BN / self._post_scale_B[:, None]
+
+    def moved(
+        self, change_BD: Float[Tensor, "B D"], tokens_B: Int[Tensor, "B"] | None = None
+    ) -> Float[Tensor, "B D"]:
+        """How a change of the MLP's output moves the residual stream: with a post-norm, at the token's scale.
+
+        tokens_B: the token of each change; by default all in order.
+        """
+        norm = self.mlp.post_norm
+        if norm is None:
+            return change_BD
+        moved_BD = norm.centre(change_BD) * norm.weight
+        if self._post_scale_B is None:
+            return moved_BD
+        scale_B = self._post_scale_B if tokens_B is None else self._post_scale_B[tokens_B]
+        return moved_BD / scale_B[:, None]
 
     @cached_property
     def dominant_BN(self) -> Int[Tensor, "B N"]:
@@ -125,12 +157,18 @@ class MlpContributions:
         """The MLP's output when, on each path, `kept` stands for the sum of contributions."""
         return self.activations(kept) @ self.mlp.W_out + self.mlp.b_out
 
-    def activations(self, kept: tuple[Float[Tensor, "B N"], ...]) -> Float[Tensor, "B N"]:
-        """The neurons' activations when, on each path, `kept` stands for the sum of contributions."""
-        value_BN = self.value.base_N + kept[0]
-        if self.gate is None:
-            return self.mlp.activation(value_BN)
-        return self.mlp.activation(self.gate.base_N + kept[1]) * value_BN
+    def activations(
+        self, kept: tuple[Float[Tensor, "B N"], ...], tokens_B: Int[Tensor, "B"] | None = None
+    ) -> Float[Tensor, "B N"]:
+        """The neurons' activations when, on each path, `kept` stands for the sum of contributions.
+
+        tokens_B: the token of each row; by default all in order.
+        """
+        value_BN, *gate = (
+            kept_BN + (path.base_BN if tokens_B is None or len(path.base_BN) == 1 else path.base_BN[tokens_B])
+            for path, kept_BN in zip(self.paths, kept, strict=True)
+        )
+        return self.mlp.activation(gate[0]) * value_BN if gate else self.mlp.activation(value_BN)
 
     def keep(self, m: int) -> tuple[Float[Tensor, "B N"], ...]:
         """On each path the sum of the m dominant latents' contributions (few-hot), signed."""
@@ -147,11 +185,11 @@ class MlpContributions:
         path, Lip(phi) |U| on the gate path. Not differentiable, but the totals that it reads are.
         """
         if self.gate is None:
-            return (torch.ones_like(self.value.base_N).expand(len(self.codes.values), -1),)
+            return (torch.ones_like(self.value.M_LN[0]).expand(len(self.codes.values), -1),)
         total_value_BN, total_gate_BN = self.totals  # kept for penalties, so with their graph
         with torch.no_grad():
-            phi_BN = self.mlp.activation(self.gate.base_N + total_gate_BN).abs()
-            return phi_BN, self.mlp.activation.lipschitz * (self.value.base_N + total_value_BN).abs()
+            phi_BN = self.mlp.activation(self.gate.base_BN + total_gate_BN).abs()
+            return phi_BN, self.mlp.activation.lipschitz * (self.value.base_BN + total_value_BN).abs()
 
     def top_slots(self, m: int) -> Int[Tensor, "B m N"]:
         """Slots of the m latents of largest dominance score per token and neuron, largest first.

@@ -5,10 +5,6 @@ token's scores in cache and read the K active rows of M once. Other devices take
 formulations in `contributions.py` and `pairs.py`; both are tested against tests/reference.
 """
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,8 +13,8 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xtalk.compiling import compiled, in_threads
 from xtalk.errors import XtalkError
-from xtalk.interactions.compiling import compiled
 
 _Array = NDArray[Any]
 
@@ -166,25 +162,6 @@ def _array(tensor: Tensor) -> _Array:
     return tensor.detach().contiguous().numpy()
 
 
-@cache
-def pool(threads: int) -> ThreadPoolExecutor:
-    """The threads that kernels run in, made once."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="xtalk-kernel")
-
-
-def _in_threads(run: Callable[[slice], None], size: int) -> None:
-    """Run over equal shares of `size` tokens or neurons, one thread each, as many as torch uses.
-
-    Python threads rather than numba's own: numba's would reset torch's OpenMP thread count behind its back.
-    """
-    threads = min(torch.get_num_threads(), max(1, size // 64))
-    if threads == 1:
-        run(slice(0, size))
-        return
-    edges = [size * i // threads for i in range(threads + 1)]
-    list(pool(threads).map(run, [slice(a, b) for a, b in pairwise(edges)]))
-
-
 def _latents(latents_BK: Tensor, n_latents: int) -> _Array:
     """The latents as an array, none out of range: the loops would read past the end of M."""
     latents = _array(latents_BK)
@@ -206,7 +183,7 @@ def top_slots(
         else:
             _top_slots(M, latents[rows], values[rows], slots_BmN[rows])
 
-    _in_threads(run, len(latents))
+    in_threads(run, len(latents))
     return torch.from_numpy(slots_BmN).long()
 
 
@@ -229,7 +206,7 @@ def top_slots_gated(
         by_token = gate_weight[rows], value_weight[rows], latents[rows], values[rows]
         _top_slots_gated(gate, value, *by_token, slots_BmN[rows])
 
-    _in_threads(run, len(slots_BmN))
+    in_threads(run, len(slots_BmN))
     return torch.from_numpy(slots_BmN).long()
 
 
@@ -248,7 +225,7 @@ def add_pair_blocks(
     def run(rows: slice) -> None:
         _add_pair_blocks(M, latents[rows], values[rows], slots[rows], weight[rows], blocks[rows])
 
-    _in_threads(run, len(latents_BK))
+    in_threads(run, len(latents_BK))
 
 
 def others(
@@ -264,13 +241,13 @@ def others(
     def sum_rows(rows: slice) -> None:
         _row_sums(M[rows], weight, sums_L[rows])
 
-    _in_threads(sum_rows, len(M))
+    in_threads(sum_rows, len(M))
     sums_BK = sums_L.astype(np.float64)[latents]  # float64: many small differences follow
 
     def subtract(rows: slice) -> None:
         _subtract_dominated(M, latents[rows], slots[rows], weight, sums_BK[rows])
 
-    _in_threads(subtract, len(latents))
+    in_threads(subtract, len(latents))
     return torch.from_numpy(sums_BK).to(M_LN.dtype)
 
 
@@ -289,5 +266,5 @@ def others_gradient(
     def run(columns: slice) -> None:  # two threads with tokens of their own would write to the same latents
         _others_gradient(M, latents, size, slots, weight, active, columns.start, columns.stop, gradient_LN)
 
-    _in_threads(run, M.shape[1])
+    in_threads(run, M.shape[1])
     return torch.from_numpy(gradient_LN)

@@ -60,12 +60,13 @@ def interaction_weights(mlp: MlpContributions) -> tuple[Float[Tensor, "B N"], ..
     Ordinary MLP: ||W_out[k]||. Gated: ||W_out[k]|| |phi(G_k)| on the value path, ||W_out[k]|| Lip(phi) |u*_k|
     on the gate path (`interaction`).
     """
+    norm_BN = mlp.output_norm_BN
     if mlp.gate is None:
-        return (mlp.output_norm_N.expand(len(mlp.codes.values), -1),)
-    gate_BN = mlp.mlp.activation(mlp.gate.base_N + mlp.totals[1])
-    dominant_value_BN = mlp.value.base_N + mlp.dominant[0]
+        return (norm_BN,)
+    gate_BN = mlp.mlp.activation(mlp.gate.base_BN + mlp.totals[1])
+    dominant_value_BN = mlp.value.base_BN + mlp.dominant[0]
     lipschitz = mlp.mlp.activation.lipschitz
-    return mlp.output_norm_N * gate_BN.abs(), mlp.output_norm_N * lipschitz * dominant_value_BN.abs()
+    return norm_BN * gate_BN.abs(), norm_BN * lipschitz * dominant_value_BN.abs()
 
 
 @torch.no_grad()
@@ -82,7 +83,9 @@ def interaction(mlp: MlpContributions) -> Float[Tensor, "B"]:
         T = sum_k ||W_out[k]|| sum_{j != i*} (|phi(G_k)| |u_kj| + Lip(phi) |u*_k| |g_kj|),
 
     a bound already, with Lip(phi) inside, and a sum over the others, so that it splits into pairs.
-    Units: of the MLP's output. Source: arXiv 2606.09940, section 3; gated MLPs are xtalk's own.
+    Units: of the MLP's output; with a post-norm, of what it makes of a change at the token's scale, and
+    ||W_out[k]|| is that of the neuron's direction behind it. Source: arXiv 2606.09940, section 3; gated MLPs
+    and post-norms are xtalk's own.
 
     >>> relu = xtalk.activation_function("relu")
     >>> mlp = xtalk.MlpWeights(torch.ones(2, 1), torch.zeros(1), 2 * torch.ones(1, 2), torch.zeros(2), relu)
@@ -101,6 +104,9 @@ def interaction(mlp: MlpContributions) -> Float[Tensor, "B"]:
 
 
 def sound_bound(mlp: MlpContributions) -> Float[Tensor, "B"]:
-    """At least ||MLP(n^) - MLP_dominant(n^)||, up to rounding: Lip(phi) T, or T of a gated MLP."""
+    """At least ||MLP(n^) - MLP_dominant(n^)||, up to rounding: Lip(phi) T, or T of a gated MLP.
+
+    With a post-norm, of the change behind it at the token's own scale (`MlpContributions.moved`).
+    """
     T_B = interaction(mlp)
     return T_B if mlp.gate is not None else mlp.mlp.activation.lipschitz * T_B

@@ -19,7 +19,8 @@ from xtalk.interactions.pair_rows import Rows
 
 Normaliser = Literal["none", "co_occurrence", "relative"]
 SUM = "sum"
-FORMAT = "xtalk.pairs/1"
+FORMAT = "xtalk.pairs/2"
+_RECORD = {"parts": list, "tokens": int, "documents": int, "source": str}
 _ARRAYS = {
     "start": torch.int64,
     "column": torch.int32,
@@ -116,25 +117,24 @@ class PairMatrix:
             for name, array in zip(_ARRAYS, arrays, strict=True)
         }
         record = {
-            "format": FORMAT,
-            "parts": json.dumps(self.parts),
-            "tokens": str(self.tokens),
-            "documents": str(self.documents),
+            "parts": self.parts,
+            "tokens": self.tokens,
+            "documents": self.documents,
             "source": self.source,
         }
-        with replacing(path) as partial:
-            save_file(tensors, partial, record)
+        with replacing(path) as partial:  # one key: safetensors writes several in any order
+            save_file(tensors, partial, {FORMAT: json.dumps(record)})
 
     @staticmethod
     def load(path: Path, source: str | None = None) -> "PairMatrix":
         """Read what `save` wrote. Errors: XtalkError for anything else, or if not measured of `source`."""
         tensors, record = _read(path)
-        _check(path, tensors, len(json.loads(record["parts"])))
+        _check(path, tensors, len(record["parts"]))
         matrix = PairMatrix(
             len(tensors["active"]),
-            tuple(json.loads(record["parts"])),
-            int(record["tokens"]),
-            int(record["documents"]),
+            tuple(record["parts"]),
+            record["tokens"],
+            record["documents"],
             *(tensors[name].numpy() for name in _ARRAYS),
             source=record["source"],
         )
@@ -304,16 +304,23 @@ def _column_least(rows: Sequence[Rows], n_latents: int, top: int) -> Float[np.nd
     return largest_LT[:, 0]
 
 
-def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
-            record: dict[str, str] = file.metadata() or {}
+            metadata: dict[str, str] = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in list(file.keys())}
     except FileNotFoundError:
         raise XtalkError(f"no pair matrix {path}; measure it with xtalk interact") from None
     except (OSError, SafetensorError) as error:
         raise XtalkError(f"{path} cannot be read: {error}; measure it again with xtalk interact") from error
-    if record.get("format") != FORMAT or {n: t.dtype for n, t in tensors.items()} != _ARRAYS:
+    record: dict[str, Any] = {}
+    try:
+        record = json.loads(metadata[FORMAT])
+        found = {name: type(value) for name, value in record.items()}
+    except (KeyError, ValueError, AttributeError):
+        found = {}
+    dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+    if found != _RECORD or dtypes != _ARRAYS or not all(isinstance(part, str) for part in record["parts"]):
         raise XtalkError(f"{path} is no pair matrix ({FORMAT}); measure it again with xtalk interact")
     return tensors, record
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xtalk.interactions.compiling import compiled
+from xtalk.compiling import compiled
 
 _Array = NDArray[Any]
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from xtalk.compiling import pool
 from xtalk.errors import XtalkError
 from xtalk.interactions import kernels
 from xtalk.interactions.contributions import MlpContributions
@@ -171,7 +172,7 @@ class PairInteractions:
             return rows.add(events, order, row_start, lengths_E, self.n_latents)
 
         threads = torch.get_num_threads()
-        run = map if threads == 1 else kernels.pool(threads).map
+        run = map if threads == 1 else pool(threads).map
         for index, rows in enumerate(run(add, self._rows)):
             self._rows[index] = rows
 

@@ -41,7 +41,7 @@ def _weighted_sum_minus_max(mlp: MlpContributions, weight_N: Float[Tensor, "N"])
 
 def sum_minus_max(mlp: MlpContributions, target: MlpTarget) -> Float[Tensor, ""]:
     """The paper's penalty: mean over tokens and neurons of sum_i |p_ki| - max_i |p_ki| (paper section 4)."""
-    return _weighted_sum_minus_max(mlp, torch.ones_like(mlp.value.base_N))
+    return _weighted_sum_minus_max(mlp, torch.ones_like(mlp.value.M_LN[0]))
 
 
 def out_norm(mlp: MlpContributions, target: MlpTarget) -> Float[Tensor, ""]:

@@ -19,7 +19,8 @@ def mixed_difference(
     """D_ij of pairs of slots, through W_out: out(all) - out(without i) - out(without j) + out(without both).
 
     tokens_Q: each pair's token; i_Q, j_Q: two different slots of that token. Per neuron of an ordinary MLP
-    this is phi(h) - phi(h - p_i) - phi(h - p_j) + phi(h - p_i - p_j).
+    this is phi(h) - phi(h - p_i) - phi(h - p_j) + phi(h - p_i - p_j). With a post-norm, as that moves the
+    residual stream at the token's scale.
     Errors: XtalkError where i is j.
     """
     if bool((i_Q == j_Q).any()):
@@ -30,15 +31,19 @@ def mixed_difference(
         p_i_QN, p_j_QN = (path.M_LN[latents[tokens_Q, s]] * values[tokens_Q, s][:, None] for s in (i_Q, j_Q))
         all_QN = total_BN[tokens_Q]
         without.append((all_QN, all_QN - p_i_QN, all_QN - p_j_QN, all_QN - p_i_QN - p_j_QN))
-    both, no_i, no_j, neither = (mlp.activations(kept) for kept in zip(*without, strict=True))
+    both, no_i, no_j, neither = (mlp.activations(kept, tokens_Q) for kept in zip(*without, strict=True))
     differences = (both - no_i) - (no_j - neither)  # in this order exactly 0 where p_i or p_j is
-    return differences @ mlp.mlp.W_out
+    return mlp.moved(differences @ mlp.mlp.W_out, tokens_Q)
 
 
 @torch.no_grad()
 def dominant_residual(mlp: MlpContributions) -> Float[Tensor, "B D"]:
-    """MLP(n^) - MLP_dominant(n^), signed: W_out times phi(h_k) - phi(c_k + p_k*) of each neuron."""
-    return (mlp.activations(_totals(mlp)) - mlp.activations(mlp.dominant)) @ mlp.mlp.W_out
+    """MLP(n^) - MLP_dominant(n^), signed: W_out times phi(h_k) - phi(c_k + p_k*) of each neuron.
+
+    With a post-norm, as that moves the residual stream at the token's scale.
+    """
+    change_BN = mlp.activations(_totals(mlp)) - mlp.activations(mlp.dominant)
+    return mlp.moved(change_BN @ mlp.mlp.W_out)
 
 
 @torch.no_grad()

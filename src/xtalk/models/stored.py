@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from xtalk.errors import XtalkError
+from xtalk.models.source import ADAPTER
+from xtalk.models.weight_files import opened
 
-ADAPTER = "adapter_config.json"
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _MASK = re.compile(r"(^|\.)(attn|attention)\.bias$")  # old files keep their causal masks
 _UNUSED = re.compile(r"(^|\.)(masked_bias|position_ids)$")  # old constants, whatever they hold
@@ -38,8 +38,8 @@ def check_configuration(location: str, config: Mapping[str, Any]) -> None:
 def refuse_adapter(location: str) -> XtalkError:
     """The error for a model whose folder holds an adapter too."""
     return XtalkError(
-        f"{location!r} holds an adapter ({ADAPTER}), which would be ignored; expected a model by itself; "
-        "merge it into its base with peft's merge_and_unload and save that, or remove the adapter's files"
+        f"{location!r} holds a model and an adapter ({ADAPTER}); expected one of them; keep the adapter's "
+        "files in a folder of their own, and give that, or remove them"
     )
 
 
@@ -82,7 +82,7 @@ def check_values(location: str, files: Sequence[Path], model: PreTrainedModel) -
     places = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
     prefix = f"{model.base_model_prefix}."
     for file in files:
-        with safe_open(file, framework="pt") as stored:
+        with opened(file) as stored:
             for name in stored.keys():  # noqa: SIM118
                 own = name
                 for pattern, replacement in TEXT_NAMES.items():

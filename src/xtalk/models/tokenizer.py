@@ -10,6 +10,7 @@ from xtalk.errors import XtalkError
 
 logger = logging.getLogger("xtalk")
 
+FILE = "tokenizer.json"
 SAMPLE = (
     "a a b",
     "The cat sat; it didn't move.",
@@ -26,22 +27,24 @@ SAMPLE = (
 )
 
 
-def load_tokenizer(location: str, file: Path | None, *, local: bool) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder or hub model, with the token ids of its tokenizer.json, `file`, on a sample.
+def load_tokenizer(folder: Path, *, code: bool) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder, with the token ids of its tokenizer.json on a sample, if it has one.
 
     transformers may make another tokenizer of the model's type than its file holds; the file's is then taken,
-    and that is logged. Errors: XtalkError shows both readings where they still differ.
+    and that is logged. code: whether Python files of the folder may run. Errors: XtalkError shows both
+    readings where they still differ.
     """
-    tokenizer = AutoTokenizer.from_pretrained(location, local_files_only=local, trust_remote_code=False)
-    if file is None:
+    location = str(folder)
+    tokenizer = AutoTokenizer.from_pretrained(location, local_files_only=True, trust_remote_code=code)
+    if not (folder / FILE).is_file():
         return tokenizer
-    stored = Tokenizer.from_file(str(file))
+    stored = Tokenizer.from_file(str(folder / FILE))
     stored.no_truncation()
     stored.no_padding()
     if (difference := _difference(tokenizer, stored)) is None:
         return tokenizer
     logger.warning("the tokenizer of %s reads %s; the file is used", location, difference)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(location, local_files_only=local)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(location, local_files_only=True)
     if (difference := _difference(tokenizer, stored)) is None:
         return tokenizer
     raise XtalkError(

@@ -75,63 +75,38 @@ class ProveConfig(TheoremConfig):
         return "-".join([stem, *self._others("task", "n", "vocabulary", "network", "post_hoc")])
 
 
-class _DigitsConfig(TheoremConfig):
-    """post_hoc: train an ordinary network of this seed; else the proof-aware one that ships, of seed 0."""
+class DigitsConfig(TheoremConfig):
+    """Theorem T1: a digits network on 449 held-out images.
 
+    form: "tables" of each feature's effect, `entries` in the mean (more are longer and tighter); or "exact",
+    by running the network. post_hoc: train an ordinary network of this seed, and its crosscoder on the bound,
+    instead of the proof-aware network that ships, of seed 0.
+    """
+
+    stem = "digits"
     words = {"post_hoc": "post-hoc"}
 
+    form: Form = "tables"
+    entries: int = Field(default=4, ge=1)
     post_hoc: bool = False
     seed: int = Field(default=0, ge=0, lt=2**31)
 
     @model_validator(mode="after")
-    def _shipped_has_seed_0(self) -> "_DigitsConfig":
+    def _shipped_has_seed_0(self) -> "DigitsConfig":
         if self.seed and not self.post_hoc:
             raise ValueError("the digits network that ships has seed 0; another seed needs post_hoc")
         return self
-
-
-class DigitsConfig(_DigitsConfig):
-    """Theorem T1: a digits network on 449 held-out images.
-
-    form: "tables" of each feature's effect, `entries` in the mean (more are longer and tighter); "dominant":
-    the `kept` largest contributions of each neuron; "exact": by running the network. risk: in millionths, of
-    the claim about the population of digits; None makes none. post_hoc: train an ordinary network of this
-    seed, and its crosscoder on the bound, instead of the proof-aware network that ships, of seed 0.
-    """
-
-    stem = "digits"
-
-    form: Form = "tables"
-    entries: int = Field(default=4, ge=1)
-    kept: int = Field(default=1, ge=1)
-    risk: int | None = Field(default=10_000, ge=1, lt=1_000_000)
-
-
-class RegionsConfig(_DigitsConfig):
-    """Theorem T2: regions around what a crosscoder rebuilds of held-out digits, as large as they hold.
-
-    support: how many of a code's strongest latents move beside the ball, each by up to `ratio` radii.
-    regions: how many at most; None: all that add an image. post_hoc, seed: as for `DigitsConfig`.
-    """
-
-    stem = "digits-regions"
-
-    support: int = Field(default=0, ge=0)
-    ratio: float = Field(default=0.5, ge=0)
-    regions: int | None = Field(default=None, ge=1)
 
 
 class ChartsConfig(TheoremConfig):
     """Theorem T1 in form "charts": an ordinarily trained digits network, to second order around points.
 
     per_label: points for each digit, the means of clusters of training images; more are longer and tighter.
-    risk: as for `DigitsConfig`.
     """
 
     stem = "digits-charts"
 
     per_label: int = Field(default=1, ge=1)
-    risk: int | None = Field(default=10_000, ge=1, lt=1_000_000)
     seed: int = Field(default=0, ge=0, lt=2**31)
 
 

@@ -12,14 +12,12 @@ from xtalk.proofs.config import (
     DigitsConfig,
     LanguageConfig,
     ProveConfig,
-    RegionsConfig,
     TheoremConfig,
 )
 from xtalk.proofs.proof import Proof
 from xtalk.proofs.row import CertificateRow
 from xtalk.proofs.t1.prove import prove_charts, prove_digits
 from xtalk.proofs.t1_language.prove import prove_language
-from xtalk.proofs.t2.prove import prove_regions
 from xtalk.proofs.t3.prove import prove_sequences
 
 THEOREMS: dict[str, tuple[type[TheoremConfig], dict[str, Any]]] = {
@@ -27,7 +25,6 @@ THEOREMS: dict[str, tuple[type[TheoremConfig], dict[str, Any]]] = {
     "T3-attention": (ProveConfig, {"network": "attention", "post_hoc": True}),
     "T1": (DigitsConfig, {}),
     "T1-language": (LanguageConfig, {}),
-    "T2": (RegionsConfig, {}),
     "charts": (ChartsConfig, {}),
 }
 """By its name on the command line: a theorem's configuration, and the keys that the name fixes."""
@@ -36,7 +33,6 @@ _PROVERS: dict[type[TheoremConfig], Callable[[Any, Report], Proof]] = {
     ProveConfig: prove_sequences,
     DigitsConfig: prove_digits,
     ChartsConfig: prove_charts,
-    RegionsConfig: prove_regions,
     LanguageConfig: prove_language,
 }
 

@@ -1,23 +1,25 @@
 """A crosscoder read in a model: activations, codes, and contributions to the MLPs, batch by batch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from xtalk.activations.harvest import check_finite
 from xtalk.codes import Codes
 from xtalk.crosscoder.config import unmeasured
 from xtalk.crosscoder.crosscoder import Crosscoder
+from xtalk.data import TokenSequences
 from xtalk.errors import XtalkError
 from xtalk.models.capturing import CapturingModel
 from xtalk.models.hookpoints import Hookpoint, Site
 from xtalk.models.language_model import LanguageModel
-from xtalk.models.mlp import MlpWeights
-from xtalk.reading.batches import Batch
+from xtalk.reading.batches import Batch, batches
+from xtalk.reading.places import ErrorNode, Place, find_places
 from xtalk.reading.ranked import RankedContributions
 
 
@@ -50,22 +52,36 @@ class Encoded:
 
 
 class Explained(Encoded):
-    """A crosscoder at the hookpoints of a language model, and the MLPs whose input it decodes."""
+    """A crosscoder at the hookpoints of a language model, and the MLPs that it has contributions to.
 
-    def __init__(self, model: LanguageModel, crosscoder: Crosscoder) -> None:
+    error: whether what the crosscoder leaves out of what it reads stays in the contributions' base ("keep":
+    what the model computes) or not ("drop": what the crosscoder explains).
+    """
+
+    def __init__(self, model: LanguageModel, crosscoder: Crosscoder, error: ErrorNode = "drop") -> None:
         super().__init__(model, crosscoder, list(map(model.hookpoint, crosscoder.config.hook_names)))
         self.model = model
+        self.error: ErrorNode = error
 
     @cached_property
-    def blocks(self) -> tuple[int, ...]:
-        """The blocks whose MLP input the crosscoder decodes. Errors: XtalkError if there is none."""
-        found = tuple(b for b in range(self.model.n_blocks) if Hookpoint(b, "ln2") in self.index)
-        if not found:
+    def _places(self) -> dict[int, Place]:
+        return find_places(self.model, self.index)
+
+    @property
+    def places(self) -> dict[int, Place]:
+        """Where the crosscoder is read in front of each block's MLP. Errors: XtalkError if nowhere."""
+        if not self._places:
             raise XtalkError(
-                f"the crosscoder has no ln2 hookpoint among {', '.join(map(str, self.hookpoints))}; "
-                "interactions and fidelity need the MLPs' inputs; train it on them"
+                f"the crosscoder has no hookpoint in front of an MLP among "
+                f"{', '.join(map(str, self.hookpoints))}; interactions and fidelity need ln2 of a block, or "
+                "the residual stream before it: resid_mid, resid_pre, or resid_post of the block before"
             )
-        return found
+        return self._places
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """The blocks of those MLPs. Errors: XtalkError if there is none."""
+        return tuple(self.places)
 
     def around_mlps(self, batch: Batch) -> list[Hookpoint]:
         """What is read beside to rebuild those MLPs' outputs: what they are added to, and the sums.
@@ -76,28 +92,63 @@ class Explained(Encoded):
         return [Hookpoint(block, site) for block in self.blocks for site in sites]
 
     @cached_property
-    def mlps(self) -> dict[int, MlpWeights]:
-        """The MLPs of those blocks."""
-        return {block: self.model.mlp_weights(block) for block in self.blocks}
+    def streams(self) -> tuple[Hookpoint, ...]:
+        """What contributions need of the model beside the codes: where the norms in front of MLPs read."""
+        needed = (place.stream for place in self._places.values() if place.needs_stream(self.error))
+        return tuple(dict.fromkeys(needed))
 
-    def contributions(self, codes: Codes) -> Iterator[tuple[int, RankedContributions]]:
-        """What codes contribute to the MLP of each block, one block after the other."""
+    @torch.no_grad()
+    def streams_at(
+        self, sequences: TokenSequences, places_B: Int[np.ndarray, "B"]
+    ) -> dict[Hookpoint, Float[Tensor, "B D"]]:
+        """The model's activations at `streams`, at some places of the flattened text, ascending."""
+        read: list[Tensor] = []
+        if not self.streams:
+            return {}
+        for batch in batches(self.model, sequences, counted_nS=_marked(sequences, places_B)):
+            if batch.counted_mS.any():
+                read.append(batch.counted(self.model.capture(batch.tokens_mS, self.streams)).float())
+        return dict(zip(self.streams, torch.cat(read).unbind(1), strict=True))
+
+    def directions(self, block: int) -> Float[Tensor, "L D"]:
+        """The latents' directions at the place in front of a block's MLP."""
+        return self.crosscoder.W_dec[:, self.index[self.places[block].point]]
+
+    def decoder(self, block: int) -> Float[Tensor, "L D"]:
+        """The latents' directions at a block's MLP input: through a norm, before its scale."""
+        return self.places[block].decoder(self.directions(block))
+
+    def contributions(
+        self, codes: Codes, streams: Mapping[Hookpoint, Float[Tensor, "B D"]]
+    ) -> Iterator[tuple[int, RankedContributions]]:
+        """What codes contribute to the MLP of each block, one block after the other.
+
+        streams: the model's activations at `streams`, of the codes' tokens.
+        """
         W_dec, b_dec = self.crosscoder.W_dec, self.crosscoder.b_dec
         there = Codes(codes.latents.to(W_dec.device), codes.values.to(W_dec), codes.n_latents)
-        for block, mlp in self.mlps.items():
-            p = self.index[Hookpoint(block, "ln2")]
-            yield block, RankedContributions(W_dec[:, p], b_dec[p], there, mlp)
+        for block, place in self.places.items():
+            p = self.index[place.point]
+            stream_BD = streams[place.stream] if place.needs_stream(self.error) else None
+            yield block, place.contributions(W_dec[:, p], b_dec[p], there, stream_BD, self.error)
 
     def read(self, batch: Batch, beside: Sequence[Hookpoint] = ()) -> "ExplainedBatch":
         """What the model and the crosscoder make of a batch, with activations at other hookpoints `beside`.
 
         Errors: XtalkError for NaN or infinity.
         """
-        extra = tuple(point for point in beside if point not in self.index)
+        wanted = dict.fromkeys((*beside, *self.streams))
+        extra = tuple(point for point in wanted if point not in self.index)
         captured_mSQD = self.activations(batch, extra).float()
         x_BPD = batch.counted(captured_mSQD)[:, : len(self.hookpoints)]
         everywhere = {point: captured_mSQD[:, :, q] for q, point in enumerate((*self.hookpoints, *extra))}
         return ExplainedBatch(self, batch, x_BPD, everywhere, self.crosscoder.encode_sparse(x_BPD))
+
+
+def _marked(sequences: TokenSequences, places_B: Int[np.ndarray, "B"]) -> Bool[np.ndarray, "n S"]:
+    marked_B = np.zeros(sequences.tokens.size, dtype=bool)
+    marked_B[places_B] = True
+    return marked_B.reshape(sequences.tokens.shape)
 
 
 @dataclass(frozen=True)
@@ -125,8 +176,14 @@ class ExplainedBatch:
 
     @cached_property
     def contributions(self) -> dict[int, RankedContributions]:
-        """The contributions to each block's MLP whose input the crosscoder decodes."""
-        return dict(self.explained.contributions(self.codes))
+        """The contributions to each block's MLP."""
+        streams = {point: self.captured(point) for point in self.explained.streams}
+        return dict(self.explained.contributions(self.codes, streams))
+
+    def mlp_input(self, block: int) -> Float[Tensor, "B D"]:
+        """What the model's own MLP reads in a block."""
+        place = self.explained.places[block]
+        return place.mlp_input(self.captured(place.stream))
 
     def captured(self, point: Hookpoint) -> Float[Tensor, "B D"]:
         """The activations at a hookpoint that was read."""

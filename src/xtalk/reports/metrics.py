@@ -12,13 +12,17 @@ Accuracies = dict[str, tuple[float, float, float]]
 
 
 class Model(Strict):
-    """The language model; losses in nat per token on the evaluation text, by block with that MLP ablated."""
+    """The language model; losses in nat per token on the evaluation text.
+
+    ce_mlp_mean_ablated: by block, with that MLP's output replaced by its mean; null where no crosscoder of
+    the run reads the MLP's input.
+    """
 
     name: str
     n_params: int
     blocks: int
     ce: float
-    ce_mlp_mean_ablated: list[float]
+    ce_mlp_mean_ablated: list[float | None]
 
 
 class Spliced(Strict):

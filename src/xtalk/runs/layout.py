@@ -5,6 +5,7 @@ steps.json                       which steps are complete: hashes of the files t
 log.jsonl                        what happened when
 checkpoints/NAME/                where a killed training goes on
 harvest.json, scaling.safetensors, loss_metric.safetensors, activations/    step harvest
+baselines.safetensors            step baselines
 crosscoders/NAME/                step train
 interactions/NAME.*              step interact, and `xtalk interact --site`
 clusters.json, cluster_map.json  step cluster; its settings are in cluster_settings.json
@@ -30,6 +31,7 @@ LOG = "log.jsonl"
 HARVEST = "harvest.json"
 SCALING = "scaling.safetensors"
 LOSS_METRIC = "loss_metric.safetensors"
+BASELINES = "baselines.safetensors"
 STORE = "activations"
 STORE_MANIFEST = f"{STORE}/manifest.json"
 

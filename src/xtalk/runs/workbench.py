@@ -1,6 +1,7 @@
 """What the steps of a run share: the model, the text as token sequences, the source of activations."""
 
 import logging
+from collections.abc import Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -37,8 +38,8 @@ class Workbench:
     Once the run is harvested, its model and text are compared with what was harvested then.
     """
 
-    def __init__(self, folder: RunFolder, device: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: RunFolder, device: str, trackers: Sequence[str] = ()) -> None:
+        self.folder, self.trackers = folder, trackers
         self.config = folder.config
         self.device = resolve_device(device)
         self.dtype = torch.bfloat16 if self.config.harvest.dtype == "bfloat16" else torch.float32
@@ -175,13 +176,49 @@ class Workbench:
             logger.warning("%s; harvest.keep_sinks=true counts them", sentence)
         return Counted(max(asked.skip_positions, sinks.positions), frozenset(sinks.tokens))
 
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """The blocks whose MLP's input is among the hookpoints."""
+        return tuple(b for b in range(self.model.n_blocks) if Hookpoint(b, "ln2") in self.hookpoints)
+
+    def write_baselines(self, progress: Report) -> None:
+        """Measure what fidelity is measured against; the MLPs' mean outputs come from the training text.
+
+        Errors: XtalkError if no MLP's input is among the hookpoints.
+        """
+        if not self.blocks:
+            raise XtalkError(
+                f"no ln2 hookpoint among {', '.join(map(str, self.hookpoints))}; fidelity needs the MLPs' "
+                "inputs; name some in hookpoints, in another --out"
+            )
+        tokens = self.config.evaluation.tokens
+        means = mean_mlp_outputs(self.model, self.train_sequences, tokens, self.blocks, self.counted)
+        measured = measure_baselines(
+            self.model,
+            self.held_out_sequences,
+            means,
+            counted=self.counted,
+            progress=partial(progress, "baselines"),
+        )
+        arrays = {"predicted": measured.predicted_E, "model": measured.model_E}
+        arrays |= {f"ablated.{block}": sums_E for block, sums_E in measured.ablated.items()}
+        tensors = {name: torch.from_numpy(sums_E) for name, sums_E in arrays.items()}
+        tensors |= {f"mean_output.{block}": mean_D.cpu() for block, mean_D in means.items()}
+        with replacing(self.folder.file(layout.BASELINES)) as file:
+            save_file(tensors, file)
+
     @cached_property
     def baselines(self) -> ModelBaselines:
-        """What fidelity is measured against; the MLPs' mean outputs come from the training text."""
-        mean_output_bD = mean_mlp_outputs(
-            self.model, self.train_sequences, self.config.evaluation.tokens, self.counted
+        """What fidelity is measured against, as the step of that name left it."""
+        tensors = load_file(self.folder.file(layout.BASELINES))
+        return ModelBaselines(
+            self.held_out_sequences.text_hash,
+            self.counted,
+            {block: tensors[f"mean_output.{block}"].to(self.device) for block in self.blocks},
+            tensors["predicted"].numpy(),
+            tensors["model"].numpy(),
+            {block: tensors[f"ablated.{block}"].numpy() for block in self.blocks},
         )
-        return measure_baselines(self.model, self.held_out_sequences, mean_output_bD, counted=self.counted)
 
     def crosscoder(self, name: str) -> Crosscoder:
         """A trained crosscoder of the run, on the device."""
@@ -200,16 +237,15 @@ class Workbench:
         return LossMetric({Hookpoint(int(block), "ln2"): R_DD for block, R_DD in tensors.items()})
 
     def write_loss_metric(self, progress: Report) -> None:
-        """Measure the metric of the loss at the run's MLPs on the training text, and keep it."""
-        blocks = [point.block for point in self.hookpoints if point.site == "ln2"]
+        """Measure the metric of the loss on the training text, and keep it for later steps."""
         factors = measure_loss_metric(
             self.model,
             self.train_sequences,
             self.config.harvest.loss_metric_tokens,
+            self.blocks,
             self.config.seed,
             self.counted,
-            blocks,
-            partial(progress, "metric of the loss"),
+            partial(progress, "metric of the loss, blocks"),
         )
         with replacing(self.folder.file(layout.LOSS_METRIC)) as file:
             save_file({str(block): R_DD.cpu().contiguous() for block, R_DD in factors.items()}, file)

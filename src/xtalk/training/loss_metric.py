@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -48,56 +48,45 @@ def measure_loss_metric(
     model: LanguageModel,
     sequences: TokenSequences,
     tokens: int,
+    blocks: Sequence[int],
     seed: int,
     counted: Counted = ALL,
-    blocks: Sequence[int] | None = None,
-    progress: Callable[[int, int], object] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[int, Float[Tensor, "D D"]]:
     """The factor R of some blocks, from the first `tokens` tokens; R R^T = PLAIN I / v + (1 - PLAIN) F / w.
 
     v and w are the output's variance and its mean squared deviation in F, so that either part counts the MLP
     replaced by its mean output as 1; R is I for an output that does not vary. Outputs and losses are those of
-    tokens that count. blocks: by default all. Costs a forward and a backward pass of the blocks above, for
-    each block; progress(done, total) hears of blocks. Errors: XtalkError for logits that are not finite.
+    tokens that count. Costs a forward and a backward pass of the blocks above, for each block. `progress`
+    hears of blocks done and their number. Errors: XtalkError for logits that are not finite.
     """
     generator = torch.Generator(model.device).manual_seed(seed)
     rows = torch.from_numpy(sequences.tokens[: -(-tokens // sequences.length)]).to(model.device)
-    blocks = range(model.n_blocks) if blocks is None else blocks
     factors: dict[int, Tensor] = {}
-    for block in blocks:
-        factors[block] = _of_block(model, block, rows, generator, counted)
-        progress(len(factors), len(blocks))
+    for done, block in enumerate(blocks, start=1):
+        read = (Hookpoint(block, "resid_mid"), Hookpoint(block, "ln2"))
+        weights = model.mlp_weights(block).to(model.device)
+        outputs: list[Tensor] = []
+        gradients: list[Tensor] = []
+        for some in rows.split(model.sequences_at_once(sequences.length)):
+            mid_BSD, n_BSD = model.capture(some, read).float().unbind(2)
+            output_BSD = weights(n_BSD).requires_grad_()
+            post_BSD = mid_BSD + model.added(block, output_BSD)
+            logits = model.continue_from(block, post_BSD, some).float().flatten(0, 1)
+            if not logits.isfinite().all():
+                raise XtalkError(
+                    f"the model's logits are not finite on the text (from block {block} on); expected finite "
+                    "numbers; check its weights, or run it in float32 (harvest.dtype)"
+                )
+            labels = torch.multinomial(logits.detach().softmax(1), 1, generator=generator)[:, 0]
+            counted_B = torch.from_numpy(counted.mask(some.cpu().numpy())).to(some.device).flatten()
+            labels = labels.masked_fill(~counted_B, UNLABELLED)
+            loss = F.cross_entropy(logits, labels, reduction="sum", ignore_index=UNLABELLED)
+            gradients.append(torch.autograd.grad(loss, output_BSD)[0].flatten(0, 1)[counted_B])
+            outputs.append(output_BSD.detach().flatten(0, 1)[counted_B])
+        factors[block] = _factor(torch.cat(outputs).double(), torch.cat(gradients).double())
+        progress(done, len(blocks))
     return factors
-
-
-def _of_block(
-    model: LanguageModel,
-    block: int,
-    rows_nS: Int[Tensor, "n S"],
-    generator: torch.Generator,
-    counted: Counted,
-) -> Float[Tensor, "D D"]:
-    read = (Hookpoint(block, "resid_mid"), Hookpoint(block, "ln2"))
-    weights = model.mlp_weights(block).to(model.device)
-    outputs: list[Tensor] = []
-    gradients: list[Tensor] = []
-    for some in rows_nS.split(model.sequences_at_once(rows_nS.shape[1])):
-        mid_BSD, n_BSD = model.capture(some, read).float().unbind(2)
-        output_BSD = weights(n_BSD).requires_grad_()
-        post_BSD = mid_BSD + model.added(block, output_BSD)
-        logits = model.continue_from(block, post_BSD, some).float().flatten(0, 1)
-        if not logits.isfinite().all():
-            raise XtalkError(
-                f"the model's logits are not finite on the text (from block {block} on); expected finite "
-                "numbers; check its weights, or run it in float32 (harvest.dtype)"
-            )
-        labels = torch.multinomial(logits.detach().softmax(1), 1, generator=generator)[:, 0]
-        counted_B = torch.from_numpy(counted.mask(some.cpu().numpy())).to(some.device).flatten()
-        labels = labels.masked_fill(~counted_B, UNLABELLED)
-        loss = F.cross_entropy(logits, labels, reduction="sum", ignore_index=UNLABELLED)
-        gradients.append(torch.autograd.grad(loss, output_BSD)[0].flatten(0, 1)[counted_B])
-        outputs.append(output_BSD.detach().flatten(0, 1)[counted_B])
-    return _factor(torch.cat(outputs).double(), torch.cat(gradients).double())
 
 
 def _factor(output_BD: Float[Tensor, "B D"], gradient_BD: Float[Tensor, "B D"]) -> Float[Tensor, "D D"]:

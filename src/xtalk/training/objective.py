@@ -64,13 +64,12 @@ class Objective:
         for all, by default those of all count.
         """
         with self._autocast(x_BPD):
-            pre_BL = crosscoder.pre_activations(x_BPD)
-            codes, active = crosscoder.encode_for_training(pre_BL)
+            codes, active = crosscoder.encode_for_training(x_BPD)
             rebuilt_BPD = crosscoder.decode(codes)
             error_BPD = x_BPD - rebuilt_BPD
             parts = {"recon": self._recon(error_BPD)}
             if self.aux and len(dead_L):
-                parts["aux"] = auxiliary_loss(crosscoder, pre_BL, error_BPD.detach(), dead_L)
+                parts["aux"] = auxiliary_loss(crosscoder, x_BPD, error_BPD.detach(), dead_L)
         loss = parts["recon"] + self.aux * parts.get("aux", 0.0)
         if self.sparsity:
             norm_L = crosscoder.W_dec.flatten(1).norm(dim=1)

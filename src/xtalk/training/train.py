@@ -16,7 +16,8 @@ from xtalk.activations import ActivationBatches, Scaling
 from xtalk.codes import Codes
 from xtalk.crosscoder.config import CrosscoderConfig
 from xtalk.crosscoder.crosscoder import Crosscoder, fold_scaling
-from xtalk.crosscoder.nonlinearities import largest_but, nonlinearity
+from xtalk.crosscoder.nonlinearities import nonlinearity
+from xtalk.crosscoder.pre_activations import largest_but
 from xtalk.crosscoder.provenance import Provenance
 from xtalk.errors import XtalkError
 from xtalk.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
@@ -153,6 +154,7 @@ def _initial_state(
         crosscoder = _new_crosscoder(config, stream, scaling, prepared)
     else:
         crosscoder = fold_scaling(start, 1 / scaling.factor_P)
+    crosscoder.lay_out_for_training()
     trained = [parameter for parameter in crosscoder.parameters() if parameter.requires_grad]
     optimiser = torch.optim.Adam(trained, lr=training.lr, fused=True)
     return TrainingState(crosscoder, optimiser, torch.zeros(config.d_sae, dtype=torch.int64, device=device))
@@ -184,13 +186,20 @@ def _step(
     loss, codes, parts = objective(state.crosscoder, x_BPD, dead_L, factor, places, place)
     state.optimiser.zero_grad()
     loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(state.crosscoder.parameters(), training.clip)
+    norm = _gradient_norm(state.crosscoder)
     _check_finite(state.step, parts | {"loss": loss, "gradient": norm})
+    if norm > training.clip:
+        torch.nn.utils.clip_grads_with_norm_(state.crosscoder.parameters(), training.clip, norm)
     state.optimiser.param_groups[0]["lr"] = training.learning_rate(state.step)
     state.optimiser.step()
     state.step += 1
     state.last_fired_L[codes.latents[codes.values > 0]] = state.step * training.batch_tokens
     return codes, parts
+
+
+def _gradient_norm(crosscoder: Crosscoder) -> Float[Tensor, ""]:
+    gradients = [p.grad for p in crosscoder.parameters() if p.grad is not None]
+    return torch.nn.utils.get_total_norm(gradients)
 
 
 def _dead(state: TrainingState, training: TrainingConfig) -> Int[Tensor, "dead"]:

@@ -54,10 +54,9 @@ def test_certificates_claim_no_more_than_is_true_and_more_charts_prove_more():
     certified = []
     for per_label in (1, 3):
         charts = charts_of(network, INPUTS, LABELS, per_label)
-        made = certify_by_charts(network, charts, INPUTS, LABELS, risk=50_000, ramp=500)
+        made = certify_by_charts(network, charts, INPUTS, LABELS)
         certified.append(made.claim["certified"])
         assert made.verdict.verdict == "accepted"
-        assert made.claim["population_ramp_loss"] == made.verdict.proven["population_ramp_loss"]
     assert 0 < certified[0] < certified[1] <= right
 
 

@@ -106,14 +106,6 @@ class GeluTanh(Gelu):
         return x / ((u * -2).exp() + 1)
 
 
-def curvature(phi: Activation, over: arb) -> arb:
-    """The range of phi'' over a ball; refuses an activation function with a kink."""
-    bend = phi.ranges(over).curvature
-    if bend is None:
-        raise Rejected("the theorems about data need an activation function without kinks")
-    return bend
-
-
 def _evaluate(coefficients: list[arb], offset: arb) -> arb:
     """The polynomial, by Horner's rule."""
     value = coefficients[-1]

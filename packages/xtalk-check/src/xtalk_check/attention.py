@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from flint import arb, arb_mat
 
-from xtalk_check.codebook import read_partition
 from xtalk_check.counting import Bound, certified_fillings, doubtful
 from xtalk_check.errors import Rejected
 from xtalk_check.margins import Winning, settle
+from xtalk_check.partition import read_partition
 from xtalk_check.reading import Fields, Weights
 from xtalk_check.tasks import Cell, Task
 from xtalk_check.work import Row, Work, hull, rows, smallest
@@ -33,7 +33,7 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
     if question.name not in ("max", "min", "modular_addition") or question.n < 2:
         raise Rejected(f"{question.name} of {question.n} tokens is not a task of the attention theorem")
     network = Network.load(task, weights, len(question.classes), question.answers, work)
-    winning = Winning(task.choice("ties", "lose", "lowest"), arb(0))
+    winning = Winning.read(task, arb(0))
     tokens = len(question.classes)
     queries, anchor, rest = (
         read_partition(advice.fields(name), tokens) for name in ("query", "anchor", "rest")

@@ -7,6 +7,7 @@ from flint import arb, arb_mat
 from xtalk_check.margins import Winning, settle
 from xtalk_check.network import Network
 from xtalk_check.reading import Fields, Weights
+from xtalk_check.rounding import slack
 from xtalk_check.tasks import Task
 from xtalk_check.work import EVALUATION, Work, rows
 
@@ -23,7 +24,7 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
     """
     question = Task.read(task)
     network = Network.load(task, weights, len(question.classes), question.answers, work)
-    winning = Winning.read(task, network, weights, question.n, work)
+    winning = Winning.read(task, slack(task, network, weights, question.n, work))
     out = arb_mat(network.out)
     hidden, least = len(network.b_hidden), question.n + network.classes + EVALUATION
     work.plan(question.count_sequences() * hidden * least, "running every sequence")

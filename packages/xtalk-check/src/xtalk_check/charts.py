@@ -9,11 +9,11 @@ from itertools import combinations_with_replacement
 
 from flint import arb, arb_mat
 
-from xtalk_check.activations import curvature
+from xtalk_check.data import curvature, dot, magnitude
 from xtalk_check.errors import Rejected
 from xtalk_check.finite import LIMIT, Network
 from xtalk_check.reading import Fields
-from xtalk_check.work import Row, Work, dot, magnitude, rows
+from xtalk_check.work import Row, Work, rows
 
 LAYERS = 16
 

@@ -11,9 +11,10 @@ from functools import cached_property
 from flint import arb, arb_mat
 
 from xtalk_check.activations import Activation, activation
+from xtalk_check.data import data, repeated, scaled
 from xtalk_check.errors import Rejected
 from xtalk_check.reading import Fields, Weights
-from xtalk_check.work import Row, Work, repeated, rows, scaled
+from xtalk_check.work import Row, Work, rows
 
 LIMIT = 1 << 40  # largest number of an explanation, in units of 2^-bits
 
@@ -35,7 +36,7 @@ class Network:
     @classmethod
     def load(cls, task: Fields, weights: Weights, work: Work) -> "Network":
         """Read network and data. Cost: T (I D + D C), where the path is residual, and N D C."""
-        inputs = weights.data("data.inputs", task.digest("data"))
+        inputs = data(weights, "data.inputs", task.digest("data"))
         total = inputs.nrows()
         phi = activation(task.choice("activation", "gelu", "gelu_tanh"))
         residual = task.flag("residual")

@@ -181,16 +181,6 @@ class Weights:
         (height, width), values = self.values(name, rows, columns)
         return arb_mat(height, width, values)
 
-    def data(self, name: str, digest: str) -> arb_mat:
-        """A matrix of any shape, whose values have that SHA-256 as little-endian float32."""
-        (height, width), values = self.values(name, None, None)
-        stored = array("f", values)
-        if sys.byteorder == "big":
-            stored.byteswap()
-        if sha256(stored.tobytes()).hexdigest() != digest:
-            raise Rejected("the specification is about other data")
-        return arb_mat(height, width, values)
-
     def vector(self, name: str, size: int | None) -> list[arb]:
         """A vector of that size, without rounding."""
         return [arb(value) for value in self.values(name, size)[1]]

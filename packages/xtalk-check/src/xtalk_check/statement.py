@@ -27,10 +27,6 @@ ROUNDING = [
     "underflow adds less than 2^-100 to any one number",
 ]
 DATA = "inputs and labels are those whose hash and list the specification has"
-DRAWN = [
-    "for the population: the inputs were drawn from it independently of one another",
-    "for the population: the network was fixed before they were drawn; nothing was chosen with them in sight",
-]
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,7 @@ def statement(theorem: str, task: Fields, claim: Fields) -> Statement:
         return _of_sequences(theorem, task, claim)
     if theorem == "T1 language":
         return _of_language(task, claim)
-    return _of_data(theorem, task, claim)
+    return _of_data(task, claim)
 
 
 def _of_sequences(theorem: str, task: Fields, claim: Fields) -> Statement:
@@ -76,39 +72,17 @@ def _of_sequences(theorem: str, task: Fields, claim: Fields) -> Statement:
     )
 
 
-def _of_data(theorem: str, task: Fields, claim: Fields) -> Statement:
+def _of_data(task: Fields, claim: Fields) -> Statement:
     total = len(task.integers("labels", 0, UNBOUNDED))
-    what = "inputs of the data lie in a region of their own label, and so are answered right"
-    claims = [_share(claim, what if theorem == "T2" else "inputs of the data are answered right")]
-    if theorem == "T2":
-        claims.append("every real input in any of the certificate's regions gets the region's answer")
-    risk = None if task.null("risk") else task.integer("risk", 1, MILLION)
-    if risk is not None:
-        claims += _of_population(task, claim, risk)
     return Statement(
-        claims=claims,
+        claims=[_share(claim, "inputs of the data are answered right")],
         task=f"the labels of {total} inputs, whose values have SHA-256 {task.digest('data')}",
         network=f"an embedding, one MLP with {ACTIVATIONS[task.choice('activation', *ACTIVATIONS)]}, "
         "an unembedding" + _path(task),
         ties=TIES["lose"],
         arithmetic=REAL,
-        assumptions=[DATA, *(DRAWN if risk is not None else [])],
+        assumptions=[DATA],
     )
-
-
-def _of_population(task: Fields, claim: Fields, risk: int) -> list[str]:
-    """Both claims about a population, each with its own risk."""
-    wrong = f"(risk {_decimal(risk)}: over draws of the data, the probability that such a claim is false)"
-    accuracy = claim.integer("population_accuracy", 0, MILLION)
-    claims = [f"of the population a share of at least {_decimal(accuracy)} is answered right {wrong}"]
-    if not task.null("ramp"):
-        ramp = _decimal(1000 * task.integer("ramp", 1, UNBOUNDED))
-        loss = _decimal(claim.integer("population_ramp_loss", 0, MILLION))
-        claims.append(
-            f"the population's mean ramp loss is at most {loss}, where an input's is 1 if its label is not "
-            f"ahead, 0 if it is ahead by {ramp} logits or more, and linear between {wrong}"
-        )
-    return claims
 
 
 def _of_language(task: Fields, claim: Fields) -> Statement:

@@ -10,22 +10,22 @@ from dataclasses import dataclass
 
 from flint import arb, arb_mat
 
-from xtalk_check.activations import EVERYWHERE, curvature
+from xtalk_check.activations import EVERYWHERE
 from xtalk_check.charts import from_charts
+from xtalk_check.data import curvature, dot, repeated, root, scaled
 from xtalk_check.errors import Rejected
 from xtalk_check.finite import LIMIT, Network, read_features
 from xtalk_check.margins import settle
-from xtalk_check.population import claimed_population
 from xtalk_check.reading import Fields, Weights
-from xtalk_check.work import EVALUATION, Row, Work, dot, repeated, root, rows, scaled, smallest
+from xtalk_check.work import EVALUATION, Row, Work, rows, smallest
 
 
 def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: Work) -> dict[str, int]:
     """Count the inputs on which the label's logit is certainly ahead of every other; ties lose.
 
     Precondition: the specification has the labels of the data and the hash of its values. Postcondition: at
-    least `certified` of the `total` inputs are answered right; about their population see population.py.
-    Complexity: that of the form which the certificate chooses, below.
+    least `certified` of the `total` inputs are answered right. Complexity: that of the form which the
+    certificate chooses, below.
     Proof: docs/proofs/theory.md, theorem T1.
     """
     network = Network.load(task, weights, work)
@@ -35,7 +35,7 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
         for label, margins in zip(network.labels, form(network, advice, work), strict=True)
     ]
     certified = sum(margin > 0 for margin in least)
-    return settle(claim, certified, len(least)) | claimed_population(task, claim, certified, least, work)
+    return settle(claim, certified, len(least))
 
 
 def exactly(network: Network, advice: Fields, work: Work) -> list[Row]:
@@ -169,49 +169,9 @@ def _single_effects(
     return resting, dict(zip(sorted(nodes), effects, strict=True))
 
 
-def from_dominant(network: Network, advice: Fields, work: Work) -> list[Row]:
-    """Margins from the `kept` largest contributions of each neuron; the others are charged as interaction.
-
-    Cost: for an input with K codes N (K + 2 C + 2) multiply-adds and N evaluations, beside its residual's.
-    Proof: docs/proofs/theory.md, T1, "dominant".
-    """
-    kept = advice.integer("kept", 1, 1 << 20)
-    explanation = Explanation.read(network, advice, work)
-    residuals = Residuals.of(network, explanation, work)
-    contributions, hidden = rows(explanation.contributions), len(explanation.base)
-    slope = network.phi.ranges(EVERYWHERE).slope.abs_upper()
-    bend = curvature(network.phi, EVERYWHERE).abs_upper()
-    anchors: list[Row] = []
-    charges: list[arb] = []
-    rests: list[Row] = []
-    work.hold(3 * len(network.labels) * hidden, "the dominant features of every input")
-    work.plan(hidden * sum(map(len, explanation.codes)), "finding dominant features")
-    for code, size in zip(explanation.codes, residuals.sizes, strict=True):
-        work.fit(2 * hidden * len(code), "the features of an input")
-        work.spend(hidden * (len(code) + 2))
-        shares = [[explanation.unit * s * g for g in contributions[i]] for i, s in code]
-        by_size = [sorted(neuron, key=abs, reverse=True) for neuron in zip(*shares, strict=True)]
-        by_size = by_size or [[]] * hidden  # no code, no contributions
-        anchors.append([sum(p[:kept], c) for p, c in zip(by_size, explanation.base, strict=True)])
-        rests.append([abs(sum(p[kept:], arb(0))) for p in by_size])
-        whole = [sum(p, arb(0)) for p in by_size]
-        spanned = root(sum((s * p * p for s, p in zip(network.spread, whole, strict=True)), arb(0)))
-        charges.append(bend * (spanned * size + size**2 / 2))
-    active = [work.evaluate(network.phi.value, anchor) for anchor in anchors]
-    logits = rows(network.direct + residuals.linear + work.product(arb_mat(active), network.out))
-    bounds: list[Row] = []
-    for t, (logit, label) in enumerate(zip(logits, network.labels, strict=True)):
-        weights = arb_mat([[abs(weight) for weight in row] for row in rows(network.ahead(label, work))])
-        lost = work.product(arb_mat([rests[t]]), weights).entries()
-        margins = _margins(logit, label, charges[t])
-        bounds.append([margin - slope * loss for margin, loss in zip(margins, lost, strict=True)])
-    return bounds
-
-
 FORMS: dict[str, Callable[[Network, Fields, Work], list[Row]]] = {
     "charts": from_charts,
     "exact": exactly,
-    "dominant": from_dominant,
     "tables": from_tables,
 }
 

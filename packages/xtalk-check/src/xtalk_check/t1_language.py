@@ -16,10 +16,11 @@ from itertools import pairwise
 
 from flint import arb, arb_mat
 
-from xtalk_check.activations import EVERYWHERE, Activation, activation, curvature
+from xtalk_check.activations import EVERYWHERE, Activation, activation
+from xtalk_check.data import curvature, data, dot, magnitude
 from xtalk_check.errors import Rejected
 from xtalk_check.reading import Fields, Weights
-from xtalk_check.work import EVALUATION, Row, Work, dot, floor, magnitude, rows
+from xtalk_check.work import EVALUATION, Row, Work, floor, rows
 
 MILLION = 1_000_000
 LIMIT = 1 << 50  # largest direction, gain and knot, in units of 2^-bits
@@ -99,7 +100,7 @@ class Tail:
     @classmethod
     def load(cls, task: Fields, weights: Weights, work: Work) -> "Tail":
         """Read tail and data; epsilon is in millionths."""
-        x = weights.data("data.resid_mid", task.digest("data"))
+        x = data(weights, "data.resid_mid", task.digest("data"))
         work.hold(6 * x.nrows() * x.ncols(), "the tokens' streams")
         size, epsilon = x.ncols(), arb(task.integer("epsilon", 1, MILLION)) / MILLION
         w_in = weights.matrix("w_in", size, None)

@@ -11,6 +11,7 @@ from xtalk_check.counting import Bound, certified_fillings, doubtful
 from xtalk_check.margins import Winning, settle
 from xtalk_check.network import Network
 from xtalk_check.reading import Fields, Weights
+from xtalk_check.rounding import slack
 from xtalk_check.tasks import Cell, Slot, Task
 from xtalk_check.work import Work, hull, rows
 
@@ -27,7 +28,7 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
     """
     question = Task.read(task)
     network = Network.load(task, weights, len(question.classes), question.answers, work)
-    winning = Winning.read(task, network, weights, question.n, work)
+    winning = Winning.read(task, slack(task, network, weights, question.n, work))
     anchor, rest = codebooks = [
         Codebook.read(advice.fields(name), network, work) for name in ("anchor", "rest")
     ]

@@ -5,14 +5,15 @@ of tokens, in a number of arrangements (docs/proofs/theory.md, "Cells").
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations_with_replacement, groupby, product
 from math import comb, factorial, prod
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
-from xtalk_check.codebook import Partition
 from xtalk_check.errors import Rejected
+from xtalk_check.partition import Partition
 from xtalk_check.reading import Fields
 
 LARGEST = 1 << 20  # vocabulary, classes
@@ -133,45 +134,42 @@ class Task:
 
         Refuses anchor blocks (for modular addition, blocks of the rest) whose tokens are of several classes.
         """
-        if self.name == "lookup":
-            yield from self._lookup_cells(anchor, rest)
-        elif self.name == "modular_addition":
-            of_block, free = self._blocks(rest)[0], _Slots(1, range(len(self.classes)), rest)
-            for slots, arrangements in free.multisets(self.n):
-                answer = sum(of_block[slot.block] * slot.copies for slot in slots) % self.answers
-                yield Cell(answer, slots, arrangements)
-        else:
-            for answer, block, own, free in self._anchored(anchor, rest):
-                for copies in self._copies:
-                    for slots, arrangements in free.multisets(self.n - copies):
-                        slots = (own.slot(block, copies), *slots)
-                        yield Cell(answer, slots, arrangements * comb(self.n, copies))
+        of_block = self._blocks(rest)[0] if self.name == "modular_addition" else {}
+        for answer, fixed, free, arrangements in self._families(anchor, rest):
+            for chosen, orders in _choices(free):
+                if answer is None:
+                    right = sum(of_block[slot.block] * slot.copies for slot in chosen) % self.answers
+                else:
+                    right = answer
+                yield Cell(right, fixed + chosen, arrangements * orders)
 
     def size(self, anchor: Partition, rest: Partition, enough: int) -> Size:
-        """How many cells there are, without listing them: all, or those counted when there were enough.
-
-        Refuses what `cells` refuses.
-        """
-        if self.name == "lookup":
-            return self._lookup_size(anchor, rest)
-        if self.name == "modular_addition":
-            self._blocks(rest)
-            return _Slots(1, range(len(self.classes)), rest).size(self.n)
+        """How many cells there are, without listing them: all, or those counted when there were enough."""
         cells = slots = columns = 0
-        for _, _, own, free in self._anchored(anchor, rest):
-            for copies in self._copies:
-                beside = free.size(self.n - copies)
-                cells += beside.cells
-                slots += beside.cells + beside.slots
-                columns += beside.cells * own.width + beside.columns
+        for _, fixed, free, _ in self._families(anchor, rest):
+            parts = [tokens.size(positions) for tokens, positions in free]
+            here = prod(part.cells for part in parts)
+            cells += here
+            slots += here * len(fixed)
+            columns += here * sum(len(slot.columns) for slot in fixed)
+            if here:
+                slots += sum(here // part.cells * part.slots for part in parts)
+                columns += sum(here // part.cells * part.columns for part in parts)
             if cells > enough:
                 break
         return Size(cells, slots, columns)
 
-    @property
-    def _copies(self) -> range:
-        """How many tokens of a cell may be of its anchor block."""
-        return range(self.n // 2 + 1 if self.name == "majority" else 1, self.n + 1)
+    def _families(self, anchor: Partition, rest: Partition) -> "Iterator[Family]":
+        """Families of cells, which differ in the blocks of their free positions alone."""
+        if self.name == "modular_addition":
+            yield None, (), [(_Slots(1, range(len(self.classes)), rest), self.n)], 1
+        elif self.name == "lookup":
+            yield from self._looked_up(anchor, rest)
+        else:
+            least = self.n // 2 + 1 if self.name == "majority" else 1
+            for answer, own, free in self._anchored(anchor, rest):
+                for copies in range(least, self.n + 1):
+                    yield answer, (own(copies),), [(free, self.n - copies)], comb(self.n, copies)
 
     def _blocks(self, partition: Partition) -> tuple[dict[int, int], dict[int, list[int]]]:
         """The class and the tokens of each block; refuses blocks of several classes."""
@@ -184,8 +182,10 @@ class Task:
             tokens.setdefault(block, []).append(token)
         return classes, tokens
 
-    def _anchored(self, anchor: Partition, rest: Partition) -> Iterator[tuple[int, int, "_Slots", "_Slots"]]:
-        """Each anchor block's answer, itself, its tokens, and the tokens that leave the answer to it.
+    def _anchored(
+        self, anchor: Partition, rest: Partition
+    ) -> Iterator[tuple[int, Callable[[int], Slot], "_Slots"]]:
+        """Each anchor block: its answer, it as a slot, and the tokens that leave the answer to it.
 
         For max and min, the last come before the block in the order of classes, then of blocks; for majority,
         they are of other classes.
@@ -198,33 +198,20 @@ class Task:
                 others = (token for token, other in enumerate(self.classes) if other != answer)
                 free = _Slots(1, others, rest)
             for block in blocks:
-                yield answer, block, _Slots(0, tokens[block], anchor), free
+                yield answer, partial(_Slots(0, tokens[block], anchor).slot, block), free
                 if self.name != "majority":
                     free.add(tokens[block])
 
-    def _lookup_cells(self, anchor: Partition, rest: Partition) -> Iterator[Cell]:
-        """A query, a block of values of its key, and a block of values of each other key."""
-        groups, (of_block, _) = self._groups(), self._blocks(anchor)
+    def _looked_up(self, anchor: Partition, rest: Partition) -> "Iterator[Family]":
+        """A query and a block of values of its key; the values of each other key are free."""
+        classes, groups = self._blocks(anchor)[0], self._groups()
+        free = [(_Slots(1, group, rest), 1) for group in groups]
         for query, own in enumerate(groups):
             first = _Slots(0, [query], anchor).slot(anchor.block(query), 1)
-            others = [_Slots(1, group, rest) for group in groups if group is not own]
             asked = _Slots(0, own, anchor)
             for block in asked.blocks:
-                for chosen in product(*(other.blocks for other in others)):
-                    free = (other.slot(block_, 1) for other, block_ in zip(others, chosen, strict=True))
-                    yield Cell(of_block[block], (first, asked.slot(block, 1), *free), 1)
-
-    def _lookup_size(self, anchor: Partition, rest: Partition) -> Size:
-        self._blocks(anchor)
-        cells = columns = 0
-        groups = self._groups()
-        for own in groups:
-            parts = [_Slots(0, own, anchor)]
-            parts += [_Slots(1, group, rest) for group in groups if group is not own]
-            here = prod(len(part.blocks) for part in parts)
-            cells += here
-            columns += here + sum(here // len(part.blocks) * part.width for part in parts)
-        return Size(cells, self.n * cells, columns)
+                others = free[:query] + free[query + 1 :]
+                yield classes[block], (first, asked.slot(block, 1)), others, 1
 
     def _groups(self) -> list[range]:
         """The values of each key."""
@@ -272,6 +259,21 @@ class _Slots:
         with_one = comb(max(blocks + positions - 2, 0), positions - 1) if positions else 0
         cells = comb(max(blocks + positions - 1, 0), positions)
         return Size(cells, blocks * with_one, self.width * with_one)
+
+
+# The answer (None: it depends on the choice), slots that are fixed, tokens for free positions, arrangements.
+Family: TypeAlias = tuple[int | None, tuple[Slot, ...], list[tuple[_Slots, int]], int]
+
+
+def _choices(free: list[tuple[_Slots, int]]) -> Iterator[tuple[tuple[Slot, ...], int]]:
+    """Every choice of blocks for all free positions, and its number of orders."""
+    if not free:
+        yield (), 1
+        return
+    (tokens, positions), *others = free
+    for chosen, orders in tokens.multisets(positions):
+        for further, more in _choices(others):
+            yield chosen + further, orders * more
 
 
 def _arrangements(copies: Iterable[int]) -> int:

@@ -119,36 +119,10 @@ def smallest(balls: Iterable[arb]) -> arb:
     return reduce(arb.min, balls)
 
 
-def dot(left: Iterable[arb], right: Iterable[arb]) -> arb:
-    """The sum of products."""
-    return sum((a * b for a, b in zip(left, right, strict=True)), arb(0))
-
-
-def root(square: arb) -> arb:
-    """An upper bound of the root of a number that is not negative."""
-    return square.upper().max(arb(0)).sqrt()
-
-
-def magnitude(row: Row) -> arb:
-    """An upper bound of the Euclidean norm."""
-    return root(dot(row, row))
-
-
 def rows(matrix: arb_mat) -> list[Row]:
     """The matrix as a list of its rows."""
     entries, width = matrix.entries(), matrix.ncols()
     return [entries[start : start + width] for start in range(0, len(entries), width)]
-
-
-def repeated(count: int, row: Row) -> arb_mat:
-    """A matrix of `count` equal rows."""
-    return arb_mat(count, len(row), row * count)
-
-
-def scaled(matrix: list[Row], scales: Row, work: Work) -> arb_mat:
-    """The matrix with each column multiplied by its scale; one multiply-add for each entry."""
-    work.spend(len(matrix) * len(scales))
-    return arb_mat([[entry * scale for entry, scale in zip(row, scales, strict=True)] for row in matrix])
 
 
 def _written(count: int) -> str:

@@ -7,8 +7,7 @@ _SITES = {
     "hook_resid_mid": "resid_mid",
     "hook_resid_post": "resid_post",
     "hook_mlp_in": "resid_mid",  # of TransformerLens: what the second norm reads
-    "ln1.hook_normalized": "ln1",
-    "ln2.hook_normalized": "ln2",
+    "attn.hook_in": "ln1",
     "mlp.hook_in": "ln2",
     "resid_pre": "resid_pre",
     "ln1": "ln1",
@@ -46,7 +45,6 @@ def lens_name(name: str) -> str:
     """The name that TransformerLens, and SAELens with it, has for a hookpoint; others stay as they are."""
     match = _LENS.fullmatch(name)
     names = {site: lens for lens, site in reversed(_SITES.items()) if "hook" in lens}
-    names |= {"resid_mid": "hook_resid_mid", "ln2": "ln2.hook_normalized"}
     return f"blocks.{match[1]}.{names[match[2]]}" if match and match[2] in names else name
 
 
@@ -60,8 +58,8 @@ def hook_notes(*names: str) -> tuple[str, ...]:
     notes = [f"stored as {name}, read as {hookpoint(name)}" for name in names if hookpoint(name) != name]
     if any(name.endswith(".hook_normalized") for name in names):
         notes.append(
-            "hook_normalized of TransformerLens is before the norm's own weights, and xtalk's ln1 and ln2 "
-            "are after them: right where the model's norms have none"
+            "hook_normalized of TransformerLens is before the norm's own weights, and ln1 and ln2 of xtalk "
+            "are after them: measured in a model, whose weights are put between"
         )
     if any(name.endswith("hook_z") for name in names):
         notes.append("reads the heads' outputs hook_z, flattened to one axis of heads times d_head")

@@ -5,17 +5,15 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
-from scipy.stats import beta
 from torch import Tensor
 
 from xtalk.codes import Codes
 from xtalk.crosscoder.crosscoder import Crosscoder
-from xtalk.proofs.certificates import Certificate, certify_claim, container
+from xtalk.proofs.certificates import Certificate, certify, container
 from xtalk.proofs.t1.network import FiniteNetwork
 from xtalk.proofs.t1.training import activations
 
-Form = Literal["exact", "dominant", "tables"]
-MILLION = 1_000_000
+Form = Literal["exact", "tables"]
 BITS = 20  # after the binary point, of features and codes
 _FIT_STEPS, _FIT_RATE = 300, 0.05  # of Adam, and of the strengths' standard deviation
 
@@ -27,71 +25,35 @@ def certify_accuracy(
     labels_T: Int[Tensor, "T"],
     form: Form = "tables",
     *,
-    kept: int = 1,
     entries: int = 16,
-    risk: int | None = None,
-    ramp: int | None = None,
 ) -> Certificate:
     """The certificate that the network is right on as many of the inputs as can be proven in this form.
 
-    kept: contributions that stay in each neuron, for "dominant". entries: of the table of a feature's
-    effects, for "tables", in the mean: more are longer and tighter. risk, ramp: see `specification`.
+    entries: of the table of a feature's effects, for "tables", in the mean: more are longer and tighter.
     """
     if form == "exact":
-        return certify_exactly(network, inputs_TI, labels_T, risk=risk, ramp=ramp)
+        return certify_exactly(network, inputs_TI, labels_T)
     advice: dict[str, Any] = {"form": form}
-    advice |= explanation(network, crosscoder, inputs_TI, tight=form == "tables")
-    if form == "dominant":
-        advice["kept"] = kept
-    if form == "tables":
-        advice["steps"] = _steps(network, advice, entries)
-    return certify_data(*specification(network, inputs_TI, labels_T, risk, ramp), advice)
+    advice |= explanation(network, crosscoder, inputs_TI, tight=True)
+    advice["steps"] = _steps(network, advice, entries)
+    return certify(*specification(network, inputs_TI, labels_T), advice, len(labels_T))
 
 
 def certify_exactly(
     network: FiniteNetwork,
     inputs_TI: Float[Tensor, "T I"],
     labels_T: Int[Tensor, "T"],
-    *,
-    risk: int | None = None,
-    ramp: int | None = None,
 ) -> Certificate:
-    """The certificate that runs the network on every input: brute force. risk, ramp: see `specification`."""
-    return certify_data(*specification(network, inputs_TI, labels_T, risk, ramp), {"form": "exact"})
-
-
-def certify_data(spec: dict[str, Any], weights: bytes, advice: dict[str, Any]) -> Certificate:
-    """The certificate that claims the most with this advice, of the population too if that is asked for.
-
-    Errors: XtalkError where the checker refuses it.
-    """
-    total, risk, ramp = (len(spec["task"]["labels"]), spec["task"]["risk"], spec["task"]["ramp"])
-
-    def claim(proven: dict[str, int]) -> dict[str, int]:
-        claimed = {"certified": proven["certified"], "total": total}
-        if risk is not None:
-            claimed["population_accuracy"] = population_accuracy(proven["certified"], total, risk)
-        if ramp is not None:
-            claimed["population_ramp_loss"] = proven["population_ramp_loss"]
-        return claimed
-
-    weakest = claim({"certified": 0, "population_ramp_loss": MILLION})
-    return certify_claim(spec, weights, advice, weakest, claim)
+    """The certificate that runs the network on every input: brute force."""
+    return certify(*specification(network, inputs_TI, labels_T), {"form": "exact"}, len(labels_T))
 
 
 def specification(
     network: FiniteNetwork,
     inputs_TI: Float[Tensor, "T I"],
     labels_T: Int[Tensor, "T"],
-    risk: int | None = None,
-    ramp: int | None = None,
 ) -> tuple[dict[str, Any], bytes]:
-    """What a verifier asks (labels, and the inputs' hash), and the container of weights and inputs.
-
-    risk: in millionths; claims are then about the population that the inputs were drawn from too, each false
-    for at most so much of the draws: its accuracy and, with `ramp` (in thousandths of a logit), the mean of
-    the loss that falls from 1 to 0 while the margin rises from 0 to the ramp.
-    """
+    """What a verifier asks (labels, and the inputs' hash), and the container of weights and inputs."""
     weights = container({**network.state_dict(), "data.inputs": inputs_TI})
     values = inputs_TI.detach().to("cpu", torch.float32).contiguous().numpy().astype("<f4").tobytes()
     task = {
@@ -99,8 +61,6 @@ def specification(
         "labels": labels_T.tolist(),
         "activation": network.activation.name,
         "residual": True,
-        "risk": risk,
-        "ramp": ramp,
     }
     digest = hashlib.sha256(weights).hexdigest()
     return {"format": "xtalk.spec/1", "theorem": "T1", "weights": digest, "task": task}, weights
@@ -219,10 +179,3 @@ def _spread(network: FiniteNetwork) -> Float[Tensor, "N"]:
     """The largest difference between a neuron's weights on two logits."""
     out_NC = (network.w_out @ network.unembed).detach().double()
     return out_NC.amax(1) - out_NC.amin(1)
-
-
-def population_accuracy(right: int, total: int, risk: int) -> int:
-    """The Clopper-Pearson lower bound on the accuracy, in millionths, rounded down."""
-    if right == 0:
-        return 0
-    return max(0, int(float(beta.ppf(risk / MILLION, right, total - right + 1)) * MILLION) - 1)

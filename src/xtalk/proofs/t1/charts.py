@@ -9,8 +9,8 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from xtalk.errors import XtalkError
-from xtalk.proofs.certificates import Certificate
-from xtalk.proofs.t1.certificate import BITS, certify_data, specification
+from xtalk.proofs.certificates import Certificate, certify
+from xtalk.proofs.t1.certificate import BITS, specification
 from xtalk.proofs.t1.network import FiniteNetwork
 
 _STEPS = 24  # of a neuron's reach on either side, at which its bend is evaluated
@@ -31,13 +31,10 @@ def certify_by_charts(
     charts: Charts,
     inputs_TI: Float[Tensor, "T I"],
     labels_T: Int[Tensor, "T"],
-    *,
-    risk: int | None = None,
-    ramp: int | None = None,
 ) -> Certificate:
     """The certificate that claims the most with these charts, each input in the one that suits it best.
 
-    risk, ramp: see `specification`. Errors: XtalkError where the checker refuses the certificate.
+    Errors: XtalkError where the checker refuses the certificate.
     """
     margins_TM = chart_margins(network, charts, network.embedded(inputs_TI), labels_T)
     units_M1D = torch.cat([charts.radii_M[:, None], charts.points_MD], 1).double() * 2.0**BITS
@@ -48,7 +45,7 @@ def certify_by_charts(
         "charts": rows.tolist(),
         "codes": margins_TM.argmax(1).tolist(),
     }
-    return certify_data(*specification(network, inputs_TI, labels_T, risk, ramp), advice)
+    return certify(*specification(network, inputs_TI, labels_T), advice, len(labels_T))
 
 
 @torch.no_grad()

@@ -32,9 +32,7 @@ def prove_digits(config: DigitsConfig, progress: Report = silent) -> Proof:
         data.test_TI,
         data.test_labels_T,
         config.form,
-        kept=config.kept,
         entries=config.entries,
-        risk=config.risk,
     )
     return digits_proof(certificate, network, data, "post hoc" if config.post_hoc else "proof-aware")
 
@@ -44,7 +42,7 @@ def prove_charts(config: ChartsConfig, progress: Report = silent) -> Proof:
     data = digits(config.seed)
     network, _ = train_ordinary_digits(data, FiniteTraining(bound=0.0, seed=config.seed), progress=progress)
     charts = charts_of(network, data.train_RI, data.train_labels_R, config.per_label, config.seed)
-    certificate = certify_by_charts(network, charts, data.test_TI, data.test_labels_T, risk=config.risk)
+    certificate = certify_by_charts(network, charts, data.test_TI, data.test_labels_T)
     return digits_proof(certificate, network, data, f"{len(charts.labels_M)} charts, post hoc")
 
 

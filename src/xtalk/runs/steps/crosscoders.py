@@ -16,6 +16,7 @@ from xtalk.reading.pairs import Site, measure_pairs
 from xtalk.reports import data
 from xtalk.runs import layout
 from xtalk.runs.config import CrosscoderSpec
+from xtalk.runs.tracking import tracked
 from xtalk.runs.workbench import Workbench
 from xtalk.training.train import train_crosscoder
 
@@ -27,18 +28,26 @@ LISTED = 128  # partners of each latent that the matrix on disk lists
 def train_one(workbench: Workbench, progress: Report, spec: CrosscoderSpec) -> None:
     """Train and save a crosscoder, from its checkpoint if there is one."""
     config, folder, model = workbench.config, workbench.folder, workbench.model
-    trained = train_crosscoder(
-        workbench.crosscoder_config,
-        config.training_of(spec),
-        workbench.batches(),
-        model,
-        workbench.scaling,
-        prepared=workbench.prepared(progress),
-        model_name=model.name,
-        checkpoint_folder=folder.file(layout.checkpoint(spec.name)),
-        log=lambda record: folder.log("train", crosscoder=spec.name, **record),
-        progress=partial(progress, f"train {spec.name}"),
-    )
+    settings = config.training_of(spec)
+
+    with tracked(workbench.trackers, folder.path, spec.name, settings.model_dump(mode="json")) as track:
+
+        def log(record: dict[str, float]) -> None:
+            folder.log("train", crosscoder=spec.name, **record)
+            track(record)
+
+        trained = train_crosscoder(
+            workbench.crosscoder_config,
+            settings,
+            workbench.batches(),
+            model,
+            workbench.scaling,
+            prepared=workbench.prepared(progress),
+            model_name=model.name,
+            checkpoint_folder=folder.file(layout.checkpoint(spec.name)),
+            log=log,
+            progress=partial(progress, f"train {spec.name}"),
+        )
     trained.crosscoder.save(folder.file(layout.crosscoder(spec.name)))
     folder.write_json(layout.training(spec.name), {"tokens_per_second": trained.tokens_per_second})
 

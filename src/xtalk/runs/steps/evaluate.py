@@ -37,6 +37,11 @@ class Evaluated(data.Strict):
     tightness: list[data.Tightness]
 
 
+def baselines_run(workbench: Workbench, progress: Report) -> None:
+    """Measure what fidelity is measured against, once for all crosscoders."""
+    workbench.write_baselines(progress)
+
+
 def evaluate_one(workbench: Workbench, progress: Report, spec: CrosscoderSpec) -> None:
     """Evaluate a crosscoder, and keep its part of the results."""
     config = workbench.config
@@ -139,7 +144,10 @@ def _model(workbench: Workbench) -> metrics.Model:
         n_params=model.n_params,
         blocks=model.n_blocks,
         ce=baselines.ce,
-        ce_mlp_mean_ablated=[baselines.ce_mean(block) for block in range(model.n_blocks)],
+        ce_mlp_mean_ablated=[
+            baselines.ce_mean(block) if block in baselines.ablated else None
+            for block in range(model.n_blocks)
+        ],
     )
 
 

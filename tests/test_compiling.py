@@ -5,7 +5,7 @@ import sys
 
 CODE = '''
 source = """
-from xtalk.interactions.compiling import compiled
+from xtalk.compiling import compiled
 
 @compiled()
 def double(x):

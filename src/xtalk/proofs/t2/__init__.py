@@ -1,1 +1,0 @@
-"""Theorem T2: regions of inputs."""
