@@ -1,6 +1,7 @@
 """The harvest step of a run: model and text are read, and each hookpoint's mean and scale measured."""
 
 import logging
+from functools import partial
 
 import torch
 
@@ -28,7 +29,8 @@ def harvest_run(workbench: Workbench, progress: Report) -> None:
     if batches.epochs > 1:
         needed = config.training.tokens_needed
         logger.warning("training takes %d tokens: it reads the text %d times", needed, batches.epochs)
-    workbench.save_scaling(measure_scaling(batches, config.harvest.scaling_tokens))
+    tokens, report = config.harvest.scaling_tokens, partial(progress, "means and scales")
+    workbench.save_scaling(measure_scaling(batches, tokens, report))
     if config.harvest.loss_metric_tokens:
         workbench.write_loss_metric(progress)
     record = {
