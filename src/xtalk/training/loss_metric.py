@@ -57,8 +57,8 @@ def measure_loss_metric(
 
     v and w are the output's variance and its mean squared deviation in F, so that either part counts the MLP
     replaced by its mean output as 1; R is I for an output that does not vary. Outputs and losses are those of
-    tokens that count. Costs a forward and a backward pass of the blocks above, for each block. `progress` hears
-    of blocks done and their number. Errors: XtalkError for logits that are not finite.
+    tokens that count. Costs a forward and a backward pass of the blocks above, for each block. `progress`
+    hears of blocks done and their number. Errors: XtalkError for logits that are not finite.
     """
     generator = torch.Generator(model.device).manual_seed(seed)
     rows = torch.from_numpy(sequences.tokens[: -(-tokens // sequences.length)]).to(model.device)
