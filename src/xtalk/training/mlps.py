@@ -17,6 +17,8 @@ from xtalk.training.loss_metric import LossMetric
 from xtalk.training.objective import PenalisedMlp
 from xtalk.training.spliced import SPLICES, SplicingModel, measure_spliced_mlps
 
+_NOTHING = 1e-10  # of the output's mean square, which rounding leaves of a constant
+
 
 @runtime_checkable
 class HasMlps(Protocol):
@@ -127,7 +129,10 @@ def _owner(point: Hookpoint, model: Models) -> HasMlps:
 def _output_variances(
     weights: Mapping[int, MlpWeights], sample: Iterable[Float[Tensor, "B P D"]]
 ) -> dict[int, float]:
-    """Mean squared deviation of each MLP's output from its mean, by place of its input in P."""
+    """Mean squared deviation of each MLP's output from its mean, by place of its input in P.
+
+    0 where it is within rounding.
+    """
     tokens = 0
     squares = dict.fromkeys(weights, 0.0)
     totals: dict[int, Tensor] = {
@@ -139,4 +144,5 @@ def _output_variances(
             output_BD = mlp(x_BPD[:, p]).double()
             squares[p] += output_BD.square().sum().item()
             totals[p] += output_BD.sum(0)
-    return {p: squares[p] / tokens - (totals[p] / tokens).square().sum().item() for p in weights}
+    variances = {p: squares[p] / tokens - (totals[p] / tokens).square().sum().item() for p in weights}
+    return {p: v if v > _NOTHING * squares[p] / tokens else 0.0 for p, v in variances.items()}

@@ -33,6 +33,10 @@ def harvest_run(workbench: Workbench, progress: Report) -> None:
     workbench.save_scaling(measure_scaling(batches, tokens, report))
     if config.harvest.loss_metric_tokens:
         workbench.write_loss_metric(progress)
+    counted = {
+        "skip_positions": workbench.counted.skip_positions,
+        "skip_tokens": sorted(workbench.counted.skip_tokens),
+    }
     record = {
         "model": model.name,
         "weights_hash": model.weights_hash,
@@ -46,9 +50,7 @@ def harvest_run(workbench: Workbench, progress: Report) -> None:
         "held_out_tokens": held_out.tokens.size,
         "held_out_documents": documents,
         "epochs": batches.epochs,
-        "counted": {
-            "skip_positions": workbench.counted.skip_positions,
-            "skip_tokens": sorted(workbench.counted.skip_tokens),
-        },
+        "counted": counted,
     }
+    workbench.folder.record_found(counted)
     workbench.folder.write_json(layout.HARVEST, record)
