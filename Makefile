@@ -60,6 +60,7 @@ test-peers: $(VENV)/.installed-dev $(PEERS)/.installed
 	$(BIN)/python $(SCRIPTS)/write_converted.py build/peers/converted
 	$(PEERS)/bin/python $(SCRIPTS)/read_converted.py build/peers/converted/saelens/*/theirs
 	$(PEERS)/bin/python $(SCRIPTS)/read_registered.py build/peers/converted/*/*
+	PYTHONPATH=tests $(PEERS)/bin/python tests/models/peers/compare_peft.py build/peers/adapters
 	for peer in $(if $(PEER_SOURCES),crosscoder_learning paper); do \
 	  PYTHONPATH=$(PEER_SOURCES)/$$peer:$(PEER_SOURCES)/$$peer/model-diffing \
 	  $(PEERS)/bin/python $(SCRIPTS)/read_converted.py build/peers/converted/$$peer/*/theirs || exit 1; done
