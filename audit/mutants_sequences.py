@@ -134,7 +134,7 @@ TASKS = [
     ("sum(slot.tokens) ** slot.copies", "sum(slot.tokens)", "cells_partition_the_space"),
     ('-1 if self.name == "min" else 1', "1", "cells_partition_the_space"),
     ("Cell((answer + added) % self.answers,", "Cell(answer + added,", "cells_partition_the_space"),
-    ("yield chosen + further, orders * more", "yield chosen + further, orders", "cells_partition_the_space"),
+    ("yield chosen + further, orders * more", "yield chosen + further, more", "cells_partition_the_space"),
     ("of_block[slot.block] * slot.copies for", "of_block[slot.block] for", "cells_partition_the_space"),
     (
         "self.columns.setdefault(self._partition.block(token)",
