@@ -2,13 +2,16 @@
 # make test: install, lint, test, within minutes.   make audit: what the tests and the checker are worth.
 # make test-peers: write and run peers' dictionaries with the peers' own code again, and compare.
 # make docs: the site of docs/, in build/site.   make wheels: both wheels and their hashes, in build/wheels.
+# make test-real MODEL=FOLDER: xtalk's figures on a real model against plain torch.
+
 # make page-NAME ARGS=...: what makes a page of docs/ (see studies/); each goes on where it was stopped.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint audit docs wheels bench test-peers clean
+.PHONY: demo test lint audit docs wheels bench test-peers test-real clean
+
 
 WORKERS ?= 2
 FUZZ_SECONDS ?= 60
@@ -37,6 +40,11 @@ audit: $(VENV)/.installed-dev
 	$(BIN)/python -m audit.fuzz --seconds $(FUZZ_SECONDS)
 	$(BIN)/python -m audit.kills --kills $(KILLS)
 
+# MODEL: a folder of a Llama-like model, as Hugging Face's save_pretrained makes it, such as SmolLM2-135M.
+test-real: $(VENV)/.installed-dev
+	@test -n "$(MODEL)" || { echo "test-real needs MODEL=FOLDER, a Hugging Face folder of a Llama-like model"; exit 2; }
+	OMP_NUM_THREADS=1 XTALK_REAL_MODEL=$(MODEL) $(BIN)/python -m pytest -q tests/real/against_plain.py
+
 # PEER_SOURCES: a folder of checkouts crosscoder_learning, paper and crosslayer, for peers that no index has.
 PEERS := $(VENV)-peers
 PEER_SOURCES ?=
@@ -52,6 +60,7 @@ test-peers: $(VENV)/.installed-dev $(PEERS)/.installed
 	$(BIN)/python $(SCRIPTS)/write_converted.py build/peers/converted
 	$(PEERS)/bin/python $(SCRIPTS)/read_converted.py build/peers/converted/saelens/*/theirs
 	$(PEERS)/bin/python $(SCRIPTS)/read_registered.py build/peers/converted/*/*
+	PYTHONPATH=tests $(PEERS)/bin/python tests/models/peers/compare_peft.py build/peers/adapters
 	for peer in $(if $(PEER_SOURCES),crosscoder_learning paper); do \
 	  PYTHONPATH=$(PEER_SOURCES)/$$peer:$(PEER_SOURCES)/$$peer/model-diffing \
 	  $(PEERS)/bin/python $(SCRIPTS)/read_converted.py build/peers/converted/$$peer/*/theirs || exit 1; done

@@ -43,6 +43,24 @@ def cases(reference: Any) -> list[tuple[Json, Json, bytes, int]]:
         ),
         (product.certificate(weights, "brute_force", 64), product.spec("brute_force"), weights, 64),
     ]
+    for task in (
+        {"arithmetic": "float32", "residual": True},  # random networks have no ties
+        {"activation": "gelu", "ties": "lowest"},
+        {"name": "majority", "activation": "gelu_tanh"},
+        {"name": "modular_addition"},
+        {"name": "lookup", "answers": 2, "classes": [0, 0, 0, 1, 1, 0, 1, 0], "residual": True},
+    ):
+        wanted = product.spec(**task)
+        asked, tokens = wanted["task"], len(wanted["task"]["classes"])
+        network = product.random_network(3, tokens, 2, 3, asked["answers"])
+        right, total = product.count_right(network, asked)
+        columns = [token // 2 for token in range(tokens)] if asked["name"] == "max" else None
+        coarse = product.codebook(range(tokens // 2) if columns else [0] * tokens, columns)
+        each = product.codebook(asked["classes"] if asked["name"] != "lookup" else range(tokens))
+        rest = each if asked["name"] == "modular_addition" else coarse
+        weights = product.container(network)
+        given = product.certificate(weights, "T3", 0, total, anchor=each, rest=rest)
+        made.append((given, wanted, weights, right))
     heads = product.container(attention.attention_solver(4))
     made.append((attention.attention_certificate(heads, 64), attention.attention_spec(), heads, 64))
     tensors, labels = finite.random_problem(3), [0, 1, 2, 1, 0]

@@ -53,8 +53,8 @@ def of_random_crosscoder():
 def test_a_perfect_crosscoder_has_fidelity_one_everywhere(kind):
     model = tiny_model(kind)
     rows, baselines = measure(model, exact_crosscoder(model))
-    assert {key[0] for key in rows} == {0, 1, 2, "mean"}
-    assert len(rows) == 4 * 2 * 2
+    assert {key[0] for key in rows} == {0, 1, 2, "mean", "all", "all_with_0"}
+    assert len(rows) == 4 * 2 * 2 + 2
     for row in rows.values():
         assert row.phi["full"] == pytest.approx((1, 1, 1), abs=2e-3)
         assert row.nmse["full"] == pytest.approx((0, 0, 0), abs=1e-6)
@@ -181,7 +181,7 @@ def test_hookpoints_that_are_missing_leave_out_what_needs_them():
             value.copy_(old if axis is None else old.index_select(axis, torch.tensor(places)))
     rows, _ = measure(model, part, averaged=(1, 2))
     kinds = {key[:2] for key in rows}
-    assert kinds == {(1, "model"), (2, "model"), ("mean", "model"), (2, "crosscoder")}
+    assert kinds == {(1, "model"), (2, "model"), ("mean", "model"), (2, "crosscoder"), ("all", "model")}
 
 
 def test_a_crosscoder_without_a_hookpoint_before_an_mlp_is_refused():

@@ -72,8 +72,21 @@ def test_fidelity_that_is_absurd_or_noise_is_named(good):
         for row in evaluation.fidelity
     ]  # fmt: skip
     absurd, noise = implausible(replace(evaluation, fidelity=tuple(rows)), config, positions=8)
+    lost = next(r for r in rows if (r.block, r.resid_mid, r.baseline) == (2, "model", "mean")).lost["full"]
     assert "is -21 at block 2 (resid_mid of the model)" in absurd
+    assert f"they lose {lost.value:.2g} nat, {lost.low:.2g} to {lost.high:.2g}" in absurd
+    assert "ablating costs 0.5 nat, 0.4 to 0.6" in absurd
     assert "almost nothing at block 1 (0.01 nat, -0.02 to 0.04)" in noise
+
+
+def test_all_blocks_at_once_are_named_in_words(good):
+    evaluation, config = good
+    rows = [
+        replace(row, phi={**row.phi, "full": Interval(-2.0, -3.0, -1.0)}) if row.block == "all" else row
+        for row in evaluation.fidelity
+    ]
+    [absurd] = implausible(replace(evaluation, fidelity=tuple(rows)), config, positions=8)
+    assert "is -2 at all blocks but 0 at once (resid_mid of the model)" in absurd
 
 
 def test_a_sink_is_noticed_and_skipping_it_mends_that():

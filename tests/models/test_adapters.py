@@ -73,7 +73,7 @@ def test_an_adapter_is_its_base_with_the_gains_added(kind, use_rslora, tmp_path)
 def test_tensors_that_are_saved_whole_take_the_place_of_the_bases(tmp_path):
     folder, _ = adapter(tmp_path)
     norm, bias = torch.randn(24), torch.randn(40)
-    change(folder, **{"model.norm.weight": norm, "model.layers.1.mlp.up_proj.bias": bias})
+    change(folder, **{"model.norm.weight": norm, "model.layers.1.mlp.up_proj.base_layer.bias": bias})
     model = load_model(folder)
     assert torch.equal(model.hf.model.norm.weight, norm)
     assert torch.equal(model.hf.model.layers[1].mlp.up_proj.bias, bias)

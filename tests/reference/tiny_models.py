@@ -104,14 +104,14 @@ _TINY = {
 KINDS = tuple(_TINY)
 
 
-def tiny_config(kind: str):
+def tiny_config(kind: str, **changes):
     """The configuration of a kind: a model type, or one with a variant after a dash."""
-    return AutoConfig.for_model(kind.split("-")[0], **_TINY[kind])
+    return AutoConfig.for_model(kind.split("-")[0], **_TINY[kind] | changes)
 
 
-def tiny_hf(kind: str, seed: int = 0):
+def tiny_hf(kind: str, seed: int = 0, **changes):
     """A transformers model whose parameters, norms and biases too, are all random."""
-    config = tiny_config(kind)
+    config = tiny_config(kind, **changes)
     model = AutoModelForCausalLM.from_config(config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -123,8 +123,8 @@ def tiny_hf(kind: str, seed: int = 0):
     return model.eval()
 
 
-def tiny_model(kind: str, seed: int = 0) -> LanguageModel:
-    return LanguageModel(use_fused_kernels(tiny_hf(kind, seed)), None, kind, "")
+def tiny_model(kind: str, seed: int = 0, **changes) -> LanguageModel:
+    return LanguageModel(use_fused_kernels(tiny_hf(kind, seed, **changes)), None, kind, "")
 
 
 def tiny_tokens(batch: int = 2, length: int = 7, seed: int = 1) -> torch.Tensor:

@@ -235,8 +235,19 @@ def report_data(rng: np.random.Generator, strongest: int) -> dict[str, Any]:
                 "baseline": case[1],
                 "phi": _phi(rng, i, *case),
             }
+            | (_nats(i) if case == ("model", "mean") else {})
             for i, name in enumerate(names)
             for case in (("model", "mean"), ("model", "zero"), ("crosscoder", "mean"))
+        ]
+        + [
+            {
+                "crosscoder": "unpenalised",
+                "block": "all",
+                "resid_mid": "model",
+                "baseline": "mean",
+                "phi": _phi(rng, 0, "model", "mean"),
+            }
+            | _nats(3)
         ],
         "few_hot": [
             {"crosscoder": name, "block": "mean", "points": _points(rng, i)} for i, name in enumerate(names)
@@ -308,6 +319,16 @@ def _phi(rng: np.random.Generator, i: int, resid_mid: str, baseline: str) -> dic
         return 0.55 + 0.4 * phi if baseline == "zero" else phi
 
     return {scheme: _interval(value(scheme)) for scheme in SCHEMES}
+
+
+def _nats(i: int) -> dict[str, Any]:
+    """What the schemes lose, of an ablation that costs a quarter of a nat and more."""
+    ablation = 0.25 + 0.01 * i
+    return {
+        "ablation": _interval(ablation),
+        "lost": {scheme: _interval(ablation * (1 - _scheme_value(i, scheme))) for scheme in SCHEMES},
+        "weighed": {scheme: _interval(_scheme_value(i, scheme) - 0.05) for scheme in SCHEMES},
+    }
 
 
 def _fidelity_row(

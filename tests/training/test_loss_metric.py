@@ -29,10 +29,8 @@ def model():
 @pytest.fixture(scope="module")
 def metrics(model):
     texts = sequences()
-    return {
-        b: R @ R.T
-        for b, R in measure_loss_metric(model, texts, texts.tokens.size, range(BLOCKS), seed=0).items()
-    }
+    factors = measure_loss_metric(model, texts, texts.tokens.size, range(BLOCKS), seed=0)
+    return {b: R @ R.T for b, R in factors.items()}
 
 
 def outputs_of(model, block):

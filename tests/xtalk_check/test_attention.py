@@ -14,7 +14,7 @@ from reference.attention_space import (
 )
 from reference.product_space import codebook, container, encoded
 from xtalk_check import check
-from xtalk_check.attention import Columns, Network, Query, scaled
+from xtalk_check.attention import Columns, Network, Query, _joined, scaled
 from xtalk_check.counting import Bound
 from xtalk_check.partition import read_partition
 from xtalk_check.reading import Fields, parse_weights
@@ -60,7 +60,7 @@ def gaps(tensors, task: dict, advice: dict):
         for asking in queries.members:
             query = Query(network, asking, columns, work)
             for cell in before.cells(*books):
-                answer = question.joined(cell.answer, question.classes[asking[0]])
+                answer = _joined(question, cell.answer, question.classes[asking[0]])
                 bounds = query.bounds(Cell(answer, cell.slots, cell.arrangements))
                 slots = [slot for slot in cell.slots for _ in range(slot.copies)]
                 fits = [

@@ -1,5 +1,6 @@
 """The scale at which every hookpoint has the mean norm sqrt(D), and so a like weight in squared errors."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -26,10 +27,14 @@ class Scaling:
         return Scaling(self.factor_P.to(device), self.mean_PD.to(device))
 
 
-def measure_scaling(stream: ActivationBatches, tokens: int = 65536) -> Scaling:
+def measure_scaling(
+    stream: ActivationBatches,
+    tokens: int = 65536,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> Scaling:
     """Measure the scaling on the next `tokens` tokens of a stream, or all that are left of fewer.
 
-    The stream is left where it was: what is measured is not used up.
+    The stream is left where it was: what is measured is not used up. progress(done, total) hears of tokens.
     Raises XtalkError where a hookpoint's activations are all zero, or nothing is left of the stream.
     """
     norm_P, total_PD, count = torch.zeros(()), torch.zeros(()), 0
@@ -39,6 +44,7 @@ def measure_scaling(stream: ActivationBatches, tokens: int = 65536) -> Scaling:
             norm_P = norm_P.to(x_BPD.device) + x_BPD.norm(dim=-1).sum(0, dtype=torch.float64)
             total_PD = total_PD.to(x_BPD.device) + x_BPD.sum(0, dtype=torch.float64)
             count += len(x_BPD)
+            progress(min(count, tokens), tokens)
             if count >= tokens:
                 break
     if not count:

@@ -72,8 +72,6 @@ def mean_mlp_outputs(
         count += len(n_BbD)
         if count >= tokens:
             break
-    if not count:
-        raise XtalkError("no token of the text counts; the mean output of an MLP needs one; skip fewer")
     means_bD = (total_bD / count).float().to(model.device)
     return dict(zip(blocks, means_bD, strict=True))
 
@@ -90,7 +88,8 @@ def measure_baselines(
     """Cross-entropy of the model, and with the MLP's output replaced by its mean, at each block that has one.
 
     The means should come from other text (`mean_mlp_outputs` of the training text). Tokens that do not count
-    keep their own output. `progress` hears of sequences done and their number.
+    keep their own output. `progress` hears of sequences done and their number. Errors: XtalkError where no
+    token, or no prediction, counts.
     """
     sums, done = DocumentSums(count_documents(sequences)), 0
     for batch in batches(model, sequences, micro_batch, counted.mask(sequences.tokens)):
@@ -111,5 +110,10 @@ def measure_baselines(
         done += len(tokens)
         progress(done, len(sequences))
     own = sums["predicted",], sums["model",]
+    if not own[0].any():
+        raise XtalkError(
+            "no prediction of the text is read from a token that counts; expected some; skip fewer "
+            "positions, or give longer sequences"
+        )
     ablated = {block: sums["mean", block] for block in mean_outputs}
     return ModelBaselines(sequences.text_hash, counted, dict(mean_outputs), *own, ablated)

@@ -12,6 +12,9 @@ All of these are over the tokens that count (`xtalk.data.Counted`): others keep 
 their predictions are not added up. Phi_mean's baseline belongs to the model alone (its own resid_mid,
 whichever one the scheme is run on). Phi_zero's depends on the crosscoder, and a worse base scores better: for
 comparison with published numbers.
+
+One MLP is rebuilt at a time; and then those of several blocks at once, each from what the crosscoder makes of
+the model's own activations, against all of them at their mean outputs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,6 +29,7 @@ from torch import Tensor
 from xtalk.errors import XtalkError
 from xtalk.evaluation.baselines import ModelBaselines
 from xtalk.evaluation.schemes import SCHEMES, scheme_generator
+from xtalk.evaluation.together import Together, TogetherStreams, blocks_together
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.reading.batches import DocumentSums, next_token_loss
 from xtalk.reading.explained import Explained, ExplainedBatch
@@ -34,18 +38,22 @@ from xtalk.statistics.interval import Interval
 
 ResidMid = Literal["model", "crosscoder"]
 Baseline = Literal["mean", "zero"]
-Blocks = int | Literal["mean"]
+Blocks = int | Literal["mean"] | Together
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Fidelity at one block, or its mean over blocks ("mean"), for one resid_mid and baseline.
+    """Fidelity for one resid_mid and baseline: at one block, or as the mean over blocks ("mean").
+
+    Or with several MLPs rebuilt at once: "all" but block 0's, and "all_with_0"; resid_mid is then the model's
+    own with what was rebuilt, and the baseline "mean".
 
     phi, nmse: by scheme, with 95 % intervals over documents; ce: nat per token. NMSE depends on neither
-    resid_mid nor baseline. lost: CE_scheme - CE_model by scheme, and ablation: CE_baseline - CE_model, in nat
-    per token; a phi whose ablation lies within noise says nothing. weighed: phi with every block weighed by
-    what its ablation costs, which is 1 - (sum over blocks of lost) / (sum of ablation): a block that costs
-    nothing does not rule it, as it may the plain mean. At one block it is phi.
+    resid_mid nor baseline; of several blocks it is the mean. lost: CE_scheme - CE_model by scheme, and
+    ablation: CE_baseline - CE_model, in nat per token; a phi whose ablation lies within noise says nothing.
+    weighed: phi with every block weighed by what its ablation costs, which is 1 - (sum over blocks of lost) /
+    (sum of ablation): a block that costs nothing does not rule it, as it may the plain mean. Everywhere but
+    at "mean" it is phi.
     """
 
     block: Blocks
@@ -68,6 +76,7 @@ class FidelityMeter:
     def __init__(self, explained: Explained, baselines: ModelBaselines, seed: int) -> None:
         self._explained = explained
         self._baselines = baselines
+        self._together = blocks_together(explained.blocks)
         self._sums = DocumentSums(len(baselines.model_E))
         self._generators = {
             (block, name): scheme_generator(seed, block, name)
@@ -76,8 +85,11 @@ class FidelityMeter:
         }
 
     def add(self, batch: ExplainedBatch) -> None:
-        """Rebuild each block's MLP output by each scheme and run the model on."""
+        """Rebuild each block's MLP output by each scheme and run the model on; then all at once."""
+        model = self._explained.model
+        together = {name: TogetherStreams(model, batch) for name in self._together}
         for block in self._explained.blocks:
+            at_once = [together[name] for name, blocks in self._together.items() if block in blocks]
             contributions = batch.contributions[block]
             true_BD = contributions.mlp(batch.mlp_input(block))
             mean_D = self._baselines.mean_outputs[block]
@@ -88,9 +100,16 @@ class FidelityMeter:
                 rebuilt_BD = contributions.output(kept)
                 error_B = (rebuilt_BD - true_BD).square().sum(1)
                 self._sums.add(error_B, batch.documents_B, "error", block, name)
-                self._run_on(batch, block, name, rebuilt_BD, mids)
+                added_BD = self._run_on(batch, block, name, rebuilt_BD, mids)
+                for streams in at_once:
+                    streams.replace(name, block, added_BD)
+            for streams in at_once:
+                streams.replace("mean", block, model.added(block, mean_D).expand_as(true_BD))
             zero = tuple(torch.zeros_like(total_BN) for total_BN in contributions.totals)
             self._run_on(batch, block, "zero", contributions.output(zero), mids)
+        for label, streams in together.items():
+            for name in (*SCHEMES, "mean"):
+                self._sums.add(*batch.batch.predicted(streams.loss(name)), "ce", label, "model", name)
 
     def _resid_mids(self, batch: ExplainedBatch, block: int) -> dict[ResidMid, Tensor]:
         point = Hookpoint(block, "resid_mid")
@@ -106,7 +125,8 @@ class FidelityMeter:
         name: str,
         mlp_out_BD: Float[Tensor, "B D"],
         mids: Mapping[ResidMid, Tensor],
-    ) -> None:
+    ) -> Float[Tensor, "B D"]:
+        """Returns what the residual stream gains."""
         tokens = batch.batch.tokens_mS
         model = self._explained.model
         added_BD = model.added(block, mlp_out_BD)
@@ -114,11 +134,12 @@ class FidelityMeter:
             post_mSD = batch.spliced(mid_BD + added_BD, Hookpoint(block, "resid_post"))
             loss_mT = next_token_loss(model.continue_from(block, post_mSD, tokens), tokens)
             self._sums.add(*batch.batch.predicted(loss_mT), "ce", block, resid_mid, name)
+        return added_BD
 
     def result(self, bootstrap: Bootstrap, averaged: Sequence[int]) -> tuple[Fidelity, ...]:
-        """Fidelity by block, and its mean over the blocks `averaged`, each with the same resamples.
+        """Fidelity by block, its mean over the blocks `averaged`, and of all blocks at once.
 
-        Errors: XtalkError where the text leaves a ratio without a denominator.
+        Each with the same resamples. Errors: XtalkError where the text leaves a ratio without a denominator.
         """
         rows: list[Fidelity] = []
         for resid_mid in get_args(ResidMid):
@@ -127,11 +148,12 @@ class FidelityMeter:
                 rows += [self._row([b], b, resid_mid, baseline, bootstrap) for b in blocks]
                 if blocks and set(averaged) <= set(blocks):
                     rows.append(self._row(averaged, "mean", resid_mid, baseline, bootstrap))
+        rows += [self._row([name], name, "model", "mean", bootstrap) for name in self._together]
         return tuple(rows)
 
     def _row(
         self,
-        blocks: Sequence[int],
+        blocks: Sequence[int | Together],
         label: Blocks,
         resid_mid: ResidMid,
         baseline: Baseline,
@@ -148,39 +170,47 @@ class FidelityMeter:
         for name in SCHEMES:
             losses = [self._lost(b, resid_mid, name, bootstrap) for b in blocks]
             ratios = [
-                1 - ratio(lost_R, ablation_R, f"ablating the MLP of block {b} costs nothing")
+                1 - ratio(lost_R, ablation_R, f"ablating the MLP of {_listed([b])} costs nothing")
                 for b, lost_R, ablation_R in zip(blocks, losses, ablations, strict=True)
             ]
             phi[name] = interval(mean_over(ratios))
             whole_R = np.sum(ablations, axis=0)
-            why = f"ablating the MLPs of blocks {', '.join(map(str, blocks))} costs nothing together"
+            why = f"ablating the MLPs of {_listed(blocks)} costs nothing together"
             weighed[name] = interval(1 - ratio(np.sum(losses, axis=0), whole_R, why))
-            nmse[name] = interval(mean_over([self._nmse(b, name, bootstrap) for b in blocks]))
-            lost[name] = interval(mean_over(losses) / tokens_R)
+            rebuilt = [b for some in blocks for b in self._together.get(some, (some,))]
+            nmse[name] = interval(mean_over([self._nmse(b, name, bootstrap) for b in rebuilt]))
+            lost[name] = interval(ratio(mean_over(losses), tokens_R, "no prediction counts"))
             ce[name] = float(
                 np.mean([self._sums["ce", b, resid_mid, name].sum() / predicted for b in blocks])
             )
-        ablation = interval(mean_over(ablations) / tokens_R)
+        ablation = interval(ratio(mean_over(ablations), tokens_R, "no prediction counts"))
         return Fidelity(label, resid_mid, baseline, phi, weighed, nmse, lost, ablation, ce)
 
     def _lost(
-        self, block: int, resid_mid: ResidMid, name: str, bootstrap: Bootstrap
+        self, block: int | Together, resid_mid: ResidMid, name: str, bootstrap: Bootstrap
     ) -> Float[np.ndarray, "R1"]:
         """What a scheme costs, summed over predictions, nat."""
         return bootstrap.totals(self._sums["ce", block, resid_mid, name] - self._baselines.model_E)
 
     def _ablation(
-        self, block: int, resid_mid: ResidMid, baseline: Baseline, bootstrap: Bootstrap
+        self, block: int | Together, resid_mid: ResidMid, baseline: Baseline, bootstrap: Bootstrap
     ) -> Float[np.ndarray, "R1"]:
         """What the baseline's ablation costs, summed over predictions, nat."""
         if baseline == "zero":
             return self._lost(block, resid_mid, "zero", bootstrap)
+        if not isinstance(block, int):
+            return self._lost(block, resid_mid, "mean", bootstrap)
         return bootstrap.totals(self._baselines.ablated[block] - self._baselines.model_E)
 
     def _nmse(self, block: int, name: str, bootstrap: Bootstrap) -> Float[np.ndarray, "R1"]:
         error_R = bootstrap.totals(self._sums["error", block, name])
         variance_R = bootstrap.totals(self._sums["variance", block])
         return ratio(error_R, variance_R, f"the output of the MLP of block {block} does not vary")
+
+
+def _listed(blocks: Sequence[int | Together]) -> str:
+    numbers = [str(block) for block in blocks]
+    return f"block {numbers[0]}" if len(numbers) == 1 else f"blocks {', '.join(numbers)}"
 
 
 def ratio(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from xtalk.evaluation.fidelity import Blocks
+from xtalk.evaluation.fidelity import Blocks, ratio
 from xtalk.interactions.measures import few_hot_shares, interaction
 from xtalk.interactions.true_interaction import tightness
 from xtalk.reading.batches import DocumentSums
@@ -67,7 +67,7 @@ class InteractionMeter:
 
         def mean(name: str, *m: int) -> Interval:
             totals = [bootstrap.totals(self._sums[(name, block, *m)]) for block in blocks]
-            return interval(mean_over(totals) / tokens_R)
+            return interval(ratio(mean_over(totals), tokens_R, "no token counts"))
 
         shares = {m: mean("share", m) for m in FEW_HOT}
         return Interaction(label, shares, mean("T"), () if label == "mean" else self._quantiles(label))

@@ -67,28 +67,38 @@ def _sparsity(evaluation: Evaluation, config: CrosscoderConfig) -> list[str]:
 
 
 def odd_fidelities(rows: Sequence[Fidelity]) -> list[str]:
-    """Warnings about fidelities: far below that of no MLP, or a ratio to an ablation that costs nothing."""
+    """Warnings about fidelities: far below that of no MLP, or a ratio to an ablation that costs nothing.
+
+    Both with the nats, and their intervals.
+    """
     said: list[str] = []
     blocks = [row for row in rows if row.block != "mean" and row.baseline == "mean"]
     for row in blocks:
         if row.phi["full"].value < LOWEST:
             said.append(
-                f"fidelity of all contributions is {row.phi['full'].value:.3g} at block {row.block} "
-                f"(resid_mid of the {row.resid_mid}): far worse than no MLP; what is rebuilt there is no use"
+                f"fidelity of all contributions is {row.phi['full'].value:.3g} at {_where(row)} "
+                f"(resid_mid of the {row.resid_mid}), far worse than no MLP: they lose "
+                f"{_nats(row.lost['full'])}, and ablating costs {_nats(row.ablation)}"
             )
     costless = {
-        row.block: row.ablation for row in blocks if row.resid_mid == "model" and _noise(row.ablation)
+        _where(row): row.ablation for row in blocks if row.resid_mid == "model" and _noise(row.ablation)
     }
     if costless:
-        listed = ", ".join(
-            f"{block} ({cost.value:.2g} nat, {cost.low:.2g} to {cost.high:.2g})"
-            for block, cost in costless.items()
-        )
+        listed = ", ".join(f"{where} ({_nats(cost)})" for where, cost in costless.items())
         said.append(
-            f"ablating the MLP costs almost nothing at block {listed}: its fidelity is a ratio to noise; "
+            f"ablating the MLP costs almost nothing at {listed}: its fidelity is a ratio to noise; "
             "read the nats, or the mean that is weighed by what ablation costs"
         )
     return said
+
+
+def _where(row: Fidelity) -> str:
+    names = {"all": "all blocks but 0 at once", "all_with_0": "all blocks at once"}
+    return names.get(str(row.block), f"block {row.block}")
+
+
+def _nats(loss: Interval) -> str:
+    return f"{loss.value:.2g} nat, {loss.low:.2g} to {loss.high:.2g}"
 
 
 def _noise(cost: Interval) -> bool:

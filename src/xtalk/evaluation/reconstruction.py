@@ -7,9 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from xtalk.errors import XtalkError
 from xtalk.models.hookpoints import Hookpoint
-from xtalk.reading.batches import next_token_loss
+from xtalk.reading.batches import finite, next_token_loss
 from xtalk.reading.explained import Explained, ExplainedBatch
+
+_NOTHING = 1e-10  # of the squared norms, which rounding leaves of a constant
 
 
 @dataclass(frozen=True)
@@ -85,24 +88,30 @@ class ReconstructionMeter:
 
     def _splice(self, batch: ExplainedBatch) -> None:
         model, tokens, predicted = self._explained.model, batch.batch.tokens_mS, batch.batch.predicted
-        model_mTV = model.logits(tokens)[:, :-1].float().log_softmax(-1)
+        model_mTV = finite(model.logits(tokens)[:, :-1]).float().log_softmax(-1)
         self._predicted += predicted(model_mTV[..., 0])[1].size
         for point, sums in self._spliced.items():
             block = point.block if point.site == "resid_post" else point.block - 1
             x_mSD = batch.spliced(batch.decoded_BPD[:, self._explained.index[point]], point)
-            logits = model.continue_from(block, x_mSD, tokens)
+            logits = finite(model.continue_from(block, x_mSD, tokens))
             ce_mT = next_token_loss(logits, tokens)
             kl_mTV = model_mTV.exp() * (model_mTV - logits[:, :-1].float().log_softmax(-1))
             both = (predicted(loss_mT)[0] for loss_mT in (ce_mT, kl_mTV.sum(-1)))
             sums += torch.stack([loss.double().sum() for loss in both]).cpu()
 
     def result(self) -> Reconstruction:
-        """The figures of all that was added."""
-        scale_P = self._factor_P.square()
+        """The figures of all that was added. Errors: XtalkError for a hookpoint at which nothing varies."""
+        scale_P, names = self._factor_P.square(), self._explained.crosscoder.config.hook_names
         error_P = self._error_P * scale_P
-        variance_P = (self._square_P - self._total_PD.square().sum(1) / self._tokens) * scale_P
+        variance_P = self._square_P - self._total_PD.square().sum(1) / self._tokens
+        for name, varies in zip(names, (variance_P > _NOTHING * self._square_P).tolist(), strict=True):
+            if not varies:
+                raise XtalkError(
+                    f"the activations at {name} are the same at all {self._tokens} tokens, which leaves no "
+                    "variance to explain; give more text, or a crosscoder without that hookpoint"
+                )
+        variance_P *= scale_P
         fvu_P = (error_P / variance_P).tolist()
-        names = self._explained.crosscoder.config.hook_names
         largest_P, position_P = (self._square_SP / self._square_P).max(0)
         shares = (variance_P / variance_P.sum()).tolist()
         positions = zip(position_P.tolist(), largest_P.tolist(), strict=True)

@@ -54,7 +54,8 @@ class Path:
 
 
 def _path(decoder_LD: Tensor, bias: Tensor, codes: Codes, W_DN: Tensor, b_N: Tensor) -> Path:
-    base_BN = _full(b_N + bias @ W_DN).view(-1, W_DN.shape[1])
+    with torch.autocast(W_DN.device.type, enabled=False):  # rounding the base would move all tokens alike
+        base_BN = _full(b_N + bias @ W_DN).view(-1, W_DN.shape[1])
     return Path(W_DN, _full(decoder_LD @ W_DN), base_BN, codes)
 
 

@@ -38,6 +38,15 @@ def _top_slot(M_LN: _Array, latents_BK: _Array, values_BK: _Array, slots_BN: _Ar
 
 
 @compiled()
+def _used(values_K: _Array, least: int) -> int:
+    """How many slots to look at: up to the last that is no padding, which comes after all others."""
+    used = len(values_K)
+    while used > least and values_K[used - 1] == 0.0:
+        used -= 1
+    return used
+
+
+@compiled()
 def _rank_slots(score_KN: _Array, slots_mN: _Array) -> None:
     """Each column's m largest scores, largest first, the lower slot on ties; cleared in `score_KN`."""
     K, N = score_KN.shape
@@ -55,9 +64,9 @@ def _rank_slots(score_KN: _Array, slots_mN: _Array) -> None:
 
 @compiled()
 def _top_slots(M_LN: _Array, latents_BK: _Array, values_BK: _Array, slots_BmN: _Array) -> None:
-    B, K = latents_BK.shape
-    N = slots_BmN.shape[2]
+    B, m, N = slots_BmN.shape
     for b in range(B):
+        K = _used(values_BK[b], m)
         score_KN = np.empty((K, N), dtype=M_LN.dtype)
         for k in range(K):
             value, latent = values_BK[b, k], latents_BK[b, k]
@@ -76,9 +85,9 @@ def _top_slots_gated(
     values_BK: _Array,
     slots_BmN: _Array,
 ) -> None:
-    B, K = latents_BK.shape
-    N = slots_BmN.shape[2]
+    B, m, N = slots_BmN.shape
     for b in range(B):
+        K = _used(values_BK[b], m)
         score_KN = np.empty((K, N), dtype=value_LN.dtype)
         for k in range(K):
             value, latent = abs(values_BK[b, k]), latents_BK[b, k]

@@ -19,6 +19,7 @@ from xtalk.errors import XtalkError
 from xtalk.models.source import ADAPTER, ADAPTER_WEIGHTS
 
 _PREFIX = "base_model.model."
+_INSIDE = ".base_layer."  # of the biases of layers that have a LoRA
 _PAIRS = {"lora_A.weight": "lora_B.weight", "lora_embedding_A": "lora_embedding_B"}
 _PLAIN = (True, False, None, "gaussian", "orthogonal", "eva")  # other ways to begin change the base's weights
 _INSTEAD = "merge it with peft's merge_and_unload, save that with save_pretrained, and load the folder"
@@ -98,7 +99,10 @@ def merge(model: PreTrainedModel, folder: Path, config: AdapterConfig) -> None:
     """
     path = folder / ADAPTER_WEIGHTS
     try:
-        tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in load_file(path).items()}
+        tensors = {
+            name.removeprefix(_PREFIX).replace(_INSIDE, "."): tensor
+            for name, tensor in load_file(path).items()
+        }
     except (OSError, SafetensorError) as error:
         raise XtalkError(
             f"{path} cannot be read: {str(error).splitlines()[0]}; expected the adapter in safetensors"

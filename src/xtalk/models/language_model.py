@@ -139,6 +139,25 @@ class LanguageModel:
 
         Blocks after the last hookpoint, and the language-model head, are not computed.
         """
+        return self._captured(tokens_BS, hookpoints, {})
+
+    @torch.no_grad()
+    def capture_from(
+        self,
+        block: int,
+        resid_post_BSD: Float[Tensor, "B S D"],
+        tokens_BS: Int[Tensor, "B S"],
+        hookpoints: Sequence[Hookpoint],
+    ) -> Float[Tensor, "B S P D"]:
+        """The activations at hookpoints of later blocks when the output of `block` is `resid_post_BSD`."""
+        return self._captured(tokens_BS, hookpoints, self._starting(block, resid_post_BSD))
+
+    def _captured(
+        self,
+        tokens_BS: Int[Tensor, "B S"],
+        hookpoints: Sequence[Hookpoint],
+        first: dict[torch.nn.Module, Callable[..., Any]],
+    ) -> Float[Tensor, "B S P D"]:
         for hookpoint in hookpoints:
             self._check_block(hookpoint.block)
         tokens = self._check_tokens(tokens_BS)
@@ -147,7 +166,8 @@ class LanguageModel:
         )
         last = max(hookpoint.block for hookpoint in hookpoints)
         with ExitStack() as stack:
-            stack.enter_context(hooks.replaced_forwards(self._passing(range(last + 1, self.n_blocks))))
+            rest = self._passing(range(last + 1, self.n_blocks))
+            stack.enter_context(hooks.replaced_forwards(first | rest))
             for slot, hookpoint in enumerate(hookpoints):
                 block = self._blocks[hookpoint.block]
                 read = _copy_to(out[:, :, slot])
@@ -167,11 +187,7 @@ class LanguageModel:
         Blocks 0 to `block` are not computed; `tokens_BS` gives the positions. Gradients reach
         `resid_post_BSD`.
         """
-        self._check_block(block)
-        spliced = self._family.block_output(self._cast(resid_post_BSD))
-        forwards = self._passing(range(block))
-        forwards[self._blocks[block]] = lambda *args, **kwargs: spliced
-        with hooks.replaced_forwards(forwards):
+        with hooks.replaced_forwards(self._starting(block, resid_post_BSD)):
             return self.logits(tokens_BS)
 
     def added(self, block: int, mlp_output: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
@@ -242,6 +258,12 @@ class LanguageModel:
             return self._family.block_output(hidden_states)
 
         return {self._blocks[block]: passing for block in blocks}
+
+    def _starting(self, block: int, resid_post_BSD: Tensor) -> dict[torch.nn.Module, Callable[..., Any]]:
+        """Forwards with which the output of `block` is the one given, and those before it cost nothing."""
+        self._check_block(block)
+        spliced = self._family.block_output(self._cast(resid_post_BSD))
+        return self._passing(range(block)) | {self._blocks[block]: lambda *args, **kwargs: spliced}
 
     def _cast(self, activations: Tensor) -> Tensor:
         return activations.to(device=self.device, dtype=self.hf.dtype)

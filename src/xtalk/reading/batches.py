@@ -11,7 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from xtalk.data import TokenSequences
+from xtalk.errors import XtalkError
 from xtalk.models.language_model import LanguageModel
+
+_CURE = "check the model's weights, or run it in float32"
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ def batches(
 ) -> Iterator[Batch]:
     """The text in order, `micro_batch` sequences at a time; by default as many as run well.
 
-    Of bare token ids each sequence is a document. counted_nS: the tokens that count; by default all.
+    Of bare token ids each sequence is a document. counted_nS: the tokens that count; by default all. Errors:
+    XtalkError where none counts.
     """
     if isinstance(text, TokenSequences):
         tokens_nS, numbers = text.tokens, np.unique(text.documents, return_inverse=True)[1]
@@ -78,6 +82,11 @@ def batches(
         tokens_nS, numbers = text, np.arange(len(text)).repeat(text.shape[1])
     documents_nS = numbers.reshape(tokens_nS.shape)
     counted_nS = np.ones(tokens_nS.shape, dtype=bool) if counted_nS is None else counted_nS
+    if not counted_nS.any():
+        raise XtalkError(
+            f"none of the text's {tokens_nS.size} tokens counts; expected some; skip fewer positions or "
+            "tokens, or give more text"
+        )
     step = micro_batch or model.sequences_at_once(tokens_nS.shape[1])
     for first in range(0, len(tokens_nS), step):
         rows = slice(first, first + step)
@@ -93,10 +102,28 @@ def count_documents(sequences: TokenSequences) -> int:
 def next_token_loss(
     logits_mSV: Float[Tensor, "m S V"], tokens_mS: Int[Tensor, "m S"]
 ) -> Float[Tensor, "m T"]:
-    """Cross-entropy of every token but a sequence's first, given those before it; nat, float32."""
+    """Cross-entropy of every token but a sequence's first, given those before it; nat, float32.
+
+    Errors: XtalkError where it is not finite.
+    """
     targets_mS = tokens_mS.roll(-1, dims=1)  # the last column, which has no target, is cut off below
     loss_B = F.cross_entropy(logits_mSV.float().flatten(0, 1), targets_mS.flatten(), reduction="none")
-    return loss_B.view(tokens_mS.shape)[:, :-1]
+    loss_mT = loss_B.view(tokens_mS.shape)[:, :-1]
+    if wrong := int((~loss_mT.isfinite()).sum()):
+        raise XtalkError(
+            f"the model's loss is NaN or infinite at {wrong} of {loss_mT.numel()} predictions; expected "
+            f"finite numbers; {_CURE}"
+        )
+    return loss_mT
+
+
+def finite(logits: Float[Tensor, "*B V"]) -> Float[Tensor, "*B V"]:
+    """The logits, to be compared or sampled from. Errors: XtalkError where they are not finite."""
+    if not logits.isfinite().all():
+        raise XtalkError(
+            f"the model's logits are NaN or infinite on the text; expected finite numbers; {_CURE}"
+        )
+    return logits
 
 
 class DocumentSums:

@@ -1,8 +1,9 @@
 """The record of report_data.json: what a report needs beyond metrics.json.
 
 Every number is computed elsewhere; a report only formats it. Crosscoders are referred to by their name in
-metrics.json. A block is its number in the model; "mean" is the mean over `provenance.blocks_averaged`, and
-"all" stands for all MLPs but the first block's rebuilt at once.
+metrics.json. A block is its number in the model; "mean" is the mean over `provenance.blocks_averaged`. "all"
+stands for all MLPs that the crosscoder reads, but the first block's, rebuilt at once, "all_with_0" for these
+and the first block's.
 """
 
 from typing import Annotated, Literal, get_args
@@ -38,6 +39,7 @@ SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
 ResidMid = Literal["model", "crosscoder"]
 Baseline = Literal["mean", "zero"]
+Together = Literal["all", "all_with_0"]
 Status = Literal["measured", "estimated", "certified"]
 
 
@@ -74,13 +76,20 @@ class FewHot(Strict):
 
 
 class Ablation(Strict):
-    """Fidelity of the MLP output rebuilt from the contributions that each scheme keeps."""
+    """Fidelity of the MLP output rebuilt from the contributions that each scheme keeps.
+
+    lost, ablation: what the scheme and the baseline cost, nat per token; weighed: phi with blocks weighed by
+    their ablation's cost, 1 - (sum over blocks of lost) / (sum of ablation).
+    """
 
     crosscoder: str
-    block: NonNegativeInt | Literal["mean", "all"]
+    block: NonNegativeInt | Literal["mean"] | Together
     resid_mid: ResidMid
     baseline: Baseline
     phi: dict[Scheme, Interval]
+    weighed: dict[Scheme, Interval] = {}
+    lost: dict[Scheme, Interval] = {}
+    ablation: Interval | None = None
 
 
 class Tightness(Strict):

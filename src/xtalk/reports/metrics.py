@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, NonNegativeInt
 
 from xtalk.proofs.row import CertificateRow
-from xtalk.reports.data import Baseline, ResidMid, Scheme, Strict
+from xtalk.reports.data import Baseline, Interval, ResidMid, Scheme, Strict, Together
 
 Accuracies = dict[str, tuple[float, float, float]]
 """[value, low, high] by similarity or score."""
@@ -33,9 +33,13 @@ class Spliced(Strict):
 
 
 class Fidelity(Strict):
-    """Fidelity at one block, or with all MLPs rebuilt at once; `ci95` maps a scheme to [low, high]."""
+    """Fidelity at one block, or with all MLPs rebuilt at once; `ci95` maps a scheme to [low, high].
 
-    block: NonNegativeInt | Literal["all"]
+    lost: what each scheme costs, CE_scheme - CE_model; ablation: what the baseline costs; nat per token,
+    [value, low, high].
+    """
+
+    block: NonNegativeInt | Together
     resid_mid: ResidMid
     baseline: Baseline
     full: float
@@ -53,6 +57,24 @@ class Fidelity(Strict):
     nmse_keep_1: float
     ce: dict[Scheme, float]
     ci95: dict[Scheme, tuple[float, float]]
+    lost: dict[Scheme, Interval] = Field(default_factory=dict[Scheme, Interval])
+    ablation: Interval | None = None
+
+
+class FidelityMean(Strict):
+    """The mean over blocks, [value, low, high]: plain, and with every block weighed by its ablation's cost.
+
+    weighed: 1 - (sum over blocks of lost) / (sum of ablation), so that a block whose ablation costs nothing
+    does not rule it. lost, ablation: their means over the blocks, nat per token.
+    """
+
+    blocks: list[NonNegativeInt]
+    resid_mid: ResidMid
+    baseline: Baseline
+    plain: dict[Scheme, Interval]
+    weighed: dict[Scheme, Interval]
+    lost: dict[Scheme, Interval]
+    ablation: Interval
 
 
 class CrosscoderFigures(Strict):
@@ -72,6 +94,7 @@ class CrosscoderFigures(Strict):
     interaction: float
     spliced: dict[str, Spliced]
     fidelity: list[Fidelity]
+    fidelity_mean: list[FidelityMean] = Field(default_factory=list[FidelityMean])
     warnings: tuple[str, ...] = ()
 
 

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from xtalk.files import write_text
 from xtalk.reports import wording
-from xtalk.reports.data import Context, FewHotPoint, Interval, Scheme
+from xtalk.reports.data import Ablation, Context, FewHotPoint, Interval, Scheme
 from xtalk.reports.figures import write_figures
 from xtalk.reports.metrics import CrosscoderMetrics
 from xtalk.reports.results import Results
@@ -22,6 +22,7 @@ HEADLINE_SCHEMES: tuple[Scheme, ...] = (
     "keep_most_active",
     "shrink",
 )
+LOST_SCHEMES: tuple[Scheme, ...] = ("full", "keep_1", "keep_2", "keep_4")
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,9 @@ def _page(results: Results) -> dict[str, Any]:
         "averaged": wording.blocks(results.data.provenance.blocks_averaged),
         "rows": [_headline_row(results, crosscoder) for crosscoder in results.metrics.crosscoders],
         "schemes": HEADLINE_SCHEMES,
+        "nats": _nat_rows(results),
+        "blocks_words": wording.BLOCKS_WORDS,
+        "lost_schemes": {scheme: wording.SCHEME_WORDS[scheme] for scheme in LOST_SCHEMES},
         "sites": wording.SITE_WORDS,
         "effects": wording.EFFECT_WORDS,
         "validation": _validation_rows(results),
@@ -98,6 +102,17 @@ def _headline_row(results: Results, crosscoder: CrosscoderMetrics) -> HeadlineRo
     by_zero = results.mean_ablation(crosscoder.name, "model", "zero")
     assert by_mean is not None and by_zero is not None  # Results has checked it
     return HeadlineRow(crosscoder, marks.get(crosscoder.name, ""), by_mean.phi, by_zero.phi)
+
+
+def _nat_rows(results: Results) -> list[tuple[str, str, Ablation]]:
+    """Crosscoder, which blocks in words, and what is lost there; resid_mid is the model's."""
+    rows: list[tuple[str, str, Ablation]] = []
+    for crosscoder in results.metrics.crosscoders:
+        for block, words in wording.BLOCKS_WORDS.items():
+            row = results.ablation(crosscoder.name, block, "model", "mean")
+            if row is not None and row.ablation is not None:
+                rows.append((crosscoder.name, words, row))
+    return rows
 
 
 def _few_hot_rows(results: Results) -> list[tuple[str, dict[int, FewHotPoint]]]:

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from xtalk.errors import XtalkError
-from xtalk.reports.data import Ablation, Baseline, FewHot, ReportData, ResidMid
+from xtalk.reports.data import Ablation, Baseline, FewHot, ReportData, ResidMid, Together
 from xtalk.reports.metrics import CrosscoderMetrics, Metrics
 
 Record = TypeVar("Record", bound=BaseModel)
@@ -34,7 +34,13 @@ class Results:
 
     def mean_ablation(self, name: str, resid_mid: ResidMid, baseline: Baseline) -> Ablation | None:
         """The block-averaged ablations of a crosscoder, if the run has them."""
-        key = (name, "mean", resid_mid, baseline)
+        return self.ablation(name, "mean", resid_mid, baseline)
+
+    def ablation(
+        self, name: str, block: Literal["mean"] | Together, resid_mid: ResidMid, baseline: Baseline
+    ) -> Ablation | None:
+        """The ablations of a crosscoder over several blocks, if the run has them."""
+        key = (name, block, resid_mid, baseline)
         rows = self.data.ablations
         return next(
             (row for row in rows if (row.crosscoder, row.block, row.resid_mid, row.baseline) == key), None

@@ -1,6 +1,8 @@
 """How numbers, crosscoders and schemes are put into words."""
 
-from xtalk.reports.data import Interval, Scheme
+from typing import Literal
+
+from xtalk.reports.data import Interval, Scheme, Together
 from xtalk.reports.metrics import Counted, CrosscoderMetrics
 from xtalk.reports.results import Results
 
@@ -25,6 +27,11 @@ SITE_WORDS = {
     "qk": "attention scores (QK)",
     "ov": "attention outputs (OV)",
     "norm": "norms",
+}
+BLOCKS_WORDS: dict[Literal["mean"] | Together, str] = {
+    "mean": "one at a time, mean",
+    "all": "all but block 0 at once",
+    "all_with_0": "all at once",
 }
 MEASURE_WORDS = {
     "interaction": "I(i, j)",
@@ -79,9 +86,9 @@ def whole(value: int) -> str:
     return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
-def bounds(interval: Interval) -> str:
+def bounds(interval: Interval, digits: int = 2) -> str:
     """The 95 % interval alone, in brackets."""
-    return f"[{number(interval[1])}, {number(interval[2])}]"
+    return f"[{number(interval[1], digits)}, {number(interval[2], digits)}]"
 
 
 def duration(seconds: float) -> str:

@@ -7,7 +7,7 @@ import errno
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +23,8 @@ from xtalk.runs.config import RunConfig, differences, moved, run_config
 from xtalk.runs.layout import CONFIG, LAYOUT, LOG, STEPS
 
 Record = TypeVar("Record", bound=BaseModel)
+FOUND = "found_by_harvest"
+"""The key of config.yaml for what the harvest found by itself."""
 
 
 class RunFolder:
@@ -75,7 +77,7 @@ class RunFolder:
                     "give the same options again, or another --out"
                 )
             elif old != config:
-                folder._write_config()
+                folder._write_config(_record(path).get(FOUND))
                 folder.log("moved", model=config.model, text=config.text)
         ranks.wait()
         return folder
@@ -93,7 +95,7 @@ class RunFolder:
                 f"{path} is no run folder (it has no {CONFIG}); start one with `xtalk run --out {path}`"
             )
         try:
-            record = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))
+            record = _record(path)
             fingerprint, content, made = record["fingerprint"], record["config"], record.get("layout", 1)
             config = run_config(content) if made == LAYOUT else None
         except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, XtalkError) as error:
@@ -157,6 +159,10 @@ class RunFolder:
                 f"{self.file(name)} cannot be read ({error}); expected a file of this run"
             ) from error
 
+    def record_found(self, found: Mapping[str, Any]) -> None:
+        """Write into config.yaml what the harvest found by itself; it is no part of the configuration."""
+        self._write_config(found)
+
     def log(self, event: str, **fields: Any) -> None:
         """Add a line to log.jsonl."""
         record = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": event, **fields})
@@ -218,11 +224,16 @@ class RunFolder:
         paths = {name: self.file(name) for name in sorted(names)}
         return {name: sha256_of(path) if path.is_file() else None for name, path in paths.items()}
 
-    def _write_config(self) -> None:
+    def _write_config(self, found: Mapping[str, Any] | None = None) -> None:
         fingerprint, plain = self.config.fingerprint(), self.config.plain()
         record = {"layout": LAYOUT, "fingerprint": fingerprint, "config": plain}
+        record |= {} if found is None else {FOUND: dict(found)}
         note = "# Made by xtalk. A run folder keeps to one configuration: change nothing here.\n"
         write_text(self.file(CONFIG), note + yaml.safe_dump(record, sort_keys=False))
+
+
+def _record(path: Path) -> dict[str, Any]:
+    return yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))
 
 
 def _is_step(record: Any) -> bool:

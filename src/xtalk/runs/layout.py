@@ -1,6 +1,6 @@
 """The files of a run folder, each named here and nowhere else; paths are relative to the folder.
 
-config.yaml                      the configuration, with its fingerprint
+config.yaml                      the configuration, with its fingerprint; which tokens the harvest leaves out
 steps.json                       which steps are complete: hashes of the files that each read and wrote
 log.jsonl                        what happened when
 checkpoints/NAME/                where a killed training goes on

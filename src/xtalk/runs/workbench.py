@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from xtalk.activations import ActivationBatches, ActivationSource, Harvest, Scaling
 from xtalk.activations.store import ActivationStore
+from xtalk.crosscoder.config import CrosscoderConfig
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.data import Counted, TokenSequences, read_documents, split_documents, tokenise, without
 from xtalk.data.tokens import token_sequences
@@ -24,6 +25,7 @@ from xtalk.reading.sinks import find_sinks
 from xtalk.runs import layout
 from xtalk.runs.folder import RunFolder
 from xtalk.training.loss_metric import LossMetric, measure_loss_metric
+from xtalk.training.preparation import Preparation, prepare
 
 PARTS = ("documents to train on", "held-out documents")
 
@@ -41,6 +43,7 @@ class Workbench:
         self.config = folder.config
         self.device = resolve_device(device)
         self.dtype = torch.bfloat16 if self.config.harvest.dtype == "bfloat16" else torch.float32
+        self._prepared: Preparation | None = None
 
     @cached_property
     def model(self) -> LanguageModel:
@@ -131,6 +134,32 @@ class Workbench:
             epochs,
             self.counted,
         )
+
+    @cached_property
+    def crosscoder_config(self) -> CrosscoderConfig:
+        """Of every crosscoder of the run."""
+        return CrosscoderConfig(
+            d_in=self.model.d_model,
+            hook_names=tuple(map(str, self.hookpoints)),
+            **self.config.crosscoder.model_dump(),
+        )
+
+    def prepared(self, progress: Report) -> Preparation:
+        """What all trainings of the run start from; read once."""
+        if self._prepared is None:
+            config = self.config
+            penalties = sorted({name for spec in config.crosscoders for name in spec.penalties})
+            self._prepared = prepare(
+                self.crosscoder_config,
+                config.training_of(config.crosscoders[0]),
+                self.batches(),
+                self.model,
+                self.scaling,
+                metric=self.loss_metric,
+                penalties=penalties,
+                progress=progress,
+            )
+        return self._prepared
 
     @cached_property
     def counted(self) -> Counted:

@@ -1,6 +1,6 @@
 """The MLPs under penalty, found among the crosscoder's hookpoints."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
@@ -15,7 +15,9 @@ from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.mlp import MlpWeights
 from xtalk.training.loss_metric import LossMetric
 from xtalk.training.objective import PenalisedMlp
-from xtalk.training.spliced import SPLICES, SplicingModel, spliced_mlp
+from xtalk.training.spliced import SPLICES, SplicingModel, measure_spliced_mlps
+
+_NOTHING = 1e-10  # of the output's mean square, which rounding leaves of a constant
 
 
 @runtime_checkable
@@ -76,30 +78,42 @@ def spliced_mlps(
     sample: Sequence[Int[Tensor, "m S"]],
     names: Iterable[str],
     counted: Counted = ALL,
+    progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> list[PenalisedMlp]:
     """The MLPs made ready for penalties, by name, that run the model on with their outputs.
 
     sample: token sequences, on which is measured what ablating each MLP costs at the tokens that count.
-    Errors: XtalkError where a penalty takes resid_mid from the crosscoder and that has none, or the model
-    cannot be run on.
+    progress(done, total): as `measure_spliced_mlps` gives it, for each model. Errors: XtalkError where a
+    penalty takes resid_mid from the crosscoder and that has none, or the model cannot be run on.
     """
     points = list(map(Hookpoint.parse, hook_names))
     takes_mid = [name for name in names if name in SPLICES and SPLICES[name].crosscoder_resid_mid]
-    ready: list[PenalisedMlp] = []
+    mids: dict[int, tuple[int, float]] = {}
+    by_model: dict[int, tuple[SplicingModel, list[int]]] = {}
     for mlp in mlps:
         point = points[mlp.hook_index]
-        mid, resid_mid = replace(point, site="resid_mid"), None
+        mid = replace(point, site="resid_mid")
         if mid in points:
             p = points.index(mid)
-            resid_mid = p, float(scaling.factor_P[p])
+            mids[mlp.hook_index] = p, float(scaling.factor_P[p])
         elif takes_mid:
             raise XtalkError(f"the penalty {takes_mid[0]} needs the hookpoint {mid}; add it, or leave it out")
         owner = _owner(point, model)
         if not isinstance(owner, SplicingModel):
             raise XtalkError(f"the penalties {', '.join(SPLICES)} run the model on; give a LanguageModel")
-        spliced = spliced_mlp(owner, point.block, sample, counted)
-        ready.append(replace(mlp, spliced=spliced, resid_mid=resid_mid))
-    return ready
+        by_model.setdefault(id(owner), (owner, []))[1].append(point.block)
+    measured = {
+        key: measure_spliced_mlps(owner, blocks, sample, counted, progress)
+        for key, (owner, blocks) in by_model.items()
+    }
+    return [
+        replace(
+            mlp,
+            spliced=measured[id(_owner(points[mlp.hook_index], model))][points[mlp.hook_index].block],
+            resid_mid=mids.get(mlp.hook_index),
+        )
+        for mlp in mlps
+    ]
 
 
 def _owner(point: Hookpoint, model: Models) -> HasMlps:
@@ -115,7 +129,10 @@ def _owner(point: Hookpoint, model: Models) -> HasMlps:
 def _output_variances(
     weights: Mapping[int, MlpWeights], sample: Iterable[Float[Tensor, "B P D"]]
 ) -> dict[int, float]:
-    """Mean squared deviation of each MLP's output from its mean, by place of its input in P."""
+    """Mean squared deviation of each MLP's output from its mean, by place of its input in P.
+
+    0 where it is within rounding.
+    """
     tokens = 0
     squares = dict.fromkeys(weights, 0.0)
     totals: dict[int, Tensor] = {
@@ -127,4 +144,5 @@ def _output_variances(
             output_BD = mlp(x_BPD[:, p]).double()
             squares[p] += output_BD.square().sum().item()
             totals[p] += output_BD.sum(0)
-    return {p: squares[p] / tokens - (totals[p] / tokens).square().sum().item() for p in weights}
+    variances = {p: squares[p] / tokens - (totals[p] / tokens).square().sum().item() for p in weights}
+    return {p: v if v > _NOTHING * squares[p] / tokens else 0.0 for p, v in variances.items()}

@@ -13,7 +13,7 @@ from xtalk.interactions.contributions import MlpContributions
 from xtalk.interactions.penalties import MlpTarget, penalty
 from xtalk.models.mlp import MlpWeights
 from xtalk.training.auxiliary import auxiliary_loss
-from xtalk.training.spliced import SPLICES, Places, SplicedMlp, TrueRun, true_run
+from xtalk.training.spliced import SPLICES, Places, SplicedMlp, SplicingModel, TrueRun, true_run
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,13 @@ class Objective:
         dead_L: Int[Tensor, "dead"],
         penalty_factor: float,
         places: Places | None = None,
+        drawn: int | None = None,
     ) -> tuple[Float[Tensor, ""], Codes, dict[str, Float[Tensor, ""]]]:
         """The loss, the batch's codes, and each unweighted part by name; x_BPD in scaled space.
 
         penalty_factor: the warm-up, from 0 to 1, of every penalty's weight. places: of the batch's tokens;
-        without them the penalties that splice do not count.
+        without them the penalties that splice do not count. drawn: the place of the MLP whose splices stand
+        for all, by default those of all count.
         """
         with self._autocast(x_BPD):
             codes, active = crosscoder.encode_for_training(x_BPD)
@@ -74,7 +76,8 @@ class Objective:
             kind, k = crosscoder.nonlinearity, crosscoder.config.k
             parts["sparsity"] = kind.sparsity_loss(codes, active, norm_L, k)
             loss = loss + self.sparsity * parts["sparsity"]
-        for name, value in self._penalties(crosscoder, x_BPD, codes, rebuilt_BPD, places).items():
+        spliced = self._spliced(places, drawn)
+        for name, value in self._penalties(crosscoder, x_BPD, codes, rebuilt_BPD, spliced).items():
             parts[name] = value
             loss = loss + penalty_factor * self.penalties[name] * value
         return loss, codes, parts
@@ -86,7 +89,7 @@ class Objective:
         return square_BPD.flatten(1).sum(1).mean()
 
     def _autocast(self, x_BPD: Tensor) -> torch.autocast:
-        """bf16 for the crosscoder's own large products; in penalties the casts cost more than they save."""
+        """bf16 for the large products: the crosscoder's, the contributions', and those of models run on."""
         return torch.autocast(x_BPD.device.type, torch.bfloat16, enabled=self.bfloat16)
 
     def _penalties(
@@ -95,49 +98,62 @@ class Objective:
         x_BPD: Float[Tensor, "B P D"],
         codes: Codes,
         rebuilt_BPD: Float[Tensor, "B P D"],
-        places: Places | None,
+        spliced: Mapping[int, TrueRun],
     ) -> dict[str, Float[Tensor, ""]]:
-        """Each penalty, the mean over MLPs."""
+        """Each penalty, the mean over MLPs; of those that splice, over the MLPs at the places `spliced`."""
         totals: dict[str, Tensor] = {}
-        runs = self._true_runs(places) if places else {}
-        if not runs and all(name in SPLICES for name in self.penalties):
+        local = [name for name in self.penalties if name not in SPLICES]
+        places = range(len(self.mlps)) if local else sorted(spliced)
+        if not places:
             return totals
-        hooks = torch.tensor([mlp.hook_index for mlp in self.mlps], device=x_BPD.device)
+        hooks = torch.tensor([self.mlps[place].hook_index for place in places], device=x_BPD.device)
         inputs = [  # gathered once: a gradient of full size per slice is slow
             tensor.index_select(tensor.ndim - 2, hooks).unbind(-2)
             for tensor in (crosscoder.W_dec, crosscoder.b_dec, rebuilt_BPD - crosscoder.b_dec)
         ]
-        for mlp, decoder_LD, bias_D, decoded_BD in zip(self.mlps, *inputs, strict=True):
-            s = mlp.scale
-            contributions = MlpContributions(decoder_LD / s, bias_D / s, codes, mlp.weights, decoded_BD / s)
-            found = self._local(mlp, contributions, x_BPD)
-            if mlp.spliced and runs:
-                found |= self._splice(mlp, contributions, rebuilt_BPD, runs[id(mlp.spliced.model)])
+        for place, decoder_LD, bias_D, decoded_BD in zip(places, *inputs, strict=True):
+            mlp, s = self.mlps[place], self.mlps[place].scale
+            with self._autocast(x_BPD):
+                p = MlpContributions(decoder_LD / s, bias_D / s, codes, mlp.weights, decoded_BD / s)
+                found = {
+                    name: value / len(self.mlps) for name, value in self._local(mlp, p, x_BPD, local).items()
+                }
+                if place in spliced:
+                    more = self._splice(mlp, p, rebuilt_BPD, spliced[place])
+                    found |= {name: value / len(spliced) for name, value in more.items()}
             for name, value in found.items():
-                totals[name] = totals.get(name, torch.zeros_like(value)) + value / len(self.mlps)
+                totals[name] = totals.get(name, torch.zeros_like(value)) + value
         return totals
 
-    def _true_runs(self, places: Places) -> dict[int, TrueRun]:
-        """What each model, by its id, makes of the batch's sequences: once for all of its MLPs."""
-        models = {id(mlp.spliced.model): mlp.spliced.model for mlp in self.mlps if mlp.spliced}
-        blocks = {
-            key: [m.spliced.block for m in self.mlps if m.spliced and id(m.spliced.model) == key]
-            for key in models
-        }
+    def _spliced(self, places: Places | None, drawn: int | None) -> dict[int, TrueRun]:
+        """The places of the MLPs that are spliced, each with what its model itself makes of the sequences.
+
+        Every model runs once for all of its MLPs.
+        """
+        if places is None:
+            return {}
+        models: dict[int, tuple[SplicingModel, dict[int, int]]] = {}
+        for place in range(len(self.mlps)) if drawn is None else [drawn]:
+            if (mlp := self.mlps[place].spliced) is not None:
+                models.setdefault(id(mlp.model), (mlp.model, {}))[1][place] = mlp.block
         with self._autocast(places.tokens_mS):
-            return {key: true_run(model, blocks[key], places) for key, model in models.items()}
+            runs = [
+                dict.fromkeys(blocks, true_run(model, list(blocks.values()), places))
+                for model, blocks in models.values()
+            ]
+        return {place: run for by_place in runs for place, run in by_place.items()}
 
     def _local(
         self,
         mlp: PenalisedMlp,
         contributions: MlpContributions,
         x_BPD: Float[Tensor, "B P D"],
+        names: Sequence[str],
     ) -> dict[str, Float[Tensor, ""]]:
         """Each penalty that stays at its MLP."""
-        names = [name for name in self.penalties if name not in SPLICES]
         if not names:
             return {}
-        with torch.no_grad(), self._autocast(x_BPD):
+        with torch.no_grad():
             output_BD = mlp.weights(x_BPD[:, mlp.hook_index] / mlp.scale).float()
         target = MlpTarget(output_BD, mlp.output_variance)
         return {name: penalty(name)(contributions, target).float() for name in names}
@@ -162,5 +178,4 @@ class Objective:
                 assert mlp.resid_mid is not None
                 p, scale = mlp.resid_mid
                 resid_mids[name] = rebuilt_BPD[:, p] / scale
-        with self._autocast(rebuilt_BPD):
-            return mlp.spliced.divergences(run, outputs, resid_mids)
+        return mlp.spliced.divergences(run, outputs, resid_mids)

@@ -27,6 +27,7 @@ def small_crosscoder(
     model: LanguageModel,
     seed: int,
     *,
+    counted: Counted = _COUNTED,
     name: str | None = None,
     steps: int | None = None,
     start: Crosscoder | None = None,
@@ -34,11 +35,11 @@ def small_crosscoder(
 ) -> Crosscoder:
     """Load the crosscoder in a folder; if there is none, train one of 8 D latents and save it there.
 
-    source: the activations to learn. model: the model that the crosscoder is for. name: what the source's
-    activations are of, by default the model's name. steps: 600 by default, of 512 tokens; a text too short
-    for all of them is read again. start: a crosscoder of the same hookpoints to train on from; by default a
-    new one. Errors: XtalkError if the folder has a crosscoder of another model, text, seed or number of
-    steps.
+    source: the activations to learn. model: the model that the crosscoder is for. counted: the tokens to
+    learn from. name: what the source's activations are of, by default the model's name. steps: 600 by
+    default, of 512 tokens; a text too short for all of them is read again. start: a crosscoder of the same
+    hookpoints to train on from; by default a new one. Errors: XtalkError if the folder has a crosscoder of
+    another model, text, seed or number of steps.
     """
     name, steps = name or model.name, steps or STEPS
     if (folder / CFG).exists():
@@ -50,6 +51,7 @@ def small_crosscoder(
         TrainingConfig(steps=steps, batch_tokens=BATCH, seed=seed),
         d_sae=EXPANSION * source.d_model,
         k=K,
+        counted=counted,
         model_name=name,
         start=start,
         progress=progress,

@@ -6,7 +6,7 @@ divergence of its next-token predictions from the model's own (for whole diction
 "Identifying functionally important features with end-to-end sparse dictionary learning").
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -169,33 +169,47 @@ def _log_probabilities(
     return model.continue_from(block, post_mSD, tokens_mS).float().log_softmax(-1)
 
 
-def spliced_mlp(
-    model: SplicingModel, block: int, sample: Iterable[Int[Tensor, "m S"]], counted: Counted = ALL
-) -> SplicedMlp:
-    """The MLP of a block; what its ablation costs is measured on sample sequences.
+@torch.no_grad()
+def measure_spliced_mlps(
+    model: SplicingModel,
+    blocks: Sequence[int],
+    sample: Iterable[Int[Tensor, "m S"]],
+    counted: Counted = ALL,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> dict[int, SplicedMlp]:
+    """The MLPs of some blocks; what the ablation of each costs is measured on sample sequences.
 
-    Ablated are the tokens that count, over which the mean output is taken too.
+    Ablated are the tokens that count, over which the mean outputs are taken too. progress(done, total) hears
+    of parts of the sample, which is run through twice.
     """
-    tokens = list(sample)
-    places = [_counted_places(tokens_mS, counted) for tokens_mS in tokens]
-    inputs = [
-        model.capture(at.tokens_mS, (Hookpoint(block, "ln2"),))[at.rows_B, at.positions_B, 0] for at in places
-    ]
-    weights = model.mlp_weights(block).to(inputs[0].device)
-    mean_D = torch.stack([weights(n_BD.float()).mean(0) for n_BD in inputs]).mean(0)
-    unit = SplicedMlp(model, block, weights, float(len(mean_D)))  # so that divergences are in nat
-    costs: list[Tensor] = []
-    with torch.no_grad():
-        for at in places:
-            run = true_run(model, [block], at)
-            costs.append(unit.divergences(run, {"": mean_D.expand(len(at.rows_B), -1)}, {})[""])
-    ablated = float(torch.stack(costs).mean())
-    if not ablated > 0:
-        raise XtalkError(
-            f"ablating the MLP of block {block} costs nothing, so that its penalties ({', '.join(SPLICES)}) "
-            "divide by zero; leave its hookpoint out, or leave those penalties out"
-        )
-    return SplicedMlp(model, block, weights, ablated)
+    places = [_counted_places(tokens_mS, counted) for tokens_mS in sample]
+    points = [Hookpoint(block, "ln2") for block in blocks]
+    weights = {block: model.mlp_weights(block) for block in blocks}
+    means: dict[int, list[Tensor]] = {block: [] for block in blocks}
+    costs: dict[int, list[Tensor]] = {block: [] for block in blocks}
+    for number, at in enumerate(places):
+        inputs_BbD = model.capture(at.tokens_mS, points)[at.rows_B, at.positions_B].float()
+        weights = {block: mlp.to(inputs_BbD.device) for block, mlp in weights.items()}
+        for (block, mlp), n_BD in zip(weights.items(), inputs_BbD.unbind(1), strict=True):
+            means[block].append(mlp(n_BD).mean(0))
+        progress(number + 1, 2 * len(places))
+    mean_D = {block: torch.stack(found).mean(0) for block, found in means.items()}
+    for number, at in enumerate(places):
+        run = true_run(model, blocks, at)
+        for block, mlp in weights.items():
+            unit = SplicedMlp(model, block, mlp, float(len(mean_D[block])))  # so that divergences are in nat
+            output_BD = mean_D[block].expand(len(at.rows_B), -1)
+            costs[block].append(unit.divergences(run, {"": output_BD}, {})[""])
+        progress(len(places) + number + 1, 2 * len(places))
+    ablated = {block: float(torch.stack(found).mean()) for block, found in costs.items()}
+    for block, cost in ablated.items():
+        if not cost > 0:
+            names = ", ".join(SPLICES)
+            raise XtalkError(
+                f"ablating the MLP of block {block} costs nothing, so that its penalties ({names}) divide by "
+                "zero; leave its hookpoint out, or leave those penalties out"
+            )
+    return {block: SplicedMlp(model, block, weights[block], ablated[block]) for block in blocks}
 
 
 def _counted_places(tokens_mS: Int[Tensor, "m S"], counted: Counted) -> Places:

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -23,13 +23,13 @@ from xtalk.errors import XtalkError
 from xtalk.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from xtalk.training.config import TrainingConfig, calibration_tokens
 from xtalk.training.loss_metric import LossMetric
-from xtalk.training.mlps import Models, penalised_mlps, spliced_mlps
-from xtalk.training.objective import Objective, PenalisedMlp
-from xtalk.training.spliced import SPLICES, Places, places_of
+from xtalk.training.mlps import Models
+from xtalk.training.objective import Objective
+from xtalk.training.preparation import Preparation, calibration_batches, prepare
+from xtalk.training.sampling import drawn
+from xtalk.training.spliced import Places, places_of
 
 LOG_EVERY = 50  # steps
-_START_NOISE = 1.0  # of a decoder direction at the start, for each part that it has of a token
-_SPLICE_SAMPLE = 32  # sequences, on which ablating an MLP is measured
 
 Log = Callable[[dict[str, float]], object]
 Progress = Callable[[int, int], object]
@@ -52,6 +52,7 @@ def train_crosscoder(
     *,
     metric: LossMetric | None = None,
     start: Crosscoder | None = None,
+    prepared: Preparation | None = None,
     model_name: str | None = None,
     checkpoint_folder: Path | None = None,
     log: Log = lambda record: None,
@@ -63,9 +64,10 @@ def train_crosscoder(
     scaling: of these hookpoints, on the device to train on. model: whose MLPs the penalties are about;
     several by name where hookpoints are called NAME/blocks.0.ln2; metric: in which the penalties count errors
     of their outputs, by default all alike. start: a crosscoder of this config, in the
-    model's own units, to train on from; by default a new one. Takes `training.tokens_needed` tokens of
-    the stream, the last of them for calibration. Given a checkpoint_folder, goes on from the checkpoint
-    there, bit for bit, and leaves the last one. log is called every 50 steps with the parts of the loss, L0,
+    model's own units, to train on from; by default a new one. prepared: what `prepare` gave for this stream
+    and config, where several crosscoders share it. Takes `training.tokens_needed` tokens of the stream, the
+    last of them for calibration. Given a checkpoint_folder, goes on from the checkpoint there, bit for bit,
+    and leaves the last one. log is called every 50 steps with the parts of the loss, L0,
     dead latents and tokens per second; progress with the steps done and their total. Errors: XtalkError for a
     stream that is too short or has other hookpoints, another config in `start`, a loss that is not finite,
     and a checkpoint that is broken or another training's.
@@ -75,8 +77,10 @@ def train_crosscoder(
         raise XtalkError(
             f"`start` has the config {start.config}; it must equal that of the crosscoder to train, {config}"
         )
-    objective = _objective(config, training, stream, model, scaling, metric)
-    state = _initial_state(config, training, stream, scaling, start)
+    if prepared is None:
+        prepared = prepare(config, training, stream, model, scaling, metric=metric, fresh=start is None)
+    objective = _objective(config, training, scaling, prepared)
+    state = _initial_state(config, training, stream, scaling, prepared, start)
     identity = _identity(config, training, scaling, objective, start)
     if checkpoint_folder and (position := load_checkpoint(checkpoint_folder, state, identity)):
         stream.load_state_dict(position)
@@ -113,23 +117,9 @@ def train_crosscoder(
 
 
 def _objective(
-    config: CrosscoderConfig,
-    training: TrainingConfig,
-    stream: ActivationBatches,
-    model: Models,
-    scaling: Scaling,
-    metric: LossMetric | None,
+    config: CrosscoderConfig, training: TrainingConfig, scaling: Scaling, prepared: Preparation
 ) -> Objective:
-    mlps: list[PenalisedMlp] = []
-    if training.penalties:
-        with stream.rewound():
-            mlps = penalised_mlps(config.hook_names, model, scaling, _calibration_batches(stream), metric)
-    if any(name in SPLICES for name in training.penalties):
-        tokens_nS = torch.from_numpy(stream.source.sequences.tokens[:_SPLICE_SAMPLE].astype("int64"))
-        sample = tokens_nS.to(scaling.factor_P.device).split(1)  # logits of large vocabularies are large
-        mlps = spliced_mlps(
-            mlps, config.hook_names, model, scaling, sample, training.penalties, stream.counted
-        )
+    mlps = prepared.mlps if training.penalties else ()
     weights = training.penalties, training.aux, training.sparsity
     bfloat16 = training.uses_bfloat16(scaling.factor_P.device)
     return Objective(mlps, *weights, bfloat16, _recon_weights(config, training, scaling))
@@ -156,11 +146,12 @@ def _initial_state(
     training: TrainingConfig,
     stream: ActivationBatches,
     scaling: Scaling,
+    prepared: Preparation,
     start: Crosscoder | None,
 ) -> TrainingState:
     device = scaling.factor_P.device
     if start is None:
-        crosscoder = _new_crosscoder(config, training, stream, scaling)
+        crosscoder = _new_crosscoder(config, stream, scaling, prepared)
     else:
         crosscoder = fold_scaling(start, 1 / scaling.factor_P)
     crosscoder.lay_out_for_training()
@@ -170,34 +161,15 @@ def _initial_state(
 
 
 def _new_crosscoder(
-    config: CrosscoderConfig, training: TrainingConfig, stream: ActivationBatches, scaling: Scaling
+    config: CrosscoderConfig, stream: ActivationBatches, scaling: Scaling, prepared: Preparation
 ) -> Crosscoder:
     crosscoder = Crosscoder(config).to(scaling.factor_P.device)
-    with stream.rewound():
-        direction_LPD = _deviations(config.d_sae, stream, scaling, training.seed)
-    crosscoder.initialise(scaling.apply(scaling.mean_PD), direction_LPD)
+    assert prepared.direction_LPD is not None
+    crosscoder.initialise(scaling.apply(scaling.mean_PD), prepared.direction_LPD)
     if crosscoder.nonlinearity.calibrated_before:
         with stream.rewound():
             calibrate_threshold(crosscoder, stream, scaling)
     return crosscoder
-
-
-def _deviations(count: int, stream: ActivationBatches, scaling: Scaling, seed: int) -> Float[Tensor, "L P D"]:
-    """How random tokens deviate from the mean: directions that the data has, so that few latents start dead.
-
-    With as much noise, for text has tokens (such as its first) that are the same many times.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    B = stream.batch_tokens
-    chosen_L = torch.randint(calibration_tokens(B) // B * B, (count,), generator=generator)
-    direction_LPD = scaling.mean_PD.new_empty(count, *scaling.mean_PD.shape)
-    for number, x_BPD in enumerate(_calibration_batches(stream)):
-        of_batch_L = chosen_L // B == number
-        direction_LPD[of_batch_L] = scaling.apply(x_BPD[chosen_L[of_batch_L] % B])
-    direction_LPD -= scaling.apply(scaling.mean_PD)
-    noise_LPD = torch.randn(direction_LPD.shape, generator=generator).to(direction_LPD)
-    size_L11 = direction_LPD.square().mean((1, 2), keepdim=True).sqrt()
-    return direction_LPD + _START_NOISE * size_L11 * noise_LPD
 
 
 def _step(
@@ -210,7 +182,8 @@ def _step(
     """One step of the optimiser; returns the batch's codes and the parts of its loss."""
     dead_L = _dead(state, training)
     factor = training.penalty_factor(state.step)
-    loss, codes, parts = objective(state.crosscoder, x_BPD, dead_L, factor, places)
+    place = drawn(len(objective.mlps), training.sample_blocks, training.seed, state.step)
+    loss, codes, parts = objective(state.crosscoder, x_BPD, dead_L, factor, places, place)
     state.optimiser.zero_grad()
     loss.backward()
     norm = _gradient_norm(state.crosscoder)
@@ -242,19 +215,13 @@ def calibrate_threshold(crosscoder: Crosscoder, stream: ActivationBatches, scali
     What BatchTopK does within each batch of training, this does once for all tokens to come.
     """
     largest_N, active = torch.empty(0, device=crosscoder.threshold.device), 0
-    for x_BPD in _calibration_batches(stream):
+    for x_BPD in calibration_batches(stream):
         active += crosscoder.config.k * len(x_BPD)
         pre_N = crosscoder.pre_activations(scaling.apply(x_BPD)).flatten()
         largest_N = torch.cat([largest_N, pre_N[pre_N > 0]])
         total = crosscoder.config.k * calibration_tokens(stream.batch_tokens) + 1
         largest_N = largest_N.topk(min(total, len(largest_N)), sorted=False).values
     crosscoder.threshold.fill_(largest_but(largest_N, active))
-
-
-def _calibration_batches(stream: ActivationBatches) -> Iterator[Float[Tensor, "B P D"]]:
-    """The stream's next activations, unscaled, as many as calibration takes."""
-    for _ in range(calibration_tokens(stream.batch_tokens) // stream.batch_tokens):
-        yield next(stream).activations
 
 
 def _check(

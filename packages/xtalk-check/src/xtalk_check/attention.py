@@ -54,7 +54,7 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
         query = Query(network, asking, codebooks, work)
         for cell in cells:
             work.spend(steps=1 + len(cell.slots))
-            whole = Cell(question.joined(cell.answer, *asked), cell.slots, cell.arrangements)
+            whole = Cell(_joined(question, cell.answer, *asked), cell.slots, cell.arrangements)
             bounds = [scaled(bound, work) for bound in doubtful(whole, query.bounds(whole), work)]
             fillings = certified_fillings(whole, bounds, winning, bits, work)
             certified += len(asking) * cell.arrangements * fillings
@@ -208,3 +208,10 @@ def scaled(bound: Bound, work: Work) -> Bound:
 def _ahead(logits: Row, right: int) -> Row:
     """By how much one logit is ahead of each."""
     return [logits[right] - logit for logit in logits]
+
+
+def _joined(question: Task, answer: int, other: int) -> int:
+    """The answer of a sequence whose two parts have these answers."""
+    if question.name == "modular_addition":
+        return (answer + other) % question.answers
+    return max(answer, other) if question.name == "max" else min(answer, other)

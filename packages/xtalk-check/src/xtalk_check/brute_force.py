@@ -1,6 +1,9 @@
 """The exhaustive proof: every input, one by one. The longest and the tightest."""
 
-from itertools import islice
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import combinations_with_replacement, islice, product
+from math import comb
 
 from flint import arb, arb_mat
 
@@ -8,7 +11,7 @@ from xtalk_check.margins import Winning, settle
 from xtalk_check.network import Network
 from xtalk_check.reading import Fields, Weights
 from xtalk_check.rounding import slack
-from xtalk_check.tasks import Task
+from xtalk_check.tasks import Task, arrangements
 from xtalk_check.work import EVALUATION, Work, rows
 
 BATCH = 512  # sequences, if the balls of their neurons are at most CHUNK
@@ -27,16 +30,48 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
     winning = Winning.read(task, slack(task, network, weights, question.n, work))
     out = arb_mat(network.out)
     hidden, least = len(network.b_hidden), question.n + network.classes + EVALUATION
-    work.plan(question.count_sequences() * hidden * least, "running every sequence")
-    sequences, certified = question.sequences(), 0
-    while batch := list(islice(sequences, max(1, min(BATCH, CHUNK // hidden)))):
+    work.plan(count_sequences(question) * hidden * least, "running every sequence")
+    every, certified = sequences(question), 0
+    while batch := list(islice(every, max(1, min(BATCH, CHUNK // hidden)))):
         columns = [_active(network, tokens, work) for tokens, _ in batch]
         logits = rows(work.product(out, arb_mat(columns).transpose()).transpose())
         for (tokens, orders), logit in zip(batch, logits, strict=True):
-            answer = question.answer(tokens)
+            answer = right_answer(question, tokens)
             if answer is not None and _wins(network, winning, tokens, logit, answer):
                 certified += orders
     return settle(claim, certified, question.total)
+
+
+def right_answer(task: Task, tokens: Sequence[int]) -> int | None:
+    """The right answer, None where the sequence has none."""
+    classes = [task.classes[token] for token in tokens]
+    if task.name == "max":
+        return max(classes)
+    if task.name == "min":
+        return min(classes)
+    if task.name == "modular_addition":
+        return sum(classes) % task.answers
+    if task.name == "lookup":
+        return classes[1 + tokens[0]]
+    most, copies = Counter(classes).most_common(1)[0]
+    return most if 2 * copies > task.n else None
+
+
+def sequences(task: Task) -> Iterator[tuple[tuple[int, ...], int]]:
+    """Every sequence, up to the order of its tokens where that does not matter, and its orders."""
+    if task.name == "lookup":
+        keys, tokens = task.n - 1, range(len(task.classes))
+        yield from ((filled, 1) for filled in product(tokens[:keys], *task.groups()))
+        return
+    for tokens in combinations_with_replacement(range(len(task.classes)), task.n):
+        yield tokens, arrangements(Counter(tokens).values())
+
+
+def count_sequences(task: Task) -> int:
+    """How many `sequences` there are."""
+    if task.name == "lookup":
+        return task.total
+    return comb(len(task.classes) + task.n - 1, task.n)
 
 
 def _active(network: Network, tokens: tuple[int, ...], work: Work) -> list[arb]:
@@ -53,9 +88,8 @@ def _wins(
 ) -> bool:
     """Whether the answer's logit is certainly ahead of every other."""
     logit = [a + b for a, b in zip(from_mlp, network.b_logit, strict=True)]
-    if network.direct is not None:
-        for token in tokens:
-            logit = [a + b for a, b in zip(logit, network.direct[token], strict=True)]
+    for token in tokens:
+        logit = [a + b for a, b in zip(logit, network.direct[token], strict=True)]
     margins = [logit[answer] - other - winning.slack for other in logit]
     return all(
         wrong == answer or (margin > 0 if winning.least(answer, wrong) else margin >= 0)

@@ -7,7 +7,7 @@ from flint import arb
 from xtalk_check.network import Network
 from xtalk_check.partition import Partition, read_partition
 from xtalk_check.reading import Fields
-from xtalk_check.work import Work, hull
+from xtalk_check.work import Row, Work, hull
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class Codebook(Partition):
     direct[t][c] is in direct[i][c] for each class c. Boxes of single tokens are exactly 0.
     """
 
-    centres: list[list[arb]]
-    boxes: list[list[arb]]
-    direct: list[list[arb]]
+    centres: list[Row]
+    boxes: list[Row]
+    direct: list[Row]
 
     @classmethod
     def read(cls, advice: Fields, network: Network, work: Work) -> "Codebook":
@@ -31,20 +31,21 @@ class Codebook(Partition):
         partition = read_partition(advice, len(network.hidden))
         members = partition.members
         work.hold(len(members) * (2 * len(network.b_hidden) + network.classes), "a codebook")
-        hidden = [_hulls([network.hidden[token] for token in own]) for own in members]
-        direct = network.direct or [[arb(0)] * network.classes] * len(network.hidden)
-        centres = [
-            row if len(own) == 1 else [ball.mid() for ball in row]
-            for own, row in zip(members, hidden, strict=True)
-        ]
-        boxes = [
-            [arb(0) if ball is centre else ball - centre for ball, centre in zip(row, middle, strict=True)]
-            for row, middle in zip(hidden, centres, strict=True)
-        ]
-        logits = [_hulls([direct[token] for token in own]) for own in members]
-        return cls(partition.columns, partition.blocks, centres, boxes, logits)
+        parts = [_enclosed([network.hidden[token] for token in own]) for own in members]
+        direct = [_hulls([network.direct[token] for token in own]) for own in members]
+        centres, boxes = [centre for centre, _ in parts], [box for _, box in parts]
+        return cls(partition.columns, partition.blocks, centres, boxes, direct)
 
 
-def _hulls(vectors: list[list[arb]]) -> list[arb]:
+def _enclosed(vectors: list[Row]) -> tuple[Row, Row]:
+    """A centre and a box that enclose the vectors; a single one is a centre without a box."""
+    if len(vectors) == 1:
+        return vectors[0], [arb(0)] * len(vectors[0])
+    balls = _hulls(vectors)
+    centre = [ball.mid() for ball in balls]
+    return centre, [ball - middle for ball, middle in zip(balls, centre, strict=True)]
+
+
+def _hulls(vectors: list[Row]) -> Row:
     """Entry by entry, a ball around the entries of all vectors."""
     return vectors[0] if len(vectors) == 1 else [hull(entries) for entries in zip(*vectors, strict=True)]

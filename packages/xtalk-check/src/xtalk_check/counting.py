@@ -13,6 +13,9 @@ from xtalk_check.work import Work, floor, smallest
 
 WIDEST = 1 << 16  # of a sum of scores
 
+Scored = tuple[list[tuple[int, int]], int]
+"""A slot: each score with the number of its tokens, and the number of copies."""
+
 
 @dataclass(frozen=True)
 class Bound:
@@ -55,15 +58,14 @@ def certified_fillings(cell: Cell, bounds: list[Bound], winning: Winning, bits: 
 
     def scored(scores: Iterable[Iterable[arb]]) -> list[Scored]:
         return [
-            Scored([floor(score, bits) for score in of_slot], slot.tokens, slot.copies)
+            ([(floor(s, bits), t) for s, t in zip(of_slot, slot.tokens, strict=True)], slot.copies)
             for slot, of_slot in zip(cell.slots, scores, strict=True)
         ]
 
     least = [winning.least(cell.answer, bound.wrong) for bound in bounds]
     certified = cell.fillings
     for bound, needed in zip(bounds, least, strict=True):
-        wins = successes(scored(bound.scores), needed - floor(bound.base, bits), work)
-        certified -= cell.fillings - wins
+        certified += successes(scored(bound.scores), needed - floor(bound.base, bits), work) - cell.fillings
     if len(bounds) < 2:
         return certified
     work.spend(len(bounds) + columns)
@@ -77,16 +79,7 @@ def certified_fillings(cell: Cell, bounds: list[Bound], winning: Winning, bits: 
     return max(certified, successes(scored(shared), max(least), work))
 
 
-@dataclass(frozen=True)
-class Scored:
-    """A slot: `copies` positions, each filled with one of tokens[i] tokens of score scores[i]."""
-
-    scores: Sequence[int]
-    tokens: Sequence[int]
-    copies: int
-
-
-def successes(slots: Iterable[Scored], least: int, work: Work) -> int:
+def successes(slots: list[Scored], least: int, work: Work) -> int:
     """The number of fillings of the slots whose sum of scores is at least `least`.
 
     Counted are the fillings that fall short, with the other scores that are not hopeless.
@@ -94,31 +87,28 @@ def successes(slots: Iterable[Scored], least: int, work: Work) -> int:
     of which there are at most as many as units between the least sum and the one that suffices.
     Proof: docs/proofs/theory.md, lemma "counting".
     """
-    slots = list(slots)
-    best = sum(max(slot.scores) * slot.copies for slot in slots)
-    slots = [_without_hopeless(slot, best, least) for slot in slots]
-    if not all(slot.scores for slot in slots):
+    best = sum(max(tokens)[0] * copies for tokens, copies in slots)
+    slots = [(_hopeful(tokens, least - best + max(tokens)[0]), copies) for tokens, copies in slots]
+    if not all(tokens for tokens, _ in slots):
         return 0
-    fillings = prod(sum(slot.tokens) ** slot.copies for slot in slots)
-    needed = least - sum(min(slot.scores) * slot.copies for slot in slots)
+    fillings = prod(sum(t for _, t in tokens) ** copies for tokens, copies in slots)
+    needed = least - sum(min(tokens)[0] * copies for tokens, copies in slots)
     if needed <= 0:
         return fillings
     if needed > WIDEST:
         raise Rejected(f"sums of scores range over {needed} units; choose fewer bits")
     ways = fmpz_poly([1])
-    for slot in slots:
-        lowest, coefficients = min(slot.scores), [0] * needed
-        for score, tokens in zip(slot.scores, slot.tokens, strict=True):
+    for tokens, copies in slots:
+        lowest, coefficients = min(tokens)[0], [0] * needed
+        for score, count in tokens:
             if score - lowest < needed:
-                coefficients[score - lowest] += tokens
-        for _ in range(slot.copies):
-            work.spend(len(ways) * len(slot.scores), steps=2 * needed)
+                coefficients[score - lowest] += count
+        for _ in range(copies):
+            work.spend(len(ways) * len(tokens), steps=2 * needed)
             ways = ways.mul_low(fmpz_poly(coefficients), needed)
     return fillings - sum(int(ways[i]) for i in range(len(ways)))
 
 
-def _without_hopeless(slot: Scored, best: int, least: int) -> Scored:
-    """The slot without scores that fall short beside the best of all other positions."""
-    best -= max(slot.scores)
-    kept = [(s, t) for s, t in zip(slot.scores, slot.tokens, strict=True) if s + best >= least]
-    return Scored([s for s, _ in kept], [t for _, t in kept], slot.copies)
+def _hopeful(tokens: list[tuple[int, int]], least: int) -> list[tuple[int, int]]:
+    """Without the scores that fall short beside the best of all other positions."""
+    return [(score, count) for score, count in tokens if score >= least]

@@ -43,9 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _content(path: Path, budget: Budget) -> bytes:
-    """What a file holds, but for what is too much to be read: a byte more than fits tells that."""
+    """What a file holds, but for what is too much to be read: a byte more than fits tells that.
+
+    Four bytes fit for each ball, the size of a float32.
+    """
     with path.open("rb") as file:
-        return file.read(budget.file_bytes + 1)
+        return file.read(4 * budget.memory + 1)
 
 
 def _sentence(verdict: Verdict) -> str:

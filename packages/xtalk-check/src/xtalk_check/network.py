@@ -5,7 +5,7 @@ For tokens t_1 ... t_n, rows of `embed`:
     logits = unembed^T y + b_unembed.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from flint import arb, arb_mat
 
@@ -23,15 +23,12 @@ class Network:
     """
 
     phi: Activation
-    embed: arb_mat  # V x D
-    w_in: arb_mat  # D x N
-    unembed: arb_mat | None  # D x C, the direct path, where there is one
+    residual: bool
     hidden: list[list[arb]]  # V x N
-    direct: list[list[arb]] | None  # V x C
+    direct: list[list[arb]]  # V x C, rows of 0 where there is no residual path
     b_hidden: list[arb]  # N
     out: list[list[arb]]  # C x N
     b_logit: list[arb]  # C
-    _ahead: dict[int, arb_mat] = field(default_factory=dict[int, arb_mat])
 
     @classmethod
     def load(cls, task: Fields, weights: Weights, tokens: int, classes: int, work: Work) -> "Network":
@@ -47,11 +44,9 @@ class Network:
         b_logit = work.product(b_out, unembed) + arb_mat(1, classes, weights.vector("b_unembed", classes))
         return cls(
             phi=phi,
-            embed=embed,
-            w_in=w_in,
-            unembed=unembed if residual else None,
+            residual=residual,
             hidden=rows(work.product(embed, w_in)),
-            direct=rows(work.product(embed, unembed)) if residual else None,
+            direct=rows(work.product(embed, unembed)) if residual else [[arb(0)] * classes] * tokens,
             b_hidden=weights.vector("b_in", w_in.ncols()),
             out=rows(work.product(w_out, unembed).transpose()),
             b_logit=b_logit.entries(),
@@ -64,10 +59,6 @@ class Network:
 
     def ahead(self, answer: int, work: Work) -> arb_mat:
         """Row j holds out[answer] - out[j] (C x N)."""
-        if answer not in self._ahead:
-            work.hold(self.classes * len(self.b_hidden), "what each neuron does to margins")
-            right = self.out[answer]
-            self._ahead[answer] = arb_mat(
-                [[a - b for a, b in zip(right, wrong, strict=True)] for wrong in self.out]
-            )
-        return self._ahead[answer]
+        work.fit(self.classes * len(self.b_hidden), "what each neuron does to margins")
+        right = self.out[answer]
+        return arb_mat([[a - b for a, b in zip(right, wrong, strict=True)] for wrong in self.out])

@@ -4,13 +4,11 @@ import json
 import math
 import re
 import struct
-import sys
-from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import NoReturn, TypeAlias, cast
+from typing import NamedTuple, NoReturn, TypeAlias, cast
 
 from flint import arb, arb_mat
 
@@ -148,8 +146,7 @@ def _short(value: Json) -> str:
     return f"a {type(value).__name__}" if isinstance(value, list | dict) else json.dumps(value)[:40]
 
 
-@dataclass(frozen=True)
-class Tensor:
+class Tensor(NamedTuple):
     """A tensor of the container: float32 values, each an exact dyadic rational."""
 
     shape: tuple[int, ...]
@@ -223,9 +220,8 @@ def parse_weights(content: bytes) -> Weights:
         shape: tuple[int, ...] = struct.unpack(f"<{(axes := take(1)[0])}I", take(4 * axes))
         if 0 in shape:
             raise Rejected(f"the weights' {name} is empty")
-        values = array("f", take(4 * math.prod(shape)))
-        if sys.byteorder == "big":
-            values.byteswap()
+        raw = take(4 * math.prod(shape))
+        values: tuple[float, ...] = struct.unpack(f"<{len(raw) // 4}f", raw)
         if not all(map(math.isfinite, values)):
             raise Rejected(f"the weights' {name} has a value that is not finite")
         tensors[name] = Tensor(shape, values)

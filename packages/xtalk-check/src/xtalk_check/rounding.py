@@ -1,6 +1,7 @@
 """What rounding can change: docs/proofs/theory.md, "Rounding"."""
 
 from collections.abc import Iterable
+from functools import reduce
 
 from flint import arb, arb_mat
 
@@ -8,7 +9,7 @@ from xtalk_check.activations import EVERYWHERE
 from xtalk_check.errors import Rejected
 from xtalk_check.network import Network
 from xtalk_check.reading import Fields, Weights
-from xtalk_check.work import Work
+from xtalk_check.work import Work, rows
 
 UNIT = arb(2) ** -24  # of float32, rounding to nearest
 ACTIVATION_ERROR = arb(2) ** -20  # assumed of the deployed activation function, relative to |h|
@@ -28,10 +29,10 @@ def rounding_error(network: Network, weights: Weights, n: int, work: Work) -> ar
     each sum in any order, with or without fused multiply-adds, without overflow, with errors of phi and of
     underflow within the constants above. Cost: 3 (D N + N D + D C) multiply-adds.
     """
-    size, hidden, classes = network.embed.ncols(), network.w_in.ncols(), network.classes
-    w_in = _absolute(network.w_in)
-    w_out = _absolute(weights.matrix("w_out", hidden, size))
-    unembed = _absolute(weights.matrix("unembed", size, classes))
+    embed, w_in, w_out, unembed = (
+        _absolute(weights.matrix(name, None, None)) for name in ("embed", "w_in", "w_out", "unembed")
+    )
+    size, hidden = w_in.nrows(), w_in.ncols()
 
     def layer(
         inputs: arb_mat, error: arb_mat, w: arb_mat, bias: Iterable[arb], terms: int
@@ -41,9 +42,7 @@ def rounding_error(network: Network, weights: Weights, n: int, work: Work) -> ar
         carried = work.product(error, w)
         return exact, carried + (exact + carried) * _gamma(terms) + _tiny(w.ncols())
 
-    largest = [abs(network.embed[0, d]).upper() for d in range(size)]
-    for token in range(1, network.embed.nrows()):
-        largest = [a.max(abs(network.embed[token, d])) for d, a in enumerate(largest)]
+    largest = [reduce(arb.max, entries) for entries in rows(embed.transpose())]
     x = arb_mat(1, size, largest) * n
     x_error = x * _gamma(n) + _tiny(size)
     h, h_error = layer(x, x_error, w_in, weights.vector("b_in", hidden), size + 1)
@@ -51,14 +50,11 @@ def rounding_error(network: Network, weights: Weights, n: int, work: Work) -> ar
     reached = h + h_error
     active_error = h_error * slope + reached * ACTIVATION_ERROR + _tiny(hidden)
     y, y_error = layer(h, active_error, w_out, weights.vector("b_out", size), hidden + 2)
-    if network.unembed is not None:
+    if network.residual:
         y_error = y_error + x_error + (x + x_error) * _gamma(hidden + 2)
         y = y + x
-    _, error = layer(y, y_error, unembed, weights.vector("b_unembed", classes), size + 1)
-    worst = arb(0)
-    for entry in error.entries():
-        worst = worst.max(entry.upper())
-    return worst
+    _, error = layer(y, y_error, unembed, weights.vector("b_unembed", None), size + 1)
+    return reduce(arb.max, error.entries())
 
 
 def _gamma(terms: int) -> arb:

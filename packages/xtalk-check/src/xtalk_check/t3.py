@@ -1,7 +1,6 @@
 """T3: how many sequences of a product space are answered right, from features and their interactions."""
 
 from dataclasses import dataclass
-from itertools import islice
 
 from flint import arb, arb_mat
 
@@ -32,12 +31,11 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
     anchor, rest = codebooks = [
         Codebook.read(advice.fields(name), network, work) for name in ("anchor", "rest")
     ]
-    if question.name == "majority":  # the tokens beside those of each class
-        work.spend(steps=len(question.classes) * len(set(question.classes)))
+    beside = question.name == "majority"  # where the tokens beside those of each class are gone through
+    work.spend(steps=len(question.classes) * len(set(question.classes)) * beside)
     size = question.size(anchor, rest, work.budget.work)
     least = len(network.b_hidden) * (size.cells + size.columns) * network.classes
     work.plan(least + size.cells + size.slots, "going through every cell")
-    work.fit(len(set(question.classes)) * network.classes * len(network.b_hidden), "every answer's margins")
     bits = advice.integer("bits", 0, 20)
     certified = 0
     for cell in question.cells(*codebooks):
@@ -56,9 +54,8 @@ def _bounds(
     right = cell.answer
     columns = sum(len(slot.columns) for slot in cell.slots)
     work.fit(4 * (columns + 1) * len(network.b_hidden), "a cell")
-    parts = [_Part.of(slot, codebooks[slot.codebook]) for slot in cell.slots]
     table = [
-        _neuron(network.phi, bias, [part.neurons[k] for part in parts], work)
+        _neuron(network.phi, bias, [_at(slot, codebooks[slot.codebook], k) for slot in cell.slots], work)
         for k, bias in enumerate(network.b_hidden)
     ]
     bounds: list[Bound] = []
@@ -67,12 +64,8 @@ def _bounds(
             continue
         terms = iter(margin)
         base = next(terms) + network.b_logit[right] - network.b_logit[wrong] - winning.slack
-        scores = [list(islice(terms, len(slot.columns))) for slot in cell.slots]
-        if network.direct is not None:
-            scores = [
-                [term + logit[right] - logit[wrong] for term, logit in zip(of_slot, part.direct, strict=True)]
-                for of_slot, part in zip(scores, parts, strict=True)
-            ]
+        direct = [[codebooks[slot.codebook].direct[i] for i in slot.columns] for slot in cell.slots]
+        scores = [[next(terms) + logit[right] - logit[wrong] for logit in of_slot] for of_slot in direct]
         bounds.append(Bound(wrong, base, scores))
     return bounds
 
@@ -87,26 +80,12 @@ class _Column:
     boxes: list[arb]
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A slot: its pre-activations for each neuron, and its direct logits for each column."""
-
-    neurons: list[_Column]
-    direct: list[list[arb]]
-
-    @classmethod
-    def of(cls, slot: Slot, codebook: Codebook) -> "_Part":
-        """Centre a slot on the mean of its columns, or exactly on its only column."""
-        neurons: list[_Column] = []
-        for values, boxes in zip(
-            zip(*(codebook.centres[i] for i in slot.columns), strict=True),
-            zip(*(codebook.boxes[i] for i in slot.columns), strict=True),
-            strict=True,
-        ):
-            centre = values[0] if len(values) == 1 else (sum(values, arb(0)) / len(values)).mid()
-            deviations = [arb(0) if value is centre else value - centre for value in values]
-            neurons.append(_Column(slot.copies, centre, deviations, list(boxes)))
-        return cls(neurons, [codebook.direct[i] for i in slot.columns])
+def _at(slot: Slot, codebook: Codebook, k: int) -> _Column:
+    """A slot at neuron k, centred on the mean of its columns, or exactly on its only column."""
+    values = [codebook.centres[i][k] for i in slot.columns]
+    centre = values[0] if len(values) == 1 else (sum(values, arb(0)) / len(values)).mid()
+    deviations = [arb(0) if value is centre else value - centre for value in values]
+    return _Column(slot.copies, centre, deviations, [codebook.boxes[i][k] for i in slot.columns])
 
 
 def _neuron(phi: Activation, bias: arb, slots: list[_Column], work: Work) -> list[arb]:

@@ -5,10 +5,10 @@ of tokens, in a number of arrangements (docs/proofs/theory.md, "Cells").
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import combinations_with_replacement, groupby, product
+from itertools import combinations_with_replacement, groupby
 from math import comb, factorial, prod
 from typing import NamedTuple, TypeAlias
 
@@ -94,41 +94,6 @@ class Task:
             )
         return len(self.classes) ** self.n
 
-    def answer(self, tokens: Sequence[int]) -> int | None:
-        """The right answer, None where the sequence has none."""
-        classes = [self.classes[token] for token in tokens]
-        if self.name == "max":
-            return max(classes)
-        if self.name == "min":
-            return min(classes)
-        if self.name == "modular_addition":
-            return sum(classes) % self.answers
-        if self.name == "lookup":
-            return classes[1 + tokens[0]]
-        most, copies = Counter(classes).most_common(1)[0]
-        return most if 2 * copies > self.n else None
-
-    def joined(self, answer: int, other: int) -> int:
-        """The answer of a sequence whose two parts have these answers; of max, min and modular_addition."""
-        if self.name == "modular_addition":
-            return (answer + other) % self.answers
-        return max(answer, other) if self.name == "max" else min(answer, other)
-
-    def sequences(self) -> Iterator[tuple[tuple[int, ...], int]]:
-        """Every sequence, up to the order of its tokens where that does not matter, and its orders."""
-        if self.name == "lookup":
-            keys, tokens = self.n - 1, range(len(self.classes))
-            yield from ((filled, 1) for filled in product(tokens[:keys], *self._groups()))
-            return
-        for tokens in combinations_with_replacement(range(len(self.classes)), self.n):
-            yield tokens, _arrangements(Counter(tokens).values())
-
-    def count_sequences(self) -> int:
-        """How many `sequences` there are."""
-        if self.name == "lookup":
-            return self.total
-        return comb(len(self.classes) + self.n - 1, self.n)
-
     def cells(self, anchor: Partition, rest: Partition) -> Iterator[Cell]:
         """Disjoint cells of sequences with an answer: all of them, if for majority each class is one block.
 
@@ -137,24 +102,19 @@ class Task:
         of_block = self._blocks(rest)[0] if self.name == "modular_addition" else {}
         for answer, fixed, free, arrangements in self._families(anchor, rest):
             for chosen, orders in _choices(free):
-                if answer is None:
-                    right = sum(of_block[slot.block] * slot.copies for slot in chosen) % self.answers
-                else:
-                    right = answer
-                yield Cell(right, fixed + chosen, arrangements * orders)
+                added = sum(of_block[slot.block] * slot.copies for slot in chosen if of_block)
+                yield Cell((answer + added) % self.answers, fixed + chosen, arrangements * orders)
 
     def size(self, anchor: Partition, rest: Partition, enough: int) -> Size:
         """How many cells there are, without listing them: all, or those counted when there were enough."""
         cells = slots = columns = 0
         for _, fixed, free, _ in self._families(anchor, rest):
-            parts = [tokens.size(positions) for tokens, positions in free]
+            parts = [Size(1, 1, len(slot.columns)) for slot in fixed]
+            parts += [tokens.size(positions) for tokens, positions in free]
             here = prod(part.cells for part in parts)
             cells += here
-            slots += here * len(fixed)
-            columns += here * sum(len(slot.columns) for slot in fixed)
-            if here:
-                slots += sum(here // part.cells * part.slots for part in parts)
-                columns += sum(here // part.cells * part.columns for part in parts)
+            slots += sum(here // part.cells * part.slots for part in parts if here)
+            columns += sum(here // part.cells * part.columns for part in parts if here)
             if cells > enough:
                 break
         return Size(cells, slots, columns)
@@ -162,7 +122,7 @@ class Task:
     def _families(self, anchor: Partition, rest: Partition) -> "Iterator[Family]":
         """Families of cells, which differ in the blocks of their free positions alone."""
         if self.name == "modular_addition":
-            yield None, (), [(_Slots(1, range(len(self.classes)), rest), self.n)], 1
+            yield 0, (), [(_Slots(1, range(len(self.classes)), rest), self.n)], 1
         elif self.name == "lookup":
             yield from self._looked_up(anchor, rest)
         else:
@@ -204,16 +164,16 @@ class Task:
 
     def _looked_up(self, anchor: Partition, rest: Partition) -> "Iterator[Family]":
         """A query and a block of values of its key; the values of each other key are free."""
-        classes, groups = self._blocks(anchor)[0], self._groups()
+        classes, groups = self._blocks(anchor)[0], self.groups()
         free = [(_Slots(1, group, rest), 1) for group in groups]
         for query, own in enumerate(groups):
             first = _Slots(0, [query], anchor).slot(anchor.block(query), 1)
             asked = _Slots(0, own, anchor)
-            for block in asked.blocks:
+            for block in asked.columns:
                 others = free[:query] + free[query + 1 :]
                 yield classes[block], (first, asked.slot(block, 1)), others, 1
 
-    def _groups(self) -> list[range]:
+    def groups(self) -> list[range]:
         """The values of each key."""
         keys = self.n - 1
         size = len(self.classes) // keys - 1
@@ -225,44 +185,39 @@ class _Slots:
 
     def __init__(self, codebook: int, tokens: Iterable[int], partition: Partition) -> None:
         self._codebook, self._partition = codebook, partition
-        self._columns: dict[int, Counter[int]] = {}
+        self.columns: dict[int, Counter[int]] = {}  # of each block, with their tokens
         self.width = 0  # the number of columns
         self.add(tokens)
 
     def add(self, tokens: Iterable[int]) -> None:
         """Allow further tokens."""
         for token in tokens:
-            columns = self._columns.setdefault(self._partition.block(token), Counter())
+            columns = self.columns.setdefault(self._partition.block(token), Counter())
             column = self._partition.columns[token]
             self.width += column not in columns
             columns[column] += 1
 
-    @property
-    def blocks(self) -> list[int]:
-        """The blocks of these tokens."""
-        return list(self._columns)
-
     def slot(self, block: int, copies: int) -> Slot:
         """A slot filled from one of them."""
-        columns = self._columns[block]
+        columns = self.columns[block]
         return Slot(self._codebook, block, tuple(columns), tuple(columns.values()), copies)
 
     def multisets(self, positions: int) -> Iterator[tuple[tuple[Slot, ...], int]]:
         """Every choice of blocks for that many positions, and its number of orders."""
-        for chosen in combinations_with_replacement(self.blocks, positions):
+        for chosen in combinations_with_replacement(self.columns, positions):
             counts = Counter(chosen)
-            yield tuple(self.slot(*item) for item in counts.items()), _arrangements(counts.values())
+            yield tuple(self.slot(*item) for item in counts.items()), arrangements(counts.values())
 
     def size(self, positions: int) -> Size:
         """How many `multisets` there are. Each block is in as many as there are of a position less."""
-        blocks = len(self._columns)
+        blocks = len(self.columns)
         with_one = comb(max(blocks + positions - 2, 0), positions - 1) if positions else 0
         cells = comb(max(blocks + positions - 1, 0), positions)
         return Size(cells, blocks * with_one, self.width * with_one)
 
 
-# The answer (None: it depends on the choice), slots that are fixed, tokens for free positions, arrangements.
-Family: TypeAlias = tuple[int | None, tuple[Slot, ...], list[tuple[_Slots, int]], int]
+# The answer but for what free positions add to it, fixed slots, tokens for free positions, arrangements.
+Family: TypeAlias = tuple[int, tuple[Slot, ...], list[tuple[_Slots, int]], int]
 
 
 def _choices(free: list[tuple[_Slots, int]]) -> Iterator[tuple[tuple[Slot, ...], int]]:
@@ -276,7 +231,7 @@ def _choices(free: list[tuple[_Slots, int]]) -> Iterator[tuple[tuple[Slot, ...],
             yield chosen + further, orders * more
 
 
-def _arrangements(copies: Iterable[int]) -> int:
+def arrangements(copies: Iterable[int]) -> int:
     """In how many orders the given numbers of copies of different things can stand."""
     numbers = list(copies)
     return factorial(sum(numbers)) // prod(map(factorial, numbers))

@@ -28,11 +28,6 @@ class Budget:
     work: int = 5_000_000_000
     memory: int = 1 << 24  # balls that are held at once, some 150 bytes each
 
-    @property
-    def file_bytes(self) -> int:
-        """The largest file that is read: four bytes for each ball, the size of a float32."""
-        return 4 * self.memory
-
 
 @dataclass
 class Work:

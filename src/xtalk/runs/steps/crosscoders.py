@@ -8,7 +8,6 @@ from jaxtyping import Float
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from xtalk.crosscoder.config import CrosscoderConfig
 from xtalk.interactions.pair_matrix import PairMatrix
 from xtalk.progress import Report
 from xtalk.reading.features import Feature, describe_codes, sparse_codes
@@ -29,11 +28,6 @@ LISTED = 128  # partners of each latent that the matrix on disk lists
 def train_one(workbench: Workbench, progress: Report, spec: CrosscoderSpec) -> None:
     """Train and save a crosscoder, from its checkpoint if there is one."""
     config, folder, model = workbench.config, workbench.folder, workbench.model
-    crosscoder_config = CrosscoderConfig(
-        d_in=model.d_model,
-        hook_names=tuple(map(str, workbench.hookpoints)),
-        **config.crosscoder.model_dump(),
-    )
     settings = config.training_of(spec)
 
     with tracked(workbench.trackers, folder.path, spec.name, settings.model_dump(mode="json")) as track:
@@ -43,12 +37,12 @@ def train_one(workbench: Workbench, progress: Report, spec: CrosscoderSpec) -> N
             track(record)
 
         trained = train_crosscoder(
-            crosscoder_config,
+            workbench.crosscoder_config,
             settings,
             workbench.batches(),
             model,
             workbench.scaling,
-            metric=workbench.loss_metric,
+            prepared=workbench.prepared(progress),
             model_name=model.name,
             checkpoint_folder=folder.file(layout.checkpoint(spec.name)),
             log=log,

@@ -203,6 +203,7 @@ def _figures(spec: CrosscoderSpec, evaluation: Evaluation) -> metrics.Crosscoder
         interaction=mean.T.value,
         spliced={at: metrics.Spliced(ce=s.ce, kl=s.kl) for at, s in reconstruction.spliced.items()},
         fidelity=[_fidelity_row(row) for row in evaluation.fidelity if row.block != "mean"],
+        fidelity_mean=[_fidelity_mean(row, evaluation) for row in evaluation.fidelity if row.block == "mean"],
     )
 
 
@@ -230,13 +231,22 @@ def _fidelity_row(row: Fidelity) -> metrics.Fidelity:
         **{f"nmse_{scheme}": row.nmse[scheme].value for scheme in ("full", "keep_1")},
         "ce": row.ce,
         "ci95": {scheme: [phi.low, phi.high] for scheme, phi in row.phi.items()},
+        "lost": row.lost,
+        "ablation": row.ablation,
     }
     return metrics.Fidelity.model_validate(content)
 
 
+def _fidelity_mean(row: Fidelity, evaluation: Evaluation) -> metrics.FidelityMean:
+    about = {"blocks": evaluation.averaged, "resid_mid": row.resid_mid, "baseline": row.baseline}
+    means = {"plain": row.phi, "weighed": row.weighed, "lost": row.lost, "ablation": row.ablation}
+    return metrics.FidelityMean.model_validate({**about, **means})
+
+
 def _ablation(name: str, row: Fidelity) -> data.Ablation:
     about = {"block": row.block, "resid_mid": row.resid_mid, "baseline": row.baseline}
-    return data.Ablation.model_validate({"crosscoder": name, **about, "phi": row.phi})
+    figures = {"phi": row.phi, "weighed": row.weighed, "lost": row.lost, "ablation": row.ablation}
+    return data.Ablation.model_validate({"crosscoder": name, **about, **figures})
 
 
 def _few_hot(name: str, row: Interaction, evaluation: Evaluation) -> data.FewHot:

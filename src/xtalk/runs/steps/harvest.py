@@ -1,6 +1,7 @@
 """The harvest step of a run: model and text are read, and each hookpoint's mean and scale measured."""
 
 import logging
+from functools import partial
 
 import torch
 
@@ -28,9 +29,14 @@ def harvest_run(workbench: Workbench, progress: Report) -> None:
     if batches.epochs > 1:
         needed = config.training.tokens_needed
         logger.warning("training takes %d tokens: it reads the text %d times", needed, batches.epochs)
-    workbench.save_scaling(measure_scaling(batches, config.harvest.scaling_tokens))
+    tokens, report = config.harvest.scaling_tokens, partial(progress, "means and scales")
+    workbench.save_scaling(measure_scaling(batches, tokens, report))
     if config.harvest.loss_metric_tokens:
         workbench.write_loss_metric(progress)
+    counted = {
+        "skip_positions": workbench.counted.skip_positions,
+        "skip_tokens": sorted(workbench.counted.skip_tokens),
+    }
     record = {
         "model": model.name,
         "weights_hash": model.weights_hash,
@@ -44,9 +50,7 @@ def harvest_run(workbench: Workbench, progress: Report) -> None:
         "held_out_tokens": held_out.tokens.size,
         "held_out_documents": documents,
         "epochs": batches.epochs,
-        "counted": {
-            "skip_positions": workbench.counted.skip_positions,
-            "skip_tokens": sorted(workbench.counted.skip_tokens),
-        },
+        "counted": counted,
     }
+    workbench.folder.record_found(counted)
     workbench.folder.write_json(layout.HARVEST, record)

