@@ -65,13 +65,13 @@ def joined() -> Iterator[None]:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Inside, this process exchanges nothing: what the first rank does while the others wait."""
-    global _world
-    world, _world = _world, 1
+    """Inside, the process exchanges nothing: what one rank does while others wait, or each for itself."""
+    global _rank, _world
+    before, _rank, _world = (_rank, _world), 0, 1
     try:
         yield
     finally:
-        _world = world
+        _rank, _world = before
 
 
 def summed(tensor: "torch.Tensor") -> "torch.Tensor":
@@ -86,11 +86,7 @@ def largest(tensor: "torch.Tensor") -> "torch.Tensor":
 
 def total(count: int) -> int:
     """The sum of a number over all ranks."""
-    if _world == 1:
-        return count
-    import torch
-
-    return int(summed(torch.tensor([count], dtype=torch.int64, device=_device())).item())
+    return sum(each(count))
 
 
 def gathered(values_N: "torch.Tensor") -> "torch.Tensor":
@@ -112,26 +108,27 @@ def gathered(values_N: "torch.Tensor") -> "torch.Tensor":
         return torch.cat([part[: int(n)] for part, n in zip(parts, counts, strict=True)])
 
 
-def from_first(value: Any) -> Any:
-    """What the first rank has: any value that is made of numbers, strings, lists and mappings."""
+def each(value: Any) -> list[Any]:
+    """What every rank has, by rank: values that are made of numbers, strings, lists and mappings."""
     if _world == 1:
-        return value
+        return [value]
     import json
 
     import torch
 
-    with _together() as dist:
-        data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(_device())
-        size = torch.tensor([len(data)], device=data.device)
-        dist.broadcast(size, 0)
-        data = data if _rank == 0 else data.new_empty(int(size))
-        dist.broadcast(data, 0)
-        return json.loads(bytes(data.cpu().tolist()))
+    data = bytearray(json.dumps(value).encode() + b"\n")
+    lines = bytes(gathered(torch.frombuffer(data, dtype=torch.uint8).to(_device())).cpu().tolist())
+    return list(map(json.loads, lines.splitlines()))
+
+
+def from_first(value: Any) -> Any:
+    """What the first rank has, as `each` takes it."""
+    return each(value)[0]
 
 
 def check_equal(value: str, what: str) -> None:
     """Errors: XtalkError if the ranks do not all have the same value."""
-    if total(int(from_first(value) != value)):
+    if len(set(each(value))) > 1:
         raise XtalkError(f"the processes have different {what}; start all of them with the same command")
 
 
