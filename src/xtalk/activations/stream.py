@@ -53,10 +53,11 @@ class _Buffer:
     """The N tokens of some sequences that count: where they stand, in what order, this rank's activations.
 
     sequences_N, positions_N: of each token in the source; order_N: in which the tokens are given out;
-    place_N: of each token in `activations_nPD`, -1 for those of other ranks.
+    place_N: of each token in `activations_nPD`, -1 for those of other ranks; share: which rank of how many.
     """
 
     number: int
+    share: tuple[int, int]
     sequences_N: np.ndarray
     positions_N: np.ndarray
     order_N: np.ndarray
@@ -185,7 +186,8 @@ class ActivationBatches:
         epoch = self._in_order(number)
         place = int(np.searchsorted(epoch.starts, token, side="right")) - 1
         buffer_number = number * (len(epoch.starts) - 1) + place
-        if self._buffer is None or self._buffer.number != buffer_number:
+        wanted = buffer_number, (ranks.rank(), ranks.world())
+        if self._buffer is None or (self._buffer.number, self._buffer.share) != wanted:
             if token == 0 and number == 1:
                 logger.warning("every token has been seen; the text is read up to %d times", self.epochs)
             self._buffer = self._fill(buffer_number, epoch, place)
@@ -216,7 +218,8 @@ class ActivationBatches:
         rows = epoch.order_n[place * self.buffer_sequences : (place + 1) * self.buffer_sequences]
         counted_nS = self.counted.mask(self.source.sequences.tokens[rows])
         row_N, positions_N = counted_nS.nonzero()
-        own_n = np.arange(len(rows)) % ranks.world() == ranks.rank()
+        share = ranks.rank(), ranks.world()
+        own_n = np.arange(len(rows)) % share[1] == share[0]
         own_N = own_n[row_N]
         place_N = np.where(own_N, own_N.cumsum() - 1, -1)
         if self._storage is None and not own_n.any():  # fewer sequences than ranks are left
@@ -224,7 +227,7 @@ class ActivationBatches:
         filled = self._store(rows[own_n], counted_nS[own_n])
         assert self._storage is not None and filled == own_N.sum()
         order_N = np.random.default_rng([self.seed, epoch.number, place + 1]).permutation(len(row_N))
-        return _Buffer(number, rows[row_N], positions_N, order_N, place_N, self._storage[:filled])
+        return _Buffer(number, share, rows[row_N], positions_N, order_N, place_N, self._storage[:filled])
 
     def _store(self, rows: np.ndarray, counted_nS: np.ndarray) -> int:
         """Put the activations of sequences at tokens that count into the buffer's memory; how many."""
@@ -234,8 +237,8 @@ class ActivationBatches:
             kept_bPD = part_mSPD.flatten(0, 1)
             if not counted_mS.all():
                 kept_bPD = part_mSPD[torch.from_numpy(counted_mS).to(part_mSPD.device)]
-            if self._storage is None:
-                most = -(-self.buffer_sequences // ranks.world()) * int(self._per_sequence_n.max())
+            most = -(-self.buffer_sequences // ranks.world()) * int(self._per_sequence_n.max())
+            if self._storage is None or len(self._storage) < most:
                 self._storage = kept_bPD.new_empty(most, *kept_bPD.shape[1:])
             self._storage[filled : filled + len(kept_bPD)] = kept_bPD
             read, filled = read + len(part_mSPD), filled + len(kept_bPD)

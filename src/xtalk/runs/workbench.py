@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from xtalk import ranks
 from xtalk.activations import ActivationBatches, ActivationSource, Harvest, Scaling
 from xtalk.activations.store import ActivationStore
 from xtalk.crosscoder.config import CrosscoderConfig
@@ -150,17 +149,16 @@ class Workbench:
         if self._prepared is None:
             config = self.config
             penalties = sorted({name for spec in config.crosscoders for name in spec.penalties})
-            with ranks.alone():  # every rank for itself: all start alike
-                self._prepared = prepare(
-                    self.crosscoder_config,
-                    config.training_of(config.crosscoders[0]),
-                    self.batches(),
-                    self.model,
-                    self.scaling,
-                    metric=self.loss_metric,
-                    penalties=penalties,
-                    progress=progress,
-                )
+            self._prepared = prepare(
+                self.crosscoder_config,
+                config.training_of(config.crosscoders[0]),
+                self.batches(),
+                self.model,
+                self.scaling,
+                metric=self.loss_metric,
+                penalties=penalties,
+                progress=progress,
+            )
         return self._prepared
 
     @cached_property
