@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from xtalk import ranks
 from xtalk.codes import Codes
 from xtalk.crosscoder.pre_activations import PreActivations, largest_but
 from xtalk.errors import XtalkError
@@ -130,12 +131,12 @@ def topk(pre: PreActivations, k: int) -> Codes:
 
 
 def batch_topk(pre: PreActivations, k: int) -> Codes:
-    """The k * B largest positive pre-activations of the batch (Bussmann et al. 2024); training only.
+    """The k * B largest positive pre-activations of the batch, of all ranks (Bussmann et al. 2024).
 
-    Those above the largest that is left out: fewer where there are ties.
+    Training only. Those above the largest that is left out: fewer where there are ties.
     """
     latents_BC, used_BC, values_BC = pre.largest(k, of_batch=True)
-    cut = largest_but(values_BC[used_BC], k * len(values_BC))
+    cut = largest_but(ranks.gathered(values_BC[used_BC]), k * ranks.total(len(values_BC)))
     return _kept(pre, latents_BC, used_BC & (values_BC > cut))
 
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from xtalk import ranks
 from xtalk.codes import Codes, codes_where
 from xtalk.crosscoder import selection_loops
 
@@ -85,11 +86,13 @@ def _bound_of_tokens(pre_BL: Float[Tensor, "B L"], k: int) -> Float[Tensor, "B"]
 
 
 def _bound_of_batch(pre_BL: Float[Tensor, "B L"], k: int) -> Float[Tensor, "B"]:
-    """At most the k B-th largest of the batch, and near it; the same for each token."""
-    numbers = pre_BL.flatten()
+    """At most the k B-th largest of the batch, of all ranks, and near it; the same for each token."""
+    numbers, kept = pre_BL.flatten(), k * ranks.total(len(pre_BL))
     if pre_BL.device.type == "cpu":
         numbers = full(selection_loops.group_maxima(pre_BL, 2 * k)).flatten()
-    return largest_but(numbers, max(0, k * len(pre_BL) - 1)).expand(len(pre_BL))
+    elif ranks.world() > 1:
+        numbers = numbers.topk(min(len(numbers), kept)).values
+    return largest_but(ranks.gathered(numbers), max(0, kept - 1)).expand(len(pre_BL))
 
 
 def largest_but(values_N: Float[Tensor, "N"], kept: int) -> Float[Tensor, ""]:

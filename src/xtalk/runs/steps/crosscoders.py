@@ -8,6 +8,7 @@ from jaxtyping import Float
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from xtalk import ranks
 from xtalk.interactions.pair_matrix import PairMatrix
 from xtalk.progress import Report
 from xtalk.reading.features import Feature, describe_codes, sparse_codes
@@ -26,15 +27,16 @@ LISTED = 128  # partners of each latent that the matrix on disk lists
 
 
 def train_one(workbench: Workbench, progress: Report, spec: CrosscoderSpec) -> None:
-    """Train and save a crosscoder, from its checkpoint if there is one."""
+    """Train and save a crosscoder, from its checkpoint if there is one; of several ranks the first writes."""
     config, folder, model = workbench.config, workbench.folder, workbench.model
-    settings = config.training_of(spec)
-
-    with tracked(workbench.trackers, folder.path, spec.name, settings.model_dump(mode="json")) as track:
+    settings, first = config.training_of(spec), ranks.rank() == 0
+    trackers = workbench.trackers if first else ()
+    with tracked(trackers, folder.path, spec.name, settings.model_dump(mode="json")) as track:
 
         def log(record: dict[str, float]) -> None:
-            folder.log("train", crosscoder=spec.name, **record)
-            track(record)
+            if first:
+                folder.log("train", crosscoder=spec.name, **record)
+                track(record)
 
         trained = train_crosscoder(
             workbench.crosscoder_config,
@@ -48,8 +50,9 @@ def train_one(workbench: Workbench, progress: Report, spec: CrosscoderSpec) -> N
             log=log,
             progress=partial(progress, f"train {spec.name}"),
         )
-    trained.crosscoder.save(folder.file(layout.crosscoder(spec.name)))
-    folder.write_json(layout.training(spec.name), {"tokens_per_second": trained.tokens_per_second})
+    if first:
+        trained.crosscoder.save(folder.file(layout.crosscoder(spec.name)))
+        folder.write_json(layout.training(spec.name), {"tokens_per_second": trained.tokens_per_second})
 
 
 def interact_one(workbench: Workbench, progress: Report, name: str) -> None:
