@@ -30,6 +30,7 @@ from xtalk.models.stored import (
     ADAPTER,
     TEXT_NAMES,
     check_configuration,
+    check_finite,
     check_names,
     check_values,
     refuse_adapter,
@@ -161,6 +162,7 @@ def _load_weights(location: str, *, local: bool) -> PreTrainedModel:
     model, report = loaded
     check_names(location, report, inside=inside)
     check_values(location, _files_of(location, local=local), model)
+    check_finite(location, model)
     return use_fused_kernels(model)
 
 
