@@ -95,8 +95,8 @@ def _in_nats(which: str, row: Fidelity) -> str:
         return f"{loss.value:.3f} [{loss.low:.3f}, {loss.high:.3f}]"
 
     return (
-        f"{which}: nat/token lost {nats(row.lost['full'])} with full, {nats(row.lost['keep_1'])} with keep_1, "
-        f"ablation costs {nats(row.ablation)}; weighed by that cost Phi_mean is "
+        f"{which}: nat/token lost {nats(row.lost['full'])} with full, {nats(row.lost['keep_1'])} with "
+        f"keep_1, ablation costs {nats(row.ablation)}; weighed by that cost Phi_mean is "
         f"{row.weighed['full'].value:.3f} and {row.weighed['keep_1'].value:.3f}"
     )
 
