@@ -122,6 +122,20 @@ def test_top_pairs_are_those_of_the_matrix(embedded):
     assert len(pairs.top(10**6)) == np.count_nonzero(pairs.matrix.interactions().toarray())
 
 
+def test_copies_in_a_list_of_texts_are_dropped_and_count_as_no_documents(caplog):
+    """Of one document eight times, as of a file of that, there is one."""
+    model, words = (
+        model_with_tokenizer(),
+        [" ".join(f"w{1 + (7 * i + j) % 50}" for j in range(20)) for i in range(9)],
+    )
+    whole, copied = (inputs.sequences_of(model, texts, tokens=400, length=8) for texts in (words, words * 3))
+    assert whole.text_hash == copied.text_hash
+    assert "18 documents are copies of others; they are dropped" in caplog.text
+    cc = random_crosscoder(model)
+    with pytest.raises(XtalkError, match="has 1 documents"):
+        xtalk.fidelity(model, cc, words[:1] * 8, sequence_length=8)
+
+
 def test_fidelity_is_that_of_an_evaluation():
     """The same figures as `evaluate_crosscoder`, from which no scaling, baselines or run are asked."""
     model, sequences, means = model_with_tokenizer(), held_out(), held_out(seed=1)

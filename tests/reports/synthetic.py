@@ -327,7 +327,7 @@ def _nats(i: int) -> dict[str, Any]:
     return {
         "ablation": _interval(ablation),
         "lost": {scheme: _interval(ablation * (1 - _scheme_value(i, scheme))) for scheme in SCHEMES},
-        "weighed": {scheme: _interval(_scheme_value(i, scheme) - 0.05) for scheme in SCHEMES},
+        "weighed": {scheme: _interval(_scheme_value(i, scheme) - 0.043) for scheme in SCHEMES},
     }
 
 

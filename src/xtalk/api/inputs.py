@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from xtalk.crosscoder.crosscoder import Crosscoder
-from xtalk.data import TokenSequences, read_documents, token_sequences, tokenise
+from xtalk.data import TokenSequences, distinct, read_documents, token_sequences, tokenise
 from xtalk.errors import XtalkError
 from xtalk.models.language_model import LanguageModel, load_model
 from xtalk.reading.normalised import behind_norms
@@ -66,7 +66,8 @@ def sequences_of(
 ) -> TokenSequences:
     """Texts as token sequences of `length` tokens, the first `tokens` tokens of them, in whole sequences.
 
-    length: by default 256, or the model's context if that is shorter. Token sequences are taken as they are.
+    length: by default 256, or the model's context if that is shorter. Copies of a document, which would count
+    as independent ones, are dropped, and a warning says how many. Token sequences are taken as they are.
     Errors: XtalkError for no text, a model without a tokenizer, and sequences longer than its context.
     """
     if isinstance(texts, TokenSequences):
@@ -99,4 +100,4 @@ def _documents(texts: Sequence[object] | Path, tokens: int) -> list[str]:
     if not documents or len(documents) < len(texts):
         kinds = sorted({type(text).__name__ for text in texts}) or ["nothing"]
         raise XtalkError(f"texts of {', '.join(kinds)}; expected strings, one a document, or a file's name")
-    return documents
+    return distinct(documents)

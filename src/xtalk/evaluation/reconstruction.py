@@ -12,7 +12,7 @@ from xtalk.models.hookpoints import Hookpoint
 from xtalk.reading.batches import finite, next_token_loss
 from xtalk.reading.explained import Explained, ExplainedBatch
 
-_NOTHING = 1e-10  # of the squared norms, which rounding leaves of a constant
+_NOTHING = 1e-6  # of the squared norms, each a float32, which rounding leaves of a constant
 
 
 @dataclass(frozen=True)
