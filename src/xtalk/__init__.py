@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from xtalk.api.validation import validate
     from xtalk.codes import Codes
     from xtalk.crosscoder.crosscoder import Crosscoder
+    from xtalk.data.documents import TextSource
     from xtalk.errors import XtalkError
     from xtalk.interactions.contributions import MlpContributions
     from xtalk.interactions.measures import interaction
@@ -34,6 +35,7 @@ __all__ = [
     "Run",
     "RunConfig",
     "RunFolder",
+    "TextSource",
     "XtalkError",
     "activation_function",
     "check",
@@ -59,6 +61,7 @@ _HOMES = {
     "Run": "xtalk.runs.run",
     "RunConfig": "xtalk.runs.config",
     "RunFolder": "xtalk.runs.folder",
+    "TextSource": "xtalk.data.documents",
     "XtalkError": "xtalk.errors",
     "activation_function": "xtalk.models.activation_functions",
     "check": "xtalk.api.proofs",

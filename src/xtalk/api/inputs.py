@@ -8,7 +8,16 @@ from pathlib import Path
 import torch
 
 from xtalk.crosscoder.crosscoder import Crosscoder
-from xtalk.data import TokenSequences, distinct, read_documents, token_sequences, tokenise
+from xtalk.data import (
+    TextSource,
+    TokenSequences,
+    distinct,
+    read_documents,
+    renderer,
+    token_sequences,
+    tokenise,
+)
+
 from xtalk.errors import XtalkError
 from xtalk.models.language_model import LanguageModel, load_model
 from xtalk.reading.normalised import behind_norms
@@ -19,8 +28,9 @@ Model = LanguageModel | str | Path
 Dictionary = Crosscoder | str | Path
 """A crosscoder, or what `xtalk.Crosscoder.load` takes: a folder or a hub name."""
 
-Texts = Sequence[str] | Path | TokenSequences
-"""Documents; or one string: the name of a file, a folder, a dataset or "embedded"; or token sequences."""
+Texts = Sequence[str] | Path | TextSource | TokenSequences
+"""Documents; or one string: the name of a file, a folder, a dataset or "embedded", of which a `TextSource`
+says the column, the split, and whether documents are conversations; or token sequences."""
 
 SEQUENCE_LENGTH = 256
 _CHARACTERS_PER_TOKEN = 8  # more than any text has on average: how far a source is read
@@ -85,7 +95,7 @@ def sequences_of(
             f"the model {model.name} comes without a tokenizer; put tokenizer.json into its folder, or give "
             "TokenSequences"
         )
-    whole = tokenise(_documents(texts, tokens), model.tokenizer, length)
+    whole = tokenise(_documents(texts, tokens, model), model.tokenizer, length)
     count = -(-tokens // length)
     if count >= len(whole):
         return whole
@@ -93,9 +103,11 @@ def sequences_of(
     return token_sequences(whole.tokens[:count], whole.documents[:count])
 
 
-def _documents(texts: Sequence[object] | Path, tokens: int) -> list[str]:
-    if isinstance(texts, str | Path):
-        return read_documents(texts, _CHARACTERS_PER_TOKEN * tokens)
+def _documents(texts: Sequence[object] | Path | TextSource, tokens: int, model: LanguageModel) -> list[str]:
+    if isinstance(texts, str | Path | TextSource):
+        chat = isinstance(texts, TextSource) and texts.chat and model.tokenizer is not None
+        render = renderer(model.tokenizer, model.name) if chat and model.tokenizer else None
+        return read_documents(texts, _CHARACTERS_PER_TOKEN * tokens, render)
     documents = [text for text in texts if isinstance(text, str)]
     if not documents or len(documents) < len(texts):
         kinds = sorted({type(text).__name__ for text in texts}) or ["nothing"]
