@@ -21,6 +21,7 @@ from xtalk.crosscoder.nonlinearities import nonlinearity
 from xtalk.crosscoder.pre_activations import largest_but
 from xtalk.crosscoder.provenance import Provenance
 from xtalk.errors import XtalkError
+from xtalk.training.adam import Adam
 from xtalk.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from xtalk.training.config import TrainingConfig, calibration_tokens
 from xtalk.training.loss_metric import LossMetric
@@ -157,9 +158,8 @@ def _initial_state(
     else:
         crosscoder = fold_scaling(start, 1 / scaling.factor_P)
     crosscoder.lay_out_for_training()
-    trained = [parameter for parameter in crosscoder.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.Adam(trained, lr=training.lr, fused=True)
-    return TrainingState(crosscoder, optimiser, torch.zeros(config.d_sae, dtype=torch.int64, device=device))
+    last_fired_L = torch.zeros(config.d_sae, dtype=torch.int64, device=device)
+    return TrainingState(crosscoder, Adam(crosscoder.parameters()), last_fired_L)
 
 
 def _new_crosscoder(
@@ -192,12 +192,10 @@ def _step(
         codes, _ = state.crosscoder.encode_for_training(x_BPD)
         loss, parts = torch.zeros(()), dict[str, Tensor]()
     _share_gradients(state.crosscoder, len(x_BPD) / training.batch_tokens)
-    norm = _gradient_norm(state.crosscoder)
+    norm = state.optimiser.gradient_norm()
+
     _check_finite(state.step, parts | {"loss": loss, "gradient": norm})
-    if norm > training.clip:
-        torch.nn.utils.clip_grads_with_norm_(state.crosscoder.parameters(), training.clip, norm)
-    state.optimiser.param_groups[0]["lr"] = training.learning_rate(state.step)
-    state.optimiser.step()
+    state.optimiser.step(training.learning_rate(state.step), training.clip, norm)
     state.step += 1
     state.last_fired_L[codes.latents[codes.values > 0]] = state.step * training.batch_tokens
     ranks.largest(state.last_fired_L)
@@ -212,11 +210,6 @@ def _share_gradients(crosscoder: Crosscoder, share: float) -> None:
         if parameter.requires_grad:
             own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad * share
             parameter.grad = torch.empty_like(parameter).copy_(ranks.summed(own.contiguous()))
-
-
-def _gradient_norm(crosscoder: Crosscoder) -> Float[Tensor, ""]:
-    gradients = [p.grad for p in crosscoder.parameters() if p.grad is not None]
-    return torch.nn.utils.get_total_norm(gradients)
 
 
 def _dead(state: TrainingState, training: TrainingConfig) -> Int[Tensor, "dead"]:
