@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from xtalk.errors import XtalkError
 from xtalk.models.hookpoints import Hookpoint
@@ -17,7 +18,7 @@ from xtalk.training.timing import seconds_per_step
 LIMIT = 3600.0
 """Seconds that a run may take without being asked for it (`--yes`)."""
 _TOKENS = 1024  # of the pass that is timed
-_LEAST = 0.25  # seconds, over which a rate is measured
+_LEAST = 0.3  # seconds, in which a rate is measured
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class _Rates:
         flops = tokens.numel() * costs.passes.up_to(costs.last)
         dtype = workbench.dtype if not bfloat16 else torch.bfloat16
 
-        def forward() -> object:
+        def forward() -> Tensor:
             return model.capture(tokens_mS, points)
 
         self.model = flops / _seconds(forward)
@@ -150,16 +151,16 @@ class _Rates:
         )
 
 
-def _seconds(run: Callable[[], object]) -> float:
-    """Of one call, over several."""
+def _seconds(run: Callable[[], Tensor]) -> float:
+    """Of the fastest of several calls: the machine may be busy with other things for a moment."""
     run()
-    calls, started = 0, time.perf_counter()
-    while (passed := time.perf_counter() - started) < _LEAST:
-        result = run()
-        if isinstance(result, torch.Tensor) and result.is_cuda:
+    taken: list[float] = []
+    while sum(taken) < _LEAST:
+        started = time.perf_counter()
+        if run().is_cuda:
             torch.cuda.synchronize()
-        calls += 1
-    return passed / calls
+        taken.append(time.perf_counter() - started)
+    return min(taken)
 
 
 def _millions(count: int) -> str:
