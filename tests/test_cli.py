@@ -119,7 +119,7 @@ def test_bad_options_exit_with_2(command, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert command("run", "--sede", "1")[0] == 2
     assert command("nonsense")[0] == 2
-    assert_one_line(command("run", "--preset", "fast"), "no preset 'fast'; expected one of quick, paper")
+    assert_one_line(command("run", "--preset", "fast"), "no preset 'fast'; expected one of quick, own, paper")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -76,7 +76,7 @@ def test_bad_configurations_are_refused_in_one_line(changes, message: str):
 
 
 def test_an_unknown_preset_names_the_known():
-    with pytest.raises(XtalkError, match=r"no preset 'fast'; expected one of quick, paper"):
+    with pytest.raises(XtalkError, match=r"no preset 'fast'; expected one of quick, own, paper"):
         preset("fast")
 
 

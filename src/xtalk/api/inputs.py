@@ -17,7 +17,6 @@ from xtalk.data import (
     token_sequences,
     tokenise,
 )
-
 from xtalk.errors import XtalkError
 from xtalk.models.language_model import LanguageModel, load_model
 from xtalk.reading.normalised import behind_norms

@@ -35,6 +35,7 @@ app.add_typer(detect, name="detect")
 
 for function in (
     running.run,
+    running.plan,
     configuring.config,
     running.harvest,
     running.train,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from xtalk.cli.commands import Result, taking
 if TYPE_CHECKING:
     from xtalk.runs.config import RunConfig
 
-DEFAULT_PRESET = "quick"
+DEFAULT_PRESET, OWN_PRESET = "quick", "own"
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,20 @@ class Choice:
 
         if self.preset is None and self.file is None and folder and (folder / CONFIG).exists():
             return changed(RunFolder.open(folder).config, **self.changes)
-        base = preset(self.preset or DEFAULT_PRESET).plain()
-        content = merged(base, _read(self.file)) if self.file else base
+        base = preset(self.base()).plain()
+        content = merged(base, self._content) if self.file else base
         return run_config(merged(content, self.changes))
+
+    def base(self) -> str:
+        """The preset whose keys are taken where nothing else is said: of another model than ours, `own`."""
+        if self.preset is not None:
+            return self.preset
+        model = self.changes.get("model", self._content.get("model", "embedded"))
+        return DEFAULT_PRESET if str(model).startswith("embedded") else OWN_PRESET
+
+    @cached_property
+    def _content(self) -> dict[str, Any]:
+        return _read(self.file) if self.file else {}
 
 
 def choice(

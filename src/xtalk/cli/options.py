@@ -17,9 +17,10 @@ OutOfPreset = Annotated[
 Preset = Annotated[
     str | None,
     typer.Option(
-        metavar="quick|paper",
-        help="**quick**: the embedded model, five minutes on two cores. **paper**: TinyStories-Instruct-33M "
-        "as in arXiv 2606.09940; needs the hub and a GPU.  [default: quick]",
+        metavar="quick|own|paper",
+        help="**quick**: the embedded model, five minutes on two cores. **own**: a first look at another "
+        "model, at three of its MLPs. **paper**: TinyStories-Instruct-33M as in arXiv 2606.09940; needs the "
+        "hub and a GPU.  [default: quick; with --model, own]",
     ),
 ]
 Model = Annotated[
@@ -90,8 +91,9 @@ Hookpoints = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME ...",
-        help="Where crosscoders read: `--hookpoints blocks.1.ln2 blocks.1.resid_mid`.  "
-        "[default: the preset's; quick, paper: all]",
+        help="Where crosscoders read: `--hookpoints blocks.1.ln2 blocks.1.resid_mid`, or by depth: "
+        "`--hookpoints early.ln2 middle.ln2 late.ln2`, a quarter, half and three quarters of the way.  "
+        "[default: the preset's; own: these three; quick, paper: all]",
     ),
 ]
 Latents = Annotated[
@@ -121,6 +123,7 @@ KeepSinks = Annotated[
     bool | None,
     typer.Option("--keep-sinks", help="Count attention sinks too.  [default: they are left out]"),
 ]
+Yes = Annotated[bool, typer.Option("--yes", help="Go on though the plan says more than an hour.")]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")]
 Track = Annotated[
     list[str] | None,

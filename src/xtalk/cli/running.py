@@ -1,38 +1,66 @@
 """A run and its steps."""
 
+import logging
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from xtalk.cli.commands import Result, taking
-from xtalk.cli.configuring import DEFAULT_PRESET, Choice, choice
-from xtalk.cli.options import Device, Out, OutOfPreset, Track
+from xtalk.cli.configuring import Choice, choice
+from xtalk.cli.options import Device, Out, OutOfPreset, Track, Yes
 
 if TYPE_CHECKING:
     from xtalk.runs.config import RunConfig
+    from xtalk.runs.plan import Plan
     from xtalk.runs.run import Run
 
 
 @taking(choice)
-def run(wanted: Choice, out: OutOfPreset = None, device: Device = "auto", track: Track = None) -> Result:
+def run(
+    wanted: Choice, out: OutOfPreset = None, device: Device = "auto", track: Track = None, yes: Yes = False
+) -> Result:
     """Do every step, from the model and the text to the report.
 
     On a folder that is there already it goes on from what is complete; options left out are then the
-    folder's.
+    folder's. The first lines are the plan, as `xtalk plan` prints it.
 
     Examples:
     - `xtalk run` : quick preset, into runs/quick
 
-    - `xtalk run --out runs/mine --model ./my-model --text stories.jsonl`
+    - `xtalk run --out runs/mine --model ./my-model --text stories.jsonl` : preset own, ten minutes for a
+    model of 0.1 B parameters
 
     - `xtalk run --out runs/two --hookpoints blocks.1.ln2 blocks.1.resid_mid --k 16 --penalty keep_one=16`
 
     - `xtalk run --preset paper --device cuda`
     """
-    result = _configured("run", wanted, out, device, track)
+    result = _configured("run", wanted, out, device, track, {"approve": partial(_approve, yes=yes)})
     return Result(result.data, f"report: {result.data['report']}")
+
+
+@taking(choice)
+def plan(wanted: Choice, out: OutOfPreset = None, device: Device = "auto", yes: Yes = False) -> Result:
+    """Say what a run will cost: tokens, FLOPs, memory, disk and time, from a measured second of this machine.
+
+    Computes and writes nothing else; of a run that has begun, counts the steps that are left. Above an hour
+    it says what to change, and ends with exit code 2.
+
+    Example: `xtalk plan --model ./my-model --text stories.jsonl --steps 5000`
+    """
+    from xtalk.progress import progress_bars
+    from xtalk.runs.folder import RunFolder
+    from xtalk.runs.plan import LIMIT, plan_run
+    from xtalk.runs.workbench import Workbench
+
+    path = _folder(wanted, out)
+    with progress_bars():
+        made = plan_run(Workbench(RunFolder(path.absolute(), wanted.config(path)), device))
+        if made.total_seconds > LIMIT:
+            _approve(made, yes)
+    return Result(made.data(), "\n".join(made.lines()))
 
 
 @taking(choice)
@@ -160,10 +188,26 @@ def step(name: str, out: Path, device: str, **settings: Any) -> Result:
 
 
 def _configured(
-    name: str, wanted: Choice, out: Path | None, device: str, track: list[str] | None = None
+    name: str,
+    wanted: Choice,
+    out: Path | None,
+    device: str,
+    track: list[str] | None = None,
+    settings: dict[str, Any] | None = None,
 ) -> Result:
-    path = out or Path("runs") / (wanted.preset or DEFAULT_PRESET)
-    return _perform(name, path, wanted.config(path), device, {}, track)
+    path = _folder(wanted, out)
+    return _perform(name, path, wanted.config(path), device, settings or {}, track)
+
+
+def _folder(wanted: Choice, out: Path | None) -> Path:
+    return out or Path("runs") / wanted.base()
+
+
+def _approve(plan: "Plan", yes: bool) -> None:
+    """Say the plan. Errors: XtalkError for more than an hour, without `yes`."""
+    for line in plan.lines():
+        logging.getLogger("xtalk").info(line)
+    plan.check(yes)
 
 
 def _perform(

@@ -34,7 +34,6 @@ from xtalk.models.stored import (
     refuse_adapter,
 )
 from xtalk.models.tokenizer import FILE as TOKENIZER
-
 from xtalk.models.tokenizer import load_tokenizer
 from xtalk.models.weight_files import check_readable, weight_files
 

@@ -19,6 +19,9 @@ _TRANSFORMER_LENS = {
     "hook_resid_post": "resid_post",
 }
 
+DEPTHS = {"early": 1, "middle": 2, "late": 3}
+"""Names of blocks by depth, in quarters of the model: of 30 blocks 7, 15 and 22."""
+
 _CANONICAL = re.compile(rf"(?:(?P<model>.+)/)?blocks\.(?P<block>0|[1-9][0-9]*)\.(?P<site>{'|'.join(SITES)})")
 
 
@@ -68,9 +71,13 @@ def paper_hookpoints(blocks: int) -> tuple[Hookpoint, ...]:
 def parse_hookpoint(name: str, blocks: int, module_paths: Mapping[str, Hookpoint]) -> Hookpoint:
     """The hookpoint called `name` in a model of `blocks` blocks.
 
-    Three spellings: canonical (`blocks.0.ln2`), TransformerLens (`blocks.0.mlp.hook_in`) and
-    the Hugging Face module whose output it is, looked up in `module_paths`. XtalkError for all else.
+    Four spellings: canonical (`blocks.0.ln2`), TransformerLens (`blocks.0.mlp.hook_in`), the Hugging Face
+    module whose output it is, looked up in `module_paths`, and by depth (`middle.ln2`, see `DEPTHS`).
+    XtalkError for all else.
     """
+    depth, _, rest = name.partition(".")
+    if depth in DEPTHS:
+        name = f"blocks.{blocks * DEPTHS[depth] // 4}.{rest}"
     names = {str(point): point for point in _all_hookpoints(blocks)} | dict(module_paths)
     match = re.fullmatch(r"(blocks\.\d+)\.(.+)", name)
     site = _TRANSFORMER_LENS.get(match[2]) if match else None

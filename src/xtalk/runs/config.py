@@ -33,7 +33,8 @@ def absolute(source: str) -> str:
 class HarvestConfig(Frozen):
     """How activations are read.
 
-    dtype: what the model runs in. scaling_tokens: tokens over which each hookpoint's mean and norm are taken.
+    dtype: what the model runs in; auto: bfloat16 where the device is fast at it. scaling_tokens: tokens over
+    which each hookpoint's mean and norm are taken.
     buffer_sequences: sequences whose tokens are shuffled together. skip_positions: first tokens of every
     sequence that do not count, in training and in every figure. keep_sinks: count attention sinks too, the
     positions and tokens whose activations are out of all proportion (in GPT-2 and Llama the first position);
@@ -43,7 +44,7 @@ class HarvestConfig(Frozen):
     for the penalties that count such errors; 0: they count plain squared errors.
     """
 
-    dtype: Literal["float32", "bfloat16"]
+    dtype: Literal["auto", "float32", "bfloat16"]
     scaling_tokens: int = Field(ge=1)
     buffer_sequences: int = Field(ge=1)
     skip_positions: int = Field(ge=0)

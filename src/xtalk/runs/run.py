@@ -1,7 +1,7 @@
 """A run: a folder, its configuration, and the steps that fill it."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from xtalk.runs import layout
 from xtalk.runs.config import RunConfig
 from xtalk.runs.folder import RunFolder
 from xtalk.runs.pipeline import Pipeline
+from xtalk.runs.plan import Plan, plan_run
 from xtalk.runs.settings import kept_unless_done
 from xtalk.runs.steps.cluster import CLUSTER_FILES, choose_clustering, clustered_crosscoder, missing_sites
 from xtalk.runs.steps.dormant import DORMANT_FILES, choose_dormant
@@ -57,12 +58,20 @@ class Run:
         """The run's configuration."""
         return self.folder.config
 
-    def run(self) -> None:
-        """Do everything: all steps of the configuration, to the report."""
+    def run(self, approve: Callable[[Plan], object] | None = None) -> None:
+        """Do everything: all steps of the configuration, to the report.
+
+        approve: called with the plan of the steps that are left, before they begin; it may raise, to end
+        the run there.
+        """
         import_module("xtalk.reports.page")  # says now, and not after hours, that matplotlib is missing
 
         with self.folder.locked():
-            self._update(list(Pipeline(self.folder).steps), "run")
+            workbench, pipeline = self._workbench(), Pipeline(self.folder)
+            left = [step for step in pipeline.steps if not pipeline.is_current(step)]
+            if approve is not None and left:
+                approve(plan_run(workbench, left))
+            self._update(list(pipeline.steps), "run", workbench)
 
     def harvest(self) -> None:
         """Read model and text, and measure each hookpoint's mean and scale."""
@@ -141,9 +150,14 @@ class Run:
         with self.folder.locked():
             self._update(Pipeline(self.folder).group(step), step)
 
-    def _update(self, names: Sequence[str], asked: str | None = None) -> Workbench:
+    def _workbench(self) -> Workbench:
+        return Workbench(self.folder, self.device, self.trackers)
+
+    def _update(
+        self, names: Sequence[str], asked: str | None = None, workbench: Workbench | None = None
+    ) -> Workbench:
         """Bring steps up to date; asked: what to call them where nothing is left to do."""
-        workbench = Workbench(self.folder, self.device, self.trackers)
+        workbench = workbench or self._workbench()
         if not Pipeline(self.folder).update(names, workbench, self.progress) and asked:
             logger.info("%s: complete already", asked)
         return workbench

@@ -26,8 +26,8 @@ from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
 from xtalk.evaluation.baselines import ModelBaselines, mean_mlp_outputs, measure_baselines
 from xtalk.files import replacing
-from xtalk.models.devices import resolve_device
-from xtalk.models.hookpoints import Hookpoint
+from xtalk.models.devices import fast_in_bfloat16, resolve_device
+from xtalk.models.hookpoints import DEPTHS, Hookpoint
 from xtalk.models.language_model import LanguageModel, load_model
 from xtalk.progress import Report
 from xtalk.reading.sinks import find_sinks
@@ -51,7 +51,8 @@ class Workbench:
         self.folder, self.trackers = folder, trackers
         self.config = folder.config
         self.device = resolve_device(device)
-        self.dtype = torch.bfloat16 if self.config.harvest.dtype == "bfloat16" else torch.float32
+        fast = self.config.harvest.dtype == "auto" and fast_in_bfloat16(self.device)
+        self.dtype = torch.bfloat16 if fast or self.config.harvest.dtype == "bfloat16" else torch.float32
         self._prepared: Preparation | None = None
 
     @cached_property
@@ -72,6 +73,8 @@ class Workbench:
         if self.config.hookpoints is None:
             return self.model.hookpoints()
         points = tuple(map(self.model.hookpoint, self.config.hookpoints))
+        if all(name.partition(".")[0] in DEPTHS for name in self.config.hookpoints):
+            return tuple(dict.fromkeys(points))  # in a model of a block or two, some are the same
         if twice := sorted({str(point) for point in points if points.count(point) > 1}):
             raise XtalkError(f"the hookpoints name {', '.join(twice)} more than once; name each once")
         return points

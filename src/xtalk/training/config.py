@@ -6,6 +6,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from xtalk.interactions.penalties import PENALTIES
+from xtalk.models.devices import fast_in_bfloat16
 from xtalk.models.hookpoints import Site
 from xtalk.training.spliced import SPLICES
 
@@ -80,7 +81,7 @@ class TrainingConfig(BaseModel):
         """Whether training on a device runs its large products in bfloat16."""
         if self.bfloat16 is not None:
             return self.bfloat16
-        return device.type == "cuda" or (device.type == "cpu" and _cpu_is_fast_in_bfloat16())
+        return fast_in_bfloat16(device)
 
 
 def check_penalty(name: str) -> None:
@@ -88,13 +89,6 @@ def check_penalty(name: str) -> None:
     known = (*PENALTIES, *SPLICES)
     if name not in known:
         raise ValueError(f"unknown penalty {name!r}; expected one of {', '.join(known)}")
-
-
-def _cpu_is_fast_in_bfloat16() -> bool:
-    capabilities = getattr(
-        torch.cpu, "get_capabilities", dict[str, bool]
-    )()  # older versions of torch cannot tell
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def calibration_tokens(batch_tokens: int) -> int:

@@ -19,7 +19,8 @@ from xtalk.training.spliced import SPLICES
 
 START_NOISE = 1.0
 """Of a decoder direction at the start, for each part that it has of a token."""
-_SPLICE_SAMPLE = 32  # sequences, on which ablating an MLP is measured
+SPLICE_SAMPLE = 32
+"""Sequences on which ablating an MLP is measured."""
 
 Report = Callable[[str, int, int], object]
 
@@ -66,7 +67,7 @@ def prepare(
         elif fresh:
             deque(seen, maxlen=0)
     if any(name in SPLICES for name in names):
-        tokens_nS = torch.from_numpy(stream.source.sequences.tokens[:_SPLICE_SAMPLE].astype("int64"))
+        tokens_nS = torch.from_numpy(stream.source.sequences.tokens[:SPLICE_SAMPLE].astype("int64"))
         device = scaling.factor_P.device
         sample = tokens_nS.to(device).split(1)  # logits of large vocabularies are large
         with torch.autocast(device.type, torch.bfloat16, enabled=training.uses_bfloat16(device)):

@@ -91,7 +91,7 @@ def train_crosscoder(
     while state.step < training.steps:
         batch = next(stream)
         places = places_of(batch, stream.source.sequences) if training.splices(state.step) else None
-        codes, parts = _step(state, objective, training, scaling.apply(batch.activations), places)
+        codes, parts = training_step(state, objective, training, scaling.apply(batch.activations), places)
         if state.step % LOG_EVERY == 0 or state.step == training.steps:
             record = _record(state, codes, parts, training)
             now = time.perf_counter()
@@ -152,13 +152,17 @@ def _initial_state(
     prepared: Preparation,
     start: Crosscoder | None,
 ) -> TrainingState:
-    device = scaling.factor_P.device
     if start is None:
         crosscoder = _new_crosscoder(config, stream, scaling, prepared)
     else:
         crosscoder = fold_scaling(start, 1 / scaling.factor_P)
+    return training_state(crosscoder, training)
+
+
+def training_state(crosscoder: Crosscoder, training: TrainingConfig) -> TrainingState:
+    """A crosscoder before its first step, with its optimiser."""
     crosscoder.lay_out_for_training()
-    last_fired_L = torch.zeros(config.d_sae, dtype=torch.int64, device=device)
+    last_fired_L = torch.zeros(crosscoder.config.d_sae, dtype=torch.int64, device=crosscoder.threshold.device)
     return TrainingState(crosscoder, Adam(crosscoder.parameters()), last_fired_L)
 
 
@@ -174,7 +178,7 @@ def _new_crosscoder(
     return crosscoder
 
 
-def _step(
+def training_step(
     state: TrainingState,
     objective: Objective,
     training: TrainingConfig,

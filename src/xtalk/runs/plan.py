@@ -1,0 +1,173 @@
+"""The plan of a run: what it will cost, before anything is computed."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xtalk.errors import XtalkError
+from xtalk.models.hookpoints import Hookpoint
+from xtalk.runs.costs import Cost, Costs, remaining
+from xtalk.runs.pipeline import Pipeline
+from xtalk.runs.workbench import Workbench
+from xtalk.training.timing import seconds_per_step
+
+LIMIT = 3600.0
+"""Seconds that a run may take without being asked for it (`--yes`)."""
+_TOKENS = 1024  # of the pass that is timed
+_LEAST = 0.3  # seconds, in which a rate is measured
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the steps of a run that are still to be done cost on this machine.
+
+    hookpoints: by name; parameters: of the model, and of each crosscoder; training_tokens: for each; flops,
+    seconds: by step; model_flops: of the model's passes per second, as measured. Memory and disk in bytes.
+    """
+
+    hookpoints: tuple[str, ...]
+    crosscoders: tuple[str, ...]
+    model_parameters: int
+    crosscoder_parameters: int
+    training_tokens: int
+    evaluation_tokens: int
+    flops: Mapping[str, float]
+    seconds: Mapping[str, float]
+    model_flops: float
+    peak_bytes: int
+    disk_bytes: int
+
+    @property
+    def total_seconds(self) -> float:
+        """Of all steps."""
+        return sum(self.seconds.values())
+
+    def lines(self) -> list[str]:
+        """The plan in words."""
+        shown = ", ".join(self.hookpoints[:6]) + (", ..." if len(self.hookpoints) > 6 else "")
+        steps = "; ".join(
+            f"{step} {_time(seconds)} ({self.flops[step] / 1e12:.1f} TFLOP)"
+            for step, seconds in self.seconds.items()
+        )
+        return [
+            f"plan: {len(self.hookpoints)} hookpoints ({shown}) of a model of "
+            f"{_millions(self.model_parameters)} parameters; crosscoders {', '.join(self.crosscoders)} of "
+            f"{_millions(self.crosscoder_parameters)} each, trained on {self.training_tokens:,} tokens and "
+            f"evaluated on {self.evaluation_tokens:,}",
+            f"plan: {steps or 'nothing is left to do'}",
+            f"plan: about {_time(self.total_seconds)} at {self.model_flops / 1e9:.0f} GFLOP/s, "
+            f"{self.peak_bytes / 2**30:.1f} GB of memory, {self.disk_bytes / 2**30:.2f} GB of disk",
+        ]
+
+    def data(self) -> dict[str, Any]:
+        """The plan as data, ready for JSON."""
+        return {
+            "hookpoints": list(self.hookpoints),
+            "crosscoders": list(self.crosscoders),
+            "parameters": {"model": self.model_parameters, "crosscoder": self.crosscoder_parameters},
+            "tokens": {"training": self.training_tokens, "evaluation": self.evaluation_tokens},
+            "steps": {
+                step: {"flops": self.flops[step], "seconds": seconds}
+                for step, seconds in self.seconds.items()
+            },
+            "seconds": self.total_seconds,
+            "model_flops_per_second": self.model_flops,
+            "peak_bytes": self.peak_bytes,
+            "disk_bytes": self.disk_bytes,
+        }
+
+    def check(self, yes: bool) -> None:
+        """Errors: XtalkError for more than an hour that nobody said `yes` to, with what to change."""
+        if yes or self.total_seconds <= LIMIT:
+            return
+        longest = sorted(self.seconds, key=lambda step: -self.seconds[step])[:2]
+        parts = " and ".join(f"{step} ({_time(self.seconds[step])})" for step in longest)
+        raise XtalkError(
+            f"the run would take about {_time(self.total_seconds)}, most of it for {parts}; expected an hour "
+            "at most: choose fewer hookpoints (--hookpoints early.ln2 middle.ln2 late.ln2), --steps or "
+            "--latents, or evaluate on less (--set evaluation.tokens=2048); or give --yes"
+        )
+
+
+def plan_run(workbench: Workbench, steps: Sequence[str] | None = None) -> Plan:
+    """Count what the run's steps cost, by default those not up to date, and time a second of this machine."""
+    if steps is None:
+        pipeline = Pipeline(workbench.folder)
+        steps = [step for step in pipeline.steps if not pipeline.is_current(step)]
+    costs = Costs(workbench)
+    left = remaining(steps, costs)
+    rates = _Rates(workbench, costs)
+    return Plan(
+        hookpoints=tuple(map(str, workbench.hookpoints)),
+        crosscoders=tuple(spec.name for spec in workbench.config.crosscoders),
+        model_parameters=workbench.model.n_params,
+        crosscoder_parameters=costs.crosscoder_parameters,
+        training_tokens=costs.training_tokens,
+        evaluation_tokens=workbench.config.evaluation.tokens,
+        flops={step: cost.flops for step, cost in left.items()},
+        seconds={step: rates.seconds(cost) for step, cost in left.items()},
+        model_flops=rates.model,
+        peak_bytes=costs.peak_bytes(),
+        disk_bytes=costs.disk_bytes(),
+    )
+
+
+class _Rates:
+    """FLOPs per second of this machine, and seconds of a crosscoder's step, each timed for a moment."""
+
+    def __init__(self, workbench: Workbench, costs: Costs) -> None:
+        config, model = workbench.config, workbench.model
+        bfloat16 = config.training.uses_bfloat16(workbench.device)
+        length = config.sequence_length
+        tokens = torch.arange(max(1, _TOKENS // length) * length) % model.vocabulary
+        tokens_mS, points = tokens.view(-1, length), [Hookpoint(costs.last, "resid_post")]
+        flops = tokens.numel() * costs.passes.up_to(costs.last)
+        dtype = workbench.dtype if not bfloat16 else torch.bfloat16
+
+        def forward() -> Tensor:
+            return model.capture(tokens_mS, points)
+
+        self.model = flops / _seconds(forward)
+        with torch.autocast(workbench.device.type, torch.bfloat16, enabled=bfloat16):
+            self._spliced = flops / _seconds(forward)
+        left, right = (
+            torch.ones(shape, dtype=dtype, device=workbench.device)
+            for shape in ((costs.L, costs.D), (costs.D, costs.N))
+        )
+        self._products = 2 * costs.L * costs.D * costs.N / _seconds(lambda: left @ right)
+        self._step = seconds_per_step(workbench.crosscoder_config, config.training, workbench.device)
+
+    def seconds(self, cost: Cost) -> float:
+        """Of a step of the run."""
+        return (
+            cost.model / self.model
+            + cost.spliced / self._spliced
+            + cost.products / self._products
+            + cost.training_steps * self._step
+        )
+
+
+def _seconds(run: Callable[[], Tensor]) -> float:
+    """Of the fastest of several calls: the machine may be busy with other things for a moment."""
+    run()
+    taken: list[float] = []
+    while sum(taken) < _LEAST:
+        started = time.perf_counter()
+        if run().is_cuda:
+            torch.cuda.synchronize()
+        taken.append(time.perf_counter() - started)
+    return min(taken)
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e9:.1f} B" if count >= 1e9 else f"{count / 1e6:.1f} M"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
