@@ -20,6 +20,7 @@ test: lint
 
 audit: $(VENV)/.installed-dev
 	$(BIN)/python -m audit.checker_size --check
+	$(BIN)/python -m audit.headlines --check
 	$(BIN)/python -m audit.mutants --workers $(WORKERS)
 	$(BIN)/python -m audit.fuzz --seconds $(FUZZ_SECONDS)
 
