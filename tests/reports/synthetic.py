@@ -125,6 +125,8 @@ def later_sections() -> dict[str, Any]:
         "certificates": [
             {
                 "path": "certificates/max3.json",
+                "arithmetic": "float32",
+                "certified_in_real_numbers": 32768,
                 "theorem": "T3",
                 "what": "max of 3",
                 "claim": {"certified": 32768, "total": 32768},

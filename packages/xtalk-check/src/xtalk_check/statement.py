@@ -19,7 +19,7 @@ TIES = {
 }
 ACTIVATIONS = {"relu": "ReLU", "gelu": "GELU (erf)", "gelu_tanh": "GELU (tanh)"}
 REAL = "real numbers: the network is what its formula defines; what rounding does to it is not covered"
-FLOAT32 = "float32: the network is a deployed one, under the assumptions"
+FLOAT32 = "float32: the network is a deployed one, under the assumptions; and of real numbers under none"
 ROUNDING = [
     "the deployed network computes the formula's sums in that order in IEEE float32, rounding to nearest, "
     "without overflow; each sum in any order, with or without fused multiply-adds",
