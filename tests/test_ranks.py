@@ -67,9 +67,10 @@ def test_a_training_goes_on_with_another_number_of_processes(first: int, then: i
     assert_near(weights(out), weights(whole))
 
 
-def test_what_a_step_exchanges_is_what_the_plan_says(tmp_path: Path):
-    """A gradient of every weight, when each latent fired, and the candidates of the batch's cut."""
-    ran("train", str(tmp_path / "two"), "topk")
+@pytest.mark.parametrize("world", [2, 4])
+def test_what_a_step_exchanges_is_what_the_plan_says(world: int, tmp_path: Path):
+    """The gradient of every weight, and when each latent fired; however many processes (docs/scale.md)."""
+    ran("train", str(tmp_path / "two"), "topk", world=world)
     P, D, L = 9, 12, 128
     plan = 4 * (2 * P * D * L + L + P * D) + 8 * L
     found = json.loads((tmp_path / "two.json").read_text())["bytes"]
