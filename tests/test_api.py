@@ -218,7 +218,7 @@ def test_the_crosscoder_that_is_given_stays_as_it_is(embedded, caplog):
     assert crosscoder_in(embedded["model"], embedded["cc"]) is embedded["cc"]
     cc.provenance = cc.provenance.model_copy(update={"model_name": "x", "model_weights_hash": "ab"})
     crosscoder_in(embedded["model"], cc)
-    assert "the crosscoder was trained on x; it is read in embedded" in caplog.text
+    assert "the crosscoder was trained on x (weights ab); it is read in embedded (weights " in caplog.text
 
 
 def own(D: int, *hooks: str) -> xtalk.Crosscoder:

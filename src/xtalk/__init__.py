@@ -9,6 +9,7 @@ from xtalk.optional import extras_named
 if TYPE_CHECKING:
     from xtalk.api.clusters import cluster
     from xtalk.api.fidelity import fidelity
+    from xtalk.api.measuring import measure
     from xtalk.api.pairs import pair_interactions
     from xtalk.api.proofs import check, prove
     from xtalk.api.training import train
@@ -41,6 +42,7 @@ __all__ = [
     "fidelity",
     "interaction",
     "load_model",
+    "measure",
     "pair_interactions",
     "preset",
     "prove",
@@ -66,6 +68,7 @@ _HOMES = {
     "fidelity": "xtalk.api.fidelity",
     "interaction": "xtalk.interactions.measures",
     "load_model": "xtalk.models.language_model",
+    "measure": "xtalk.api.measuring",
     "pair_interactions": "xtalk.api.pairs",
     "preset": "xtalk.runs.presets",
     "prove": "xtalk.api.proofs",

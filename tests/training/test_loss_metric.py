@@ -29,7 +29,10 @@ def model():
 @pytest.fixture(scope="module")
 def metrics(model):
     texts = sequences()
-    return {b: R @ R.T for b, R in measure_loss_metric(model, texts, texts.tokens.size, range(BLOCKS), seed=0).items()}
+    return {
+        b: R @ R.T
+        for b, R in measure_loss_metric(model, texts, texts.tokens.size, range(BLOCKS), seed=0).items()
+    }
 
 
 def outputs_of(model, block):

@@ -58,6 +58,7 @@ class Fidelity(Strict):
 class CrosscoderFigures(Strict):
     """An evaluated crosscoder; share and `interaction` (T) are means over the averaged blocks.
 
+    fidelity_error_kept: with what the crosscoder leaves out of what it reads kept in the contributions' base.
     warnings: figures that cannot be right, or that say nothing, a sentence each.
     """
 
@@ -72,13 +73,14 @@ class CrosscoderFigures(Strict):
     interaction: float
     spliced: dict[str, Spliced]
     fidelity: list[Fidelity]
+    fidelity_error_kept: list[Fidelity] = Field(default_factory=list[Fidelity])
     warnings: tuple[str, ...] = ()
 
 
 class CrosscoderMetrics(CrosscoderFigures):
-    """A crosscoder of the run."""
+    """A crosscoder with the rate of its training; null where xtalk measured it and did not train it."""
 
-    tokens_per_second: float
+    tokens_per_second: float | None = None
 
 
 class Clusters(Strict):

@@ -70,6 +70,7 @@ def render(results: Results, figures: dict[str, str]) -> str:
         penalties=wording.penalties,
         visible=wording.visible,
         left_out=wording.left_out,
+        text_words=wording.text_words,
         pieces=_pieces,
     )
     return environment.get_template("report.html.j2").render(_page(results), figures=figures)
@@ -83,6 +84,7 @@ def _page(results: Results) -> dict[str, Any]:
         "averaged": wording.blocks(results.data.provenance.blocks_averaged),
         "rows": [_headline_row(results, crosscoder) for crosscoder in results.metrics.crosscoders],
         "schemes": HEADLINE_SCHEMES,
+        "scheme_words": wording.SCHEME_WORDS,
         "sites": wording.SITE_WORDS,
         "effects": wording.EFFECT_WORDS,
         "validation": _validation_rows(results),
