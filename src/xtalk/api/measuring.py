@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,9 @@ from xtalk.statistics.bootstrap import Bootstrap
 LISTED = 128  # partners of each latent that a matrix lists
 _SCALING_TOKENS = 4096
 _JUDGED = 3  # times the measured text that clusters read: their judge needs other documents
-_PASSES = 1.3  # of a batch's time: what is not in it, pairs and features
+_TIMED = 64  # tokens by which the time of all is estimated
+_PASSES = 1.3  # of their time: what is not in it, pairs and features
+_VALIDATION = ValidationConfig(loss_pairs=25, loss_occurrences=4)  # running the model on is most of its time
 
 logger = logging.getLogger("xtalk")
 
@@ -80,7 +82,7 @@ def measure(
     clusters: bool = False,
     validate: bool = False,
     mean_texts: Texts | None = None,
-    tokens: int = 8192,
+    tokens: int = 4096,
     sequence_length: int | None = None,
     skip_positions: int = 1,
     keep_sinks: bool = False,
@@ -231,15 +233,17 @@ def _say_plan(bench: _Bench, mean_outputs: Mapping[int, Tensor], *, validate: bo
     )
     for name, explained in bench.dictionaries.items():
         logger.info("%s: %d latents; %s", name, explained.crosscoder.config.d_sae, _place_words(explained))
-    for stop in (min(16, bench.sequences.length), bench.sequences.length):  # the shorter one to warm up
+    fewest, seconds = bench.counted.skip_positions + 2, 0.0
+    warm, timed = (min(max(stop, fewest), bench.sequences.length) for stop in (_TIMED // 8, _TIMED))
+    for stop in (warm, timed):
         first = token_sequences(bench.sequences.tokens[:1, :stop], bench.sequences.documents[:1, :stop])
         seconds = _seconds(bench, first, mean_outputs)
-    whole = seconds * len(bench.sequences) * _PASSES
+    whole = seconds * bench.sequences.tokens.size / timed * _PASSES
     beside = [what for what, asked in (("validation", validate), ("clusters", clusters)) if asked]
     logger.info(
-        "measure: about %.0f s, as one sequence of %d tokens took %.1f s%s",
+        "measure: about %.0f s, as %d tokens took %.1f s%s",
         whole,
-        bench.sequences.length,
+        timed,
         seconds,
         f"; {' and '.join(beside)} beside that" if beside else "",
     )
@@ -254,7 +258,7 @@ def _seconds(bench: _Bench, few: TokenSequences, mean_outputs: Mapping[int, Tens
             one = Explained(bench.model, explained.crosscoder, error)
             for batch in batches(bench.model, few, counted_nS=bench.counted.mask(few.tokens)):
                 read = one.read(batch, one.around_mlps(batch))
-                FidelityMeter(one, baselines, bench.seed).add(read)
+                FidelityMeter(one, baselines, bench.seed, few=error == "keep").add(read)
                 if error == "drop":
                     InteractionMeter(one, documents).add(read)
     return time.monotonic() - started
@@ -318,7 +322,7 @@ def _validated(bench: _Bench, name: str) -> dict[str, Any]:
         bench.model,
         bench.dictionaries[name].crosscoder,
         bench.sequences,
-        ValidationConfig(resamples=bench.resamples),
+        replace(_VALIDATION, resamples=bench.resamples),
         seed=bench.seed,
         counted=bench.counted,
         progress=partial(bench.progress, f"validate {name}"),

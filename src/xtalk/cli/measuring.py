@@ -44,7 +44,7 @@ def measure(
     validate: Annotated[
         bool, typer.Option("--validate", help="Judge the measures by removing pairs of features.")
     ] = False,
-    tokens: Annotated[int, typer.Option(min=1, help="Of the text, at most.")] = 8192,
+    tokens: Annotated[int, typer.Option(min=1, help="Of the text, at most.")] = 4096,
     length: Annotated[
         int | None, typer.Option(min=2, help="Tokens of a sequence.  [default: 256, or the model's context]")
     ] = None,

@@ -24,8 +24,8 @@ from xtalk.statistics.bootstrap import Bootstrap
 class Evaluation:
     """A crosscoder on held-out text; `averaged` are the blocks behind every "mean".
 
-    error_kept: fidelity once more, with what the crosscoder leaves out kept in the contributions' base; empty
-    where that was not asked for.
+    error_kept: fidelity of the few-hot schemes once more, with what the crosscoder leaves out kept in the
+    contributions' base; empty where that was not asked for.
     """
 
     averaged: tuple[int, ...]
@@ -75,7 +75,7 @@ def evaluate_crosscoder(
         FidelityMeter(explained, baselines, seed),
     )
     keeping = Explained(model, crosscoder, "keep")
-    kept = FidelityMeter(keeping, baselines, seed) if keep_error else None
+    kept = FidelityMeter(keeping, baselines, seed, few=True) if keep_error else None
     done = 0
     counted_nS = baselines.counted.mask(sequences.tokens)
     for batch in batches(model, sequences, micro_batch, counted_nS):

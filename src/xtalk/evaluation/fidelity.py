@@ -32,6 +32,7 @@ from xtalk.reading.explained import Explained, ExplainedBatch
 from xtalk.statistics.bootstrap import Bootstrap, interval, mean_over
 from xtalk.statistics.interval import Interval
 
+FEW = ("full", "keep_8", "keep_4", "keep_2", "keep_1")  # schemes that keep the largest contributions
 ResidMid = Literal["model", "crosscoder"]
 Baseline = Literal["mean", "zero"]
 Blocks = int | Literal["mean"]
@@ -62,17 +63,22 @@ class Fidelity:
 class FidelityMeter:
     """Collects cross-entropies and squared errors of rebuilt MLP outputs, batch by batch.
 
-    The crosscoder's resid_mid is left out at blocks where it has none.
+    The crosscoder's resid_mid is left out at blocks where it has none. few: of the schemes those of FEW
+    alone, without controls, and without the baseline "zero".
     """
 
-    def __init__(self, explained: Explained, baselines: ModelBaselines, seed: int) -> None:
+    def __init__(
+        self, explained: Explained, baselines: ModelBaselines, seed: int, *, few: bool = False
+    ) -> None:
+        self._schemes = FEW if few else tuple(SCHEMES)
+        self._against: tuple[Baseline, ...] = ("mean",) if few else get_args(Baseline)
         self._explained = explained
         self._baselines = baselines
         self._sums = DocumentSums(len(baselines.model_E))
         self._generators = {
             (block, name): scheme_generator(seed, block, name)
             for block in explained.blocks
-            for name in SCHEMES
+            for name in self._schemes
         }
 
     def add(self, batch: ExplainedBatch) -> None:
@@ -83,14 +89,15 @@ class FidelityMeter:
             mean_D = self._baselines.mean_outputs[block]
             self._sums.add((true_BD - mean_D).square().sum(1), batch.documents_B, "variance", block)
             mids = self._resid_mids(batch, block)
-            for name, scheme in SCHEMES.items():
-                kept = scheme(contributions, self._generators[block, name])
+            for name in self._schemes:
+                kept = SCHEMES[name](contributions, self._generators[block, name])
                 rebuilt_BD = contributions.output(kept)
                 error_B = (rebuilt_BD - true_BD).square().sum(1)
                 self._sums.add(error_B, batch.documents_B, "error", block, name)
                 self._run_on(batch, block, name, rebuilt_BD, mids)
-            zero = tuple(torch.zeros_like(total_BN) for total_BN in contributions.totals)
-            self._run_on(batch, block, "zero", contributions.output(zero), mids)
+            if "zero" in self._against:
+                zero = tuple(torch.zeros_like(total_BN) for total_BN in contributions.totals)
+                self._run_on(batch, block, "zero", contributions.output(zero), mids)
 
     def _resid_mids(self, batch: ExplainedBatch, block: int) -> dict[ResidMid, Tensor]:
         point = Hookpoint(block, "resid_mid")
@@ -122,8 +129,8 @@ class FidelityMeter:
         """
         rows: list[Fidelity] = []
         for resid_mid in get_args(ResidMid):
-            blocks = [b for b in self._explained.blocks if ("ce", b, resid_mid, "zero") in self._sums]
-            for baseline in get_args(Baseline):
+            blocks = [b for b in self._explained.blocks if ("ce", b, resid_mid, "full") in self._sums]
+            for baseline in self._against:
                 rows += [self._row([b], b, resid_mid, baseline, bootstrap) for b in blocks]
                 if blocks and set(averaged) <= set(blocks):
                     rows.append(self._row(averaged, "mean", resid_mid, baseline, bootstrap))
@@ -145,7 +152,7 @@ class FidelityMeter:
         predicted = self._baselines.predicted_E.sum()
         tokens_R = bootstrap.totals(self._baselines.predicted_E)
         ablations = [self._ablation(b, resid_mid, baseline, bootstrap) for b in blocks]
-        for name in SCHEMES:
+        for name in self._schemes:
             losses = [self._lost(b, resid_mid, name, bootstrap) for b in blocks]
             ratios = [
                 1 - ratio(lost_R, ablation_R, f"ablating the MLP of block {b} costs nothing")

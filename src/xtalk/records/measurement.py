@@ -109,9 +109,9 @@ class Measurement:
             figures = (
                 f"{getattr(row, scheme):9.3f}  [{low:6.3f}, {high:6.3f}] {row.ce[scheme] - model.ce:10.4f}"
             )
-            beside = (
-                "" if kept is None else f" | {getattr(kept, scheme):.3f}, {kept.ce[scheme] - model.ce:.4f}"
-            )
+            beside = ""
+            if kept is not None and scheme in kept.ce:
+                beside = f" | {getattr(kept, scheme):.3f}, {kept.ce[scheme] - model.ce:.4f}"
             yield f"  {scheme:18}{figures}{beside}"
 
 

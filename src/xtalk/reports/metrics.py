@@ -33,7 +33,10 @@ class Spliced(Strict):
 
 
 class Fidelity(Strict):
-    """Fidelity at one block, or with all MLPs rebuilt at once; `ci95` maps a scheme to [low, high]."""
+    """Fidelity at one block, or with all MLPs rebuilt at once; `ci95` maps a scheme to [low, high].
+
+    Null: a scheme that was not measured, with the error node kept.
+    """
 
     block: NonNegativeInt | Literal["all"]
     resid_mid: ResidMid
@@ -43,12 +46,12 @@ class Fidelity(Strict):
     keep_4: float
     keep_2: float
     keep_1: float
-    drop_second: float
-    drop_largest: float
-    drop_random: float
-    keep_random: float
-    keep_most_active: float
-    shrink: float
+    drop_second: float | None = None
+    drop_largest: float | None = None
+    drop_random: float | None = None
+    keep_random: float | None = None
+    keep_most_active: float | None = None
+    shrink: float | None = None
     nmse_full: float
     nmse_keep_1: float
     ce: dict[Scheme, float]
