@@ -89,6 +89,8 @@ def test_code_blocks_of_the_library_page(block: int, embedded, tmp_path: Path, m
     cc = embedded["cc"]
     one = {"W_enc": cc.W_enc[0], "W_dec": cc.W_dec[:, 0], "b_enc": cc.b_enc - 2, "b_dec": cc.b_dec[0]}
     save_file({name: tensor.contiguous() for name, tensor in one.items()}, tmp_path / "sae.safetensors")
+    own = xtalk.Crosscoder.from_tensors(**one, hook_names="blocks.1.ln2", architecture="relu")
+    own.save(tmp_path / "sae")
     lines = [line for line in BLOCKS[block].splitlines() if line.strip()]
     assert len(lines) < 10
     exec(BLOCKS[block], {})

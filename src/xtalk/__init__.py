@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from xtalk.api.pairs import pair_interactions
     from xtalk.api.proofs import check, prove
     from xtalk.api.training import train
+    from xtalk.api.transcoders import transcoder_fidelity
     from xtalk.api.validation import validate
     from xtalk.codes import Codes
     from xtalk.crosscoder.crosscoder import Crosscoder
@@ -47,6 +48,7 @@ __all__ = [
     "preset",
     "prove",
     "train",
+    "transcoder_fidelity",
     "validate",
 ]
 
@@ -73,6 +75,7 @@ _HOMES = {
     "preset": "xtalk.runs.presets",
     "prove": "xtalk.api.proofs",
     "train": "xtalk.api.training",
+    "transcoder_fidelity": "xtalk.api.transcoders",
     "validate": "xtalk.api.validation",
 }
 

@@ -109,7 +109,7 @@ def test_names_are_of_the_folders_and_each_its_own(model, texts, tmp_path: Path)
 
 def test_validation_and_clusters_on_request(model, texts, tmp_path: Path, monkeypatch):
     few = ValidationConfig(pairs=20, loss_pairs=5, occurrences=2, loss_occurrences=1, resamples=20)
-    monkeypatch.setattr("xtalk.api.measuring._VALIDATION", few)
+    monkeypatch.setattr("xtalk.api.measured._VALIDATION", few)
     cc = dictionary(model, texts, "blocks.2.resid_mid")
     measured = xtalk.measure(model, {"sae": cc}, texts, validate=True, clusters=True, **QUICK)
     [validation] = measured.metrics.validation
