@@ -183,11 +183,21 @@ def test_the_command_says_its_plan_and_leaves_report_and_metrics(files, tmp_path
     assert "good: 48 latents; blocks.2.resid_mid, read at the MLP of block 2" in result.stderr
 
 
+def test_of_a_transcoder_the_output_is_measured(files):
+    result = command(files, "transcoder", options=("--quiet", "--json"))
+    assert result.exit_code == 0, result.stderr
+    [row] = json.loads(result.stdout)
+    assert row["block"] == 1 and row["lost"][1] <= row["lost"][0] <= row["lost"][2]
+    words = command(files, "transcoder", options=("--quiet",)).stdout
+    assert words.startswith("block 1: Phi_mean")
+
+
 BAD = {
     "width": (("narrow",), {}, "d_in is 64, and the model embedded has d_model 128"),
     "hookpoint": (("block-9",), {}, "no hookpoint 'blocks.9.ln2'"),
     "no MLP": (("last",), {}, "no hookpoint in front of an MLP"),
-    "transcoder": (("transcoder",), {}, "a transcoder from blocks.1.ln2"),
+    "transcoder and more": (("transcoder", "good"), {}, "a transcoder from blocks.1.ln2"),
+    "transcoder": (("transcoder",), {}, "have no meaning for a transcoder"),
     "second": (("good", "narrow"), {}, "d_in is 64"),
     "empty text": (("good",), {"text": "empty.txt"}, "no text"),
     "missing text": (("good",), {"text": "./nowhere.jsonl"}, "nowhere"),

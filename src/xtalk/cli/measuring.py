@@ -67,13 +67,16 @@ def measure(
     """Measure any dictionary in its model, without training: shares, T, pairs, few-hot, fidelity.
 
     A dictionary may be at an MLP's input or in the residual stream before it. Says first what it will do and
-    about how long that takes. With --out, leaves report.html and metrics.json as a run does.
+    about how long that takes. With --out, leaves report.html and metrics.json as a run does. Of a transcoder,
+    which decodes no MLP's input, it measures the fidelity of its output.
 
     Example: `xtalk measure my-sae --model HuggingFaceTB/SmolLM2-135M --text stories.jsonl --out measured`
     """
     from xtalk.api.measuring import dictionary_names
     from xtalk.api.measuring import measure as measure_dictionaries
+    from xtalk.api.transcoders import transcoder_fidelity
     from xtalk.crosscoder.crosscoder import Crosscoder
+    from xtalk.errors import XtalkError
     from xtalk.models.devices import resolve_device
     from xtalk.models.language_model import load_model
     from xtalk.progress import progress_bars
@@ -81,8 +84,26 @@ def measure(
     names = None if hookpoints is None else [name.strip() for name in hookpoints.split(",")]
     with progress_bars() as progress:
         loaded = [Crosscoder.load(path, hook_names=names) for path in dictionary]
+        language_model = load_model(model, device=resolve_device(device))
+        if len(loaded) == 1 and loaded[0].config.hook_names_out is not None:
+            if out is not None or clusters or validate:
+                raise XtalkError(
+                    "--out, --clusters and --validate have no meaning for a transcoder, of which the fidelity of "
+                    "the output is all that is measured; leave them out"
+                )
+            of_output = transcoder_fidelity(
+                language_model,
+                loaded[0],
+                Path(text),
+                tokens=tokens,
+                sequence_length=length,
+                skip_positions=skip_positions,
+                seed=seed,
+                progress=progress,
+            )
+            return Result(of_output.rows(), str(of_output))
         measured = measure_dictionaries(
-            load_model(model, device=resolve_device(device)),
+            language_model,
             dict(zip(dictionary_names(dictionary), loaded, strict=True)),
             Path(text),
             clusters=clusters,

@@ -60,8 +60,8 @@ def transcoded_blocks(model: LanguageModel, config: CrosscoderConfig) -> dict[in
     blocks = {int(match[1]): q for q, (_, match) in enumerate(found) if match is not None}
     if behind := [block for block in blocks if model.mlp_weights(block).post_norm is not None]:
         raise XtalkError(
-            f"the MLP of block {behind[0]} of {model.name} has a norm behind it, and a transcoder's file does "
-            "not say on which side of it the output is; expected a model without; measure an SAE instead"
+            f"the MLP of block {behind[0]} of {model.name} has a norm behind it, and a transcoder's file "
+            "does not say on which side of it the output is; expected a model without; measure an SAE instead"
         )
     return blocks
 

@@ -95,7 +95,8 @@ def _page(results: Results) -> dict[str, Any]:
 
 
 def _headline_row(results: Results, crosscoder: CrosscoderMetrics) -> HeadlineRow:
-    marks = {results.data.unpenalised: "reference", results.data.headline: "headline"}
+    data = results.data
+    marks = {data.unpenalised: "reference", data.headline: "headline"} if data.kind == "run" else {}
     by_mean = results.mean_ablation(crosscoder.name, "model", "mean")
     by_zero = results.mean_ablation(crosscoder.name, "model", "zero")
     assert by_mean is not None and by_zero is not None  # Results has checked it
