@@ -18,6 +18,7 @@ from xtalk.activations import Harvest
 from xtalk.api import inputs
 from xtalk.api.inputs import crosscoder_in, sequences_of
 from xtalk.data import read_documents
+from xtalk.errors import XtalkError
 from xtalk.evaluation.evaluate import evaluate_crosscoder
 from xtalk.evaluation.validation import ValidationConfig
 from xtalk.models.hookpoints import Hookpoint
@@ -269,7 +270,7 @@ REFUSED = {
     "no site": (lambda model, cc, texts: xtalk.pair_interactions(model, cc, texts, sites=()), "no site"),
     "no text": (lambda model, cc, texts: xtalk.pair_interactions(model, cc, []), "texts of nothing"),
     "texts of bytes": (
-        lambda model, cc, texts: inspect.unwrap(inputs._documents)([b"a"], 10),
+        lambda model, cc, texts: inspect.unwrap(inputs._documents)([b"a"], 10, model),
         "texts of bytes; expected strings",
     ),
     "too little text": (
