@@ -18,6 +18,7 @@ from xtalk.activations import Harvest
 from xtalk.api import inputs
 from xtalk.api.inputs import crosscoder_in, sequences_of
 from xtalk.data import read_documents
+from xtalk.errors import XtalkError
 from xtalk.evaluation.evaluate import evaluate_crosscoder
 from xtalk.evaluation.validation import ValidationConfig
 from xtalk.models.hookpoints import Hookpoint
@@ -89,6 +90,8 @@ def test_code_blocks_of_the_library_page(block: int, embedded, tmp_path: Path, m
     cc = embedded["cc"]
     one = {"W_enc": cc.W_enc[0], "W_dec": cc.W_dec[:, 0], "b_enc": cc.b_enc - 2, "b_dec": cc.b_dec[0]}
     save_file({name: tensor.contiguous() for name, tensor in one.items()}, tmp_path / "sae.safetensors")
+    own = xtalk.Crosscoder.from_tensors(**one, hook_names="blocks.1.ln2", architecture="relu")
+    own.save(tmp_path / "sae")
     lines = [line for line in BLOCKS[block].splitlines() if line.strip()]
     assert len(lines) < 10
     exec(BLOCKS[block], {})
@@ -232,7 +235,7 @@ def test_the_crosscoder_that_is_given_stays_as_it_is(embedded, caplog):
     assert crosscoder_in(embedded["model"], embedded["cc"]) is embedded["cc"]
     cc.provenance = cc.provenance.model_copy(update={"model_name": "x", "model_weights_hash": "ab"})
     crosscoder_in(embedded["model"], cc)
-    assert "the crosscoder was trained on x; it is read in embedded" in caplog.text
+    assert "the crosscoder was trained on x (weights ab); it is read in embedded (weights " in caplog.text
 
 
 def own(D: int, *hooks: str) -> xtalk.Crosscoder:
@@ -267,7 +270,7 @@ REFUSED = {
     "no site": (lambda model, cc, texts: xtalk.pair_interactions(model, cc, texts, sites=()), "no site"),
     "no text": (lambda model, cc, texts: xtalk.pair_interactions(model, cc, []), "texts of nothing"),
     "texts of bytes": (
-        lambda model, cc, texts: inspect.unwrap(inputs._documents)([b"a"], 10),
+        lambda model, cc, texts: inspect.unwrap(inputs._documents)([b"a"], 10, model),
         "texts of bytes; expected strings",
     ),
     "too little text": (

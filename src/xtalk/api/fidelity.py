@@ -18,6 +18,7 @@ from xtalk.evaluation.schemes import SCHEMES
 from xtalk.progress import Report, silent
 from xtalk.reading.batches import batches
 from xtalk.reading.explained import Explained
+from xtalk.reading.places import ErrorNode
 from xtalk.statistics.bootstrap import Bootstrap, Interval
 
 AT_ONCE = {"all": "all MLPs but block 0's at once", "all_with_0": "all MLPs at once"}
@@ -111,6 +112,7 @@ def fidelity(
     tokens: int = 8192,
     sequence_length: int | None = None,
     skip_positions: int = 1,
+    error: ErrorNode = "drop",
     resamples: int = 1000,
     seed: int = 0,
     progress: Report = silent,
@@ -125,10 +127,11 @@ def fidelity(
 
     texts: held-out text of 8 documents or more, `tokens` tokens of it at most. mean_texts: what the MLPs'
     mean outputs are taken over, other text by rights; by default the same. skip_positions: first tokens of
-    every sequence that do not count, as in `train`: they keep the model's own output. seed: of the random
-    schemes and the resamples. The crosscoder is in the model's own units, with ln2 hookpoints. Errors:
-    XtalkError for a crosscoder without ln2, hookpoints that the model lacks, another width, and too few
-    documents.
+    every sequence that do not count, as in `train`: they keep the model's own output. error: "drop" what the
+    crosscoder leaves out of what it reads, or "keep" it in the contributions' base, so that all contributions
+    are the model's own. seed: of the random schemes and the resamples. The crosscoder is in the model's own
+    units, with hookpoints at MLPs' inputs (ln2) or in the residual stream before them. Errors: XtalkError for
+    one without, hookpoints that the model lacks, another width, and too few documents.
 
     Source: arXiv 2606.09940, section 5, on a baseline of the model's alone (docs/method.md).
 
@@ -139,7 +142,7 @@ def fidelity(
     True
     """
     language_model = model_of(model)
-    explained = Explained(language_model, crosscoder_in(language_model, crosscoder))
+    explained = Explained(language_model, crosscoder_in(language_model, crosscoder), error)
     sequences, means = (
         sequences_of(language_model, some, tokens=tokens, length=sequence_length)
         for some in (texts, texts if mean_texts is None else mean_texts)

@@ -59,7 +59,9 @@ def crosscoder_in(model: LanguageModel, crosscoder: Dictionary) -> Crosscoder:
         model.hookpoint(name)
     known = made.provenance
     if known.model_weights_hash not in (None, model.weights_hash):
-        logger.warning("the crosscoder was trained on %s; it is read in %s", known.model_name, model.name)
+        trained_on = f"{known.model_name} (weights {str(known.model_weights_hash)[:12]})"
+        read_in = f"{model.name} (weights {model.weights_hash[:12]})"
+        logger.warning("the crosscoder was trained on %s; it is read in %s", trained_on, read_in)
     if made.W_dec.dtype != torch.float32 or made.W_dec.device != model.device:
         made = copy.deepcopy(made).to(model.device, torch.float32)
     return made
