@@ -1,4 +1,4 @@
-"""The certificates behind the headline figures: accepted as they stand, for what the pages say, and for no more."""
+"""The certificates behind the headline figures: accepted for what the pages say, and for no more."""
 
 import json
 from hashlib import sha256
