@@ -79,9 +79,8 @@ def line(headline: Headline, verdict: xtalk_check.Verdict) -> str:
     arithmetic = "float32" if statement and statement.arithmetic.startswith("float32") else "real"
     name = f"certificates/{headline.name}"
     return (
-        f"| {headline.what} | **{shown(verdict)}** of {verdict.proven['total']:,} | {arithmetic} "
-        f"| {length:,} | "
-        f"{headline.brute_force / length:,.3g} | {headline.control} | "
+        f"| {headline.what} | **{shown(verdict)}** of {verdict.proven['total']:,} | {arithmetic} | "
+        f"{length:,} | {headline.brute_force / length:,.3g} | {headline.control} | "
         f"`xtalk-check {name}.json --spec {name}.spec.json --weights {name}.weights` |"
     )
 
