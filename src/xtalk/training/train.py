@@ -86,7 +86,7 @@ def train_crosscoder(
     while state.step < training.steps:
         batch = next(stream)
         places = places_of(batch, stream.source.sequences) if training.splices(state.step) else None
-        codes, parts = _step(state, objective, training, scaling.apply(batch.activations), places)
+        codes, parts = train_step(state, objective, training, scaling.apply(batch.activations), places)
         if state.step % LOG_EVERY == 0 or state.step == training.steps:
             now = time.perf_counter()
             rate = (state.step - logged_step) * training.batch_tokens / (now - logged_at)
@@ -200,7 +200,7 @@ def _deviations(count: int, stream: ActivationBatches, scaling: Scaling, seed: i
     return direction_LPD + _START_NOISE * size_L11 * noise_LPD
 
 
-def _step(
+def train_step(
     state: TrainingState,
     objective: Objective,
     training: TrainingConfig,
