@@ -36,6 +36,7 @@ docs: $(VENV)/.installed-dev
 
 audit: $(VENV)/.installed-dev
 	$(BIN)/python -m audit.checker_size --check
+	$(BIN)/python -m audit.headlines --check
 	$(BIN)/python -m audit.mutants --workers $(WORKERS)
 	$(BIN)/python -m audit.fuzz --seconds $(FUZZ_SECONDS)
 	$(BIN)/python -m audit.kills --kills $(KILLS)

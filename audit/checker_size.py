@@ -1,4 +1,6 @@
-"""What a sceptic has to read of the checker: by theorem in docs/proofs/audit.md, in order in its own README.
+"""What a sceptic has to read of the checker: by theorem, in order, and the core alone.
+
+Writes tables into docs/proofs/audit.md, the checker's own README and docs/proofs/README.md.
 
 python -m audit.checker_size           # writes the tables
 python -m audit.checker_size --check   # fails if a page has another one
@@ -16,7 +18,8 @@ from studies.pages import put
 from xtalk.files import write_text
 
 ROOT = Path(__file__).parents[1]
-PAGE, README = ROOT / "docs" / "proofs" / "audit.md", ROOT / "packages" / "xtalk-check" / "README.md"
+PAGES = ROOT / "docs" / "proofs"
+README = ROOT / "packages" / "xtalk-check" / "README.md"
 PACKAGE = ROOT / "packages" / "xtalk-check" / "src" / "xtalk_check"
 READING_ORDER = {
     "errors": "the two ways in which a check fails",
@@ -49,6 +52,7 @@ THEOREMS = {
     "T1, every form": "t1",
     "T1 language": "t1_language",
 }
+CORE = ("T3", "T3 attention", "brute_force")
 SHARED = "verdict"  # dispatches to the theorems, so that its own imports are not all read for each
 NO_CODE = {
     tokenize.COMMENT,
@@ -95,8 +99,10 @@ def code_lines(text: str) -> int:
 
 
 def table() -> str:
+    """The sizes by theorem."""
     everything = {path.stem: path.read_text() for path in PACKAGE.glob("*.py")}
     rows = {name: closure(module) | {SHARED} for name, module in THEOREMS.items()}
+    rows = dict(list(rows.items())[: len(CORE)]) | {"these three, the core": core()} | rows
     lines = ["| theorem | files | lines | of these code |", "|---|---|---|---|"]
     for name, modules in (rows | {"the whole checker": set(everything)}).items():
         files = "all" if len(modules) == len(everything) else ", ".join(sorted(modules))
@@ -106,10 +112,17 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def reading_order() -> str:
+def core() -> set[str]:
+    """The files of the theorems about all sequences of tokens."""
+    return {SHARED}.union(*(closure(THEOREMS[name]) for name in CORE))
+
+
+def reading_order(modules: set[str]) -> str:
     """The reading order of the checker's files, with their sizes."""
     lines = ["| file | lines | of these code | what it does |", "|---|---|---|---|"]
     for module, words in READING_ORDER.items():
+        if module not in modules:
+            continue
         text = (PACKAGE / f"{module}.py").read_text()
         lines.append(f"| `{module}.py` | {text.count(chr(10))} | {code_lines(text)} | {words} |")
     return "\n".join(lines)
@@ -123,8 +136,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true")
     check, stale = parser.parse_args(argv).check, False
     for page, marker, content in (
-        (PAGE, "checker-size", table()),
-        (README, "reading-order", reading_order()),
+        (PAGES / "audit.md", "checker-size", table()),
+        (PAGES / "README.md", "core", reading_order(core())),
+        (README, "reading-order", reading_order(set(READING_ORDER))),
     ):
         before = page.read_text()
         after = put(before, marker, content)

@@ -62,7 +62,9 @@ def cases(reference: Any) -> list[tuple[Json, Json, bytes, int]]:
         given = product.certificate(weights, "T3", 0, total, anchor=each, rest=rest)
         made.append((given, wanted, weights, right))
     heads = product.container(attention.attention_solver(4))
-    made.append((attention.attention_certificate(heads, 64), attention.attention_spec(), heads, 64))
+    for arithmetic in ("real", "float32"):
+        wanted = attention.attention_spec(arithmetic=arithmetic)
+        made.append((attention.attention_certificate(heads, 64), wanted, heads, 64))
     tensors, labels = finite.random_problem(3), [0, 1, 2, 1, 0]
     found = [finite.logits(tensors, t, "gelu", True) for t in range(5)]
     right = sum(
@@ -75,7 +77,7 @@ def cases(reference: Any) -> list[tuple[Json, Json, bytes, int]]:
         explained | {"form": "tables", "steps": [1, 7, 64, 300]},
         {"form": "charts", "bits": 8, "charts": [[0, 900, 0, 0], [1, 900, 9, -9]], "codes": [0, 1, 0, 1, 0]},
     ]
-    spec = finite.finite_spec(tensors, labels)
+    spec = finite.finite_spec(tensors, labels, arithmetic="float32")
     for form in forms:
         given = finite.finite_certificate(tensors, 0, 5, **form)
         made.append((given, spec, product.container(tensors), right))

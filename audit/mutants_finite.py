@@ -2,6 +2,7 @@
 
 BESIDE = "residuals_beside_features_are_charged_what_they_can_cost"
 LABELLED = "claims_and_data_are_those_of_the_specification"
+ROUNDED = "rounding_of_data_is_that_of_the_formula"
 PAIRS = "pairs_are_charged_what_they_can_cost"
 RESIDUALS = "residuals_are_charged_what_they_can_cost"
 POINT = "margins_at_a_charts_point_are_exact"
@@ -14,6 +15,7 @@ SIZED = "charges_are_those_of_any_size_and_sign"
 FORMULAS = "length_is_that_of_the_formulas"
 
 T1 = [
+    ("margin > needed for", "margin > 0 for", "data_in_float32_asks_for_a_margin"),
     ("work.spend(len(codes[t]) * size)", "", FORMULAS),
     ("work.spend(len(images) * len(w_in))", "", FORMULAS),
     ("work.spend(place + 4 + 2 * len(logit))", "", FORMULAS),
@@ -25,8 +27,8 @@ T1 = [
     ("share * (1 - share)", "share * share", SIZED),
     ("share * (c - b)", "share * c", SIZED),
     (
-        "sum(margin > 0 for margin in least)",
-        "sum(margin >= 0 for margin in least)",
+        "sum(margin > needed for margin in least)",
+        "sum(margin >= needed for margin in least)",
         "the_label_must_be_strictly_ahead",
     ),
     ("if wrong != label)", "if wrong == label)", LABELLED),
@@ -53,6 +55,9 @@ T1 = [
     ("logits[label] - other - charge", "logits[label] - other + charge", PAIRS),
 ]
 FINITE = [
+    ("            residual=residual,", "            residual=False,", ROUNDED),
+    ("layer((z, z * 0), embed, bias, embed.nrows() + 1, work)", "(z * 0, z * 0)", ROUNDED),
+    ("embed.nrows() + 1, work)", "1, work)", ROUNDED),
     (
         'task.integers("labels", 0, unembed.ncols() - 1, total)',
         'task.integers("labels", 0, unembed.ncols(), total)',

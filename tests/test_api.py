@@ -18,6 +18,7 @@ from xtalk.activations import Harvest
 from xtalk.api import inputs
 from xtalk.api.inputs import crosscoder_in, sequences_of
 from xtalk.data import read_documents
+from xtalk.errors import XtalkError
 from xtalk.evaluation.evaluate import evaluate_crosscoder
 from xtalk.evaluation.validation import ValidationConfig
 from xtalk.models.hookpoints import Hookpoint
@@ -89,6 +90,8 @@ def test_code_blocks_of_the_library_page(block: int, embedded, tmp_path: Path, m
     cc = embedded["cc"]
     one = {"W_enc": cc.W_enc[0], "W_dec": cc.W_dec[:, 0], "b_enc": cc.b_enc - 2, "b_dec": cc.b_dec[0]}
     save_file({name: tensor.contiguous() for name, tensor in one.items()}, tmp_path / "sae.safetensors")
+    own = xtalk.Crosscoder.from_tensors(**one, hook_names="blocks.1.ln2", architecture="relu")
+    own.save(tmp_path / "sae")
     lines = [line for line in BLOCKS[block].splitlines() if line.strip()]
     assert len(lines) < 10
     exec(BLOCKS[block], {})
@@ -120,6 +123,20 @@ def test_top_pairs_are_those_of_the_matrix(embedded):
             assert row["co_occurrences"] == pairs.matrix.co_active()[row["i"], row["j"]]
             assert row["block"] == block
     assert len(pairs.top(10**6)) == np.count_nonzero(pairs.matrix.interactions().toarray())
+
+
+def test_copies_in_a_list_of_texts_are_dropped_and_count_as_no_documents(caplog):
+    """Of one document eight times, as of a file of that, there is one."""
+    model, words = (
+        model_with_tokenizer(),
+        [" ".join(f"w{1 + (7 * i + j) % 50}" for j in range(20)) for i in range(9)],
+    )
+    whole, copied = (inputs.sequences_of(model, texts, tokens=400, length=8) for texts in (words, words * 3))
+    assert whole.text_hash == copied.text_hash
+    assert "18 documents are copies of others; they are dropped" in caplog.text
+    cc = random_crosscoder(model)
+    with pytest.raises(XtalkError, match="has 1 documents"):
+        xtalk.fidelity(model, cc, words[:1] * 8, sequence_length=8)
 
 
 def test_fidelity_is_that_of_an_evaluation():
@@ -218,7 +235,7 @@ def test_the_crosscoder_that_is_given_stays_as_it_is(embedded, caplog):
     assert crosscoder_in(embedded["model"], embedded["cc"]) is embedded["cc"]
     cc.provenance = cc.provenance.model_copy(update={"model_name": "x", "model_weights_hash": "ab"})
     crosscoder_in(embedded["model"], cc)
-    assert "the crosscoder was trained on x; it is read in embedded" in caplog.text
+    assert "the crosscoder was trained on x (weights ab); it is read in embedded (weights " in caplog.text
 
 
 def own(D: int, *hooks: str) -> xtalk.Crosscoder:
@@ -253,7 +270,7 @@ REFUSED = {
     "no site": (lambda model, cc, texts: xtalk.pair_interactions(model, cc, texts, sites=()), "no site"),
     "no text": (lambda model, cc, texts: xtalk.pair_interactions(model, cc, []), "texts of nothing"),
     "texts of bytes": (
-        lambda model, cc, texts: inspect.unwrap(inputs._documents)([b"a"], 10),
+        lambda model, cc, texts: inspect.unwrap(inputs._documents)([b"a"], 10, model),
         "texts of bytes; expected strings",
     ),
     "too little text": (

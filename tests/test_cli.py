@@ -310,3 +310,23 @@ def test_progress_is_a_line_every_ten_seconds_for_each_task_in_a_log(capsys, mon
     assert (
         capsys.readouterr().err == "xtalk: a: 2 of 10, about 44 s left\nxtalk: a: 4 of 10, about 33 s left\n"
     )
+
+
+def test_options_of_models_and_texts_are_keys_of_the_configuration(command):
+    arguments = (
+        "--model",
+        "owner/name@v1",
+        "--dtype",
+        "bfloat16",
+        "--trust-remote-code",
+        "--text",
+        "some/data",
+    )
+    code, out, err = command("config", *arguments, "--column", "body", "--split", "test", "--chat", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert (found["model"], found["harvest"]["dtype"]) == ("owner/name@v1", "bfloat16")
+    assert found["trust_remote_code"] and found["chat"]
+    assert (found["text"], found["text_column"], found["text_split"]) == ("some/data", "body", "test")
+    code, out, _ = command("config", "--json")
+    assert not json.loads(out)["trust_remote_code"] and not json.loads(out)["chat"]

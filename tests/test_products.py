@@ -6,7 +6,7 @@ import torch
 from xtalk import products
 from xtalk.codes import Codes
 from xtalk.errors import XtalkError
-from xtalk.products import codes_times_rows, rows_times
+from xtalk.products import affine_dots, codes_times_rows, dots
 
 B, K, L, X = 23, 6, 41, 19
 
@@ -49,14 +49,19 @@ def test_codes_times_rows(dtype: torch.dtype):
 
 @pytest.mark.usefixtures("_way")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_rows_times(dtype: torch.dtype):
+def test_dots(dtype: torch.dtype):
     codes, rows_LX, x_BX = drawn(dtype)
-    used_BK = codes.values != 0
-    found = rows_times(x_BX, rows_LX, codes.latents, used_BK)
-    expected = (x_BX @ rows_LX.T).gather(1, codes.latents) * used_BK
-    torch.testing.assert_close(found, expected)
+    bias_L, used_BK = torch.linspace(-1, 1, L, dtype=dtype, requires_grad=True), codes.values != 0
+    expected = ((x_BX @ rows_LX.T + bias_L).gather(1, codes.latents)) * used_BK
+    alone = dots(x_BX, rows_LX, codes.latents, used_BK)
+    assert not alone.requires_grad
+    torch.testing.assert_close(alone + bias_L[codes.latents] * used_BK, expected)
+    found = affine_dots(expected.detach(), x_BX, rows_LX, bias_L, codes.latents, used_BK)
+    assert torch.equal(found, expected)
     weight_BK = torch.randn(B, K, generator=torch.Generator().manual_seed(1), dtype=dtype)
-    gradients = [torch.autograd.grad((y * weight_BK).sum(), [x_BX, rows_LX]) for y in (found, expected)]
+    gradients = [
+        torch.autograd.grad((y * weight_BK).sum(), [x_BX, rows_LX, bias_L]) for y in (found, expected)
+    ]
     for gradient, wanted in zip(*gradients, strict=True):
         torch.testing.assert_close(gradient, wanted)
 
@@ -68,8 +73,10 @@ def test_bytes_do_not_depend_on_the_number_of_threads():
     for number in (1, 3):
         torch.set_num_threads(number)
         sums_BX = codes_times_rows(codes, rows_LX)
-        dots_BK = rows_times(x_BX, rows_LX, codes.latents, codes.values != 0)
-        loss = (sums_BX * x_BX).sum() + dots_BK.square().sum()
+        used_BK = codes.values != 0
+        dots_BK = dots(x_BX, rows_LX, codes.latents, used_BK)
+        affine_BK = affine_dots(dots_BK, x_BX, rows_LX, torch.zeros(L), codes.latents, used_BK)
+        loss = (sums_BX * x_BX).sum() + affine_BK.square().sum()
         results.append([sums_BX, dots_BK, *torch.autograd.grad(loss, [codes.values, rows_LX])])
     torch.set_num_threads(threads)
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))

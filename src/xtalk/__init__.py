@@ -9,12 +9,15 @@ from xtalk.optional import extras_named
 if TYPE_CHECKING:
     from xtalk.api.clusters import cluster
     from xtalk.api.fidelity import fidelity
+    from xtalk.api.measuring import measure
     from xtalk.api.pairs import pair_interactions
     from xtalk.api.proofs import check, prove
     from xtalk.api.training import train
+    from xtalk.api.transcoders import transcoder_fidelity
     from xtalk.api.validation import validate
     from xtalk.codes import Codes
     from xtalk.crosscoder.crosscoder import Crosscoder
+    from xtalk.data.documents import TextSource
     from xtalk.errors import XtalkError
     from xtalk.interactions.contributions import MlpContributions
     from xtalk.interactions.measures import interaction
@@ -34,6 +37,7 @@ __all__ = [
     "Run",
     "RunConfig",
     "RunFolder",
+    "TextSource",
     "XtalkError",
     "activation_function",
     "check",
@@ -41,10 +45,12 @@ __all__ = [
     "fidelity",
     "interaction",
     "load_model",
+    "measure",
     "pair_interactions",
     "preset",
     "prove",
     "train",
+    "transcoder_fidelity",
     "validate",
 ]
 
@@ -59,6 +65,7 @@ _HOMES = {
     "Run": "xtalk.runs.run",
     "RunConfig": "xtalk.runs.config",
     "RunFolder": "xtalk.runs.folder",
+    "TextSource": "xtalk.data.documents",
     "XtalkError": "xtalk.errors",
     "activation_function": "xtalk.models.activation_functions",
     "check": "xtalk.api.proofs",
@@ -66,10 +73,12 @@ _HOMES = {
     "fidelity": "xtalk.api.fidelity",
     "interaction": "xtalk.interactions.measures",
     "load_model": "xtalk.models.language_model",
+    "measure": "xtalk.api.measuring",
     "pair_interactions": "xtalk.api.pairs",
     "preset": "xtalk.runs.presets",
     "prove": "xtalk.api.proofs",
     "train": "xtalk.api.training",
+    "transcoder_fidelity": "xtalk.api.transcoders",
     "validate": "xtalk.api.validation",
 }
 

@@ -14,6 +14,7 @@ EXTRAS = {
     "matplotlib": "run",
     "networkx": "run",
     "openai": "judge",
+    "pyarrow": "datasets",
     "sklearn": "run",
 }
 """Packages as they are imported -> the extra of xtalk that brings them."""

@@ -35,14 +35,34 @@ def codes_times_rows(codes: Codes, rows_LX: Float[Tensor, "L X"]) -> Float[Tenso
     return _CodesTimesRows.apply(codes.values, codes.latents, rows_LX)
 
 
-def rows_times(
+@torch.no_grad()
+def dots(
     x_BX: Float[Tensor, "B X"],
     rows_LX: Float[Tensor, "L X"],
     latents_BK: Int[Tensor, "B K"],
     used_BK: Bool[Tensor, "B K"],
 ) -> Float[Tensor, "B K"]:
-    """<x, R_i> of each token at its latents, 0 in slots that are not used; differentiable once in both."""
-    return _RowsTimes.apply(x_BX, rows_LX, latents_BK, used_BK)
+    """<x, R_i> of each token at its latents, 0 in slots that are not used; without a graph."""
+    if _looped(rows_LX):
+        return product_loops.dots(x_BX, rows_LX, latents_BK, used_BK)
+    step = max(1, _CHUNK_ELEMENTS // max(1, latents_BK.shape[1] * rows_LX.shape[1]))
+    chunks = zip(x_BX.split(step), latents_BK.split(step), strict=True)
+    return torch.cat([(rows_LX[latents] @ x[:, :, None])[:, :, 0] for x, latents in chunks]) * used_BK
+
+
+def affine_dots(
+    values_BK: Float[Tensor, "B K"],
+    x_BX: Float[Tensor, "B X"],
+    rows_LX: Float[Tensor, "L X"],
+    bias_L: Float[Tensor, "L"],
+    latents_BK: Int[Tensor, "B K"],
+    used_BK: Bool[Tensor, "B K"],
+) -> Float[Tensor, "B K"]:
+    """<x, R_i> + bias_i, whose values `values_BK` are known: with their gradients to x, rows and bias, once.
+
+    Where a slot is not used the value is 0, without a gradient.
+    """
+    return _AffineDots.apply(values_BK, x_BX, rows_LX, bias_L, latents_BK, used_BK)
 
 
 class _CodesTimesRows(torch.autograd.Function):
@@ -53,35 +73,46 @@ class _CodesTimesRows(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, None, Tensor | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         values_BK, latents_BK, rows_LX = ctx.saved_tensors
         grad_BX = grad_outputs[0].contiguous()
         to_values = to_rows = None
         if ctx.needs_input_grad[0]:
             used_BK = (values_BK != 0) | (latents_BK != 0)  # padding names latent 0, but for the first slot
             used_BK[:, :1] = True
-            to_values = _dots(grad_BX, rows_LX, latents_BK, used_BK).to(values_BK.dtype)
+            to_values = dots(grad_BX, rows_LX, latents_BK, used_BK).to(values_BK.dtype)
         if ctx.needs_input_grad[2]:
             to_rows = _transposed(latents_BK, values_BK.to(rows_LX.dtype), grad_BX, len(rows_LX))
         return to_values, None, to_rows
 
 
-class _RowsTimes(torch.autograd.Function):
+class _AffineDots(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_BX: Tensor, rows_LX: Tensor, latents_BK: Tensor, used_BK: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        values_BK: Tensor,
+        x_BX: Tensor,
+        rows_LX: Tensor,
+        bias_L: Tensor,
+        latents_BK: Tensor,
+        used_BK: Tensor,
+    ) -> Tensor:
         ctx.save_for_backward(x_BX, rows_LX, latents_BK, used_BK)
-        return _dots(x_BX, rows_LX, latents_BK, used_BK)
+        return values_BK * used_BK
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x_BX, rows_LX, latents_BK, used_BK = ctx.saved_tensors
-        grad_BK = grad_outputs[0] * used_BK
-        to_x = _sum(latents_BK, grad_BK, rows_LX) if ctx.needs_input_grad[0] else None
-        to_rows = None
+        grad_BK, L = grad_outputs[0] * used_BK, len(rows_LX)
+        to_x = to_rows = to_bias = None
         if ctx.needs_input_grad[1]:
-            to_rows = _transposed(latents_BK, grad_BK, x_BX, len(rows_LX))
-        return to_x, to_rows, None, None
+            to_x = _sum(latents_BK, grad_BK, rows_LX)
+        if ctx.needs_input_grad[2]:
+            to_rows = _transposed(latents_BK, grad_BK, x_BX, L)
+        if ctx.needs_input_grad[3]:
+            to_bias = _transposed(latents_BK, grad_BK, x_BX.new_ones(len(x_BX), 1), L)[:, 0]
+        return None, to_x, to_rows, to_bias, None, None
 
 
 def _looped(rows: Tensor) -> bool:
@@ -92,14 +123,6 @@ def _sum(latents_BK: Tensor, values_BK: Tensor, rows_LX: Tensor) -> Tensor:
     if _looped(rows_LX):
         return product_loops.codes_times_rows(latents_BK, values_BK, rows_LX)
     return F.embedding_bag(latents_BK, rows_LX, per_sample_weights=values_BK, mode="sum")
-
-
-def _dots(x_BX: Tensor, rows_LX: Tensor, latents_BK: Tensor, used_BK: Tensor) -> Tensor:
-    if _looped(rows_LX):
-        return product_loops.rows_times(x_BX, rows_LX, latents_BK, used_BK)
-    step = max(1, _CHUNK_ELEMENTS // max(1, latents_BK.shape[1] * rows_LX.shape[1]))
-    chunks = zip(x_BX.split(step), latents_BK.split(step), strict=True)
-    return torch.cat([(rows_LX[latents] @ x[:, :, None])[:, :, 0] for x, latents in chunks]) * used_BK
 
 
 def _transposed(latents_BK: Tensor, values_BK: Tensor, x_BX: Tensor, n_latents: int) -> Tensor:

@@ -68,8 +68,9 @@ def study(name: str, seed: int, folder: Path) -> list[dict[str, Any]]:
 
 def table(studies: dict[str, list[list[dict[str, Any]]]]) -> str:
     lines = [
-        "| network | inputs | tokens / features / columns | alike | certified, seeds 0 to 2 | mean "
-        "| true, least | ablated | best constant | multiply-adds | brute force | times fewer | check |",
+        "| network | inputs | tokens / features / columns | alike | certified, float32, seeds 0 to 2 "
+        "| mean | true, least | ablated | best constant | multiply-adds | brute force | times fewer "
+        "| check |",
         "|---" * 13 + "|",
     ]
     for name, by_seed in studies.items():

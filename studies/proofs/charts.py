@@ -136,7 +136,7 @@ def study_rows(study: Study, seed: int, folder: Path) -> list[dict[str, Any]]:
 
 def table(found: dict[str, list[list[dict[str, Any]]]]) -> str:
     lines = [
-        "| network | true / MLP linearised / ablated | charts | certified, by seed | mean "
+        "| network | true / MLP linearised / ablated | charts | certified, float32, by seed | mean "
         "| first order, there "
         "| multiply-adds | shorter from | check |",
         "|---" * 9 + "|",

@@ -49,8 +49,8 @@ def table(row: dict[str, Any]) -> str:
     lines += [
         f"| here | brute force, counted | {row['true']['value']:.4f} ({low:.4f} to {high:.4f}), measured | "
         f"{row['brute_force_macs']:,} multiply-adds |",
-        f"| here | T3 attention, tokens | {row['bound']:.4f} | {row['macs']:,} multiply-adds, "
-        f"{row['evaluations']:,} evaluations, checked in {row['check_seconds']:.0f} s |",
+        f"| here | T3 attention, tokens, float32 | {row['bound']:.4f} | {row['macs']:,} "
+        f"multiply-adds, {row['evaluations']:,} evaluations, checked in {row['check_seconds']:.0f} s |",
     ]
     return "\n".join(lines)
 

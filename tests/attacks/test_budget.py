@@ -190,7 +190,17 @@ def honest() -> dict[str, tuple]:
         "T3 in float32": (certificate(WEIGHTS, "T3", 1), spec(arithmetic="float32"), WEIGHTS),
         "brute force": (certificate(WEIGHTS, "brute_force", 64), spec("brute_force"), WEIGHTS),
         "attention": (attention_certificate(HEADS, 64), attention_spec(), HEADS),
+        "attention in float32": (
+            attention_certificate(HEADS, 64),
+            attention_spec(arithmetic="float32"),
+            HEADS,
+        ),
         "attention, of one answer": lone,
+        "data in float32": (
+            finite_certificate(tensors, 0, 5, form="exact"),
+            finite_spec(tensors, labels, arithmetic="float32"),
+            weights,
+        ),
         **{
             name: (finite_certificate(tensors, 0, 5, **form), finite, weights) for name, form in forms.items()
         },

@@ -5,7 +5,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xtalk.crosscoder.pre_activations import PreActivations, _bound_of_batch, _bound_of_tokens
+from xtalk.crosscoder.pre_activations import (
+    ActiveRows,
+    PreActivations,
+    _bound_of_batch,
+    _bound_of_tokens,
+)
 
 
 def drawn(B: int, L: int, seed: int, levels: int, dtype: torch.dtype) -> torch.Tensor:
@@ -27,7 +32,8 @@ def test_the_largest_are_among_those_found(
 ):
     k, pre_BL = min(k, L), drawn(B, L, seed, levels, dtype)
     for of_batch in (False, True):
-        latents_BC, used_BC, values_BC = PreActivations.of(pre_BL).largest(k, of_batch=of_batch)
+        slots = PreActivations.of(pre_BL).largest(k, of_batch=of_batch)
+        latents_BC, used_BC, values_BC = slots.latents_BC, slots.used_BC, slots.values_BC
         assert torch.equal(values_BC, pre_BL.gather(1, latents_BC) * used_BC)
         found_BL = torch.zeros(B, L, dtype=torch.bool)
         for b, c in used_BC.nonzero().tolist():
@@ -45,8 +51,8 @@ def test_the_largest_are_among_those_found(
 def test_few_others_are_found(dtype: torch.dtype):
     pre_BL = drawn(300, 4096, 0, 1000, dtype)
     for of_batch in (False, True):
-        _, used_BC, _ = PreActivations.of(pre_BL).largest(32, of_batch=of_batch)
-        assert 32 <= used_BC.sum() / len(pre_BL) < 50
+        slots = PreActivations.of(pre_BL).largest(32, of_batch=of_batch)
+        assert 32 <= slots.used_BC.sum() / len(pre_BL) < 50
 
 
 def test_bounds_are_near_and_never_above():
@@ -59,11 +65,17 @@ def test_bounds_are_near_and_never_above():
 
 
 def test_rough_ones_leave_room_for_rounding():
-    pre_BL = drawn(40, 500, 1, 1000, torch.float32)
-    rough = PreActivations(pre_BL.bfloat16(), PreActivations.of(pre_BL).at, rough=True)
+    generator = torch.Generator().manual_seed(0)
+    x_BX, rows_LX = torch.randn(40, 30, generator=generator), torch.randn(500, 30, generator=generator)
+    rows = ActiveRows(x_BX, rows_LX, torch.randn(500, generator=generator))
+    pre_BL = rows.all()
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = PreActivations.from_rows(rows)
+    assert rough.rough and not PreActivations.from_rows(rows).rough
     for of_batch in (False, True):
-        latents_BC, used_BC, _ = rough.largest(10, of_batch=of_batch)
-        found_BL = torch.zeros(pre_BL.shape).scatter_add(1, latents_BC, used_BC.float()) > 0
+        slots = rough.largest(10, of_batch=of_batch)
+        torch.testing.assert_close(slots.values_BC, pre_BL.gather(1, slots.latents_BC) * slots.used_BC)
+        found_BL = torch.zeros(pre_BL.shape).scatter_add(1, slots.latents_BC, slots.used_BC.float()) > 0
         if of_batch:
             assert found_BL[pre_BL >= pre_BL.flatten().topk(400).values[-1]].all()
         else:
@@ -73,7 +85,7 @@ def test_rough_ones_leave_room_for_rounding():
 @pytest.mark.parametrize("room", [1, 1000])
 def test_those_that_reach_their_latents_bound(room: int):
     pre_BL, bound_L = drawn(30, 70, 2, 10, torch.float32), torch.linspace(-1, 2, 70)
-    latents_BC, used_BC, _ = PreActivations.of(pre_BL).reaching(bound_L, room)
-    found_BL = torch.zeros(pre_BL.shape).scatter_add(1, latents_BC, used_BC.float())
+    slots = PreActivations.of(pre_BL).reaching(bound_L, room)
+    found_BL = torch.zeros(pre_BL.shape).scatter_add(1, slots.latents_BC, slots.used_BC.float())
     assert torch.equal(found_BL > 0, (pre_BL >= bound_L) & (pre_BL > 0))
     assert found_BL.max() == 1

@@ -2,6 +2,7 @@
 
 import pytest
 from data.test_encoding import TOKENIZERS
+from data.test_tokens import word_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -92,3 +93,10 @@ def test_a_byte_level_token_alone():
     assert alone[0] == " the" and "<0xC3>" in alone and not any("\ufffd" in text for text in alone)
     end = tokenizer.eos_token_id
     assert token_texts(tokenizer, [end]) == [tokenizer.eos_token]
+
+
+def test_ids_beyond_the_vocabulary_are_their_numbers():
+    """Of a model whose rows are padded to more than its tokenizer has."""
+    tokenizer = word_tokenizer()
+    assert token_texts(tokenizer, [5, 90, 91, 7], inside=True) == ["5", "<90>", "<91>", "7"]
+    assert token_texts(tokenizer, [90]) == ["<90>"]

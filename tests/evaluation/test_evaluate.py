@@ -8,6 +8,7 @@ import torch
 from evaluation.held_out import held_out, random_crosscoder
 from reference.tiny_models import tiny_model
 
+from xtalk.data import Counted
 from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
 from xtalk.evaluation.baselines import mean_mlp_outputs, measure_baselines
@@ -171,3 +172,9 @@ def test_activations_that_are_not_finite_are_named():
     explained = Explained(model, crosscoder)
     with pytest.raises(XtalkError, match=r"NaN or infinite activations at blocks\.1\.ln2"):
         explained.read(next(batches(model, TEXT)))
+
+
+def test_predictions_of_which_none_counts_are_refused():
+    model, last = tiny_model("gpt_neo"), TEXT.length - 1
+    with pytest.raises(XtalkError, match="no prediction of the text is read from a token that counts"):
+        measure_baselines(model, TEXT, {1: torch.zeros(model.d_model)}, counted=Counted(last))

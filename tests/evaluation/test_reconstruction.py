@@ -6,6 +6,7 @@ import torch
 from evaluation.held_out import exact_crosscoder, held_out, random_crosscoder, silent_crosscoder
 from reference.tiny_models import tiny_model
 
+from xtalk.errors import XtalkError
 from xtalk.evaluation.reconstruction import ReconstructionMeter
 from xtalk.reading.batches import batches
 from xtalk.reading.explained import Explained
@@ -99,3 +100,18 @@ def test_splicing_written_out():
         assert result.spliced[name].kl == pytest.approx(kl, rel=1e-4)
         ce = -float(spliced.gather(2, TOKENS[:, 1:, None]).mean())
         assert result.spliced[name].ce == pytest.approx(ce, rel=1e-5)
+
+
+def test_a_hookpoint_at_which_nothing_varies_is_refused():
+    """Its variance is rounding: an FVU would be anything."""
+    model = tiny_model("gpt_neo")
+    model.hf.transformer.h[1].ln_2.weight.data.zero_()
+    with pytest.raises(XtalkError, match=r"activations at blocks\.1\.ln2 are the same at all 72 tokens"):
+        measure(model, random_crosscoder(model))
+
+
+def test_logits_that_are_not_finite_are_refused():
+    model = tiny_model("gpt_neo")
+    model.hf.transformer.ln_f.weight.data[0] = torch.nan
+    with pytest.raises(XtalkError, match="logits are NaN or infinite"):
+        measure(model, random_crosscoder(model))

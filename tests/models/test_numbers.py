@@ -62,13 +62,11 @@ def test_a_model_that_sees_the_tokens_after_is_refused(tmp_path, monkeypatch):
     assert "change by" in (message := refusal(tmp_path)) and "expected a causal model" in message
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("place", [0, 3])
-def test_activations_that_are_not_finite_are_refused(value, place, tmp_path):
+def test_activations_that_are_not_finite_are_refused(tmp_path):
     save_tiny(tmp_path, "gpt_neo")
 
     def spoilt(tensors):
-        tensors["transformer.h.1.mlp.c_proj.bias"][place] = value
+        tensors["transformer.h.1.mlp.c_proj.weight"][3] = 3e38  # finite, but its products are not
         return tensors
 
     rewrite(tmp_path, spoilt)

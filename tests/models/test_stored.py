@@ -125,3 +125,18 @@ def test_models_of_the_hub_are_checked_too(folder, tmp_path, monkeypatch):
     assert load_model("someone/tiny").weights_hash == load_model(snapshot).weights_hash
     rewrite(snapshot, lambda tensors: {n: t.to(torch.float8_e4m3fn) for n, t in tensors.items()})
     assert "stored as F8_E4M3" in refusal("someone/tiny")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("tensor", ["model.norm.weight", "model.layers.1.self_attn.q_proj.weight"])
+def test_weights_that_are_not_finite_are_refused_by_name(value, tensor, tmp_path):
+    """A final norm, and queries that the kernel masks: no block's activations show them."""
+    save_tiny(tmp_path, "llama")
+
+    def spoilt(tensors):
+        tensors[tensor].view(-1)[5] = value
+        return tensors
+
+    rewrite(tmp_path, spoilt)
+    message = refusal(tmp_path)
+    assert f"NaN or infinity in '{tensor}', at 1 of its " in message and "expected finite ones" in message

@@ -41,10 +41,11 @@ TINY = {
 }
 
 
+ARITHMETIC = {"arithmetic", "certified_in_real_numbers"}
 FIGURES = {"bound", "vacuous", "true", "mlp_ablated", "unconstrained", "constant_answer"}
 COSTS = {"macs", "evaluations", "reads", "brute_force_macs", "break_even_inputs", "against_brute_force"}
 SECONDS = {"check_seconds", "check_cpu_seconds", "brute_force_cpu_seconds", "brute_force_estimated"}
-KEYS = {"path", "theorem", "what", "claim", "verdict"} | FIGURES | COSTS | SECONDS
+KEYS = {"path", "theorem", "what", "claim", "verdict"} | FIGURES | ARITHMETIC | COSTS | SECONDS
 """Of a row in metrics.json, whatever its theorem."""
 OF_SEQUENCES = {"network", "task", "post_hoc", "vocabulary", "features", "columns"}
 
@@ -67,7 +68,9 @@ def test_a_certificate_the_checker_accepts_and_the_figures_beside_it(tmp_path, p
     result = checked(tmp_path, row)
     assert result.exit_code == 0 and "accepted" in result.output
     assert row.true.exhaustive and row.true.inputs == row.claim["total"] == 12**3
-    assert 0 < row.claim["certified"] <= row.true.right
+    assert 0 < row.claim["certified"] <= row.certified_in_real_numbers <= row.true.right
+    assert row.arithmetic == "float32" and "float32: the network is a deployed one" in result.output
+    assert f"of the real-valued network {row.certified_in_real_numbers:,} inputs" in describe(row)
     assert row.bound == row.claim["certified"] / 12**3
     assert row.break_even_inputs * 16 * (3 + 4) >= row.macs
     assert "slower" in row.against_brute_force and row.against_brute_force in describe(row)
@@ -127,6 +130,7 @@ def test_modular_addition_is_certified_post_hoc_only(tmp_path):
 def test_attention_is_certified_post_hoc_for_max_and_min(tmp_path):
     sizes = TINY | {"network": "attention"}
     row = prove(ProveConfig(**sizes, post_hoc=True), tmp_path)
+    assert row.arithmetic == "float32" and row.certified_in_real_numbers >= row.claim["certified"]
     assert row.theorem == "T3 attention" and "attention" in row.what and "attention" in row.path
     assert row.bound > 0 and row.true.inputs == 100_000 and not row.true.exhaustive
     assert row.bound <= row.true.ci95[1] and row.true == row.unconstrained
@@ -206,6 +210,8 @@ def test_the_language_models_tail_is_certified_after_a_plan(tmp_path, caplog):
         row = prove(config, tmp_path)
     assert re.search(r"plan: read 4 sequences .* 2 steps .* check 6 tokens twice", caplog.text)
     assert row.theorem == "T1 language" and row.unit == "nat/token"
+    assert row.arithmetic == "real" and row.certified_in_real_numbers is None
+    assert "real numbers; what rounding does" in describe(row)
     assert row.true.value <= row.bound == row.claim["micronats"] / 1e6
     assert row.vacuous == (row.bound >= row.mlp_ablated.value)
     assert f"at most {row.bound:.4f} nat/token on 6 tokens" in describe(row)

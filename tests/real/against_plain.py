@@ -1,7 +1,7 @@
 """On a real model, xtalk's figures are those of a few lines of torch on transformers' own model.
 
-`make test-real MODEL=FOLDER` runs it, where FOLDER is a Hugging Face folder of a Llama-like model; a plain run
-of the tests does not.
+`make test-real MODEL=FOLDER` runs it, where FOLDER is a Hugging Face folder of a Llama-like model; no other
+run of the tests does.
 """
 
 import os

@@ -44,6 +44,7 @@ def attention_spec(**task) -> dict:
         "classes": [0, 1, 2, 3],
         "residual": False,
         "ties": "lose",
+        "arithmetic": "real",
     }
     return {
         "format": "xtalk.spec/1",

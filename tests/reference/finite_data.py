@@ -52,6 +52,7 @@ def finite_spec(tensors: Tensors, labels: list[int], **task) -> dict:
         "labels": labels,
         "activation": "gelu",
         "residual": True,
+        "arithmetic": "real",
     }
     return {"format": "xtalk.spec/1", "theorem": "T1", "weights": None, "task": defaults | task}
 

@@ -3,7 +3,6 @@
 import logging
 
 import pytest
-import torch
 from reference.tiny_models import BLOCKS
 from runs.local_run import local_config, local_folder, write_text
 from safetensors.torch import load_file, save_file

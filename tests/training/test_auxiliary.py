@@ -8,6 +8,7 @@ import torch
 from training.tiny_training import SparseSource, batches, crosscoder_config, scaling_of, training_config
 
 from xtalk.crosscoder.crosscoder import Crosscoder
+from xtalk.training.adam import Adam
 from xtalk.training.auxiliary import auxiliary_loss
 from xtalk.training.objective import Objective
 from xtalk.training.train import TrainingState, _dead, _step
@@ -58,8 +59,8 @@ def test_its_gradient_reaches_encoder_and_decoder_of_dead_latents_and_no_others(
 
 
 def training_state(crosscoder: Crosscoder) -> TrainingState:
-    optimiser = torch.optim.Adam([p for p in crosscoder.parameters() if p.requires_grad], fused=True)
-    return TrainingState(crosscoder, optimiser, torch.zeros(crosscoder.config.d_sae, dtype=torch.int64))
+    last_fired_L = torch.zeros(crosscoder.config.d_sae, dtype=torch.int64)
+    return TrainingState(crosscoder, Adam(crosscoder.parameters()), last_fired_L)
 
 
 def test_latents_are_dead_once_silent_for_so_many_tokens():

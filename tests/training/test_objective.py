@@ -3,14 +3,17 @@
 In the published implementation the penalty of models of more than 4 blocks was detached: it trained nothing.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
-from training.tiny_training import RandomMlps, SparseSource, batches, crosscoder_config, scaling_of
+from training.tiny_training import D, RandomMlps, SparseSource, batches, crosscoder_config, scaling_of
 
 from xtalk.codes import Codes
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.errors import XtalkError
 from xtalk.interactions.penalties import PENALTIES
+from xtalk.models.mlp import MlpWeights
 from xtalk.training.mlps import penalised_mlps
 from xtalk.training.objective import Objective
 
@@ -132,6 +135,17 @@ def test_bfloat16_changes_products_and_little_else():
         assert value != parts[1][name]
         assert value.item() == pytest.approx(parts[1][name].item(), rel=0.1)
         assert parts[1][name].dtype == torch.float32
+
+
+def test_an_output_that_varies_by_rounding_alone_is_refused():
+    class Silent(RandomMlps):
+        def mlp_weights(self, block: int) -> MlpWeights:
+            mlp = super().mlp_weights(block)
+            return replace(mlp, W_out=0 * mlp.W_out, b_out=1e3 * mlp.b_out)
+
+    sample = list(torch.randn(3, 50, 1, D).unbind(0))
+    with pytest.raises(XtalkError, match=r"MLP at blocks\.0\.ln2 does not vary"):
+        penalised_mlps(["blocks.0.ln2"], Silent(), scaling_of(), sample)
 
 
 def test_penalised_mlps_of_one_and_of_several_models():

@@ -58,7 +58,7 @@ def gaps(tensors, task: dict, advice: dict):
         columns = [Columns(book.members, network.moved) for book in books]
         before = Task(question.name, question.n - 1, question.classes, question.answers)
         for asking in queries.members:
-            query = Query(network, asking, columns, work)
+            query = Query(network, asking, columns, arb(0), work)
             for cell in before.cells(*books):
                 answer = _joined(question, cell.answer, question.classes[asking[0]])
                 bounds = query.bounds(Cell(answer, cell.slots, cell.arrangements))

@@ -20,7 +20,7 @@ from xtalk_check.errors import Rejected
 from xtalk_check.margins import settle
 from xtalk_check.network import Network
 from xtalk_check.reading import Fields, parse_weights
-from xtalk_check.rounding import _gamma, rounding_error, slack
+from xtalk_check.rounding import gamma, slack
 from xtalk_check.work import PRECISION, Work
 
 
@@ -29,6 +29,11 @@ def loaded(tensors, kind: str, residual: bool):
     fields = Fields({"activation": kind, "residual": residual}, "task")
     tokens, classes = tensors["embed"][0][0], tensors["b_unembed"][0][0]
     return Network.load(fields, weights, tokens, classes, Work()), weights
+
+
+def error_of(found, n: int) -> arb:
+    network, weights = found
+    return network.rounding_error(weights, n, Work())
 
 
 def float32_logits(tensors, tokens, residual: bool, dtype) -> np.ndarray:
@@ -52,7 +57,7 @@ def test_rounding_stays_within_its_bound():
                 for name, (shape, values) in tensors.items()
             }
             network, weights = loaded(tensors, "relu", seed % 2 == 0)
-            bound = float(rounding_error(network, weights, 4, Work()))
+            bound = float(network.rounding_error(weights, 4, Work()))
             seen = 0.0
             for _ in range(200):
                 tokens = rng.integers(0, 8, 4)
@@ -75,11 +80,11 @@ def test_rounding_bound_by_hand():
     unit = 2.0**-24
     with ctx.workprec(PRECISION):
         network, weights = loaded(ones(), "relu", False)
-        found = float(rounding_error(network, weights, 4, Work()))
+        found = float(network.rounding_error(weights, 4, Work()))
         # x: 4 units, h: 2, phi: 2^-20 is 16, y: N + 2 is 3, logit: 2; all of numbers of size 4
         assert found == pytest.approx(4 * unit * (4 + 2 + 16 + 3 + 2), rel=1e-4)
         network, weights = loaded(ones(), "relu", True)
-        found = float(rounding_error(network, weights, 4, Work()))
+        found = float(network.rounding_error(weights, 4, Work()))
         # the residual stream adds x's own error and 3 units more of it, and the logit is twice as large
         assert found == pytest.approx(4 * unit * (4 + 2 + 16 + 3 + 4 + 3 + 2 * 2), rel=1e-4)
 
@@ -88,7 +93,7 @@ def test_biases_count_in_rounding():
     """A bias of 1, or -1, makes the numbers of each stage larger: h is 5, y is 6 and the logit 7."""
     for bias in (1.0, -1.0):
         with ctx.workprec(PRECISION):
-            found = float(rounding_error(*loaded(ones(bias), "relu", False), 4, Work()))
+            found = float(error_of(loaded(ones(bias), "relu", False), 4))
         assert found == pytest.approx(2.0**-24 * (4 * 4 + 5 * 2 + 5 * 16 + 6 * 3 + 7 * 2), rel=1e-4)
 
 
@@ -96,7 +101,7 @@ def test_errors_pass_the_activation_at_its_steepest_slope():
     """What x and h err by, 6 units of numbers of size 4, grows by the largest slope of GELU."""
     for kind, steepest in (("gelu", 1.1289042), ("gelu_tanh", 1.1289931)):
         with ctx.workprec(PRECISION):
-            found = float(rounding_error(*loaded(ones(), kind, False), 4, Work()))
+            found = float(error_of(loaded(ones(), kind, False), 4))
         units = found / (4 * 2.0**-24) - (16 + 3 + 2)
         assert steepest <= units / 6 < steepest + 1e-3
 
@@ -137,7 +142,7 @@ def test_rounding_bound_in_rational_numbers():
         tensors = random_network(seed, 3, 3, 4, 3)
         expected = exact_bound(tensors, 64)
         with ctx.workprec(PRECISION):
-            found = rounding_error(*loaded(tensors, "relu", True), 64, Work())
+            found = error_of(loaded(tensors, "relu", True), 64)
             assert found.upper() >= arb(expected.numerator) / expected.denominator
         assert float(found) == pytest.approx(float(expected), rel=1e-8)  # the ball of the slope is wider
 
@@ -149,14 +154,14 @@ def test_underflow_counts_at_every_stage():
     tensors |= {name: ((1,), [0.0]) for name in ("b_in", "b_out", "b_unembed")}
     with ctx.workprec(PRECISION):
         for residual, numbers in ((False, 5), (True, 6)):  # x, h, phi(h), y, logit; and x once more
-            found = float(rounding_error(*loaded(tensors, "relu", residual), 3, Work()))
+            found = float(error_of(loaded(tensors, "relu", residual), 3))
             assert found * 2.0**100 == pytest.approx(numbers, rel=1e-4)
 
 
 def test_sums_without_a_useful_bound_are_refused():
-    assert _gamma((1 << 23) - 1) < arb(1.01)
+    assert gamma((1 << 23) - 1) < arb(1.01)
     with pytest.raises(Rejected, match="no useful bound"):
-        _gamma(1 << 23)
+        gamma(1 << 23)
 
 
 def test_rounding_is_that_of_the_largest_token():
@@ -165,7 +170,7 @@ def test_rounding_is_that_of_the_largest_token():
         tensors = random_network(0, 4, 1, 2, 2) | {"embed": ((4, 1), embed)}
         with ctx.workprec(PRECISION):
             network, weights = loaded(tensors, "relu", True)
-            found.append(float(rounding_error(network, weights, 4, Work())))
+            found.append(float(network.rounding_error(weights, 4, Work())))
     assert found[1] > 1.5 * found[0]
 
 
@@ -219,7 +224,7 @@ def test_slack_is_twice_the_error():
         network, weights = loaded(solver(4), "relu", False)
         fields = Fields({"ties": "lose", "arithmetic": "float32"}, "task")
         assert (
-            slack(fields, network, weights, 3, Work())
-            >= 2 * rounding_error(network, weights, 3, Work()).lower()
+            slack(fields, lambda: network.rounding_error(weights, 3, Work()))
+            >= 2 * network.rounding_error(weights, 3, Work()).lower()
             > arb(0)
         )

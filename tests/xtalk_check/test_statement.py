@@ -55,6 +55,15 @@ def test_a_claim_about_attention():
     assert "one head of attention" in found.network and found.arithmetic.startswith("real numbers")
 
 
+def test_rounding_of_attention_and_data_is_said():
+    weights, tensors = container(attention_solver(4)), random_problem(3, T=3)
+    found = said(attention_certificate(weights, 64), attention_spec(arithmetic="float32"), weights)
+    assert found.arithmetic.startswith("float32") and "softmax" in found.assumptions[1]
+    wanted = finite_spec(tensors, [0, 1, 2], arithmetic="float32")
+    found = said(finite_certificate(tensors, 1, 3, form="exact"), wanted, container(tensors))
+    assert found.arithmetic.startswith("float32") and "activation function" in found.assumptions[2]
+
+
 def test_a_claim_about_data():
     """The share is rounded down."""
     tensors, labels = random_problem(3, T=3), [0, 1, 2]

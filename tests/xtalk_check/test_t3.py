@@ -106,7 +106,9 @@ def bounds_of(tensors, task: dict, advice: dict):
         fields = Fields(dict(task), "task")
         question = Task.read(fields)
         network = Network.load(fields, weights, len(question.classes), question.answers, work)
-        winning = Winning.read(fields, slack(fields, network, weights, question.n, work))
+        winning = Winning.read(
+            fields, slack(fields, lambda: network.rounding_error(weights, question.n, work))
+        )
         books = [Codebook.read(Fields(advice[name], name), network, work) for name in ("anchor", "rest")]
         cells = [(cell, _bounds(cell, books, network, winning, work)) for cell in question.cells(*books)]
     return question, books, cells

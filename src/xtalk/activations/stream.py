@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Float32, Int, Int64
 from torch import Tensor
 
+from xtalk import ranks
 from xtalk.activations.harvest import Harvest, SourceIdentity
 from xtalk.data import ALL, Counted, TokenSequences
 from xtalk.errors import XtalkError
@@ -25,6 +26,7 @@ class ActivationBatch:
     """Activations of B tokens, in the model's own scale, with where each token stands.
 
     Token b is `tokens[b]`, at `positions[b]` of sequence `sequences[b]` of the source's token sequences.
+    Where several ranks share a stream, these are the tokens of this rank's sequences.
     """
 
     activations: Float32[Tensor, "B P D"]
@@ -48,16 +50,19 @@ class ActivationSource(Protocol):
 
 @dataclass(frozen=True)
 class _Buffer:
-    """The activations of the N tokens of some sequences that count, where they stand, and in what order.
+    """The N tokens of some sequences that count: where they stand, in what order, this rank's activations.
 
-    sequences_N, positions_N: of each token in the source; order_N: in which the tokens are given out.
+    sequences_N, positions_N: of each token in the source; order_N: in which the tokens are given out;
+    place_N: of each token in `activations_nPD`, -1 for those of other ranks; share: which rank of how many.
     """
 
     number: int
+    share: tuple[int, int]
     sequences_N: np.ndarray
     positions_N: np.ndarray
-    activations_NPD: Tensor
     order_N: np.ndarray
+    place_N: np.ndarray
+    activations_nPD: Tensor
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,9 @@ class ActivationBatches:
 
     Sequences come in a random order, and tokens mixed within a buffer of `buffer_sequences` sequences, all
     decided by `seed`. Every token that counts comes once per epoch, and iteration ends after `epochs`: no
-    token is repeated unless that is asked for. Tokens that fill no last batch are left out. Raises XtalkError
-    when there is not enough text for one batch.
+    token is repeated unless that is asked for. Tokens that fill no last batch are left out. Several ranks
+    (`xtalk.ranks`) share every buffer's sequences: together their batches are those of one. Raises XtalkError
+    when there is not enough text for one batch, or more ranks than sequences.
     """
 
     def __init__(
@@ -111,6 +117,12 @@ class ActivationBatches:
                 f"the text has {epochs * self._epoch_tokens} tokens; one batch takes {batch_tokens}; "
                 "give more text or a smaller batch"
             )
+        shared = min(buffer_sequences, len(source.sequences))
+        if shared < ranks.world():
+            raise XtalkError(
+                f"{ranks.world()} processes share {shared} sequences at a time; expected as many sequences; "
+                "start fewer processes, or set harvest.buffer_sequences higher"
+            )
         self._epoch: _Epoch | None = None
         self._buffer: _Buffer | None = None
         self._storage: Tensor | None = None
@@ -129,8 +141,9 @@ class ActivationBatches:
         pieces: list[ActivationBatch] = []
         end = self.tokens_seen + self.batch_tokens
         while self.tokens_seen < end:
-            pieces.append(self._take(end - self.tokens_seen))
-            self.tokens_seen += len(pieces[-1].tokens)
+            piece, tokens = self._take(end - self.tokens_seen)
+            pieces.append(piece)
+            self.tokens_seen += tokens
         return pieces[0] if len(pieces) == 1 else _joined(pieces)
 
     def state_dict(self) -> dict[str, Any]:
@@ -167,24 +180,27 @@ class ActivationBatches:
         finally:
             self.load_state_dict(start)
 
-    def _take(self, most: int) -> ActivationBatch:
-        """The stream's next tokens, up to `most` of them and up to the end of their buffer."""
+    def _take(self, most: int) -> tuple[ActivationBatch, int]:
+        """The stream's next tokens, up to `most` of them and up to the end of their buffer; how many."""
         number, token = divmod(self.tokens_seen, self._epoch_tokens)
         epoch = self._in_order(number)
         place = int(np.searchsorted(epoch.starts, token, side="right")) - 1
         buffer_number = number * (len(epoch.starts) - 1) + place
-        if self._buffer is None or self._buffer.number != buffer_number:
+        wanted = buffer_number, (ranks.rank(), ranks.world())
+        if self._buffer is None or (self._buffer.number, self._buffer.share) != wanted:
             if token == 0 and number == 1:
                 logger.warning("every token has been seen; the text is read up to %d times", self.epochs)
             self._buffer = self._fill(buffer_number, epoch, place)
         buffer, offset = self._buffer, token - int(epoch.starts[place])
-        chosen_b = buffer.order_N[offset : offset + most]
-        device = buffer.activations_NPD.device
-        picked_bPD = buffer.activations_NPD.index_select(0, torch.from_numpy(chosen_b).to(device))
+        given_b = buffer.order_N[offset : offset + most]
+        chosen_b = given_b[buffer.place_N[given_b] >= 0]
+        device = buffer.activations_nPD.device
+        places_b = torch.from_numpy(buffer.place_N[chosen_b]).to(device)
+        picked_bPD = buffer.activations_nPD.index_select(0, places_b)
         sequences_b, positions_b = buffer.sequences_N[chosen_b], buffer.positions_N[chosen_b]
         tokens_b = self.source.sequences.tokens[sequences_b, positions_b].astype(np.int64)
         where = (torch.from_numpy(array).to(device) for array in (tokens_b, sequences_b, positions_b))
-        return ActivationBatch(picked_bPD.float(), *where)
+        return ActivationBatch(picked_bPD.float(), *where), len(given_b)
 
     def _in_order(self, number: int) -> _Epoch:
         """The epoch of that number; made once."""
@@ -197,25 +213,36 @@ class ActivationBatches:
         return self._epoch
 
     def _fill(self, number: int, epoch: _Epoch, place: int) -> _Buffer:
-        """Read the sequences of one buffer, into the memory of the buffer before."""
+        """Read this rank's sequences of one buffer, into the memory of the buffer before."""
         self._buffer = None  # its memory is written over; a read that fails must not leave it in use
         rows = epoch.order_n[place * self.buffer_sequences : (place + 1) * self.buffer_sequences]
         counted_nS = self.counted.mask(self.source.sequences.tokens[rows])
         row_N, positions_N = counted_nS.nonzero()
+        share = ranks.rank(), ranks.world()
+        own_n = np.arange(len(rows)) % share[1] == share[0]
+        own_N = own_n[row_N]
+        place_N = np.where(own_N, own_N.cumsum() - 1, -1)
+        if self._storage is None and not own_n.any():  # fewer sequences than ranks are left
+            self._store(rows[:1], np.zeros_like(counted_nS[:1]))
+        filled = self._store(rows[own_n], counted_nS[own_n])
+        assert self._storage is not None and filled == own_N.sum()
+        order_N = np.random.default_rng([self.seed, epoch.number, place + 1]).permutation(len(row_N))
+        return _Buffer(number, share, rows[row_N], positions_N, order_N, place_N, self._storage[:filled])
+
+    def _store(self, rows: np.ndarray, counted_nS: np.ndarray) -> int:
+        """Put the activations of sequences at tokens that count into the buffer's memory; how many."""
         read, filled = 0, 0
         for part_mSPD in self.source.read(rows):
             counted_mS = counted_nS[read : read + len(part_mSPD)]
             kept_bPD = part_mSPD.flatten(0, 1)
             if not counted_mS.all():
                 kept_bPD = part_mSPD[torch.from_numpy(counted_mS).to(part_mSPD.device)]
-            if self._storage is None:
-                most = self.buffer_sequences * int(self._per_sequence_n.max())
+            most = -(-self.buffer_sequences // ranks.world()) * int(self._per_sequence_n.max())
+            if self._storage is None or len(self._storage) < most:
                 self._storage = kept_bPD.new_empty(most, *kept_bPD.shape[1:])
             self._storage[filled : filled + len(kept_bPD)] = kept_bPD
             read, filled = read + len(part_mSPD), filled + len(kept_bPD)
-        assert self._storage is not None and filled == len(row_N)
-        order_N = np.random.default_rng([self.seed, epoch.number, place + 1]).permutation(filled)
-        return _Buffer(number, rows[row_N], positions_N, self._storage[:filled], order_N)
+        return filled
 
 
 def _joined(pieces: list[ActivationBatch]) -> ActivationBatch:

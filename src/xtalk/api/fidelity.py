@@ -18,7 +18,10 @@ from xtalk.evaluation.schemes import SCHEMES
 from xtalk.progress import Report, silent
 from xtalk.reading.batches import batches
 from xtalk.reading.explained import Explained
+from xtalk.reading.places import ErrorNode
 from xtalk.statistics.bootstrap import Bootstrap, Interval
+
+AT_ONCE = {"all": "all MLPs but block 0's at once", "all_with_0": "all MLPs at once"}
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class Fidelities:
     """Fidelity by scheme and block, and the cross-entropies behind it, nat per token.
 
     ce: the model's; ce_mean: by block, with that MLP's output replaced by its mean. averaged: the blocks that
-    "mean" stands for. by_block: for every block and "mean", resid_mid and baseline. tokens: those that count.
+    "mean" stands for. by_block: for every block and "mean", resid_mid and baseline; and for "all" MLPs that
+    the crosscoder reads but block 0's rebuilt at once, and "all_with_0". tokens: those that count.
     """
 
     tokens: int
@@ -53,6 +57,7 @@ class Fidelities:
                 "phi": phi.value,
                 "low": phi.low,
                 "high": phi.high,
+                "weighed": row.weighed[scheme].value,
                 "lost": row.lost[scheme].value,
                 "ablation": row.ablation.value,
                 "nmse": row.nmse[scheme].value,
@@ -75,6 +80,8 @@ class Fidelities:
             ),
             f"CE of the model {self.ce:.3f}, with an MLP's mean output {ablated:.3f} nat/token; mean over "
             f"blocks {', '.join(map(str, self.averaged))}; {self.tokens} tokens, {self.documents} documents",
+            _in_nats("one MLP at a time", row),
+            *(_in_nats(AT_ONCE[some.block], some) for some in self.by_block if some.block in AT_ONCE),
             *(f"WARNING: {sentence}" for sentence in odd_fidelities(self.by_block)),
         ]
         return "\n".join(lines)
@@ -82,6 +89,17 @@ class Fidelities:
     def _row(self, resid_mid: ResidMid, baseline: Baseline) -> Fidelity:
         key = ("mean", resid_mid, baseline)
         return next(row for row in self.by_block if (row.block, row.resid_mid, row.baseline) == key)
+
+
+def _in_nats(which: str, row: Fidelity) -> str:
+    def nats(loss: Interval) -> str:
+        return f"{loss.value:.3f} [{loss.low:.3f}, {loss.high:.3f}]"
+
+    return (
+        f"{which}: nat/token lost {nats(row.lost['full'])} with full, {nats(row.lost['keep_1'])} with "
+        f"keep_1, ablation costs {nats(row.ablation)}; weighed by that cost Phi_mean is "
+        f"{row.weighed['full'].value:.3f} and {row.weighed['keep_1'].value:.3f}"
+    )
 
 
 @torch.no_grad()
@@ -94,6 +112,7 @@ def fidelity(
     tokens: int = 8192,
     sequence_length: int | None = None,
     skip_positions: int = 1,
+    error: ErrorNode = "drop",
     resamples: int = 1000,
     seed: int = 0,
     progress: Report = silent,
@@ -103,14 +122,16 @@ def fidelity(
     Phi_mean = 1 - (CE_scheme - CE_model) / (CE_mean - CE_model), at one MLP at a time: 1 is as good as the
     model, 0 as bad as the MLP's mean output. Schemes: full, keep_1, keep_2, keep_4 and keep_8 (each neuron's
     m largest contributions), drop_..., and the controls keep_random, keep_most_active and shrink. With 95 %
-    intervals over documents, absolute cross-entropies (nat per token), NMSE, and the paper's Phi_zero.
+    intervals over documents, absolute cross-entropies and losses (nat per token), NMSE, the paper's Phi_zero,
+    and the same with all MLPs that the crosscoder reads rebuilt at once (docs/method.md).
 
     texts: held-out text of 8 documents or more, `tokens` tokens of it at most. mean_texts: what the MLPs'
     mean outputs are taken over, other text by rights; by default the same. skip_positions: first tokens of
-    every sequence that do not count, as in `train`: they keep the model's own output. seed: of the random
-    schemes and the resamples. The crosscoder is in the model's own units, with ln2 hookpoints. Errors:
-    XtalkError for a crosscoder without ln2, hookpoints that the model lacks, another width, and too few
-    documents.
+    every sequence that do not count, as in `train`: they keep the model's own output. error: "drop" what the
+    crosscoder leaves out of what it reads, or "keep" it in the contributions' base, so that all contributions
+    are the model's own. seed: of the random schemes and the resamples. The crosscoder is in the model's own
+    units, with hookpoints at MLPs' inputs (ln2) or in the residual stream before them. Errors: XtalkError for
+    one without, hookpoints that the model lacks, another width, and too few documents.
 
     Source: arXiv 2606.09940, section 5, on a baseline of the model's alone (docs/method.md).
 
@@ -121,7 +142,7 @@ def fidelity(
     True
     """
     language_model = model_of(model)
-    explained = Explained(language_model, crosscoder_in(language_model, crosscoder))
+    explained = Explained(language_model, crosscoder_in(language_model, crosscoder), error)
     sequences, means = (
         sequences_of(language_model, some, tokens=tokens, length=sequence_length)
         for some in (texts, texts if mean_texts is None else mean_texts)

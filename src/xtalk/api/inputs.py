@@ -8,7 +8,15 @@ from pathlib import Path
 import torch
 
 from xtalk.crosscoder.crosscoder import Crosscoder
-from xtalk.data import TokenSequences, read_documents, token_sequences, tokenise
+from xtalk.data import (
+    TextSource,
+    TokenSequences,
+    distinct,
+    read_documents,
+    renderer,
+    token_sequences,
+    tokenise,
+)
 from xtalk.errors import XtalkError
 from xtalk.models.language_model import LanguageModel, load_model
 from xtalk.reading.normalised import behind_norms
@@ -19,8 +27,9 @@ Model = LanguageModel | str | Path
 Dictionary = Crosscoder | str | Path
 """A crosscoder, or what `xtalk.Crosscoder.load` takes: a folder or a hub name."""
 
-Texts = Sequence[str] | Path | TokenSequences
-"""Documents; or one string: the name of a file, a folder, a dataset or "embedded"; or token sequences."""
+Texts = Sequence[str] | Path | TextSource | TokenSequences
+"""Documents; or one string: the name of a file, a folder, a dataset or "embedded", of which a `TextSource`
+says the column, the split, and whether documents are conversations; or token sequences."""
 
 SEQUENCE_LENGTH = 256
 _CHARACTERS_PER_TOKEN = 8  # more than any text has on average: how far a source is read
@@ -50,7 +59,9 @@ def crosscoder_in(model: LanguageModel, crosscoder: Dictionary) -> Crosscoder:
         model.hookpoint(name)
     known = made.provenance
     if known.model_weights_hash not in (None, model.weights_hash):
-        logger.warning("the crosscoder was trained on %s; it is read in %s", known.model_name, model.name)
+        trained_on = f"{known.model_name} (weights {str(known.model_weights_hash)[:12]})"
+        read_in = f"{model.name} (weights {model.weights_hash[:12]})"
+        logger.warning("the crosscoder was trained on %s; it is read in %s", trained_on, read_in)
     if made.W_dec.dtype != torch.float32 or made.W_dec.device != model.device:
         made = copy.deepcopy(made).to(model.device, torch.float32)
     return made
@@ -66,7 +77,8 @@ def sequences_of(
 ) -> TokenSequences:
     """Texts as token sequences of `length` tokens, the first `tokens` tokens of them, in whole sequences.
 
-    length: by default 256, or the model's context if that is shorter. Token sequences are taken as they are.
+    length: by default 256, or the model's context if that is shorter. Copies of a document, which would count
+    as independent ones, are dropped, and a warning says how many. Token sequences are taken as they are.
     Errors: XtalkError for no text, a model without a tokenizer, and sequences longer than its context.
     """
     if isinstance(texts, TokenSequences):
@@ -84,7 +96,7 @@ def sequences_of(
             f"the model {model.name} comes without a tokenizer; put tokenizer.json into its folder, or give "
             "TokenSequences"
         )
-    whole = tokenise(_documents(texts, tokens), model.tokenizer, length)
+    whole = tokenise(_documents(texts, tokens, model), model.tokenizer, length)
     count = -(-tokens // length)
     if count >= len(whole):
         return whole
@@ -92,11 +104,13 @@ def sequences_of(
     return token_sequences(whole.tokens[:count], whole.documents[:count])
 
 
-def _documents(texts: Sequence[object] | Path, tokens: int) -> list[str]:
-    if isinstance(texts, str | Path):
-        return read_documents(texts, _CHARACTERS_PER_TOKEN * tokens)
+def _documents(texts: Sequence[object] | Path | TextSource, tokens: int, model: LanguageModel) -> list[str]:
+    if isinstance(texts, str | Path | TextSource):
+        chat = isinstance(texts, TextSource) and texts.chat and model.tokenizer is not None
+        render = renderer(model.tokenizer, model.name) if chat and model.tokenizer else None
+        return read_documents(texts, _CHARACTERS_PER_TOKEN * tokens, render)
     documents = [text for text in texts if isinstance(text, str)]
     if not documents or len(documents) < len(texts):
         kinds = sorted({type(text).__name__ for text in texts}) or ["nothing"]
         raise XtalkError(f"texts of {', '.join(kinds)}; expected strings, one a document, or a file's name")
-    return documents
+    return distinct(documents)

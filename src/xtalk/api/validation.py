@@ -22,13 +22,14 @@ def validate(
 ) -> tuple[Validation, ...]:
     """Whether measures of interaction predict what removing two features does, against baselines.
 
-    Measures are taken on the first half of the texts; on the second, pairs of features are removed from the
-    model's own MLP inputs, and measure and effect are rank-correlated (Spearman's rho, with 95 % intervals),
-    by block and in the mean. Measures: the interaction I(i, j), the true interaction, co-activation (cosine
-    and count), decoder cosine and size. A row for each block, measure, effect (output, loss) and weighting;
-    `pandas.DataFrame` takes them. config: how many pairs, occurrences and resamples. skip_positions:
-    first tokens of every sequence that do not count, as in `train`. seed: of what is drawn.
-    Errors: XtalkError for too little text, a crosscoder without ln2 hookpoints, or of another model's width.
+    Measures are taken on the first half of the texts; on the second, pairs of features are removed from what
+    the model's own MLPs read, and measure and effect are rank-correlated (Spearman's rho, with 95 %
+    intervals), by block and in the mean. Measures: the interaction I(i, j), the true interaction,
+    co-activation (cosine and count), decoder cosine and size. A row for each block, measure, effect (output,
+    loss) and weighting; `pandas.DataFrame` takes them. config: how many pairs, occurrences and resamples.
+    skip_positions: first tokens of every sequence that do not count, as in `train`. seed: of what is drawn.
+    Errors: XtalkError for too little text, a crosscoder without a hookpoint before an MLP, or of another
+    model's width.
 
     Source: docs/validation.md.
 

@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 import xtalk
-from xtalk.cli import configuring, detecting, diagnosing, dictionaries, judging, proving, running, timing
+from xtalk.cli import (
+    configuring,
+    detecting,
+    diagnosing,
+    dictionaries,
+    judging,
+    measuring,
+    proving,
+    running,
+    timing,
+)
 from xtalk.cli.commands import command
 
 app = typer.Typer(
@@ -24,6 +34,8 @@ interaction penalties, measures their interactions, evaluates on held-out text a
 Its steps are commands of their own on the same folder: **harvest**, **train**, **interact**, **cluster**,
 **detect dormant**, **evaluate**, **report**. Each does what it needs first. What is complete is not done
 again, and what was killed goes on where it stopped.
+
+`xtalk measure` measures any dictionary, whoever trained it.
 
 Every option has a default in an environment variable: XTALK_RUN_SEED for `xtalk run --seed`.
 
@@ -45,6 +57,7 @@ for function in (
     running.report,
     judging.judge,
     judging.validate,
+    measuring.measure,
     dictionaries.inspect,
     dictionaries.convert,
     dictionaries.push,

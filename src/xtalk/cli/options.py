@@ -27,16 +27,40 @@ Model = Annotated[
     str | None,
     typer.Option(
         metavar="NAME_OR_FOLDER",
-        help="A causal language model: a Hugging Face folder, a hub name, or 'embedded'.  "
-        "[default: the preset's]",
+        help="A causal language model: a Hugging Face folder, an adapter's folder, a .gguf file, a hub name "
+        "(OWNER/NAME, OWNER/NAME@REVISION), or 'embedded'.  [default: the preset's]",
     ),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(metavar="float32|bfloat16", help="What the model computes in.  [default: the preset's]"),
+]
+TrustRemoteCode = Annotated[
+    bool | None,
+    typer.Option("--trust-remote-code", help="Run code that the model brings.  [default: it is refused]"),
 ]
 Text = Annotated[
     str | None,
     typer.Option(
         metavar="FILE|FOLDER|DATASET",
-        help=".txt or .jsonl (key: text), also .gz; a folder of them; a hub dataset; or 'embedded'.  "
-        "[default: the preset's]",
+        help=".txt, .jsonl, .csv, each also .gz, or .parquet; a folder of them; a hub dataset, NAME or "
+        "NAME:CONFIG; or 'embedded'.  [default: the preset's]",
+    ),
+]
+Column = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Which column of a text that has rows.  [default: text; with --chat: messages]",
+    ),
+]
+Split = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Which split of a hub dataset.  [default: train]")
+]
+Chat = Annotated[
+    bool | None,
+    typer.Option(
+        "--chat", help="Read conversations, in the model's chat template.  [default: documents are text]"
     ),
 ]
 HeldOutText = Annotated[

@@ -1,6 +1,7 @@
 """A run and its steps."""
 
 import logging
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -217,11 +218,12 @@ def _perform(
     settings: dict[str, Any],
     track: list[str] | None = None,
 ) -> Result:
-    from xtalk.progress import progress_bars
+    from xtalk import ranks
+    from xtalk.progress import progress_bars, quietly
     from xtalk.runs.run import Run
 
     given = {key: value for key, value in settings.items() if value is not None}
-    with progress_bars() as progress:
+    with ranks.joined(), nullcontext() if ranks.rank() == 0 else quietly(), progress_bars() as progress:
         run = Run(path, config, device=device, progress=progress, trackers=track or ())
         getattr(run, name)(**given)
         return Result(_described(run))

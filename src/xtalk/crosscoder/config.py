@@ -70,7 +70,10 @@ def unmeasured(config: CrosscoderConfig) -> str | None:
     """Why interactions and fidelity have no meaning for a crosscoder; None where they have one."""
     read, written = ", ".join(config.hook_names), ", ".join(config.written)
     if config.hook_names_out is not None:
-        return f"a transcoder from {read} to {written} does not decode what it reads, which interactions need"
+        return (
+            f"a transcoder from {read} to {written} does not decode what it reads, which interactions need; "
+            "xtalk.transcoder_fidelity measures its output"
+        )
     if config.gated:
         return f"the hookpoints {read} have gates of their own, which interactions do not take into account"
     if config.skip:

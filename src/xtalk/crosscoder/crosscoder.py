@@ -1,14 +1,12 @@
 """The crosscoder: one sparse code per token for several hookpoints at once."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from xtalk.codes import Codes
 from xtalk.crosscoder.card import Figures
@@ -16,12 +14,12 @@ from xtalk.crosscoder.config import CrosscoderConfig
 from xtalk.crosscoder.formats.format import named
 from xtalk.crosscoder.hub import push, stored_in
 from xtalk.crosscoder.nonlinearities import Nonlinearity, nonlinearity
-from xtalk.crosscoder.pre_activations import PreActivations, full
+from xtalk.crosscoder.pre_activations import ActiveRows, PreActivations, full
 from xtalk.crosscoder.provenance import Provenance
 from xtalk.crosscoder.saving import write_crosscoder
 from xtalk.crosscoder.tensors import fitted
 from xtalk.errors import XtalkError
-from xtalk.products import active_rows_pay, codes_times_rows, rows_times
+from xtalk.products import active_rows_pay, codes_times_rows
 
 
 class Crosscoder(nn.Module):
@@ -232,19 +230,14 @@ class Crosscoder(nn.Module):
         """
         kind, k = self.nonlinearity, self.config.k
         if kind.keeps_k and active_rows_pay(k, self.config.d_sae, x_BPD.device):
-            x_BX = x_BPD.flatten(1)
-            with torch.no_grad():
-                all_BL = F.linear(x_BX, self.encoder_rows(), self.b_enc)
-            pre = PreActivations(all_BL, partial(self.values_at, x_BX), all_BL.dtype != self.W_enc.dtype)
+            pre = PreActivations.from_rows(self.active_rows(x_BPD))
         else:
             pre = PreActivations.of(self.pre_activations(x_BPD))
         return kind.encode_for_training(pre, self.threshold, k)
 
-    def values_at(
-        self, x_BX: Float[Tensor, "B X"], latents_BK: Int[Tensor, "B K"], used_BK: Bool[Tensor, "B K"]
-    ) -> Float[Tensor, "B K"]:
-        """The pre-activations of latents, from their rows alone; 0 in slots that are not used."""
-        return rows_times(x_BX, self.encoder_rows(), latents_BK, used_BK) + self.b_enc[latents_BK] * used_BK
+    def active_rows(self, x_BPD: Float[Tensor, "B P D"]) -> ActiveRows:
+        """The encoder by latent, and what it reads."""
+        return ActiveRows(x_BPD.flatten(1), self.encoder_rows(), self.b_enc)
 
     def encoder_rows(self) -> Float[Tensor, "L X"]:
         """W_enc by latent; without a copy once it is `laid_out_for_training`."""

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from xtalk import ranks
 from xtalk.codes import Codes
 from xtalk.crosscoder.pre_activations import PreActivations, largest_but
 from xtalk.errors import XtalkError
@@ -124,19 +125,19 @@ def _with_l0(codes: Codes) -> tuple[Codes, Float[Tensor, ""]]:
 
 def topk(pre: PreActivations, k: int) -> Codes:
     """The k largest positive pre-activations of each token."""
-    latents_BC, used_BC, values_BC = pre.largest(k, of_batch=False)
-    _, slots_BK = values_BC.topk(min(k, values_BC.shape[1]), dim=1)
-    return pre.codes(latents_BC.gather(1, slots_BK), used_BC.gather(1, slots_BK))
+    slots = pre.largest(k, of_batch=False)
+    _, places_BK = slots.values_BC.topk(min(k, slots.values_BC.shape[1]), dim=1)
+    return pre.codes(slots.keep(torch.zeros_like(slots.used_BC).scatter(1, places_BK, True)))
 
 
 def batch_topk(pre: PreActivations, k: int) -> Codes:
-    """The k * B largest positive pre-activations of the batch (Bussmann et al. 2024); training only.
+    """The k * B largest positive pre-activations of the batch, of all ranks (Bussmann et al. 2024).
 
-    Those above the largest that is left out: fewer where there are ties.
+    Training only. Those above the largest that is left out: fewer where there are ties.
     """
-    latents_BC, used_BC, values_BC = pre.largest(k, of_batch=True)
-    cut = largest_but(values_BC[used_BC], k * len(values_BC))
-    return _kept(pre, latents_BC, used_BC & (values_BC > cut))
+    slots = pre.largest(k, of_batch=True)
+    cut = largest_but(ranks.gathered(slots.values_BC[slots.used_BC]), k * ranks.total(len(slots.values_BC)))
+    return pre.codes(slots.keep(slots.values_BC > cut))
 
 
 def above_threshold(pre: PreActivations, threshold_L: Float[Tensor, "L"], k: int) -> Codes:
@@ -144,16 +145,8 @@ def above_threshold(pre: PreActivations, threshold_L: Float[Tensor, "L"], k: int
 
     k: how many there are, roughly.
     """
-    latents_BC, used_BC, values_BC = pre.reaching(threshold_L, 4 * k)
-    return _kept(pre, latents_BC, used_BC & (values_BC > threshold_L[latents_BC]))
-
-
-def _kept(pre: PreActivations, latents_BC: Tensor, kept_BC: Tensor) -> Codes:
-    """The kept slots alone, in order, their padding at the end."""
-    slots_BK = kept_BC.long().argsort(dim=1, descending=True, stable=True)
-    slots_BK = slots_BK[:, : max(1, int(kept_BC.sum(1).max())) if len(kept_BC) else 1]
-    used_BK = kept_BC.gather(1, slots_BK)
-    return pre.codes(latents_BC.gather(1, slots_BK) * used_BK, used_BK)
+    slots = pre.reaching(threshold_L.detach(), 4 * k)
+    return pre.codes(slots.keep(slots.values_BC > threshold_L[slots.latents_BC]))
 
 
 class _Jump(torch.autograd.Function):
@@ -179,7 +172,7 @@ def jumprelu(
     Latents just under their threshold have slots with value 0: the thresholds' gradient needs what they would
     do. k: how many are active, roughly.
     """
-    latents_BK, used_BK, _ = pre.reaching(threshold_L.detach() - _JUMP_BANDWIDTH / 2, 4 * k)
-    codes = pre.codes(latents_BK, used_BK)
-    gate_BK = _Jump.apply(codes.values, threshold_L[latents_BK]) * used_BK
-    return Codes(latents_BK, codes.values.relu() * gate_BK, codes.n_latents), gate_BK.sum(1)
+    slots = pre.reaching(threshold_L.detach() - _JUMP_BANDWIDTH / 2, 4 * k)
+    codes = pre.codes(slots)
+    gate_BK = _Jump.apply(codes.values, threshold_L[slots.latents_BC]) * slots.used_BC
+    return Codes(codes.latents, codes.values.relu() * gate_BK, codes.n_latents), gate_BK.sum(1)

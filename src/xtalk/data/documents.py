@@ -3,53 +3,88 @@
 import gzip
 import hashlib
 import importlib.resources
-import json
 import logging
 import math
 import zlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
 
+from xtalk.data.chat import Render, conversation
+from xtalk.data.rows import csv_rows, has_column, hub_rows, json_rows, parquet_rows
 from xtalk.errors import XtalkError
 from xtalk.files import expanded
-from xtalk.optional import extras_named
 
 logger = logging.getLogger("xtalk")
 
 END_OF_TEXT = "<|endoftext|>"
-SUFFIXES = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz")
+SUFFIXES = (".txt", ".jsonl", ".csv", ".txt.gz", ".jsonl.gz", ".csv.gz", ".parquet")
 EMBEDDED = "embedded"
 _EMBEDDED_FILE = "embedded_text.jsonl.xz"
 
 
-def read_documents(source: str | Path | None = None, max_characters: int | None = None) -> list[str]:
+@dataclass(frozen=True)
+class TextSource:
+    """Where documents come from, and what of it is a document.
+
+    source: None or "embedded" for the text shipped with xtalk; a file or a folder of files; or a data set of
+    the Hugging Face hub, NAME or NAME:CONFIG, of which `split` is streamed. column: which one of rows, of
+    .jsonl, .csv, .parquet and data sets; by default "text", or "messages" with chat. chat: whether documents
+    are conversations, in the model's chat template: lists of messages with a role and a content, or texts,
+    which are then one message of a user.
+
+    >>> xtalk.TextSource("stories.csv", column="story")
+    TextSource(source='stories.csv', column='story', split='train', chat=False)
+    """
+
+    source: str | Path | None = None
+    column: str | None = None
+    split: str = "train"
+    chat: bool = False
+
+    @property
+    def read_column(self) -> str:
+        """The column that is read."""
+        return self.column or ("messages" if self.chat else "text")
+
+    def __str__(self) -> str:
+        return str(self.source)
+
+
+def read_documents(
+    source: str | Path | TextSource | None = None,
+    max_characters: int | None = None,
+    render: Render | None = None,
+) -> list[str]:
     """Read the documents of a file, a folder, a hub dataset, or the embedded text.
 
-    `source` is one of
+    `source` is a `TextSource`, or what one is made of:
     - None or "embedded": the text shipped with xtalk, written by the embedded model itself;
     - a .txt file: split at `<|endoftext|>` where the file has that marker, else at blank lines;
-    - a .jsonl file: one JSON object with the key "text" per line;
-    - either of them as .gz;
-    - a folder: its files of these kinds, in the order of their names;
-    - any other name: a Hugging Face dataset, "NAME" or "NAME:CONFIG", split "train", column "text", streamed.
+    - a .jsonl file: one JSON object a line, with the column as key; a .csv file, whose first row names the
+      columns; each of these three as .gz; or a .parquet file;
+    - a folder: its files of these kinds, in the order of their names; tables without the column are no text;
+    - any other name: a Hugging Face dataset, "NAME" or "NAME:CONFIG", streamed.
 
-    Reading stops after the document that reaches `max_characters`, so that memory stays bounded.
+    render: the chat template, which a TextSource of conversations needs. Reading stops after the document
+    that reaches `max_characters`, so that memory stays bounded.
     Empty documents are left out, and copies of a document (equal up to white space), which would count as
     independent ones. How many copies there are, and which files of a folder are passed over, is logged.
     Raises XtalkError for a source that is missing, empty or undecodable.
     """
-    return _taken(source, _documents(source), max_characters)
+    text = source if isinstance(source, TextSource) else TextSource(source)
+    return _taken(text, _documents(text, render), max_characters)
 
 
 def read_start(source: str | Path | None, max_characters: int) -> tuple[list[str], bool]:
     """What `read_documents` reads, and whether the source has more."""
-    texts = _documents(source)
-    return _taken(source, texts, max_characters), any(text.strip() for text in texts)
+    text = TextSource(source)
+    texts = _documents(text, None)
+    return _taken(text, texts, max_characters), any(text.strip() for text in texts)
 
 
-def _taken(source: str | Path | None, texts: Iterator[str], max_characters: int | None) -> list[str]:
+def _taken(source: TextSource, texts: Iterator[str], max_characters: int | None) -> list[str]:
     documents: list[str] = []
     seen, characters = _Seen(), 0
     for text in texts:
@@ -133,20 +168,45 @@ def _hash(text: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}\n{words}".encode()).digest()
 
 
-def _documents(source: str | Path | None) -> Iterator[str]:
+def _documents(text: TextSource, render: Render | None) -> Iterator[str]:
+    if text.chat and render is None:
+        raise XtalkError(f"{text} has conversations, which need the chat template of a model's tokenizer")
+    if not text.chat:
+        return _plain(text)
+    assert render is not None
+    return (render(conversation(value, where)) for where, value in _values(text))
+
+
+def _plain(text: TextSource) -> Iterator[str]:
+    for where, value in _values(text):
+        if not isinstance(value, str):
+            raise XtalkError(
+                f'{where} has no "{text.read_column}" string; expected an object such as '
+                f'{{"{text.read_column}": "..."}}'
+            )
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise XtalkError(f"{where} has half of a surrogate pair; drop or repair that line") from error
+        yield value
+
+
+def _values(text: TextSource) -> Iterator[tuple[str, object]]:
+    """What is to be a document each, and for messages where it stands."""
+    source, column = text.source, text.read_column
     if source is None or source == EMBEDDED:
         return _embedded()
     path = expanded(source)
     if path.is_dir():
-        return _folder(path)
+        return _folder(path, column)
     if path.exists():
-        return _file(path)
+        return _file(path, column)
     if isinstance(source, Path) or str(source).endswith(SUFFIXES) or str(source).startswith((".", "/", "~")):
         raise XtalkError(f"{source} does not exist; expected a text file or a folder of text files")
-    return _hub(source)
+    return hub_rows(source, text.split, column)
 
 
-def _embedded() -> Iterator[str]:
+def _embedded() -> Iterator[tuple[str, object]]:
     resource = importlib.resources.files("xtalk.data") / _EMBEDDED_FILE
     if not resource.is_file():
         raise XtalkError("this installation of xtalk has no embedded text; reinstall it or give --text")
@@ -155,14 +215,12 @@ def _embedded() -> Iterator[str]:
     except ImportError as error:  # Pythons that were built without the library
         raise XtalkError("this Python has no lzma, which the embedded text needs; give --text") from error
     with resource.open("rb") as raw, TextIOWrapper(lzma.LZMAFile(raw), encoding="utf-8") as file:
-        yield from _json_lines(file, "embedded text")
+        yield from json_rows(file, "embedded text", "text")
 
 
-def _folder(path: Path) -> Iterator[str]:
+def _folder(path: Path, column: str) -> Iterator[tuple[str, object]]:
     shown = sorted(file for file in path.iterdir() if file.name[0] != ".")
-    files = [
-        file for file in shown if file.name.endswith(SUFFIXES) and file.is_file() and file.stat().st_size
-    ]
+    files = [file for file in shown if _has_text(file, column)]
     passed_over = [file.name for file in shown if file not in files]
     if not files:
         seen = f"; it has {_listed(passed_over)}" if passed_over else ""
@@ -171,7 +229,23 @@ def _folder(path: Path) -> Iterator[str]:
         read = _listed([file.name for file in files])
         logger.warning("%s: text is read from %s; passed over: %s", path, read, _listed(passed_over))
     for file in files:
-        yield from _file(file)
+        yield from _file(file, column)
+
+
+def _has_text(file: Path, column: str) -> bool:
+    """Whether a file of a folder is read: one of a known kind, not empty, and of a table with the column."""
+    if not file.name.endswith(SUFFIXES) or not file.is_file() or not file.stat().st_size:
+        return False
+    if _kind(file) == ".parquet":
+        return has_column(file, None, column)
+    if _kind(file) == ".csv":
+        with _open(file) as lines:
+            return has_column(file, lines, column)
+    return True
+
+
+def _kind(path: Path) -> str:
+    return Path(path.name.removesuffix(".gz")).suffix
 
 
 def _listed(names: list[str]) -> str:
@@ -179,20 +253,24 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _file(path: Path) -> Iterator[str]:
+def _file(path: Path, column: str) -> Iterator[tuple[str, object]]:
     if not path.name.endswith(SUFFIXES):
         raise XtalkError(f"{path} is no kind of text known here; expected a name in {', '.join(SUFFIXES)}")
     if path.stat().st_size == 0:
         raise XtalkError(f"{path} is empty; expected text")
+    kind = _kind(path)
     try:
-        if path.name.removesuffix(".gz").endswith(".jsonl"):
-            with _open(path) as file:
-                yield from _json_lines(file, str(path))
-        else:
+        if kind == ".parquet":
+            yield from parquet_rows(path, column)
+        elif kind == ".txt":
             with _open(path) as file:
                 marked = any(END_OF_TEXT in line for line in file)
             with _open(path) as file:
-                yield from _marked(file) if marked else _paragraphs(file)
+                texts = _marked(file) if marked else _paragraphs(file)
+                yield from ((str(path), text) for text in texts)
+        else:
+            with _open(path) as file:
+                yield from (json_rows if kind == ".jsonl" else csv_rows)(file, str(path), column)
     except UnicodeDecodeError as error:
         raise XtalkError(f"{path} is not UTF-8 text ({error.reason}); convert it to UTF-8") from error
     except (EOFError, OSError, zlib.error) as error:
@@ -201,8 +279,10 @@ def _file(path: Path) -> Iterator[str]:
 
 def _open(path: Path) -> TextIOWrapper:
     zipped = path.name.endswith(".gz")
-    # "utf-8-sig" also drops the byte-order mark that some editors write
-    return TextIOWrapper(gzip.GzipFile(path) if zipped else path.open("rb"), encoding="utf-8-sig")
+    # "utf-8-sig" also drops the byte-order mark that some editors write; CSV has line ends inside values
+    newline = "" if _kind(path) == ".csv" else None
+    raw = gzip.GzipFile(path) if zipped else path.open("rb")
+    return TextIOWrapper(raw, encoding="utf-8-sig", newline=newline)
 
 
 def _marked(lines: Iterable[str]) -> Iterator[str]:
@@ -226,45 +306,3 @@ def _paragraphs(lines: Iterable[str]) -> Iterator[str]:
             yield "".join(held).strip()
             held = []
     yield "".join(held).strip()
-
-
-def _json_lines(lines: Iterable[str], name: str) -> Iterator[str]:
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            yield _json_text(line, f"{name}, line {number}")
-
-
-def _json_text(line: str, where: str) -> str:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise XtalkError(f'{where} is not JSON; expected an object such as {{"text": "..."}}') from error
-    text = row.get("text") if isinstance(row, dict) else None
-    if not isinstance(text, str):
-        raise XtalkError(f'{where} has no "text" string; expected an object such as {{"text": "..."}}')
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise XtalkError(f"{where} has half of a surrogate pair; drop or repair that line") from error
-    return text
-
-
-def _hub(source: str) -> Iterator[str]:
-    name, _, config = source.partition(":")
-    unknown = f"{source} is no file or folder here, and the hub gave no dataset of that name"
-    try:
-        with extras_named():
-            import datasets
-    except XtalkError as error:
-        raise XtalkError(f"{source} is no file or folder here; for a dataset of the hub, {error}") from error
-    try:
-        rows: Iterable[Any] = datasets.load_dataset(name, config or None, split="train", streaming=True)
-        for row in rows:
-            if not isinstance(row.get("text"), str):
-                raise XtalkError(f'dataset {source} has the columns {list(row)}; expected a column "text"')
-            yield row["text"]
-    except XtalkError:
-        raise
-    except Exception as error:  # the hub's client raises errors of many unrelated classes
-        reason = (str(error).splitlines() or [""])[0]
-        raise XtalkError(f"{unknown}: {type(error).__name__}: {reason}") from error

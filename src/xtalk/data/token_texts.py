@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import groupby
 from typing import cast
 
 from tokenizers import Tokenizer
@@ -16,10 +17,25 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, insid
 
     inside: they stand inside a text, so that a space that the first begins with stays; some tokenizers write
     one before a text too, which is no part of it. A character of several tokens belongs to the last of them;
-    bytes that make no character within `ids` are written as bytes, such as `<0xC3>`.
+    bytes that make no character within `ids` are written as bytes, such as `<0xC3>`. An id that the
+    tokenizer does not have is written as its number, such as `<50300>`.
     """
     ids = list(ids)
-    tokens = [str(token) for token in tokenizer.convert_ids_to_tokens(ids)]
+    found = cast(list[str | None], tokenizer.convert_ids_to_tokens(ids))
+    if None not in found:
+        return _known_texts(tokenizer, ids, [str(token) for token in found], inside)
+    texts: list[str] = []  # the model has rows beyond the tokenizer's vocabulary
+    for known, run in groupby(zip(ids, found, strict=True), key=lambda pair: pair[1] is not None):
+        some = [number for number, _ in run]
+        texts += (
+            token_texts(tokenizer, some, inside=inside or bool(texts)) if known else map("<{}>".format, some)
+        )
+    return texts
+
+
+def _known_texts(
+    tokenizer: PreTrainedTokenizerBase, ids: list[int], tokens: list[str], inside: bool
+) -> list[str]:
     backend = cast(Tokenizer, tokenizer.backend_tokenizer) if tokenizer.is_fast else None
     if backend is not None and "ByteLevel" in repr(backend.decoder):
         return _characters([_byte_level(token) for token in tokens])

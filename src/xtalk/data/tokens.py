@@ -46,15 +46,19 @@ def token_sequences(tokens: Int32[np.ndarray, "n S"], documents: Int32[np.ndarra
 def tokenise(docs: list[str], tokenizer: PreTrainedTokenizerBase, length: int) -> TokenSequences:
     """Pack documents into sequences of `length` tokens, one after the other.
 
-    Each document is preceded by the tokenizer's `start_token`, if it has one. A document may go on in the
-    next sequence; the last, incomplete sequence is dropped. Raises XtalkError when the text does not fill one
-    sequence.
+    Each document is preceded by the tokenizer's `start_token`, if it has one and the document does not begin
+    with it already, as conversations in a chat template may. Special tokens that stand in the text are
+    themselves. A document may go on in the next sequence; the last, incomplete sequence is dropped. Raises
+    XtalkError when the text does not fill one sequence.
     """
     if length < 1:
         raise XtalkError(f"sequence length {length}; expected 1 or more")
     start = start_token(tokenizer)
     prefix = np.array([] if start is None else [start], dtype=np.int32)
-    pieces = [np.concatenate([prefix, ids]) for ids in encode_documents(docs, tokenizer)]
+    pieces = [
+        ids if len(ids) and ids[0] == start else np.concatenate([prefix, ids])
+        for ids in encode_documents(docs, tokenizer)
+    ]
     return pack(pieces, length)
 
 

@@ -1,7 +1,7 @@
 """Everything that is measured of a crosscoder on held-out text, in one pass over it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -22,12 +22,17 @@ from xtalk.statistics.bootstrap import Bootstrap
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A crosscoder on held-out text; `averaged` are the blocks behind every "mean"."""
+    """A crosscoder on held-out text; `averaged` are the blocks behind every "mean".
+
+    error_kept: fidelity of the few-hot schemes once more, with what the crosscoder leaves out kept in the
+    contributions' base; empty where that was not asked for.
+    """
 
     averaged: tuple[int, ...]
     reconstruction: Reconstruction
     interaction: tuple[Interaction, ...]
     fidelity: tuple[Fidelity, ...]
+    error_kept: tuple[Fidelity, ...] = ()
 
 
 @torch.no_grad()
@@ -41,13 +46,15 @@ def evaluate_crosscoder(
     resamples: int,
     seed: int,
     averaged: Sequence[int] | None = None,
+    keep_error: bool = False,
     micro_batch: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Reconstruction, interaction and fidelity of a crosscoder on held-out text.
 
     The crosscoder is in the model's own units, `factor_P` the scaling it was trained under. `averaged`: the
-    blocks that "mean" stands for, by default all explained ones but the model's first. `seed` decides the
+    blocks that "mean" stands for, by default all explained ones but the model's first. keep_error: measure
+    fidelity with the error node kept as well. `seed` decides the
     random schemes and the bootstrap. The tokens that count are those of the baselines. `progress`
     hears of sequences done and their number.
     Errors: XtalkError for baselines of another text, too few documents, or hookpoints that do not serve.
@@ -67,12 +74,17 @@ def evaluate_crosscoder(
         InteractionMeter(explained, documents),
         FidelityMeter(explained, baselines, seed),
     )
+    keeping = Explained(model, crosscoder, "keep")
+    kept = FidelityMeter(keeping, baselines, seed, few=True) if keep_error else None
     done = 0
     counted_nS = baselines.counted.mask(sequences.tokens)
     for batch in batches(model, sequences, micro_batch, counted_nS):
-        explained_batch = explained.read(batch, explained.around_mlps(batch))
+        beside = (*explained.around_mlps(batch), *(keeping.streams if kept else ()))
+        explained_batch = explained.read(batch, beside)
         for meter in meters:
             meter.add(explained_batch)
+        if kept is not None:
+            kept.add(replace(explained_batch, explained=keeping))
         done += len(batch.tokens_mS)
         progress(done, len(sequences))
     reconstruction, interaction, fidelity = meters
@@ -81,6 +93,7 @@ def evaluate_crosscoder(
         reconstruction.result(),
         interaction.result(bootstrap, blocks),
         fidelity.result(bootstrap, blocks),
+        () if kept is None else kept.result(bootstrap, blocks),
     )
 
 

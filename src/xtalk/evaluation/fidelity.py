@@ -36,6 +36,7 @@ from xtalk.reading.explained import Explained, ExplainedBatch
 from xtalk.statistics.bootstrap import Bootstrap, interval, mean_over
 from xtalk.statistics.interval import Interval
 
+FEW = ("full", "keep_8", "keep_4", "keep_2", "keep_1")  # schemes that keep the largest contributions
 ResidMid = Literal["model", "crosscoder"]
 Baseline = Literal["mean", "zero"]
 Blocks = int | Literal["mean"] | Together
@@ -70,10 +71,15 @@ class Fidelity:
 class FidelityMeter:
     """Collects cross-entropies and squared errors of rebuilt MLP outputs, batch by batch.
 
-    The crosscoder's resid_mid is left out at blocks where it has none.
+    The crosscoder's resid_mid is left out at blocks where it has none. few: of the schemes those of FEW
+    alone, without controls, and without the baseline "zero".
     """
 
-    def __init__(self, explained: Explained, baselines: ModelBaselines, seed: int) -> None:
+    def __init__(
+        self, explained: Explained, baselines: ModelBaselines, seed: int, *, few: bool = False
+    ) -> None:
+        self._schemes = FEW if few else tuple(SCHEMES)
+        self._against: tuple[Baseline, ...] = ("mean",) if few else get_args(Baseline)
         self._explained = explained
         self._baselines = baselines
         self._together = blocks_together(explained.blocks)
@@ -81,7 +87,7 @@ class FidelityMeter:
         self._generators = {
             (block, name): scheme_generator(seed, block, name)
             for block in explained.blocks
-            for name in SCHEMES
+            for name in self._schemes
         }
 
     def add(self, batch: ExplainedBatch) -> None:
@@ -95,8 +101,8 @@ class FidelityMeter:
             mean_D = self._baselines.mean_outputs[block]
             self._sums.add((true_BD - mean_D).square().sum(1), batch.documents_B, "variance", block)
             mids = self._resid_mids(batch, block)
-            for name, scheme in SCHEMES.items():
-                kept = scheme(contributions, self._generators[block, name])
+            for name in self._schemes:
+                kept = SCHEMES[name](contributions, self._generators[block, name])
                 rebuilt_BD = contributions.output(kept)
                 error_B = (rebuilt_BD - true_BD).square().sum(1)
                 self._sums.add(error_B, batch.documents_B, "error", block, name)
@@ -105,10 +111,11 @@ class FidelityMeter:
                     streams.replace(name, block, added_BD)
             for streams in at_once:
                 streams.replace("mean", block, model.added(block, mean_D).expand_as(true_BD))
-            zero = tuple(torch.zeros_like(total_BN) for total_BN in contributions.totals)
-            self._run_on(batch, block, "zero", contributions.output(zero), mids)
+            if "zero" in self._against:
+                zero = tuple(torch.zeros_like(total_BN) for total_BN in contributions.totals)
+                self._run_on(batch, block, "zero", contributions.output(zero), mids)
         for label, streams in together.items():
-            for name in (*SCHEMES, "mean"):
+            for name in (*self._schemes, "mean"):
                 self._sums.add(*batch.batch.predicted(streams.loss(name)), "ce", label, "model", name)
 
     def _resid_mids(self, batch: ExplainedBatch, block: int) -> dict[ResidMid, Tensor]:
@@ -143,8 +150,8 @@ class FidelityMeter:
         """
         rows: list[Fidelity] = []
         for resid_mid in get_args(ResidMid):
-            blocks = [b for b in self._explained.blocks if ("ce", b, resid_mid, "zero") in self._sums]
-            for baseline in get_args(Baseline):
+            blocks = [b for b in self._explained.blocks if ("ce", b, resid_mid, "full") in self._sums]
+            for baseline in self._against:
                 rows += [self._row([b], b, resid_mid, baseline, bootstrap) for b in blocks]
                 if blocks and set(averaged) <= set(blocks):
                     rows.append(self._row(averaged, "mean", resid_mid, baseline, bootstrap))
@@ -167,7 +174,7 @@ class FidelityMeter:
         predicted = self._baselines.predicted_E.sum()
         tokens_R = bootstrap.totals(self._baselines.predicted_E)
         ablations = [self._ablation(b, resid_mid, baseline, bootstrap) for b in blocks]
-        for name in SCHEMES:
+        for name in self._schemes:
             losses = [self._lost(b, resid_mid, name, bootstrap) for b in blocks]
             ratios = [
                 1 - ratio(lost_R, ablation_R, f"ablating the MLP of {_listed([b])} costs nothing")
@@ -177,7 +184,11 @@ class FidelityMeter:
             whole_R = np.sum(ablations, axis=0)
             why = f"ablating the MLPs of {_listed(blocks)} costs nothing together"
             weighed[name] = interval(1 - ratio(np.sum(losses, axis=0), whole_R, why))
-            rebuilt = [b for some in blocks for b in self._together.get(some, (some,))]
+            rebuilt = [
+                block
+                for some in blocks
+                for block in ([some] if isinstance(some, int) else self._together[some])
+            ]
             nmse[name] = interval(mean_over([self._nmse(b, name, bootstrap) for b in rebuilt]))
             lost[name] = interval(ratio(mean_over(losses), tokens_R, "no prediction counts"))
             ce[name] = float(

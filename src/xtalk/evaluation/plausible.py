@@ -57,7 +57,7 @@ def _shares(evaluation: Evaluation, positions: int) -> list[str]:
 
 def _sparsity(evaluation: Evaluation, config: CrosscoderConfig) -> list[str]:
     l0, k, kind = evaluation.reconstruction.l0, config.k, nonlinearity(config.architecture)
-    asked_for_k = kind.infers_by_k or kind.infers_by_threshold
+    asked_for_k = (kind.infers_by_k or kind.infers_by_threshold) and k < config.d_sae  # else it is unknown
     if not asked_for_k or k / FAR <= l0 <= k * FAR:
         return []
     return [

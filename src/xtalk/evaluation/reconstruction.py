@@ -12,7 +12,7 @@ from xtalk.models.hookpoints import Hookpoint
 from xtalk.reading.batches import finite, next_token_loss
 from xtalk.reading.explained import Explained, ExplainedBatch
 
-_NOTHING = 1e-10  # of the squared norms, which rounding leaves of a constant
+_NOTHING = 1e-6  # of the squared norms, each a float32, which rounding leaves of a constant
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,8 @@ class ReconstructionMeter:
         self._square_SP.index_add_(0, torch.from_numpy(batch.batch.places_B % S), square_BP)
 
     def _splice(self, batch: ExplainedBatch) -> None:
+        if not self._spliced:
+            return
         model, tokens, predicted = self._explained.model, batch.batch.tokens_mS, batch.batch.predicted
         model_mTV = finite(model.logits(tokens)[:, :-1]).float().log_softmax(-1)
         self._predicted += predicted(model_mTV[..., 0])[1].size

@@ -25,7 +25,14 @@ from xtalk.models.fused import use_fused_kernels
 from xtalk.models.gguf import load_gguf
 from xtalk.models.refused import check_kind
 from xtalk.models.source import ADAPTER, located
-from xtalk.models.stored import TEXT_NAMES, check_configuration, check_names, check_values, refuse_adapter
+from xtalk.models.stored import (
+    TEXT_NAMES,
+    check_configuration,
+    check_finite,
+    check_names,
+    check_values,
+    refuse_adapter,
+)
 from xtalk.models.tokenizer import FILE as TOKENIZER
 from xtalk.models.tokenizer import load_tokenizer
 from xtalk.models.weight_files import check_readable, weight_files
@@ -177,6 +184,8 @@ def _load_weights(folder: Path, *, code: bool) -> PreTrainedModel:
     model, report = loaded
     check_names(location, report, inside=inside)
     check_values(location, files, model)
+    check_finite(location, model)
+
     return use_fused_kernels(model)
 
 

@@ -101,21 +101,36 @@ class Family:
         """
         if reason := self._no_attention_weights(model.config):
             raise XtalkError(f"{self.name} {reason}; measure its MLPs and norms instead")
-        assert self.attention is not None
-        config = model.config
+        layout = self.attention
+        assert layout is not None
         attention = block.get_submodule(self.qkv[0].rpartition(".")[0])
-        heads: int = config.num_attention_heads
-        groups: int = getattr(config, "num_key_value_heads", None) or heads
-        (W_Q, b_Q), (W_K, b_K), (W_V, b_V) = (
-            _by_head(W, b, heads) for W, b in self._query_key_value(block, heads, groups)
-        )
+        heads: int = model.config.num_attention_heads
         W_O, b_O = (self.multiplier * some for some in affine(block.get_submodule(self.attention_out)))
+        rotary = self._rotary(model, attention, W_O.device)
+        queries, keys, (W_V, b_V) = (
+            _by_head(W, b, heads) for W, b in self._query_key_value(block, heads, len(W_O) // heads)
+        )
+        turned = 0
+        if layout.interleaved and rotary is not None:
+            turned = rotary(torch.zeros(1, dtype=torch.long, device=W_O.device))[0].shape[-1]
+        (W_Q, b_Q), (W_K, b_K) = ([_halves(some, turned) for some in pair] for pair in (queries, keys))
         return AttentionWeights(
             W_Q, b_Q, W_K, b_K, W_V, b_V, W_O.unflatten(0, (heads, -1)), b_O,
-            scale=float(getattr(attention, "scaling", 1.0)),
-            window=self.attention.window(attention, config),
-            rotary=None if self.rotary is None else _rotary(model.get_submodule(self.rotary), W_O.device),
+            scale=layout.scale(attention),
+            window=layout.window(attention, model.config),
+            rotary=rotary,
         )  # fmt: skip
+
+    def _rotary(self, model: PreTrainedModel, attention: nn.Module, device: torch.device) -> Rotary | None:
+        """The tables that a block's queries and keys turn by; None where they do not (some of SmolLM3's)."""
+        layout = self.attention
+        if layout is None or not getattr(attention, "use_rope", True):
+            return None
+        if layout.tables is not None:
+            return layout.tables(attention)
+        if self.rotary is None:
+            return None
+        return _rotary(model.get_submodule(self.rotary), device, layout.interleaved)
 
     def _no_attention_weights(self, config: PretrainedConfig) -> str | None:
         if self.score_norm:
@@ -124,26 +139,26 @@ class Family:
             return "normalises what its attention puts out, so that it is no sum over heads and keys"
         if getattr(config, "clip_qkv", None) is not None:
             return "clips queries, keys and values, so that its scores are no sums over pairs of features"
+        if getattr(config, "alibi", False):
+            return "adds linear biases to its scores, which are not read as plain tensors"
         if self.attention is None:
             return "has attention of a kind that is not read as plain tensors"
         return None
 
-    def _query_key_value(self, block: nn.Module, heads: int, groups: int) -> list[tuple[Tensor, Tensor]]:
+    def _query_key_value(self, block: nn.Module, heads: int, h: int) -> list[tuple[Tensor, Tensor]]:
         """Weights (D, groups, h) and biases of queries, keys and values; queries have `heads` groups."""
         made = [affine(block.get_submodule(path)) for path in self.qkv]
         if len(made) == 3:
-            counts = (heads, groups, groups)
-            return [
-                (W.unflatten(1, (count, -1)), b.unflatten(0, (count, -1)))
-                for (W, b), count in zip(made, counts, strict=True)
-            ]
+            return [(W.unflatten(1, (-1, h)), b.unflatten(0, (-1, h))) for W, b in made]
         [(W, b)] = made
-        by_head = self.attention is not None and self.attention.by_head
-        parts = (heads, 3, -1) if by_head else (3, heads, -1)
-        axis = 2 if by_head else 1
-        return list(
-            zip(W.unflatten(1, parts).unbind(axis), b.unflatten(0, parts).unbind(axis - 1), strict=True)
-        )
+        groups = (len(b) // h - heads) // 2
+        if self.attention is None or not self.attention.by_group:
+            counts = (heads, groups, groups)
+            weights, biases = W.unflatten(1, (-1, h)).split(counts, 1), b.unflatten(0, (-1, h)).split(counts)
+            return list(zip(weights, biases, strict=True))
+        weight, bias = W.unflatten(1, (groups, -1, h)), b.unflatten(0, (groups, -1, h))
+        queries = weight[:, :, :-2].flatten(1, 2), bias[:, :-2].flatten(0, 1)
+        return [queries, (weight[:, :, -2], bias[:, -2]), (weight[:, :, -1], bias[:, -1])]
 
 
 def _by_head(W: Tensor, b: Tensor, heads: int) -> tuple[Tensor, Tensor]:
@@ -152,12 +167,19 @@ def _by_head(W: Tensor, b: Tensor, heads: int) -> tuple[Tensor, Tensor]:
     return W.transpose(0, 1).repeat_interleave(repeats, 0), b.repeat_interleave(repeats, 0)
 
 
-def _rotary(module: nn.Module, device: torch.device) -> Rotary:
+def _halves(some: Tensor, turned: int) -> Tensor:
+    """Heads' coordinates with the pairs of the first `turned` half of them apart, not beside each other."""
+    return torch.cat([some[..., 0:turned:2], some[..., 1:turned:2], some[..., turned:]], dim=-1)
+
+
+def _rotary(module: nn.Module, device: torch.device, interleaved: bool) -> Rotary:
     """A model's own rotary module, whose frequencies may depend on the length of the sequence."""
     float32 = torch.zeros((), device=device)
 
     def tables(positions_S: Tensor) -> tuple[Tensor, Tensor]:
         cos, sin = module(float32, positions_S[None])
+        if interleaved:
+            cos, sin = (torch.cat([some[..., ::2]] * 2, dim=-1) for some in (cos, sin))
         return cos[0], sin[0]
 
     return tables

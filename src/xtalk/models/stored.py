@@ -97,6 +97,18 @@ def check_values(location: str, files: Sequence[Path], model: PreTrainedModel) -
 
 
 @torch.no_grad()
+def check_finite(location: str, model: PreTrainedModel) -> None:
+    """Refuse weights with NaN or infinity, naming the tensor: some of them no activation would show."""
+    for name, parameter in model.named_parameters():
+        if wrong := int((~parameter.isfinite()).sum()):
+            raise XtalkError(
+                f"the weights of {location!r} have NaN or infinity in {name!r}, at {wrong} of its "
+                f"{parameter.numel()} numbers; expected finite ones; get the files again, or take another "
+                "model"
+            )
+
+
+@torch.no_grad()
 def _check_tensor(location: str, name: str, stored: Any, used: Tensor) -> None:
     if stored.get_dtype() not in _FLOATS:
         raise XtalkError(

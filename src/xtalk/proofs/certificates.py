@@ -104,6 +104,15 @@ def certify_claim(
     return Certificate(certificate, spec, weights, verdict, process_time() - began)
 
 
+def certified_in_real_numbers(certificate: Certificate) -> int | None:
+    """How many inputs a certificate of a float32 network certifies of the real-valued one; None of others."""
+    task = certificate.spec["task"]
+    if task.get("arithmetic") != "float32":
+        return None
+    spec = certificate.spec | {"task": task | {"arithmetic": "real"}}
+    return _checked(certificate.certificate, spec, certificate.weights).proven["certified"]
+
+
 def _checked(certificate: dict[str, Any], spec: dict[str, Any], weights: bytes) -> xtalk_check.Verdict:
     verdict = xtalk_check.check(_text(certificate).encode(), _text(spec).encode(), weights)
     if verdict.exit_code:

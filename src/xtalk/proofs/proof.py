@@ -6,7 +6,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from xtalk.proofs.certificates import Certificate
+from xtalk.proofs.certificates import Certificate, certified_in_real_numbers
 from xtalk.proofs.row import CertificateRow, Figure
 from xtalk.proofs.timing import Timing, against_brute_force
 
@@ -40,6 +40,8 @@ class Proof:
             what=self.what,
             claim=self.certificate.claim,
             bound=self.bound,
+            arithmetic=self.certificate.spec["task"].get("arithmetic", "real"),
+            certified_in_real_numbers=certified_in_real_numbers(self.certificate),
             vacuous=self.vacuous,
             true=self.true,
             mlp_ablated=self.mlp_ablated,

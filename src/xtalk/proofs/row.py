@@ -36,6 +36,9 @@ class CertificateRow(_Record):
     path: of the certificate, relative to metrics.json. what: network and task in words. unit: "accuracy",
     where a bound is from below and on a fraction of inputs, or "nat/token", where it is from above and on a
     loss.
+    arithmetic: whether the claim is about the deployed float32 network, under the assumptions of
+    docs/proofs/theory.md, or about real numbers alone. certified_in_real_numbers: beside a claim about
+    float32, which holds of the real-valued network too, how many inputs are certified of that.
     vacuous: whether a constant answer (of a loss: the network without its MLP) does as well as the bound.
     true, mlp_ablated: the network as it is, and without its layer; unconstrained: before the bound entered
     its training, None where there is no such network. network, task, post_hoc, vocabulary, features, columns:
@@ -53,6 +56,8 @@ class CertificateRow(_Record):
     unit: Literal["accuracy", "nat/token"] = "accuracy"
     claim: dict[str, int]
     bound: float
+    arithmetic: Literal["real", "float32"]
+    certified_in_real_numbers: int | None = None
     vacuous: bool
     true: Figure
     mlp_ablated: Figure

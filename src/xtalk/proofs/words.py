@@ -8,6 +8,7 @@ def describe(row: CertificateRow) -> str:
     certified, vacuous = _claim(row)
     lines = [
         ("certified", certified),
+        ("arithmetic", _arithmetic(row)),
         ("", f"VACUOUS: {vacuous}" if row.vacuous else ""),
         ("true", _measured(row.true)),
         (f"without {'the layer' if row.network == 'attention' else 'the MLP'}", _measured(row.mlp_ablated)),
@@ -29,6 +30,13 @@ def _claim(row: CertificateRow) -> tuple[str, str]:
     certified, total = row.claim["certified"], row.claim["total"]
     claim = f"{row.bound:.4f}, {certified:,} of {total:,} inputs"
     return claim, f"a constant answer is right on {row.constant_answer:.4f}"
+
+
+def _arithmetic(row: CertificateRow) -> str:
+    """Which numbers the claim is about."""
+    if row.arithmetic == "real":
+        return "real numbers; what rounding does to the network is not covered"
+    return f"float32, as deployed; of the real-valued network {row.certified_in_real_numbers:,} inputs"
 
 
 def _before(row: CertificateRow) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from xtalk.data import Counted, TokenSequences
+from xtalk.data import Counted, TokenSequences, token_texts
 from xtalk.data.tokens import token_sequences
 from xtalk.models.hookpoints import Hookpoint, Site
 from xtalk.models.language_model import LanguageModel
@@ -50,7 +50,9 @@ class Sinks:
             times = f"{self.position_ratio:.0f} times the median at {self.where}"
             parts.append(f"{what} of every sequence, with norms {times}")
         if self.tokens:
-            names = [repr(model.tokenizer.decode([t])) if model.tokenizer else str(t) for t in self.tokens]
+            ids, tokenizer = list(self.tokens), model.tokenizer
+            texts = ids if tokenizer is None else (token_texts(tokenizer, [i], inside=True)[0] for i in ids)
+            names = [repr(text) for text in texts]
             times = max(self.tokens.values())
             parts.append(f"the tokens {', '.join(names)}, with norms up to {times:.0f} times the median")
         if not parts:

@@ -236,7 +236,7 @@ class Provenance(Strict):
 
     text: str = Field(description="the evaluation text in words: which, and whose")
     text_hash: str
-    held_out: bool
+    held_out: bool | None = Field(description="null: nobody knows whether the dictionary was trained on it")
     tokens: PositiveInt = Field(description="tokens evaluated")
     documents: PositiveInt
     seeds: list[int] = Field(min_length=1)
@@ -256,6 +256,7 @@ class ReportData(Strict):
     """report_data.json."""
 
     schema_: Literal["xtalk.report/1"] = Field("xtalk.report/1", alias="schema")
+    kind: Literal["run", "measure"] = "run"
     headline: str = Field(description="the crosscoder that the summary describes")
     unpenalised: str = Field(description="the crosscoder it is compared with")
     provenance: Provenance

@@ -51,11 +51,8 @@ def write_figures(results: Results, folder: Path) -> list[Path]:
 
 def draw(results: Results) -> dict[str, Figure]:
     """The figures by file name; those without data are left out."""
-    figures = {
-        "sweep": sweep(results),
-        "frontier": frontier(results),
-        "ablations": ablations(results),
-    }
+    swept = {"sweep": sweep(results), "frontier": frontier(results)} if results.data.kind == "run" else {}
+    figures = swept | {"ablations": ablations(results)}
     if results.data.few_hot:
         figures["few_hot"] = few_hot(results)
     for place, matrix in enumerate(results.data.interaction_matrices):

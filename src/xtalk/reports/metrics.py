@@ -35,8 +35,8 @@ class Spliced(Strict):
 class Fidelity(Strict):
     """Fidelity at one block, or with all MLPs rebuilt at once; `ci95` maps a scheme to [low, high].
 
-    lost: what each scheme costs, CE_scheme - CE_model; ablation: what the baseline costs; nat per token,
-    [value, low, high].
+    Null: a scheme that was not measured, with the error node kept. lost: what each scheme costs,
+    CE_scheme - CE_model; ablation: what the baseline costs; nat per token, [value, low, high].
     """
 
     block: NonNegativeInt | Together
@@ -47,12 +47,12 @@ class Fidelity(Strict):
     keep_4: float
     keep_2: float
     keep_1: float
-    drop_second: float
-    drop_largest: float
-    drop_random: float
-    keep_random: float
-    keep_most_active: float
-    shrink: float
+    drop_second: float | None = None
+    drop_largest: float | None = None
+    drop_random: float | None = None
+    keep_random: float | None = None
+    keep_most_active: float | None = None
+    shrink: float | None = None
     nmse_full: float
     nmse_keep_1: float
     ce: dict[Scheme, float]
@@ -80,6 +80,7 @@ class FidelityMean(Strict):
 class CrosscoderFigures(Strict):
     """An evaluated crosscoder; share and `interaction` (T) are means over the averaged blocks.
 
+    fidelity_error_kept: with what the crosscoder leaves out of what it reads kept in the contributions' base.
     warnings: figures that cannot be right, or that say nothing, a sentence each.
     """
 
@@ -95,13 +96,15 @@ class CrosscoderFigures(Strict):
     spliced: dict[str, Spliced]
     fidelity: list[Fidelity]
     fidelity_mean: list[FidelityMean] = Field(default_factory=list[FidelityMean])
+    fidelity_error_kept: list[Fidelity] = Field(default_factory=list[Fidelity])
+
     warnings: tuple[str, ...] = ()
 
 
 class CrosscoderMetrics(CrosscoderFigures):
-    """A crosscoder of the run."""
+    """A crosscoder with the rate of its training; null where xtalk measured it and did not train it."""
 
-    tokens_per_second: float
+    tokens_per_second: float | None = None
 
 
 class Clusters(Strict):

@@ -71,6 +71,7 @@ def render(results: Results, figures: dict[str, str]) -> str:
         penalties=wording.penalties,
         visible=wording.visible,
         left_out=wording.left_out,
+        text_words=wording.text_words,
         pieces=_pieces,
     )
     return environment.get_template("report.html.j2").render(_page(results), figures=figures)
@@ -87,6 +88,7 @@ def _page(results: Results) -> dict[str, Any]:
         "nats": _nat_rows(results),
         "blocks_words": wording.BLOCKS_WORDS,
         "lost_schemes": {scheme: wording.SCHEME_WORDS[scheme] for scheme in LOST_SCHEMES},
+        "scheme_words": wording.SCHEME_WORDS,
         "sites": wording.SITE_WORDS,
         "effects": wording.EFFECT_WORDS,
         "validation": _validation_rows(results),
@@ -97,7 +99,8 @@ def _page(results: Results) -> dict[str, Any]:
 
 
 def _headline_row(results: Results, crosscoder: CrosscoderMetrics) -> HeadlineRow:
-    marks = {results.data.unpenalised: "reference", results.data.headline: "headline"}
+    data = results.data
+    marks = {data.unpenalised: "reference", data.headline: "headline"} if data.kind == "run" else {}
     by_mean = results.mean_ablation(crosscoder.name, "model", "mean")
     by_zero = results.mean_ablation(crosscoder.name, "model", "zero")
     assert by_mean is not None and by_zero is not None  # Results has checked it

@@ -29,7 +29,9 @@ class Results:
 
     @property
     def compared(self) -> list[str]:
-        """The headline crosscoder and the unpenalised one, once if they are the same."""
+        """The headline crosscoder and the unpenalised one, once if they are the same; or all measured."""
+        if self.data.kind == "measure":
+            return [crosscoder.name for crosscoder in self.metrics.crosscoders]
         return list(dict.fromkeys([self.data.headline, self.data.unpenalised]))
 
     def mean_ablation(self, name: str, resid_mid: ResidMid, baseline: Baseline) -> Ablation | None:

@@ -57,6 +57,13 @@ def number(value: float, digits: int = 2) -> str:
     return text.replace("-", "\N{MINUS SIGN}") if float(text) else text.lstrip("-")
 
 
+def text_words(held_out: bool | None) -> str:
+    """What is known of the text and of the training on it."""
+    if held_out is None:
+        return "not known to be held out from training"
+    return "held out from training" if held_out else "not held out from training"
+
+
 def left_out(counted: Counted) -> str:
     """Which tokens do not count."""
     parts: list[str] = []
@@ -108,6 +115,12 @@ def measure(key: str) -> str:
 def missing(results: Results) -> list[tuple[str, str]]:
     """What the run did not measure, with the command that measures it."""
     metrics, data = results.metrics, results.data
+    if data.kind == "measure":
+        parts = (
+            (metrics.clusters, "clusters", "xtalk measure --clusters"),
+            (data.validation, "validation by interventions", "xtalk measure --validate"),
+        )
+        return [(words, command) for found, words, command in parts if not found]
     parts = (
         (data.interaction_matrices, "pair interactions", "xtalk interact"),
         (metrics.clusters, "clusters", "xtalk cluster"),

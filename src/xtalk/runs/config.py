@@ -94,7 +94,9 @@ class RunConfig(Frozen):
     """A whole run. Where it computes (the device) is no part of it.
 
     model: "embedded", a folder or a hub name. text: "embedded", a file, a folder or a dataset name; reading
-    stops after max_characters. held_out: fraction of its documents kept for evaluation; or held_out_text, a
+    stops after max_characters. text_column, text_split, chat: which column and split of it, and whether its
+    documents are conversations, as `TextSource` has them. trust_remote_code: whether the model's own code may
+    run. held_out: fraction of its documents kept for evaluation; or held_out_text, a
     text of its own for that. sequence_length: tokens per sequence. hookpoints: their names, or None for the
     paper's set of 4 x blocks + 1. training: what all crosscoders share; penalties and seed are the run's own.
 
@@ -106,7 +108,11 @@ class RunConfig(Frozen):
     """
 
     model: str = Field(min_length=1)
+    trust_remote_code: bool = False
     text: str = Field(min_length=1)
+    text_column: str | None = Field(default=None, min_length=1)
+    text_split: str = Field(default="train", min_length=1)
+    chat: bool = False
     max_characters: int = Field(ge=1)
     held_out: float = Field(gt=0, lt=1)
     held_out_text: str | None = Field(default=None, min_length=1)

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel
 
+from xtalk import ranks
 from xtalk.errors import XtalkError
 from xtalk.files import LOCK, PARTIAL, disk_full, expanded, is_disk_full, locked, sha256_of, write_text
 from xtalk.reports import read_record
@@ -45,9 +46,14 @@ class RunFolder:
         """Make the folder for this configuration, or open it if it is there already.
 
         A folder in which no step is complete takes another configuration, and any folder another place of its
-        model and text, whose hashes the steps compare. Errors: XtalkError if steps are complete with another
-        configuration (naming the differences), if the folder holds other things, or if it cannot be made.
+        model and text, whose hashes the steps compare. Of several ranks the first makes it. Errors:
+        XtalkError if steps are complete with another configuration (naming the differences), if the folder
+        holds other things, if it cannot be made, or if the ranks have different configurations.
         """
+        ranks.check_equal(config.fingerprint(), "configurations")
+        if ranks.rank() > 0:
+            ranks.wait()
+            return cls.open(path)
         path = expanded(path).absolute()
         if path.exists() and not path.is_dir():
             raise XtalkError(f"{path} is a file; expected a folder for the run; give another --out")
@@ -73,6 +79,7 @@ class RunFolder:
             elif old != config:
                 folder._write_config(_record(path).get(FOUND))
                 folder.log("moved", model=config.model, text=config.text)
+        ranks.wait()
         return folder
 
     @classmethod
@@ -114,7 +121,7 @@ class RunFolder:
 
         Errors: XtalkError if another process holds it.
         """
-        if self._held:
+        if self._held or ranks.rank() > 0:  # the first rank holds it for all
             yield
             return
         with locked(self.path):

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
+from xtalk import ranks
 from xtalk.progress import Report
 from xtalk.reading.pairs import SITES
 from xtalk.runs import layout
@@ -50,7 +51,7 @@ class Step:
     needs: steps that are brought up to date first. reads: files whose hashes decide whether it is done again;
     one that is missing counts as a file too. writes: files that it leaves; FOLDER/ stands for all below it.
     shows: steps whose files it also reads where they are up to date. scratch: a folder that is of no more
-    use once the step is complete.
+    use once the step is complete. shared: all ranks do it together, the others' bodies write nothing.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Step:
     body: Body
     shows: tuple[str, ...] = ()
     scratch: str | None = None
+    shared: bool = False
 
 
 class Pipeline:
@@ -97,23 +99,31 @@ class Pipeline:
         step, done = self.steps[name], list[str]()
         for need in step.needs:
             done += self._update(need, workbench, progress, current)
-        inputs = self._inputs(step)
-        if not self.folder.is_complete(name, inputs):
-            self._perform(step, inputs, workbench, progress)
+        if not ranks.from_first(ranks.rank() == 0 and self.folder.is_complete(name, self._inputs(step))):
+            self._perform(step, workbench, progress)
             done.append(name)
         current.add(name)
         return done
 
-    def _perform(self, step: Step, inputs: list[str], workbench: Workbench, progress: Report) -> None:
-        folder = self.folder
-        folder.log("begin", step=step.name, device=str(workbench.device))
+    def _perform(self, step: Step, workbench: Workbench, progress: Report) -> None:
+        """Do a step: the first rank, and the others if they share the work; all go on when it is done."""
+        folder, first = self.folder, ranks.rank() == 0
+        inputs = self._inputs(step) if first else []
         started = time.monotonic()
-        step.body(workbench, progress)
-        seconds = time.monotonic() - started
-        folder.complete(step.name, inputs, folder.files(step.writes), seconds)
-        if step.scratch is not None:
-            shutil.rmtree(folder.file(step.scratch), ignore_errors=True)
-        logger.info("%s: complete, %.0f s", step.name, seconds)
+        if first:
+            folder.log("begin", step=step.name, device=str(workbench.device))
+        if step.shared:
+            step.body(workbench, progress)
+        elif first:
+            with ranks.alone():
+                step.body(workbench, progress)
+        if first:
+            seconds = time.monotonic() - started
+            folder.complete(step.name, inputs, folder.files(step.writes), seconds)
+            if step.scratch is not None:
+                shutil.rmtree(folder.file(step.scratch), ignore_errors=True)
+            logger.info("%s: complete, %.0f s", step.name, seconds)
+        ranks.wait()
 
     def _inputs(self, step: Step) -> list[str]:
         shown = [file for name in step.shows if self.is_current(name) for file in self.folder.outputs(name)]
@@ -134,6 +144,7 @@ def _steps(folder: RunFolder, pipeline: Pipeline) -> list[Step]:
                 writes=layout.crosscoder_files(name),
                 body=partial(train_one, spec=spec),
                 scratch=layout.checkpoint(name),
+                shared=True,
             )
         )
     for name in names:

@@ -12,7 +12,16 @@ from xtalk.activations import ActivationBatches, ActivationSource, Harvest, Scal
 from xtalk.activations.store import ActivationStore
 from xtalk.crosscoder.config import CrosscoderConfig
 from xtalk.crosscoder.crosscoder import Crosscoder
-from xtalk.data import Counted, TokenSequences, read_documents, split_documents, tokenise, without
+from xtalk.data import (
+    Counted,
+    TextSource,
+    TokenSequences,
+    read_documents,
+    renderer,
+    split_documents,
+    tokenise,
+    without,
+)
 from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
 from xtalk.evaluation.baselines import ModelBaselines, mean_mlp_outputs, measure_baselines
@@ -49,7 +58,12 @@ class Workbench:
     @cached_property
     def model(self) -> LanguageModel:
         """The language model, on the device. Errors: XtalkError if its weights changed since the harvest."""
-        model = load_model(self.config.model, device=self.device, dtype=self.dtype)
+        model = load_model(
+            self.config.model,
+            device=self.device,
+            dtype=self.dtype,
+            trust_remote_code=self.config.trust_remote_code,
+        )
         self._check("the model", "weights_hash", model.weights_hash)
         return model
 
@@ -258,6 +272,16 @@ class Workbench:
         with replacing(self.folder.file(layout.SCALING)) as file:
             save_file({"factor_P": scaling.factor_P.cpu(), "mean_PD": scaling.mean_PD.cpu()}, file)
 
+    def documents(self, text: str) -> list[str]:
+        """The documents of a text: of the run's column and split, conversations where the run has those.
+
+        Errors: XtalkError for a text that cannot be read, and a model without a chat template.
+        """
+        config, tokenizer = self.config, self.model.tokenizer
+        source = TextSource(text, config.text_column, config.text_split, config.chat)
+        render = renderer(tokenizer, config.model) if config.chat and tokenizer is not None else None
+        return read_documents(source, config.max_characters, render)
+
     @cached_property
     def _sequences(self) -> tuple[TokenSequences, TokenSequences]:
         config, model = self.config, self.model
@@ -270,11 +294,11 @@ class Workbench:
                 f"sequences of {config.sequence_length} tokens; the model's context is {model.context}; "
                 "choose a shorter sequence_length"
             )
-        documents = read_documents(config.text, config.max_characters)
+        documents = self.documents(config.text)
         if config.held_out_text is None:
             split = split_documents(documents, config.held_out, config.seed)
         else:
-            held_out_documents = read_documents(config.held_out_text, config.max_characters)
+            held_out_documents = self.documents(config.held_out_text)
             split = without(documents, held_out_documents), held_out_documents
         parts = dict(zip(PARTS, split, strict=True))
         sequences: list[TokenSequences] = []

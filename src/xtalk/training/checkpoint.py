@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch import Tensor
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.errors import XtalkError
 from xtalk.files import replacing
+from xtalk.training.adam import Adam
 
 FILE = "checkpoint.safetensors"
 SCHEMA = "xtalk.checkpoint/2"
@@ -27,7 +27,7 @@ class TrainingState:
     """
 
     crosscoder: Crosscoder
-    optimiser: torch.optim.Adam
+    optimiser: Adam
     last_fired_L: Tensor
     step: int = 0
     rates: list[float] = field(default_factory=list[float])
@@ -60,7 +60,6 @@ def load_checkpoint(folder: Path, state: TrainingState, identity: dict[str, Any]
             _check_identity(path, header, identity)
             step, stream = int(header["step"]), dict(header["stream"])
             rates = [float(rate) for rate in header["rates"]]
-            _prepare_moments(state.optimiser)
             for name, tensor in _tensors(state).items():
                 saved = file.get_tensor(name)
                 if saved.shape != tensor.shape or saved.dtype != tensor.dtype:
@@ -79,16 +78,9 @@ def _tensors(state: TrainingState) -> dict[str, Tensor]:
     """The tensors of a state by name, sharing memory with it."""
     tensors = {name: tensor.detach() for name, tensor in state.crosscoder.named_parameters()}
     for name, parameter in state.crosscoder.named_parameters():
-        moments = state.optimiser.state.get(parameter, {})
+        moments = state.optimiser.moments(parameter)
         tensors |= {f"{name}.{moment}": value for moment, value in moments.items()}
     return tensors | {"last_fired": state.last_fired_L}
-
-
-def _prepare_moments(optimiser: torch.optim.Adam) -> None:
-    """Adam's state as its first step would make it."""
-    for parameter in optimiser.param_groups[0]["params"]:
-        moments = {"exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
-        optimiser.state[parameter] = {"step": torch.zeros((), device=parameter.device), **moments}
 
 
 def _check_identity(path: Path, header: dict[str, Any], identity: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from xtalk import ranks
 from xtalk.activations import ActivationBatches, Scaling
 from xtalk.crosscoder.config import CrosscoderConfig
 from xtalk.training.config import TrainingConfig, calibration_tokens
@@ -57,7 +58,7 @@ def prepare(
     """
     names = training.penalties if penalties is None else penalties
     start, mlps = _Deviations(config.d_sae, stream, scaling, training.seed), list[PenalisedMlp]()
-    with stream.rewound():
+    with ranks.alone(), stream.rewound():  # every rank for itself: all start alike
         seen = calibration_batches(stream, progress, "start values")
         if fresh:
             seen = start.watched(seen)

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from xtalk import ranks
 from xtalk.activations import ActivationBatches, Scaling
 from xtalk.codes import Codes
 from xtalk.crosscoder.config import CrosscoderConfig
@@ -20,6 +21,7 @@ from xtalk.crosscoder.nonlinearities import nonlinearity
 from xtalk.crosscoder.pre_activations import largest_but
 from xtalk.crosscoder.provenance import Provenance
 from xtalk.errors import XtalkError
+from xtalk.training.adam import Adam
 from xtalk.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from xtalk.training.config import TrainingConfig, calibration_tokens
 from xtalk.training.loss_metric import LossMetric
@@ -91,12 +93,13 @@ def train_crosscoder(
         places = places_of(batch, stream.source.sequences) if training.splices(state.step) else None
         codes, parts = training_step(state, objective, training, scaling.apply(batch.activations), places)
         if state.step % LOG_EVERY == 0 or state.step == training.steps:
+            record = _record(state, codes, parts, training)
             now = time.perf_counter()
             rate = (state.step - logged_step) * training.batch_tokens / (now - logged_at)
             state.rates.append(rate)
-            log(_record(state, codes, parts, training) | {"tokens_per_second": rate})
+            log(record | {"tokens_per_second": rate})
             logged_step, logged_at = state.step, now
-        if checkpoint_folder and state.step % training.checkpoint_every == 0:
+        if checkpoint_folder and ranks.rank() == 0 and state.step % training.checkpoint_every == 0:
             save_checkpoint(checkpoint_folder, state, stream.state_dict(), identity)
         progress(state.step, training.steps)
 
@@ -159,10 +162,8 @@ def _initial_state(
 def training_state(crosscoder: Crosscoder, training: TrainingConfig) -> TrainingState:
     """A crosscoder before its first step, with its optimiser."""
     crosscoder.lay_out_for_training()
-    trained = [parameter for parameter in crosscoder.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.Adam(trained, lr=training.lr, fused=True)
     last_fired_L = torch.zeros(crosscoder.config.d_sae, dtype=torch.int64, device=crosscoder.threshold.device)
-    return TrainingState(crosscoder, optimiser, last_fired_L)
+    return TrainingState(crosscoder, Adam(crosscoder.parameters()), last_fired_L)
 
 
 def _new_crosscoder(
@@ -185,26 +186,34 @@ def training_step(
     places: Places | None = None,
 ) -> tuple[Codes, dict[str, Float[Tensor, ""]]]:
     """One step of the optimiser; returns the batch's codes and the parts of its loss."""
-    dead_L = _dead(state, training)
-    factor = training.penalty_factor(state.step)
-    place = drawn(len(objective.mlps), training.sample_blocks, training.seed, state.step)
-    loss, codes, parts = objective(state.crosscoder, x_BPD, dead_L, factor, places, place)
     state.optimiser.zero_grad()
-    loss.backward()
-    norm = _gradient_norm(state.crosscoder)
+    if len(x_BPD):
+        factor = training.penalty_factor(state.step)
+        place = drawn(len(objective.mlps), training.sample_blocks, training.seed, state.step)
+        loss, codes, parts = objective(state.crosscoder, x_BPD, _dead(state, training), factor, places, place)
+        loss.backward()
+    else:  # all of this batch's sequences are other ranks'
+        codes, _ = state.crosscoder.encode_for_training(x_BPD)
+        loss, parts = torch.zeros(()), dict[str, Tensor]()
+    _share_gradients(state.crosscoder, len(x_BPD) / training.batch_tokens)
+    norm = state.optimiser.gradient_norm()
+
     _check_finite(state.step, parts | {"loss": loss, "gradient": norm})
-    if norm > training.clip:
-        torch.nn.utils.clip_grads_with_norm_(state.crosscoder.parameters(), training.clip, norm)
-    state.optimiser.param_groups[0]["lr"] = training.learning_rate(state.step)
-    state.optimiser.step()
+    state.optimiser.step(training.learning_rate(state.step), training.clip, norm)
     state.step += 1
     state.last_fired_L[codes.latents[codes.values > 0]] = state.step * training.batch_tokens
+    ranks.largest(state.last_fired_L)
     return codes, parts
 
 
-def _gradient_norm(crosscoder: Crosscoder) -> Float[Tensor, ""]:
-    gradients = [p.grad for p in crosscoder.parameters() if p.grad is not None]
-    return torch.nn.utils.get_total_norm(gradients)
+def _share_gradients(crosscoder: Crosscoder, share: float) -> None:
+    """Make gradients of the mean over the whole batch of each rank's mean over its share of the tokens."""
+    if ranks.world() == 1:
+        return
+    for parameter in crosscoder.parameters():
+        if parameter.requires_grad:
+            own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad * share
+            parameter.grad = torch.empty_like(parameter).copy_(ranks.summed(own.contiguous()))
 
 
 def _dead(state: TrainingState, training: TrainingConfig) -> Int[Tensor, "dead"]:
@@ -221,12 +230,12 @@ def calibrate_threshold(crosscoder: Crosscoder, stream: ActivationBatches, scali
     """
     largest_N, active = torch.empty(0, device=crosscoder.threshold.device), 0
     for x_BPD in calibration_batches(stream):
-        active += crosscoder.config.k * len(x_BPD)
+        active += crosscoder.config.k * ranks.total(len(x_BPD))
         pre_N = crosscoder.pre_activations(scaling.apply(x_BPD)).flatten()
         largest_N = torch.cat([largest_N, pre_N[pre_N > 0]])
         total = crosscoder.config.k * calibration_tokens(stream.batch_tokens) + 1
         largest_N = largest_N.topk(min(total, len(largest_N)), sorted=False).values
-    crosscoder.threshold.fill_(largest_but(largest_N, active))
+    crosscoder.threshold.fill_(largest_but(ranks.gathered(largest_N), active))
 
 
 def _check(
@@ -253,6 +262,11 @@ def _check(
         raise XtalkError(
             f"the stream has {left} tokens left; {training.steps} steps of {training.batch_tokens} tokens "
             f"and calibration need {training.tokens_needed}; give more text, fewer steps or more epochs"
+        )
+    if nonlinearity(config.architecture).trains_threshold and ranks.world() > 1:
+        raise XtalkError(
+            f"a {config.architecture} crosscoder trains on one process, for its sparsity loss squares a mean "
+            "over the batch; use batchtopk, or start one process"
         )
     if nonlinearity(config.architecture).needs_sparsity_loss and not training.sparsity:
         raise XtalkError(
@@ -289,10 +303,17 @@ def _identity(
 def _record(
     state: TrainingState, codes: Codes, parts: Mapping[str, Float[Tensor, ""]], training: TrainingConfig
 ) -> dict[str, float]:
+    """The parts of the loss and L0 over the tokens of all ranks."""
+    tokens, L0 = len(codes.values), int((codes.values.detach() > 0).sum())
+    found = ranks.each([tokens, L0, {name: part.item() for name, part in parts.items()}])
+    means: dict[str, float] = {}
+    for count, _, of_rank in found:
+        for name, value in of_rank.items():
+            means[name] = means.get(name, 0.0) + value * (count / training.batch_tokens)
     return {
         "step": state.step,
         "tokens": state.step * training.batch_tokens,
-        **{name: part.item() for name, part in parts.items()},
-        "l0": float((codes.values.detach() > 0).sum(1).float().mean()),
+        **means,
+        "l0": sum(active for _, active, _ in found) / training.batch_tokens,
         "dead": len(_dead(state, training)),
     }

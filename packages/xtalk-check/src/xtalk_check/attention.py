@@ -14,6 +14,18 @@ from xtalk_check.errors import Rejected
 from xtalk_check.margins import Winning, settle
 from xtalk_check.partition import read_partition
 from xtalk_check.reading import Fields, Weights
+from xtalk_check.rounding import (
+    FUNCTION_ERROR,
+    UNDERFLOW,
+    UNIT,
+    beside,
+    gamma,
+    largest,
+    layer,
+    slack,
+    tiny,
+    unembedded,
+)
 from xtalk_check.tasks import Cell, Task
 from xtalk_check.work import Row, Work, hull, rows, smallest
 
@@ -33,7 +45,8 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
     if question.name not in ("max", "min", "modular_addition") or question.n < 2:
         raise Rejected(f"{question.name} of {question.n} tokens is not a task of the attention theorem")
     network = Network.load(task, weights, len(question.classes), question.answers, work)
-    winning = Winning.read(task, arb(0))
+    error = slack(task, lambda: rounding_error(network.residual, weights, question.n, work))
+    winning = Winning.read(task, error)
     tokens = len(question.classes)
     queries, anchor, rest = (
         read_partition(advice.fields(name), tokens) for name in ("query", "anchor", "rest")
@@ -51,7 +64,7 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
         asked = {question.classes[token] for token in asking}
         if len(asked) > 1:
             raise Rejected("a query column has tokens of several classes")
-        query = Query(network, asking, codebooks, work)
+        query = Query(network, asking, codebooks, winning.slack, work)
         for cell in cells:
             work.spend(steps=1 + len(cell.slots))
             whole = Cell(_joined(question, cell.answer, *asked), cell.slots, cell.arrangements)
@@ -71,6 +84,7 @@ class Network:
     scores: list[Row]  # V x V
     moved: list[Row]  # V x C
     resting: list[Row]  # V x C, rows alike where there is no residual path
+    residual: bool
 
     @property
     def classes(self) -> int:
@@ -97,6 +111,7 @@ class Network:
             scores=rows(work.product(work.product(embed, w_query), keys)),
             moved=rows(work.product(work.product(embed, w_value), work.product(w_out, unembed))),
             resting=rows(resting + work.product(embed, unembed) if residual else resting),
+            residual=residual,
         )
 
 
@@ -123,13 +138,17 @@ class Query:
     """What a column of last tokens makes of the tokens before it.
 
     For a last token q and any number called its shift let e_t = exp(scores[q][t] - shift), and m_t how far
-    moved[t] + resting[q] puts the right answer ahead of a wrong one. The margin has the sign of the sum of
-    e_t m_t over all positions, the last one too. Proof: docs/proofs/theory.md, lemma "denominator".
+    moved[t] + resting[q] puts the right answer ahead of a wrong one, less the slack. The margin exceeds the
+    slack if the sum of e_t m_t over all positions, the last one too, is positive.
+    Proof: docs/proofs/theory.md, lemma "denominator".
     """
 
-    def __init__(self, network: Network, asking: list[int], codebooks: list[Columns], work: Work) -> None:
+    def __init__(
+        self, network: Network, asking: list[int], codebooks: list[Columns], slack: arb, work: Work
+    ) -> None:
         """Enclose e_t over the column, for each column of each codebook. Cost: as many evaluations."""
         self._network, self._asking, self._codebooks, self._work = network, asking, codebooks, work
+        self._slack = slack
         seen = [network.scores[q] for q in asking]
         shifts = [sum(of_query, arb(0)).mid() / len(of_query) for of_query in seen]
         shifted = [
@@ -168,7 +187,7 @@ class Query:
             terms: list[Row] = []
             for q, weight in zip(self._asking, self._own, strict=True):
                 both = [a + b for a, b in zip(self._network.moved[q], self._network.resting[q], strict=True)]
-                terms.append([weight * margin for margin in _ahead(both, right)])
+                terms.append([weight * (margin - self._slack) for margin in _ahead(both, right)])
             self._base[right] = [smallest(of_answer) for of_answer in zip(*terms, strict=True)]
         return self._base[right]
 
@@ -176,7 +195,7 @@ class Query:
         """For each column of a codebook and each answer, e_t m_t over the column's tokens."""
         if (codebook, right) not in self._tables:
             resting = [
-                hull(margins)
+                hull(margins) - self._slack
                 for margins in zip(
                     *(_ahead(self._network.resting[q], right) for q in self._asking), strict=True
                 )
@@ -188,6 +207,33 @@ class Query:
                 for weight, margins in zip(self._weights[codebook], ahead, strict=True)
             ]
         return self._tables[codebook, right]
+
+
+def rounding_error(residual: bool, weights: Weights, n: int, work: Work) -> arb:
+    """A bound on |deployed logit - logit|, for every logit of every sequence of n tokens.
+
+    Precondition: that of `logit_error`, but with exp in the place of phi; the deployed softmax is
+    exp(s - max s), each within FUNCTION_ERROR of itself, divided by their sum. Cost: 2 (3 D H + H D + D C) +
+    3 H, and an evaluation. Proof: docs/proofs/theory.md, "Rounding", lemma "softmax".
+    """
+    embed, w_query, w_key, w_value, w_out = (
+        weights.matrix(name, None, None) for name in ("embed", "w_query", "w_key", "w_value", "w_out")
+    )
+    size, width = embed.ncols(), w_query.ncols()
+    x = largest(embed)
+    (q, q_error), (k, k_error) = (
+        layer((x, x * 0), w, [arb(0)] * width, size, work) for w in (w_query, w_key)
+    )
+    work.spend(3 * width)
+    score = (q * k.transpose())[0, 0]
+    carried = (q_error * (k + k_error).transpose() + q * k_error.transpose())[0, 0]
+    score_error = carried + (score + carried) * gamma(width) + UNDERFLOW
+    exponent = score_error + 2 * (score + score_error) * UNIT + 2 * FUNCTION_ERROR
+    grown = work.evaluate(arb.exp, [2 * (exponent + gamma(n + 2))])[0] - 1 + 4 * n * UNDERFLOW
+    mixed = x, x * (grown + (1 + grown) * gamma(n)) + tiny(size)
+    value = layer(mixed, w_value, [arb(0)] * w_value.ncols(), size, work)
+    y = layer(value, w_out, weights.vector("b_out", None), w_out.nrows() + 2, work)
+    return unembedded(beside(y, (x, x * 0), w_out.nrows() + 2) if residual else y, weights, work)
 
 
 def scaled(bound: Bound, work: Work) -> Bound:

@@ -27,7 +27,7 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
     """
     question = Task.read(task)
     network = Network.load(task, weights, len(question.classes), question.answers, work)
-    winning = Winning.read(task, slack(task, network, weights, question.n, work))
+    winning = Winning.read(task, slack(task, lambda: network.rounding_error(weights, question.n, work)))
     out = arb_mat(network.out)
     hidden, least = len(network.b_hidden), question.n + network.classes + EVALUATION
     work.plan(count_sequences(question) * hidden * least, "running every sequence")

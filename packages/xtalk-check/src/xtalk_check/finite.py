@@ -10,10 +10,11 @@ from functools import cached_property
 
 from flint import arb, arb_mat
 
-from xtalk_check.activations import Activation, activation
+from xtalk_check.activations import EVERYWHERE, Activation, activation
 from xtalk_check.data import data, repeated, scaled
 from xtalk_check.errors import Rejected
 from xtalk_check.reading import Fields, Weights
+from xtalk_check.rounding import largest, layer, logit_error
 from xtalk_check.work import Row, Work, rows
 
 LIMIT = 1 << 40  # largest number of an explanation, in units of 2^-bits
@@ -24,6 +25,7 @@ class Network:
     """The network and its data, with what every form needs of them."""
 
     phi: Activation
+    residual: bool
     labels: list[int]  # T
     x: arb_mat  # T x D
     w_in: arb_mat  # D x N
@@ -51,6 +53,7 @@ class Network:
         y = repeated(total, weights.vector("b_out", embed.ncols())) + (x if residual else x * 0)
         return cls(
             phi=phi,
+            residual=residual,
             labels=task.integers("labels", 0, unembed.ncols() - 1, total),
             x=x,
             w_in=w_in,
@@ -59,6 +62,13 @@ class Network:
             path=unembed if residual else unembed * 0,
             direct=work.product(y, unembed) + repeated(total, weights.vector("b_unembed", unembed.ncols())),
         )
+
+    def rounding_error(self, weights: Weights, work: Work) -> arb:
+        """A bound on the error of every deployed logit, on every input. Cost: 2 (I D + D N + N D + D C)."""
+        z = largest(weights.matrix("data.inputs", None, None))
+        embed, bias = weights.matrix("embed", None, None), weights.vector("b_embed", None)
+        x = layer((z, z * 0), embed, bias, embed.nrows() + 1, work)
+        return logit_error(self.phi.ranges(EVERYWHERE).slope.abs_upper(), self.residual, x, weights, work)
 
     def before(self, at: Row, work: Work) -> Row:
         """The neurons' pre-activations at any x."""

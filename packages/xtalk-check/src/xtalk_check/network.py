@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from flint import arb, arb_mat
 
-from xtalk_check.activations import Activation, activation
+from xtalk_check.activations import EVERYWHERE, Activation, activation
 from xtalk_check.reading import Fields, Weights
+from xtalk_check.rounding import gamma, largest, logit_error, tiny
 from xtalk_check.work import Work, rows
 
 
@@ -56,6 +57,13 @@ class Network:
     def classes(self) -> int:
         """The number of answers C."""
         return len(self.b_logit)
+
+    def rounding_error(self, weights: Weights, n: int, work: Work) -> arb:
+        """A bound on the error of every deployed logit, on every sequence of n tokens."""
+        x = largest(weights.matrix("embed", None, None)) * n
+        summed = x, x * gamma(n) + tiny(x.ncols())
+        steepest = self.phi.ranges(EVERYWHERE).slope.abs_upper()
+        return logit_error(steepest, self.residual, summed, weights, work)
 
     def ahead(self, answer: int, work: Work) -> arb_mat:
         """Row j holds out[answer] - out[j] (C x N)."""

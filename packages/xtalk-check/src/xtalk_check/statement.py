@@ -19,13 +19,14 @@ TIES = {
 }
 ACTIVATIONS = {"relu": "ReLU", "gelu": "GELU (erf)", "gelu_tanh": "GELU (tanh)"}
 REAL = "real numbers: the network is what its formula defines; what rounding does to it is not covered"
-FLOAT32 = "float32: the network is a deployed one, under the assumptions"
-ROUNDING = [
+FLOAT32 = "float32: the network is a deployed one, under the assumptions; and of real numbers under none"
+SUMS = (
     "the deployed network computes the formula's sums in that order in IEEE float32, rounding to nearest, "
-    "without overflow; each sum in any order, with or without fused multiply-adds",
-    "its activation function errs by at most 2^-20 |h| at h",
-    "underflow adds less than 2^-100 to any one number",
-]
+    "without overflow; each sum in any order, with or without fused multiply-adds"
+)
+PHI = "its activation function errs by at most 2^-20 |h| at h"
+SOFTMAX = "its softmax is exp(s - max s), each within a share of 2^-20, divided by their sum"
+UNDERFLOW = "underflow adds less than 2^-100 to any one number"
 DATA = "inputs and labels are those whose hash and list the specification has"
 
 
@@ -54,25 +55,31 @@ def _of_sequences(theorem: str, task: Fields, claim: Fields) -> Statement:
     name, n = task.choice("name", *ANSWERS), task.integer("n", 1, UNBOUNDED)
     tokens, answers = len(task.integers("classes", 0, UNBOUNDED)), task.integer("answers", 1, UNBOUNDED)
     if theorem == "T3 attention":
-        network, real = (
-            "one layer of one head of attention, without positions and norms; the last token asks",
-            True,
-        )
+        network = "one layer of one head of attention, without positions and norms; the last token asks"
+        function = SOFTMAX
     else:
         activation = ACTIVATIONS[task.choice("activation", *ACTIVATIONS)]
         network = f"the sum of {n} embeddings, one MLP with {activation}, an unembedding"
-        real = task.choice("arithmetic", "real", "float32") == "real"
+        function = PHI
+    arithmetic, assumptions = _arithmetic(task, function)
     return Statement(
         claims=[_share(claim, "sequences that have an answer are answered right")],
         task=f"{name} of n = {n} of {tokens} tokens, {answers} answers: {ANSWERS[name]}",
         network=network + _path(task),
         ties=TIES[task.choice("ties", *TIES)],
-        arithmetic=REAL if real else FLOAT32,
-        assumptions=[] if real else ROUNDING,
+        arithmetic=arithmetic,
+        assumptions=assumptions,
     )
 
 
+def _arithmetic(task: Fields, function: str) -> tuple[str, list[str]]:
+    """The arithmetic of the specification, and what it assumes of a deployed network."""
+    real = task.choice("arithmetic", "real", "float32") == "real"
+    return (REAL, []) if real else (FLOAT32, [SUMS, function, UNDERFLOW])
+
+
 def _of_data(task: Fields, claim: Fields) -> Statement:
+    arithmetic, assumptions = _arithmetic(task, PHI)
     total = len(task.integers("labels", 0, UNBOUNDED))
     return Statement(
         claims=[_share(claim, "inputs of the data are answered right")],
@@ -80,8 +87,8 @@ def _of_data(task: Fields, claim: Fields) -> Statement:
         network=f"an embedding, one MLP with {ACTIVATIONS[task.choice('activation', *ACTIVATIONS)]}, "
         "an unembedding" + _path(task),
         ties=TIES["lose"],
-        arithmetic=REAL,
-        assumptions=[DATA],
+        arithmetic=arithmetic,
+        assumptions=[DATA, *assumptions],
     )
 
 

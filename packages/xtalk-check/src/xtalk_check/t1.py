@@ -17,6 +17,7 @@ from xtalk_check.errors import Rejected
 from xtalk_check.finite import LIMIT, Network, read_features
 from xtalk_check.margins import settle
 from xtalk_check.reading import Fields, Weights
+from xtalk_check.rounding import slack
 from xtalk_check.work import EVALUATION, Row, Work, rows, smallest
 
 
@@ -34,7 +35,8 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
         smallest(margin for wrong, margin in enumerate(margins) if wrong != label)
         for label, margins in zip(network.labels, form(network, advice, work), strict=True)
     ]
-    certified = sum(margin > 0 for margin in least)
+    needed = slack(task, lambda: network.rounding_error(weights, work))
+    certified = sum(margin > needed for margin in least)
     return settle(claim, certified, len(least))
 
 

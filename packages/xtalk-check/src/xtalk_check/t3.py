@@ -27,13 +27,11 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
     """
     question = Task.read(task)
     network = Network.load(task, weights, len(question.classes), question.answers, work)
-    winning = Winning.read(task, slack(task, network, weights, question.n, work))
-    anchor, rest = codebooks = [
-        Codebook.read(advice.fields(name), network, work) for name in ("anchor", "rest")
-    ]
+    winning = Winning.read(task, slack(task, lambda: network.rounding_error(weights, question.n, work)))
+    codebooks = [Codebook.read(advice.fields(name), network, work) for name in ("anchor", "rest")]
     beside = question.name == "majority"  # where the tokens beside those of each class are gone through
     work.spend(steps=len(question.classes) * len(set(question.classes)) * beside)
-    size = question.size(anchor, rest, work.budget.work)
+    size = question.size(*codebooks, work.budget.work)
     least = len(network.b_hidden) * (size.cells + size.columns) * network.classes
     work.plan(least + size.cells + size.slots, "going through every cell")
     bits = advice.integer("bits", 0, 20)

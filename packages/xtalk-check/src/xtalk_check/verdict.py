@@ -54,7 +54,7 @@ class Verdict:
 def check(certificate: bytes, spec: bytes, weights: bytes, budget: Budget | None = None) -> Verdict:
     """Check a certificate against the verifier's specification and weights; never raises for what they hold.
 
-    What would cost more than the budget is refused before it is done (docs/proofs/budgets.md).
+    What would cost more than the budget is refused before it is done (docs/proofs/audit.md).
     Postcondition: the verdict is "accepted" only if the claim is true of the network with these weights and
     the task of the specification, by the theorem that the specification names (docs/proofs/theory.md).
     """

@@ -61,6 +61,7 @@ def specification(
         "labels": labels_T.tolist(),
         "activation": network.activation.name,
         "residual": True,
+        "arithmetic": "float32",
     }
     digest = hashlib.sha256(weights).hexdigest()
     return {"format": "xtalk.spec/1", "theorem": "T1", "weights": digest, "task": task}, weights

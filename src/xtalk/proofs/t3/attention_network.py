@@ -165,7 +165,7 @@ class AttentionRunner:
 
 
 def attention_spec(task: ProductTask, weights_sha256: str) -> dict[str, Any]:
-    """The specification that a checker is given; ties lose."""
+    """The specification that a checker is given, of the deployed float32 network; ties lose."""
     asked = {
         "name": task.name,
         "n": task.n,
@@ -173,5 +173,6 @@ def attention_spec(task: ProductTask, weights_sha256: str) -> dict[str, Any]:
         "answers": task.answers,
         "residual": True,
         "ties": "lose",
+        "arithmetic": "float32",
     }
     return {"format": "xtalk.spec/1", "theorem": "T3 attention", "weights": weights_sha256, "task": asked}

@@ -95,7 +95,7 @@ class ProductTask:
     def spec(
         self, theorem: str, activation: str, residual: bool, weights_sha256: str | None
     ) -> dict[str, Any]:
-        """The specification that a checker is given, of the real-valued network, ties losing."""
+        """The specification that a checker is given, of the deployed float32 network, ties losing."""
         task = {
             "name": self.name,
             "n": self.n,
@@ -104,7 +104,7 @@ class ProductTask:
             "activation": activation,
             "residual": residual,
             "ties": "lose",
-            "arithmetic": "real",
+            "arithmetic": "float32",
         }
         return {"format": "xtalk.spec/1", "theorem": theorem, "weights": weights_sha256, "task": task}
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from xtalk.data import read_documents, tokenise
+from xtalk.data import tokenise
 from xtalk.data.tokens import TokenSequences, token_sequences
 from xtalk.dormant.study import WakingText, labels_of, stretches, study_dormancy
 from xtalk.errors import XtalkError
@@ -104,7 +104,8 @@ def model_like(workbench: Workbench, name: str) -> LanguageModel:
     """The model of that name, on the device. Errors: XtalkError if its sizes are not those of the run's."""
     if name == workbench.config.model:
         return workbench.model
-    model, own = load_model(name, device=workbench.device), workbench.model
+    own, trusted = workbench.model, workbench.config.trust_remote_code
+    model = load_model(name, device=workbench.device, trust_remote_code=trusted)
     if (model.n_blocks, model.d_model, model.vocabulary) != (own.n_blocks, own.d_model, own.vocabulary):
         raise XtalkError(
             f"the model {name} has other sizes than {own.name}, for which the run's crosscoder was trained; "
@@ -124,6 +125,6 @@ def _waking(
         return WakingText.triggered(reference, ids, workbench.config.seed)
     if not settings.text:
         return WakingText.all_of(reference)
-    documents = read_documents(settings.text, workbench.config.max_characters)
+    documents = workbench.documents(settings.text)
     whole, count = tokenise(documents, tokenizer, reference.length), len(reference)
     return WakingText.all_of(token_sequences(whole.tokens[:count], whole.documents[:count]))

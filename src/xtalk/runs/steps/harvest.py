@@ -23,6 +23,10 @@ def harvest_run(workbench: Workbench, progress: Report) -> None:
     config, documents = workbench.config, count_documents(held_out)
     check_variation(model, torch.from_numpy(train.tokens[:2]), hookpoints)
     Bootstrap(documents, config.evaluation.resamples, config.seed)  # too few documents: say so now, not later
+    counted = {
+        "skip_positions": workbench.counted.skip_positions,
+        "skip_tokens": sorted(workbench.counted.skip_tokens),
+    }
     if config.harvest.store:
         workbench.write_store(progress)
     batches = workbench.batches()
@@ -33,10 +37,6 @@ def harvest_run(workbench: Workbench, progress: Report) -> None:
     workbench.save_scaling(measure_scaling(batches, tokens, report))
     if config.harvest.loss_metric_tokens:
         workbench.write_loss_metric(progress)
-    counted = {
-        "skip_positions": workbench.counted.skip_positions,
-        "skip_tokens": sorted(workbench.counted.skip_tokens),
-    }
     record = {
         "model": model.name,
         "weights_hash": model.weights_hash,

@@ -9,8 +9,9 @@ from xtalk.interactions.attention import KEYS
 from xtalk.progress import Report
 from xtalk.reading.features import sparse_codes
 from xtalk.reading.pairs import SITES, Site, measure_pairs
+from xtalk.records.strongest import strongest_pairs
 from xtalk.runs import layout
-from xtalk.runs.steps.crosscoders import LISTED, strongest_pairs
+from xtalk.runs.steps.crosscoders import LISTED
 from xtalk.runs.workbench import Workbench
 
 
@@ -40,7 +41,7 @@ def interact_elsewhere(workbench: Workbench, name: str, sites: Sequence[str], pr
     for site, matrix in measured.matrices.items():
         files += [layout.pairs(name, site), layout.strongest_at(name, site)]
         replace(matrix, source=source).save(folder.file(files[-2]))
-        shown = strongest_pairs(workbench, name, site, matrix, codes_BL)
+        shown = strongest_pairs(workbench.model, name, site, matrix, codes_BL, text, counted)
         folder.write_json(files[-1], {"source": source, "matrix": shown.model_dump(mode="json")})
     if measured.coverage is not None:
         files.append(layout.attention_coverage(name))

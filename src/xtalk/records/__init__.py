@@ -1,0 +1,1 @@
+"""What was measured, as the records that reports show: of runs and of single dictionaries."""
