@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from xtalk import ranks
 from xtalk.errors import XtalkError
 from xtalk.progress import Report, silent
 from xtalk.runs import layout
@@ -69,8 +70,9 @@ class Run:
         with self.folder.locked():
             workbench, pipeline = self._workbench(), Pipeline(self.folder)
             left = [step for step in pipeline.steps if not pipeline.is_current(step)]
-            if approve is not None and left:
-                approve(plan_run(workbench, left))
+            if approve is not None and left and ranks.rank() == 0:  # the others wait for the first's step
+                with ranks.alone():
+                    approve(plan_run(workbench, left))
             self._update(list(pipeline.steps), "run", workbench)
 
     def harvest(self) -> None:
