@@ -23,7 +23,7 @@ from xtalk.training.adam import Adam
 from xtalk.training.checkpoint import TrainingState
 from xtalk.training.config import TrainingConfig
 from xtalk.training.objective import Objective
-from xtalk.training.train import train_step
+from xtalk.training.train import training_step
 
 LR = 1e-3
 Steps = tuple[Callable[[int], object], Callable[[], float]]
@@ -51,7 +51,7 @@ def xtalk_steps(shape: Shape, architecture: Architecture, bfloat16: bool) -> Ste
     first: list[float] = []
 
     def step(i: int) -> None:
-        _, parts = train_step(state, objective, training, x_nBPD[i % BATCHES])
+        _, parts = training_step(state, objective, training, x_nBPD[i % BATCHES])
         first.append(parts["recon"].item())
 
     return step, lambda: first[0]

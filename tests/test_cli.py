@@ -96,6 +96,7 @@ def test_version(command):
     "name",
     [
         "run",
+        "plan",
         "config",
         "harvest",
         "train",
@@ -218,6 +219,8 @@ def test_config_prints_what_run_reads(command, tmp_path: Path):
             {"name": "penalised", "penalties": {"keep_one": 2, "full_sum": 1.5}},
         ],
     )
+    own = run_config(yaml.safe_load(command("config", "--model", "some-model", "--k", "8")[1]))
+    assert own == preset("own", model="some-model", crosscoder={"k": 8})
     folder = RunFolder.create(tmp_path / "run", config)
     _, again, _ = command("config", "--config", str(folder.path / "config.yaml"))
     assert again == out

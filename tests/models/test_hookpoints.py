@@ -2,7 +2,7 @@ import pytest
 from reference.tiny_models import tiny_model
 
 from xtalk.errors import XtalkError
-from xtalk.models.hookpoints import SITES, Hookpoint, paper_hookpoints
+from xtalk.models.hookpoints import DEPTHS, SITES, Hookpoint, paper_hookpoints
 
 TRANSFORMER_LENS = {
     "blocks.1.hook_resid_pre": "blocks.1.resid_pre",
@@ -39,6 +39,7 @@ def test_names_in_every_spelling(kind):
             assert model.hookpoint(f"blocks.{block}.{site}") == Hookpoint(block, site)
     for name, canonical in TRANSFORMER_LENS.items():
         assert str(model.hookpoint(name)) == canonical
+    assert [model.hookpoint(f"{depth}.ln1").block for depth in DEPTHS] == [0, 1, 2]
     for path, site in zip(MODULE_PATHS[kind], ("resid_post", "ln1", "ln2"), strict=True):
         assert model.hookpoint(path) == Hookpoint(2, site)
 
@@ -48,6 +49,7 @@ def test_names_in_every_spelling(kind):
     [
         ("blocks.3.ln2", "blocks.2.ln2"),
         ("blocks.0.ln3", "blocks.0.ln2"),
+        ("middle.ln3", "blocks.1.ln2"),
         ("blocks.7.hook_resid_mid", "resid_mid"),
         ("transformer.h.0.ln_3", "transformer.h.0.ln_2"),
         ("blocks.0.hook_mlp_in", "blocks.0."),

@@ -1,8 +1,15 @@
 """Where models run, and how many tokens at once."""
 
+import gc
+import logging
+from collections.abc import Callable
+
 import torch
+from torch import Tensor
 
 from xtalk.errors import XtalkError
+
+logger = logging.getLogger("xtalk")
 
 # Measured: on a CPU more tokens leave the cache (throughput falls from 2048 up); a GPU wants more work.
 CPU_TOKENS, GPU_TOKENS = 2048, 32768
@@ -47,3 +54,33 @@ def sequences_at_once(length: int, device: torch.device, floats_per_token: int) 
         tokens = GPU_TOKENS
         floats = torch.cuda.get_device_properties(device).total_memory // (4 * _GPU_PART)
     return max(1, min(tokens, floats // floats_per_token) // length)
+
+
+def in_halves_if_full(run: Callable[..., Tensor], *batch: Tensor) -> Tensor:
+    """`run` on a batch of sequences, the first axis of all its tensors; of two halves if memory runs out.
+
+    Says so, each time. Errors: XtalkError where a single sequence does not fit.
+    """
+    try:
+        return run(*batch)
+    except (RuntimeError, MemoryError) as error:
+        if not _is_full(error):
+            raise
+        reason = " ".join(str(error).split())[:200]
+    sequences, length = batch[-1].shape[:2]
+    if sequences == 1:
+        raise XtalkError(
+            f"out of memory with one sequence of {length} tokens ({reason}); choose a shorter "
+            "sequence_length, fewer hookpoints, or a machine with more memory"
+        )
+    gc.collect()  # only now that the failed call's frames are gone
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    logger.warning("out of memory with %d sequences of %d tokens: going on with half", sequences, length)
+    halves = zip(*(tensor.tensor_split(2) for tensor in batch), strict=True)
+    return torch.cat([in_halves_if_full(run, *half) for half in halves])
+
+
+def _is_full(error: Exception) -> bool:
+    kinds = torch.OutOfMemoryError, MemoryError
+    return isinstance(error, kinds) or "DefaultCPUAllocator" in str(error)

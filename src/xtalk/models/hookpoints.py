@@ -76,12 +76,11 @@ def parse_hookpoint(name: str, blocks: int, module_paths: Mapping[str, Hookpoint
     XtalkError for all else.
     """
     depth, _, rest = name.partition(".")
-    if depth in DEPTHS:
-        name = f"blocks.{blocks * DEPTHS[depth] // 4}.{rest}"
+    whole = f"blocks.{blocks * DEPTHS[depth] // 4}.{rest}" if depth in DEPTHS else name
     names = {str(point): point for point in _all_hookpoints(blocks)} | dict(module_paths)
-    match = re.fullmatch(r"(blocks\.\d+)\.(.+)", name)
+    match = re.fullmatch(r"(blocks\.\d+)\.(.+)", whole)
     site = _TRANSFORMER_LENS.get(match[2]) if match else None
-    canonical = f"{match[1]}.{site}" if match and site else name
+    canonical = f"{match[1]}.{site}" if match and site else whole
     if canonical in names:
         return names[canonical]
     nearest = difflib.get_close_matches(canonical, names, n=3, cutoff=0.0)

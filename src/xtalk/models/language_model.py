@@ -15,7 +15,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from xtalk.errors import XtalkError
 from xtalk.models import checkpoint, hooks
 from xtalk.models.attention import AttentionWeights
-from xtalk.models.devices import sequences_at_once
+from xtalk.models.devices import in_halves_if_full, sequences_at_once
 from xtalk.models.finding import find_family
 from xtalk.models.hookpoints import SITES, Hookpoint, Site, paper_hookpoints, parse_hookpoint
 from xtalk.models.mlp import MlpWeights
@@ -139,7 +139,7 @@ class LanguageModel:
 
         Blocks after the last hookpoint, and the language-model head, are not computed.
         """
-        return self._captured(tokens_BS, hookpoints, {})
+        return in_halves_if_full(lambda tokens: self._captured(tokens, hookpoints, {}), tokens_BS)
 
     @torch.no_grad()
     def capture_from(
@@ -150,7 +150,11 @@ class LanguageModel:
         hookpoints: Sequence[Hookpoint],
     ) -> Float[Tensor, "B S P D"]:
         """The activations at hookpoints of later blocks when the output of `block` is `resid_post_BSD`."""
-        return self._captured(tokens_BS, hookpoints, self._starting(block, resid_post_BSD))
+
+        def run(post_BSD: Tensor, tokens: Tensor) -> Tensor:
+            return self._captured(tokens, hookpoints, self._starting(block, post_BSD))
+
+        return in_halves_if_full(run, resid_post_BSD, tokens_BS)
 
     def _captured(
         self,
@@ -177,7 +181,10 @@ class LanguageModel:
 
     def logits(self, tokens_BS: Int[Tensor, "B S"]) -> Float[Tensor, "B S V"]:
         """The model's next-token logits."""
-        return self.hf(input_ids=self._check_tokens(tokens_BS), use_cache=False).logits
+        return in_halves_if_full(self._logits, self._check_tokens(tokens_BS))
+
+    def _logits(self, tokens_BS: Int[Tensor, "B S"]) -> Float[Tensor, "B S V"]:
+        return self.hf(input_ids=tokens_BS, use_cache=False).logits
 
     def continue_from(
         self, block: int, resid_post_BSD: Float[Tensor, "B S D"], tokens_BS: Int[Tensor, "B S"]
@@ -187,8 +194,12 @@ class LanguageModel:
         Blocks 0 to `block` are not computed; `tokens_BS` gives the positions. Gradients reach
         `resid_post_BSD`.
         """
-        with hooks.replaced_forwards(self._starting(block, resid_post_BSD)):
-            return self.logits(tokens_BS)
+
+        def run(post_BSD: Tensor, tokens: Tensor) -> Tensor:
+            with hooks.replaced_forwards(self._starting(block, post_BSD)):
+                return self._logits(tokens)
+
+        return in_halves_if_full(run, resid_post_BSD, self._check_tokens(tokens_BS))
 
     def added(self, block: int, mlp_output: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """What the residual stream gains where the MLP of `block` puts out `mlp_output`.

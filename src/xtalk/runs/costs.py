@@ -8,6 +8,8 @@ counted (`runs/plan.py`).
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from torch import nn
+
 from xtalk.activations import estimate_bytes
 from xtalk.data import TokenSequences
 from xtalk.evaluation.schemes import SCHEMES
@@ -36,11 +38,14 @@ class Passes:
     @staticmethod
     def of(model: LanguageModel, length: int) -> "Passes":
         """From the number of parameters; attention to half of `length` tokens."""
-        embedding = model.vocabulary * model.d_model
-        tied = model.hf.config.tie_word_embeddings
-        weights = (model.n_params - embedding * (1 if tied else 2)) / model.n_blocks
+        head = model.vocabulary * model.d_model
+        tables = [m.weight for m in model.hf.modules() if isinstance(m, nn.Embedding)]
+        looked_up = sum(table.numel() for table in tables)
+        if not model.hf.config.tie_word_embeddings:
+            looked_up += head
+        weights = (model.n_params - looked_up) / model.n_blocks
         attention = 2 * length * model.d_model
-        return Passes(model.n_blocks, 2 * max(weights, 0.0) + attention, 2.0 * embedding)
+        return Passes(model.n_blocks, 2 * weights + attention, 2.0 * head)
 
     def up_to(self, block: int) -> float:
         """Of a pass that ends behind a block."""

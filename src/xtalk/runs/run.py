@@ -69,11 +69,10 @@ class Run:
 
         with self.folder.locked():
             workbench, pipeline = self._workbench(), Pipeline(self.folder)
-            if approve is not None and ranks.rank() == 0:
+            left = [step for step in pipeline.steps if not pipeline.is_current(step)]
+            if approve is not None and left and ranks.rank() == 0:  # the others wait for the first's step
                 with ranks.alone():
-                    left = [step for step in pipeline.steps if not pipeline.is_current(step)]
-                    if left:
-                        approve(plan_run(workbench, left))
+                    approve(plan_run(workbench, left))
             self._update(list(pipeline.steps), "run", workbench)
 
     def harvest(self) -> None:
