@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 
-from xtalk.evaluation.fidelity import Blocks, ratio
+from xtalk.evaluation.fidelity import ratio
 from xtalk.interactions.measures import few_hot_shares, interaction
 from xtalk.interactions.true_interaction import tightness
 from xtalk.reading.batches import DocumentSums
@@ -27,7 +28,7 @@ class Interaction:
     true residual's norm, tokens without a residual left out; empty for the mean over blocks.
     """
 
-    block: Blocks
+    block: int | Literal["mean"]
     shares: dict[int, Interval]
     T: Interval
     tightness: tuple[float, ...]
@@ -62,7 +63,7 @@ class InteractionMeter:
         rows = [self._row([block], block, bootstrap) for block in self._blocks]
         return (*rows, self._row(averaged, "mean", bootstrap))
 
-    def _row(self, blocks: Sequence[int], label: Blocks, bootstrap: Bootstrap) -> Interaction:
+    def _row(self, blocks: Sequence[int], label: int | Literal["mean"], bootstrap: Bootstrap) -> Interaction:
         tokens_R = bootstrap.totals(self._sums["tokens",])
 
         def mean(name: str, *m: int) -> Interval:
