@@ -184,11 +184,7 @@ class FidelityMeter:
             whole_R = np.sum(ablations, axis=0)
             why = f"ablating the MLPs of {_listed(blocks)} costs nothing together"
             weighed[name] = interval(1 - ratio(np.sum(losses, axis=0), whole_R, why))
-            rebuilt = [
-                block
-                for some in blocks
-                for block in ([some] if isinstance(some, int) else self._together[some])
-            ]
+            rebuilt = [b for s in blocks for b in ((s,) if isinstance(s, int) else self._together[s])]
             nmse[name] = interval(mean_over([self._nmse(b, name, bootstrap) for b in rebuilt]))
             lost[name] = interval(ratio(mean_over(losses), tokens_R, "no prediction counts"))
             ce[name] = float(
