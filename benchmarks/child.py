@@ -5,6 +5,7 @@ import json
 
 import torch
 
+from benchmarks import timing
 from benchmarks.suite import BENCHMARKS
 
 
@@ -15,7 +16,9 @@ def main() -> None:
     parser.add_argument("variant")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--small", action="store_true")
+    parser.add_argument("--once", action="store_true")
     options = parser.parse_args()
+    timing.once = options.once
     torch.set_num_threads(options.threads)
     benchmark = BENCHMARKS[options.name]
     print(json.dumps(benchmark.load().measure(options.variant, small=options.small, **benchmark.size)))

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from benchmarks.paired import Variants, work
+from benchmarks.paired import Variants
+from benchmarks.timing import work
 from xtalk.activations import ActivationStream
 from xtalk.data.tokens import token_sequences
 from xtalk.models.checkpoint import EMBEDDED_FOLDER

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from benchmarks.paired import Variants, work
+from benchmarks.paired import Variants
 from benchmarks.penalty import Inputs, draw
+from benchmarks.timing import work
 from xtalk.codes import Codes
 from xtalk.interactions.contributions import MlpContributions
 from xtalk.interactions.pairs import PairInteractions

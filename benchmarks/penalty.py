@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.paired import Variants, work
+from benchmarks.paired import Variants
+from benchmarks.timing import work
 from xtalk.codes import Codes
 from xtalk.interactions.contributions import MlpContributions
 from xtalk.interactions.penalties import MlpTarget, sum_minus_max

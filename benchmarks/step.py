@@ -1,97 +1,124 @@
-"""A crosscoder's training step, without penalties, against a straightforward dense one in float32.
+"""A crosscoder's training step, without penalties, by xtalk's own training code.
 
-At the paper's size: B 256, P 17, D 768, L 1536, K 20; wide: L 16384 (some 10 GB). Both are BatchTopK with
-Adam and a clipped gradient norm; the learning rate is 0, so that both stay at the same weights, where `value`
-is the float32 loss. The floor is the encoder's products, forward and backward, in xtalk's dtype, and the
-optimiser.
+Against a straightforward dense one in plain PyTorch, with BatchTopK, Adam and a clipped gradient norm (paper:
+17 hookpoints; wide: 16,384 latents, some 10 GB); and against other packages at one hookpoint, from the same
+weights on the same activations (`benchmarks.peers`). Precision: float32, bfloat16, or what each does unless
+asked: other packages compute in float32 on a CPU, and xtalk in bfloat16 where the CPU is fast at that.
+
+`value` is the reconstruction loss at the first weights. The floor is one product with the encoder in that
+precision and a step of Adam.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch.nn import functional as F
 
-from benchmarks.paired import Variants, work
+from benchmarks.paired import Variants
+from benchmarks.step_inputs import BATCHES, Shape, activations, directions, shape_of
+from benchmarks.timing import peak_bytes, work
 from xtalk.crosscoder.config import Architecture, CrosscoderConfig
 from xtalk.crosscoder.crosscoder import Crosscoder
+from xtalk.training.adam import Adam
+from xtalk.training.checkpoint import TrainingState
 from xtalk.training.config import TrainingConfig
 from xtalk.training.objective import Objective
+from xtalk.training.train import training_step
 
-NO_DEAD = torch.empty(0, dtype=torch.int64)
-BFLOAT16 = TrainingConfig(steps=1, batch_tokens=1).uses_bfloat16(torch.device("cpu"))
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """A crosscoder, its optimiser, and a batch of activations in scaled space."""
-
-    crosscoder: Crosscoder
-    optimiser: torch.optim.Adam
-    x_BPD: Tensor
+LR = 1e-3
+Steps = tuple[Callable[[int], object], Callable[[], float]]
+"""A step on batch number i, and the loss of the first."""
 
 
-def draw(
-    B: int, P: int, D: int, L: int, K: int, fused: bool, architecture: Architecture = "batchtopk"
-) -> Inputs:
-    """Random inputs, the same in each process."""
-    generator = torch.Generator().manual_seed(0)
-    names = tuple(f"blocks.{p}.resid_pre" for p in range(P))
-    config = CrosscoderConfig(d_in=D, d_sae=L, k=K, hook_names=names, architecture=architecture)
+def drawn(shape: Shape, architecture: Architecture) -> Crosscoder:
+    """A crosscoder with random directions."""
+    names = tuple(f"blocks.{p}.resid_pre" for p in range(shape.P))
+    config = CrosscoderConfig(
+        d_in=shape.D, d_sae=shape.L, k=shape.K, hook_names=names, architecture=architecture
+    )
     crosscoder = Crosscoder(config)
-    crosscoder.initialise(torch.zeros(P, D), torch.randn(L, P, D, generator=generator))
-    parameters = [parameter for parameter in crosscoder.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.Adam(parameters, lr=0.0, fused=fused or None)
-    return Inputs(crosscoder, optimiser, torch.randn(B, P, D, generator=generator))
+    crosscoder.initialise(torch.zeros(shape.P, shape.D), directions(shape))
+    return crosscoder
 
 
-def objective(inputs: Inputs, bfloat16: bool) -> Tensor:
-    """The reconstruction loss as xtalk computes it."""
-    return Objective([], {}, 0.0, 0.0, bfloat16)(inputs.crosscoder, inputs.x_BPD, NO_DEAD, 1.0)[0]
+def xtalk_steps(shape: Shape, architecture: Architecture, bfloat16: bool) -> Steps:
+    """As xtalk trains, with the auxiliary loss on dead latents."""
+    crosscoder = drawn(shape, architecture)
+    crosscoder.lay_out_for_training()
+    state = TrainingState(crosscoder, Adam(crosscoder.parameters()), torch.zeros(shape.L, dtype=torch.int64))
+    training = TrainingConfig(steps=10**6, batch_tokens=shape.B, lr=LR, warmup_steps=0, bfloat16=bfloat16)
+    objective, x_nBPD = Objective([], {}, 1.0, 0.0, bfloat16), activations(shape)
+    first: list[float] = []
+
+    def step(i: int) -> None:
+        _, parts = training_step(state, objective, training, x_nBPD[i % BATCHES])
+        first.append(parts["recon"].item())
+
+    return step, lambda: first[0]
 
 
-def dense(inputs: Inputs) -> Tensor:
-    """The reconstruction loss from dense codes."""
-    crosscoder, x_BPD = inputs.crosscoder, inputs.x_BPD
-    pre_BL = torch.einsum("bpd,pdl->bl", x_BPD, crosscoder.W_enc) + crosscoder.b_enc
-    kept = pre_BL.relu().flatten().topk(crosscoder.config.k * len(x_BPD))
-    codes_BL = torch.zeros_like(pre_BL.flatten()).scatter(0, kept.indices, kept.values).view_as(pre_BL)
-    rebuilt_BPD = torch.einsum("bl,lpd->bpd", codes_BL, crosscoder.W_dec) + crosscoder.b_dec
-    return (x_BPD - rebuilt_BPD).square().sum((1, 2)).mean()
+def dense_steps(shape: Shape) -> Steps:
+    """Plain PyTorch, with dense codes."""
+    crosscoder, x_nBPD = drawn(shape, "batchtopk"), activations(shape)
+    optimiser = torch.optim.Adam([p for p in crosscoder.parameters() if p.requires_grad], lr=LR)
+    first: list[float] = []
+
+    def step(i: int) -> None:
+        x_BPD = x_nBPD[i % BATCHES]
+        pre_BL = torch.einsum("bpd,pdl->bl", x_BPD, crosscoder.W_enc) + crosscoder.b_enc
+        kept = pre_BL.relu().flatten().topk(shape.K * shape.B)
+        codes_BL = torch.zeros_like(pre_BL.flatten()).scatter(0, kept.indices, kept.values).view_as(pre_BL)
+        rebuilt_BPD = torch.einsum("bl,lpd->bpd", codes_BL, crosscoder.W_dec) + crosscoder.b_dec
+        loss = (x_BPD - rebuilt_BPD).square().sum((1, 2)).mean()
+        first.append(loss.item())
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(crosscoder.parameters(), 10.0)
+        optimiser.step()
+
+    return step, lambda: first[0]
 
 
-def step(inputs: Inputs, loss: Callable[[Inputs], Tensor]) -> None:
-    """A training step with the given loss."""
-    inputs.optimiser.zero_grad()
-    loss(inputs).backward()
-    torch.nn.utils.clip_grad_norm_(inputs.crosscoder.parameters(), 10.0)
-    inputs.optimiser.step()
+def floor_steps(shape: Shape, bfloat16: bool) -> Steps:
+    """What no training of this dictionary can do without."""
+    rows_LX = directions(shape).flatten(1)
+    parameters = [rows_LX.clone().requires_grad_() for _ in ("encoder", "decoder")]
+    for parameter in parameters:
+        parameter.grad = rows_LX
+    optimiser = torch.optim.Adam(parameters, lr=LR, fused=True)
+    dtype = torch.bfloat16 if bfloat16 else torch.float32
+    x_nBX, encoder_LX = activations(shape).flatten(2).to(dtype), rows_LX.to(dtype)
 
+    def step(i: int) -> None:
+        F.linear(x_nBX[i % BATCHES], encoder_LX)
+        optimiser.step()
 
-def floor(inputs: Inputs) -> None:
-    """The encoder's products and the optimiser alone."""
-    dtype = torch.bfloat16 if BFLOAT16 else torch.float32
-    W_enc, x_BX = inputs.crosscoder.W_enc, inputs.x_BPD.flatten(1).to(dtype)
-    with torch.no_grad():
-        pre_BL = x_BX @ W_enc.flatten(0, 1).to(dtype)
-        gradient = (x_BX.T @ pre_BL).view_as(W_enc).float()
-    for parameter in inputs.optimiser.param_groups[0]["params"]:
-        parameter.grad = gradient.view_as(parameter) if parameter.numel() == W_enc.numel() else None
-    inputs.optimiser.step()
+    return step, lambda: 0.0
 
 
 VARIANTS: Variants = ("xtalk", "dense", "floor")
-_RUNS: dict[str, Callable[[Inputs], None]] = {
-    "xtalk": lambda inputs: step(inputs, lambda i: objective(i, BFLOAT16)),
-    "dense": lambda inputs: step(inputs, dense),
-    "floor": floor,
-}
+AGAINST = {"saelens": "batchtopk", "sparsify": "topk"}
+"""Other packages, and the nonlinearity that they are compared at."""
 
 
-def measure(variant: str, *, small: bool, latents: int) -> dict[str, float]:
-    """One variant, with so many latents."""
-    run, fused = _RUNS[variant], variant != "dense"
-    inputs = draw(*((64, 5, 24, 96, 5) if small else (256, 17, 768, latents, 20)), fused)
-    tiny = draw(8, 2, 3, 16, 2, fused)
-    reference = dense if variant == "dense" else lambda i: objective(i, False)
-    return work(lambda: run(tiny), lambda: run(inputs), lambda _: reference(inputs).item())
+def measure(
+    variant: str, *, small: bool, shape: str, precision: str, against: str = "dense"
+) -> dict[str, float]:
+    """One variant: seconds of a step."""
+    before, sizes = peak_bytes(), shape_of(shape, small=small)
+    default = TrainingConfig(steps=1, batch_tokens=1).uses_bfloat16(torch.device("cpu"))
+    bfloat16 = {"float32": False, "bfloat16": True, "default": default}[precision]
+    architecture: Architecture = "topk" if AGAINST.get(against) == "topk" else "batchtopk"
+    if variant == "dense":
+        step, value = dense_steps(sizes)
+    elif variant == "floor":
+        step, value = floor_steps(sizes, bfloat16)
+    else:
+        step, value = xtalk_steps(sizes, architecture, bfloat16)
+    return work(
+        lambda: step(0),
+        lambda: [step(i) for i in range(sizes.steps)],
+        lambda _: value(),
+        scale=1 / sizes.steps,
+        before=before,
+    )

@@ -1,5 +1,6 @@
 """xtalk measures, penalises and certifies the crosstalk between crosscoder features."""
 
+import os
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,9 @@ __all__ = [
 ]
 
 __version__ = version("xtalk")
+
+# Before torch's first tensor: large tensors in large pages, without which Linux takes long to make each.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 # Loaded on first use, so that importing xtalk (and `xtalk --help`) does not load torch.
 _HOMES = {

@@ -11,7 +11,7 @@ from xtalk.crosscoder.nonlinearities import NONLINEARITIES
 from xtalk.products import active_rows_pay
 from xtalk.training.adam import Adam
 from xtalk.training.objective import Objective
-from xtalk.training.train import TrainingState, _step
+from xtalk.training.train import TrainingState, training_step
 
 B, D, L, K = 41, 13, 97, 5  # all sizes differ, so that no two axes can be confused
 DEAD = torch.arange(3, L, 7)
@@ -88,7 +88,7 @@ def test_a_step_is_that_of_dense_gradients_clipped_and_plain_adam(clip: float):
     state = TrainingState(crosscoder, Adam(crosscoder.parameters()), torch.zeros(L, dtype=torch.int64))
     reference = torch.optim.Adam([p for p in plain.parameters() if p.requires_grad], lr=0.01)
     for _ in range(3):
-        _step(state, Objective([], {}, 0.0, 0.0, False), training, x_BPD)
+        training_step(state, Objective([], {}, 0.0, 0.0, False), training, x_BPD)
         reference.zero_grad()
         dense_loss(plain, x_BPD, DEAD[:0], 0.0, 0.0)[0].backward()
         torch.nn.utils.clip_grad_norm_(plain.parameters(), clip)

@@ -11,7 +11,7 @@ from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.training.adam import Adam
 from xtalk.training.auxiliary import auxiliary_loss
 from xtalk.training.objective import Objective
-from xtalk.training.train import TrainingState, _dead, _step
+from xtalk.training.train import TrainingState, _dead, training_step
 
 DEAD = torch.arange(1, 32, 2)
 
@@ -68,7 +68,7 @@ def test_latents_are_dead_once_silent_for_so_many_tokens():
     state, training = training_state(crosscoder), training_config(dead_after_tokens=150)
     objective = Objective([], {}, 0.0, 0.0, False)
     for x_BPD, expected in zip(xs, ([], [], DEAD.tolist()), strict=False):  # 64, 128, 192 tokens
-        _step(state, objective, training, x_BPD)
+        training_step(state, objective, training, x_BPD)
         assert _dead(state, training).tolist() == expected
     assert state.last_fired_L[::2].min() >= 64
     assert (state.last_fired_L[DEAD] == 0).all()
@@ -80,7 +80,7 @@ def dead_after_training(aux: float) -> int:
     training = training_config(steps=len(xs), lr=3e-3, aux=aux, dead_after_tokens=640)
     objective = Objective([], {}, aux, 0.0, False)
     for x_BPD in xs:
-        _step(state, objective, training, x_BPD)
+        training_step(state, objective, training, x_BPD)
     return len(_dead(state, training))
 
 

@@ -226,6 +226,8 @@ def _perform(
     with ranks.joined(), nullcontext() if ranks.rank() == 0 else quietly(), progress_bars() as progress:
         run = Run(path, config, device=device, progress=progress, trackers=track or ())
         getattr(run, name)(**given)
+        if ranks.rank() > 0:
+            raise typer.Exit(0)  # the first one tells
         return Result(_described(run))
 
 

@@ -19,14 +19,18 @@ def bench(
     ] = None,
     pairs: Annotated[int | None, typer.Option(min=1, help="Runs of each variant.  [default: 3 to 7]")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = 2,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few pairs, each run once: under four minutes on two cores.")
+    ] = False,
     small: Annotated[bool, typer.Option("--small", help="Tiny sizes, to see that it runs.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON object.")] = False,
 ) -> None:
     """Time the hot paths against the obvious ways to do the same, in paired runs, on this machine.
 
-    Names: penalty.paper, penalty.b2048, step.paper, step.wide, pairs, pairs.wide, harvest; step.peer, where
-    eai-sparsify is installed. The whole takes a quarter
-    of an hour and 12 GB; leave the machine alone meanwhile.
+    Names: penalty.paper, penalty.b2048, step.paper, step.wide, step.demo, pairs, pairs.wide, harvest; and
+    step.saelens and step.sparsify, either followed by .wide, .float32, .bfloat16, .wide.float32 or
+    .wide.bfloat16, where `make bench-peers` has installed those packages. The whole takes half an hour and
+    12 GB; leave the machine alone meanwhile.
 
     Example: `xtalk bench penalty.paper --json`
     """
@@ -38,7 +42,7 @@ def bench(
         suite = benchmark_suite()
         with progress_bars() as progress:
             results = suite.run_benchmarks(
-                names or (), pairs=pairs, threads=threads, small=small, progress=progress
+                names or (), pairs=pairs, threads=threads, small=small, quick=quick, progress=progress
             )
         typer.echo(json.dumps(results, indent=1) if as_json else suite.table(results))
 

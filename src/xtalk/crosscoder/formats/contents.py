@@ -36,7 +36,7 @@ def yaml_in(path: Path) -> dict[str, Any] | None:
 
 def _mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any] | None:
     try:
-        if path.stat().st_size > _LONGEST_CONFIG:
+        if not path.is_file() or path.stat().st_size > _LONGEST_CONFIG:
             return None
         content = parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError):

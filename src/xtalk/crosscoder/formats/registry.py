@@ -48,8 +48,9 @@ def format_of(folder: Path) -> Format:
     """The one format that a folder, or the file of one dictionary, is of.
 
     Errors: XtalkError for none, which says what the folder holds and which formats are known, and for
-    several.
+    several; and for a file that is none.
     """
+    _check_regular(folder)
     claims = [one for one in FORMATS if one.detect(folder)]
     if len(claims) == 1:
         return claims[0]
@@ -62,6 +63,13 @@ def format_of(folder: Path) -> Format:
         f"{folder} holds {_contents(folder)}; expected a crosscoder in one of the known formats: "
         f"{', '.join(one.name for one in FORMATS)}; give the folder of one"
     )
+
+
+def _check_regular(folder: Path) -> None:
+    """Errors: XtalkError for a known name that is no regular file: devices have no end, and pipes wait."""
+    for name in sorted({name for one in FORMATS for name in one.files}):
+        if (folder / name).exists() and not (folder / name).is_file():
+            raise XtalkError(f"{folder / name} is no regular file; expected one of a crosscoder's; remove it")
 
 
 def read_folder(folder: Path) -> Stored:
@@ -80,7 +88,7 @@ def _contents(folder: Path) -> str:
 
 
 def _architecture(path: Path) -> str:
-    if path.suffix != ".json":
+    if path.suffix != ".json" or not path.is_file():
         return ""
     with suppress(OSError, ValueError, RecursionError):
         content = json.loads(path.read_text(encoding="utf-8"))
