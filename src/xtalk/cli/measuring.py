@@ -88,8 +88,8 @@ def measure(
         if len(loaded) == 1 and loaded[0].config.hook_names_out is not None:
             if out is not None or clusters or validate:
                 raise XtalkError(
-                    "--out, --clusters and --validate have no meaning for a transcoder: the fidelity of its "
-                    "output is all that is measured; leave them out"
+                    "--out, --clusters and --validate have no meaning for a transcoder, of which the "
+                    "fidelity of the output is all that is measured; leave them out"
                 )
             of_output = transcoder_fidelity(
                 language_model,
