@@ -18,7 +18,6 @@ from xtalk.activations import Harvest
 from xtalk.api import inputs
 from xtalk.api.inputs import crosscoder_in, sequences_of
 from xtalk.data import read_documents
-from xtalk.errors import XtalkError
 from xtalk.evaluation.evaluate import evaluate_crosscoder
 from xtalk.evaluation.validation import ValidationConfig
 from xtalk.models.hookpoints import Hookpoint
