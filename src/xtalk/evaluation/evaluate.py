@@ -48,8 +48,8 @@ def evaluate_crosscoder(
 
     The crosscoder is in the model's own units, `factor_P` the scaling it was trained under. `averaged`: the
     blocks that "mean" stands for, by default all explained ones but the model's first. `seed` decides the
-    random schemes and the bootstrap. The tokens that count are those of the baselines. `progress`
-    hears of sequences done and their number.
+    random schemes and the bootstrap. The tokens that count are those of the baselines. `progress` hears of
+    what is done and of all, sequences times blocks.
     Errors: XtalkError for baselines of another text, too few documents, or hookpoints that do not serve.
     """
     explained = Explained(model, crosscoder)
@@ -62,20 +62,21 @@ def evaluate_crosscoder(
         )
     documents = len(baselines.model_E)
     bootstrap = Bootstrap(documents, resamples, seed)
-    meters = (
-        ReconstructionMeter(explained, factor_P),
-        InteractionMeter(explained, documents),
-        FidelityMeter(explained, baselines, seed),
-    )
-    done = 0
+    reconstruction = ReconstructionMeter(explained, factor_P)
+    interaction, fidelity = InteractionMeter(explained, documents), FidelityMeter(explained, baselines, seed)
+    done, whole = 0, len(sequences) * len(explained.blocks)
     counted_nS = baselines.counted.mask(sequences.tokens)
     for batch in batches(model, sequences, micro_batch, counted_nS):
-        explained_batch = explained.read(batch, explained.around_mlps(batch))
-        for meter in meters:
-            meter.add(explained_batch)
-        done += len(batch.tokens_mS)
-        progress(done, len(sequences))
-    reconstruction, interaction, fidelity = meters
+        size, read = len(batch.tokens_mS), explained.read(batch, explained.around_mlps(batch))
+
+        def advance(size: int = size) -> None:
+            nonlocal done
+            done += size
+            progress(done, whole)
+
+        reconstruction.add(read)
+        interaction.add(read)
+        fidelity.add(read, advance)
     return Evaluation(
         blocks,
         reconstruction.result(),

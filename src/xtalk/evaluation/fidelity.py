@@ -17,7 +17,7 @@ One MLP is rebuilt at a time; and then those of several blocks at once, each fro
 the model's own activations, against all of them at their mean outputs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -84,8 +84,11 @@ class FidelityMeter:
             for name in SCHEMES
         }
 
-    def add(self, batch: ExplainedBatch) -> None:
-        """Rebuild each block's MLP output by each scheme and run the model on; then all at once."""
+    def add(self, batch: ExplainedBatch, advance: Callable[[], None] = lambda: None) -> None:
+        """Rebuild each block's MLP output by each scheme and run the model on; then all at once.
+
+        `advance` is called after each block.
+        """
         model = self._explained.model
         together = {name: TogetherStreams(model, batch) for name in self._together}
         for block in self._explained.blocks:
@@ -107,6 +110,7 @@ class FidelityMeter:
                 streams.replace("mean", block, model.added(block, mean_D).expand_as(true_BD))
             zero = tuple(torch.zeros_like(total_BN) for total_BN in contributions.totals)
             self._run_on(batch, block, "zero", contributions.output(zero), mids)
+            advance()
         for label, streams in together.items():
             for name in (*SCHEMES, "mean"):
                 self._sums.add(*batch.batch.predicted(streams.loss(name)), "ce", label, "model", name)
