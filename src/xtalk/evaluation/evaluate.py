@@ -55,7 +55,7 @@ def evaluate_crosscoder(
     The crosscoder is in the model's own units, `factor_P` the scaling it was trained under. `averaged`: the
     blocks that "mean" stands for, by default all explained ones but the model's first. keep_error: measure
     fidelity with the error node kept as well. `seed` decides the random schemes and the bootstrap. The tokens
-    that count are those of the baselines. `progress` hears of what is done and of all, sequences times blocks.
+    that count are those of the baselines. `progress` hears of what is done and of all: sequences, by block.
 
     Errors: XtalkError for baselines of another text, too few documents, or hookpoints that do not serve.
     """
