@@ -3,6 +3,7 @@
 # make test-peers: write and run peers' dictionaries with the peers' own code again, and compare.
 # make docs: the site of docs/, in build/site.   make wheels: both wheels and their hashes, in build/wheels.
 # make test-real MODEL=FOLDER: xtalk's figures on a real model against plain torch.
+# make performance: docs/performance.md, measured on this machine; make bench-peers: what it compares with.
 
 # make page-NAME ARGS=...: what makes a page of docs/ (see studies/); each goes on where it was stopped.
 PYTHON ?= python3
@@ -10,8 +11,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint audit docs wheels bench test-peers test-real clean
-
+.PHONY: demo test lint audit docs wheels bench bench-peers performance test-peers test-real clean
 
 WORKERS ?= 2
 FUZZ_SECONDS ?= 60
@@ -82,6 +82,18 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/xtalk bench $(ARGS)
+
+# Other packages, for `xtalk bench step.saelens step.sparsify`.
+bench-peers: .venv-bench/.installed
+
+.venv-bench/.installed:
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip install --quiet torch==2.13.0
+	.venv-bench/bin/pip install --quiet sae-lens==6.54.0 eai-sparsify==1.3.3
+	@touch $@
+
+performance: $(VENV)/.installed-dev bench-peers
+	$(BIN)/python -m benchmarks.page $(ARGS)
 
 # The pages of docs/ that are measured: `make page-results ARGS='--text stories.jsonl ...'`.
 STUDY_results := results.results

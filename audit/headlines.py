@@ -60,9 +60,9 @@ HEADLINES = (
         "best constant answer 0.658",
     ),
     Headline(
-        "digits-seed-0", "449 held-out digits, trained with the bound", 3_774_576, "MLP linearised 0.949"
+        "digits-seed-0", "449 held-out digits, trained with the bound", 3_796_560, "MLP linearised 0.949"
     ),
-    Headline("digits-seed-1", "the same, worst of three seeds", 3_774_576, "MLP linearised 0.924"),
+    Headline("digits-seed-1", "the same, worst of three seeds", 3_796_560, "MLP linearised 0.933"),
 )
 
 

@@ -118,9 +118,16 @@ def run_benchmarks(
             continue
         commands = {v: benchmark.command(name, v, options) for v in benchmark.variants}
         often = pairs or (max(1, benchmark.quick) if quick else benchmark.pairs)
-        tokens = None if small else benchmark.tokens
-        extra = {"tokens": tokens, "tolerance": benchmark.tolerance}
-        results.append(compare(name, benchmark.variants, often, commands, progress, **extra))
+        result = compare(
+            name,
+            benchmark.variants,
+            often,
+            commands,
+            progress,
+            tokens=None if small else benchmark.tokens,
+            tolerance=benchmark.tolerance,
+        )
+        results.append(result)
     return {
         "schema": "xtalk.bench/2",
         "machine": machine(),

@@ -18,7 +18,6 @@ from xtalk.activations import Harvest
 from xtalk.api import inputs
 from xtalk.api.inputs import crosscoder_in, sequences_of
 from xtalk.data import read_documents
-from xtalk.errors import XtalkError
 from xtalk.evaluation.evaluate import evaluate_crosscoder
 from xtalk.evaluation.validation import ValidationConfig
 from xtalk.models.hookpoints import Hookpoint
@@ -135,7 +134,7 @@ def test_copies_in_a_list_of_texts_are_dropped_and_count_as_no_documents(caplog)
     assert whole.text_hash == copied.text_hash
     assert "18 documents are copies of others; they are dropped" in caplog.text
     cc = random_crosscoder(model)
-    with pytest.raises(XtalkError, match="has 1 documents"):
+    with pytest.raises(xtalk.XtalkError, match="has 1 documents"):
         xtalk.fidelity(model, cc, words[:1] * 8, sequence_length=8)
 
 

@@ -73,7 +73,9 @@ class _CodesTimesRows(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, None, Tensor | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(  # type: ignore[override]
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, None, Tensor | None]:
         values_BK, latents_BK, rows_LX = ctx.saved_tensors
         grad_BX = grad_outputs[0].contiguous()
         to_values = to_rows = None
@@ -102,7 +104,9 @@ class _AffineDots(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(  # type: ignore[override]
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
         x_BX, rows_LX, latents_BK, used_BK = ctx.saved_tensors
         grad_BK, L = grad_outputs[0] * used_BK, len(rows_LX)
         to_x = to_rows = to_bias = None

@@ -133,7 +133,7 @@ def results(studies: dict[str, list[dict[str, Any]]]) -> str:
                 f"{row['columns']} | {row['detail']} | {bound(row)} | {lost(row)} | {figure(row['true'])} | "
                 f"{row['mlp_ablated']['value']:.3f} | {row['constant_answer']:.3f} | {row['macs']:.3g} | "
                 f"{row['brute_force_macs']:.3g} | {row['brute_force_macs'] / row['macs']:.3g} | "
-                f"{row['break_even_inputs']:,} | {row['check_seconds']:.2g} s |"
+                f"{row['break_even_inputs']:,} | {row['check_cpu_seconds']:.2g} s |"
             )
     return "\n".join(lines)
 

@@ -224,3 +224,15 @@ def test_another_models_dictionary_is_measured_with_a_warning(files, model, capl
         result = command(files, "other-model", options=("--quiet",))
     assert result.exit_code == 0
     assert "trained on somebody (weights 000000000000); it is read in embedded (weights " in caplog.text
+
+
+def test_the_command_reads_a_column_of_a_table_and_data_sets_by_name(files, texts, monkeypatch):
+    rows = [{"story": text} for text in texts]
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: iter(rows))
+    plain = command(files, "good", options=("--json",))
+    named = command(files, "good", text="someone/stories", options=("--column", "story", "--json"))
+    assert plain.exit_code == named.exit_code == 0, named.stderr
+    one, other = (json.loads(result.stdout)["crosscoders"] for result in (plain, named))
+    assert one == other
+    missing = command(files, "good", text="someone/stories")
+    assert missing.exit_code == 2 and "give --column" in missing.stderr

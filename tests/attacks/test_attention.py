@@ -62,7 +62,6 @@ SPECS = {
     "min": (attention_spec(name="min"), "are proven"),
     "a residual path and other classes": (attention_spec(residual=True, classes=[3, 2, 1, 0]), "are proven"),
     "an activation": (attention_spec(activation="relu"), "unknown key 'activation'"),
-    "float32": (attention_spec(arithmetic="float32"), "unknown key 'arithmetic'"),
     "majority": (attention_spec(name="majority"), "not a task of the attention theorem"),
     "T3": (attention_spec() | {"theorem": "T3"}, "expected T3"),
 }

@@ -115,12 +115,13 @@ def test_the_seed_decides_random_schemes_and_resamples_and_nothing_else():
         assert changed.phi["keep_random"].value != row.phi["keep_random"].value
 
 
-def test_progress_ends_with_all_sequences():
+def test_progress_ends_with_all_sequences_at_all_blocks():
     seen, measured = [], []
     evaluated(progress=lambda done, total: seen.append((done, total)), micro_batch=4)
     zeros = {1: torch.zeros(tiny_model("gpt_neo").d_model)}
     measure_baselines(tiny_model("gpt_neo"), TEXT, zeros, 4, progress=lambda *parts: measured.append(parts))
-    assert seen == measured == [(4, 9), (8, 9), (9, 9)]
+    assert seen == [(done, 27) for done in (4, 8, 12, 16, 20, 24, 25, 26, 27)]
+    assert measured == [(4, 9), (8, 9), (9, 9)]
 
 
 def test_baselines_of_some_blocks_are_those_of_all(monkeypatch):

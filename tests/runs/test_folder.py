@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from reference.tiny_models import save_tiny
-from runs.local_run import local_folder
+from runs.local_run import local_folder, write_text
 
 from xtalk.errors import XtalkError
 from xtalk.runs.config import changed
@@ -221,3 +221,19 @@ def test_a_model_that_moved_is_accepted_by_its_hash(tmp_path: Path):
     save_tiny(another, seed=1)
     with pytest.raises(XtalkError, match="the model has changed since"):
         Run(folder.path, changed(folder.config, model=str(another))).evaluate()
+
+
+def test_a_held_out_text_that_moved_is_accepted_by_its_hash(tmp_path: Path):
+    held, moved, another = (tmp_path / f"{name}.jsonl" for name in ("held", "moved", "another"))
+    write_text(held, seed=5)
+    write_text(another, seed=6)
+    specs = [{"name": "unpenalised", "penalties": {}}]
+    folder = local_folder(tmp_path / "run", crosscoders=specs, held_out_text=str(held))
+    Run(folder.path).harvest()
+    held.rename(moved)
+    run = Run(folder.path, changed(folder.config, held_out_text=str(moved)))
+    run.train()
+    assert folder.outputs("train/unpenalised")
+    run = Run(folder.path, changed(folder.config, held_out_text=str(another)))
+    with pytest.raises(XtalkError, match="the held-out text has changed since"):
+        run.evaluate()

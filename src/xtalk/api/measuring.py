@@ -12,7 +12,7 @@ import torch
 from xtalk.api.inputs import Dictionary, Model, Texts, crosscoder_in, model_of, sequences_of
 from xtalk.api.measured import Bench, Measured, clustered, measured, place_words, say_plan
 from xtalk.crosscoder.crosscoder import Crosscoder
-from xtalk.data import Counted, TokenSequences
+from xtalk.data import Counted, TextSource, TokenSequences
 from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
 from xtalk.evaluation.baselines import ModelBaselines, mean_mlp_outputs, measure_baselines
@@ -105,7 +105,9 @@ def measure(
     )
     parts = [measured(bench, name, baselines, validate=validate) for name in explained]
     found = clustered(bench, read, parts[0].pairs) if clusters else None
-    words = str(texts) if isinstance(texts, str | Path) else f"{len(baselines.model_E)} documents"
+    words = (
+        str(texts) if isinstance(texts, str | Path | TextSource) else f"{len(baselines.model_E)} documents"
+    )
     means_words = "on the same text" if mean_texts is None else "on a text of its own"
     about = _provenance(bench, words, means_words, parts)
     results = Results(_metrics(bench, baselines, parts, found, started), _shown(parts, about))

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from xtalk.cli.commands import Result
-from xtalk.cli.options import Device
+from xtalk.cli.options import Chat, Column, Device, Split, TrustRemoteCode
 
 
 def measure(
@@ -28,10 +28,15 @@ def measure(
         str,
         typer.Option(
             metavar="FILE|FOLDER|DATASET",
-            help=".txt or .jsonl (key: text), also .gz; a folder of them; a hub dataset; or 'embedded'.",
+            help=".txt, .jsonl, .csv, each also .gz, or .parquet; a folder of them; a hub dataset; or "
+            "'embedded'.",
             show_default=False,
         ),
     ],
+    column: Column = None,
+    split: Split = None,
+    chat: Chat = None,
+    trust_remote_code: TrustRemoteCode = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -76,25 +81,29 @@ def measure(
     from xtalk.api.measuring import measure as measure_dictionaries
     from xtalk.api.transcoders import transcoder_fidelity
     from xtalk.crosscoder.crosscoder import Crosscoder
+    from xtalk.data import TextSource
     from xtalk.errors import XtalkError
     from xtalk.models.devices import resolve_device
     from xtalk.models.language_model import load_model
     from xtalk.progress import progress_bars
 
     names = None if hookpoints is None else [name.strip() for name in hookpoints.split(",")]
+    texts = TextSource(text, column, split or "train", bool(chat))
     with progress_bars() as progress:
         loaded = [Crosscoder.load(path, hook_names=names) for path in dictionary]
-        language_model = load_model(model, device=resolve_device(device))
+        language_model = load_model(
+            model, device=resolve_device(device), trust_remote_code=bool(trust_remote_code)
+        )
         if len(loaded) == 1 and loaded[0].config.hook_names_out is not None:
             if out is not None or clusters or validate:
                 raise XtalkError(
-                    "--out, --clusters and --validate have no meaning for a transcoder: the fidelity of its "
-                    "output is all that is measured; leave them out"
+                    "--out, --clusters and --validate have no meaning for a transcoder, of which the "
+                    "fidelity of the output is all that is measured; leave them out"
                 )
             of_output = transcoder_fidelity(
                 language_model,
                 loaded[0],
-                Path(text),
+                texts,
                 tokens=tokens,
                 sequence_length=length,
                 skip_positions=skip_positions,
@@ -105,7 +114,7 @@ def measure(
         measured = measure_dictionaries(
             language_model,
             dict(zip(dictionary_names(dictionary), loaded, strict=True)),
-            Path(text),
+            texts,
             clusters=clusters,
             validate=validate,
             tokens=tokens,

@@ -88,10 +88,10 @@ def measure_baselines(
     """Cross-entropy of the model, and with the MLP's output replaced by its mean, at each block that has one.
 
     The means should come from other text (`mean_mlp_outputs` of the training text). Tokens that do not count
-    keep their own output. `progress` hears of sequences done and their number. Errors: XtalkError where no
-    token, or no prediction, counts.
+    keep their own output. `progress` hears of what is done and of all, sequences times blocks. Errors:
+    XtalkError where no token, or no prediction, counts.
     """
-    sums, done = DocumentSums(count_documents(sequences)), 0
+    sums, done, whole = DocumentSums(count_documents(sequences)), 0, len(sequences) * len(mean_outputs)
     for batch in batches(model, sequences, micro_batch, counted.mask(sequences.tokens)):
         tokens = batch.tokens_mS
         loss_mT = next_token_loss(model.logits(tokens), tokens)
@@ -107,8 +107,8 @@ def measure_baselines(
             )
             logits = model.continue_from(block, post_mSD, tokens)
             sums.add(*batch.predicted(next_token_loss(logits, tokens)), "mean", block)
-        done += len(tokens)
-        progress(done, len(sequences))
+            done += len(tokens)
+            progress(done, whole)
     own = sums["predicted",], sums["model",]
     if not own[0].any():
         raise XtalkError(

@@ -54,9 +54,9 @@ def evaluate_crosscoder(
 
     The crosscoder is in the model's own units, `factor_P` the scaling it was trained under. `averaged`: the
     blocks that "mean" stands for, by default all explained ones but the model's first. keep_error: measure
-    fidelity with the error node kept as well. `seed` decides the
-    random schemes and the bootstrap. The tokens that count are those of the baselines. `progress`
-    hears of sequences done and their number.
+    fidelity with the error node kept as well. `seed` decides the random schemes and the bootstrap. The tokens
+    that count are those of the baselines. `progress` hears of what is done and of all: sequences, by block.
+
     Errors: XtalkError for baselines of another text, too few documents, or hookpoints that do not serve.
     """
     explained = Explained(model, crosscoder)
@@ -69,25 +69,27 @@ def evaluate_crosscoder(
         )
     documents = len(baselines.model_E)
     bootstrap = Bootstrap(documents, resamples, seed)
-    meters = (
-        ReconstructionMeter(explained, factor_P),
-        InteractionMeter(explained, documents),
-        FidelityMeter(explained, baselines, seed),
-    )
+    reconstruction = ReconstructionMeter(explained, factor_P)
+    interaction, fidelity = InteractionMeter(explained, documents), FidelityMeter(explained, baselines, seed)
     keeping = Explained(model, crosscoder, "keep")
     kept = FidelityMeter(keeping, baselines, seed, few=True) if keep_error else None
-    done = 0
+    done, whole = 0, len(sequences) * len(explained.blocks)
     counted_nS = baselines.counted.mask(sequences.tokens)
     for batch in batches(model, sequences, micro_batch, counted_nS):
-        beside = (*explained.around_mlps(batch), *(keeping.streams if kept else ()))
-        explained_batch = explained.read(batch, beside)
-        for meter in meters:
-            meter.add(explained_batch)
+        size = len(batch.tokens_mS)
+        read = explained.read(batch, (*explained.around_mlps(batch), *(keeping.streams if kept else ())))
+
+        def advance(size: int = size) -> None:
+            nonlocal done
+            done += size
+            progress(done, whole)
+
+        reconstruction.add(read)
+        interaction.add(read)
+        fidelity.add(read, advance)
         if kept is not None:
-            kept.add(replace(explained_batch, explained=keeping))
-        done += len(batch.tokens_mS)
-        progress(done, len(sequences))
-    reconstruction, interaction, fidelity = meters
+            kept.add(replace(read, explained=keeping))
+
     return Evaluation(
         blocks,
         reconstruction.result(),

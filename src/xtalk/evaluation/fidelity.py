@@ -17,7 +17,7 @@ One MLP is rebuilt at a time; and then those of several blocks at once, each fro
 the model's own activations, against all of them at their mean outputs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -90,8 +90,11 @@ class FidelityMeter:
             for name in self._schemes
         }
 
-    def add(self, batch: ExplainedBatch) -> None:
-        """Rebuild each block's MLP output by each scheme and run the model on; then all at once."""
+    def add(self, batch: ExplainedBatch, advance: Callable[[], None] = lambda: None) -> None:
+        """Rebuild each block's MLP output by each scheme and run the model on; then all at once.
+
+        `advance` is called after each block.
+        """
         model = self._explained.model
         together = {name: TogetherStreams(model, batch) for name in self._together}
         for block in self._explained.blocks:
@@ -114,6 +117,8 @@ class FidelityMeter:
             if "zero" in self._against:
                 zero = tuple(torch.zeros_like(total_BN) for total_BN in contributions.totals)
                 self._run_on(batch, block, "zero", contributions.output(zero), mids)
+            advance()
+
         for label, streams in together.items():
             for name in (*self._schemes, "mean"):
                 self._sums.add(*batch.batch.predicted(streams.loss(name)), "ce", label, "model", name)
@@ -184,11 +189,7 @@ class FidelityMeter:
             whole_R = np.sum(ablations, axis=0)
             why = f"ablating the MLPs of {_listed(blocks)} costs nothing together"
             weighed[name] = interval(1 - ratio(np.sum(losses, axis=0), whole_R, why))
-            rebuilt = [
-                block
-                for some in blocks
-                for block in ([some] if isinstance(some, int) else self._together[some])
-            ]
+            rebuilt = [b for s in blocks for b in ((s,) if isinstance(s, int) else self._together[s])]
             nmse[name] = interval(mean_over([self._nmse(b, name, bootstrap) for b in rebuilt]))
             lost[name] = interval(ratio(mean_over(losses), tokens_R, "no prediction counts"))
             ce[name] = float(

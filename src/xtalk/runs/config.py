@@ -230,11 +230,14 @@ def changed(config: RunConfig, **changes: Any) -> RunConfig:
 
 
 def moved(old: RunConfig, new: RunConfig) -> RunConfig:
-    """The old configuration with the model and the text where the new one has them.
+    """The old configuration with the model and the texts where the new one has them.
 
     A folder that was renamed holds the same model: a run compares hashes, and not paths.
     """
-    return old.model_copy(update={"model": new.model, "text": new.text})
+    places = {"model": new.model, "text": new.text}
+    if old.held_out_text and new.held_out_text:
+        places["held_out_text"] = new.held_out_text
+    return old.model_copy(update=places)
 
 
 def differences(old: RunConfig, new: RunConfig) -> str:

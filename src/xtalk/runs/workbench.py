@@ -92,7 +92,9 @@ class Workbench:
     @cached_property
     def held_out_sequences(self) -> TokenSequences:
         """The text to evaluate on: the first `evaluation.tokens` tokens of the documents kept for that."""
-        return self.held_out_text(self.config.evaluation.tokens)
+        sequences = self.held_out_text(self.config.evaluation.tokens)
+        self._check("the held-out text", "held_out_hash", sequences.text_hash)
+        return sequences
 
     def held_out_text(self, tokens: int) -> TokenSequences:
         """The first `tokens` tokens of the documents kept for evaluation, as whole sequences."""

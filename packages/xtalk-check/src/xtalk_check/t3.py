@@ -31,7 +31,7 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
     codebooks = [Codebook.read(advice.fields(name), network, work) for name in ("anchor", "rest")]
     beside = question.name == "majority"  # where the tokens beside those of each class are gone through
     work.spend(steps=len(question.classes) * len(set(question.classes)) * beside)
-    size = question.size(*codebooks, work.budget.work)
+    size = question.size(codebooks[0], codebooks[1], work.budget.work)
     least = len(network.b_hidden) * (size.cells + size.columns) * network.classes
     work.plan(least + size.cells + size.slots, "going through every cell")
     bits = advice.integer("bits", 0, 20)

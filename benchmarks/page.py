@@ -1,0 +1,154 @@
+"""Measures what is in docs/performance.md and writes its tables: `make performance`.
+
+All benchmarks that can run here, how a step grows with latents and with active latents, and what its time
+goes to; on a machine that does nothing else, within an hour. What was measured is kept beside the page, in
+docs/data/performance.json; --tables writes the page from that again.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from typing import Any
+
+from benchmarks.paired import CHECKOUT
+from benchmarks.suite import run_benchmarks
+from studies.pages import table, write_table
+from xtalk.progress import progress_bars
+
+PAGE = CHECKOUT / "docs" / "performance.md"
+DATA = CHECKOUT / "docs" / "data" / "performance.json"
+LATENTS, ACTIVE = (1024, 2048, 4096, 8192, 16384, 32768, 65536), (8, 16, 32, 64, 128, 256)
+PROFILED = ("4096", "16384", "paper", "demo")
+AIMS = {
+    "penalty.paper": 5.0,
+    "penalty.b2048": 20.0,
+    "step.paper": 3.0,
+    "step.wide": 10.0,
+    "step.saelens": 2.0,
+    "step.saelens.wide": 2.0,
+    "step.sparsify": 2.0,
+    "step.sparsify.wide": 2.0,
+    "pairs": 50.0,
+    "harvest": 0.9,
+}
+"""What each ratio should be at least."""
+
+
+def parts(arguments: list[str], threads: int) -> dict[str, Any]:
+    """`benchmarks.parts` in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.parts", *arguments, "--threads", str(threads)]
+    found = subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(found.stdout.splitlines()[-1])
+
+
+def measured(names: list[str], threads: int, pairs: int | None, quick: bool) -> dict[str, Any]:
+    """Everything that the page shows."""
+    with progress_bars() as progress:
+        found = run_benchmarks(
+            names, pairs=pairs, threads=threads, small=False, quick=quick, progress=progress
+        )
+        few = ["--steps", "2" if quick else "4"]
+        asked = {f"latents {n}": ["--latents", str(n), *few] for n in LATENTS}
+        asked |= {f"active {k}": ["--k", str(k), *few] for k in ACTIVE}
+        asked |= {f"shape {name}": ["--shape", name] for name in PROFILED}
+        for done, (what, arguments) in enumerate(asked.items()):
+            progress("growth and parts", done, len(asked))
+            found[what] = parts(arguments, threads)
+        progress("growth and parts", len(asked), len(asked))
+    return found
+
+
+def compared(results: list[dict[str, Any]]) -> str:
+    """The table of ratios."""
+    rows: list[list[str]] = []
+    for result in results:
+        (middle, low, high), aim = result["ratio"], AIMS.get(result["name"])
+        rate = result["tokens_per_second"]
+        rows.append(
+            [
+                result["name"],
+                result["against"],
+                "" if aim is None else f"{aim:g}",
+                f"{middle:.2f} [{low:.2f}, {high:.2f}]",
+                f"{result['cpu_ratio'][0]:.2f}",
+                f"{result['seconds']:.3f}",
+                "" if rate is None else f"{rate:,.0f}",
+                f"{result['peak_bytes'] / 2**20:,.0f}",
+                f"{result['floor_fraction']:.2f}",
+            ]
+        )
+    head = ("name", "against", "aim", "faster by", "processor time", "s", "tokens/s", "MiB", "floor")
+    return table(head, rows)
+
+
+def growth(found: dict[str, Any], what: str, numbers: tuple[int, ...]) -> str:
+    """How a step grows."""
+    runs = [(number, found[f"{what} {number}"]) for number in numbers]
+    return table(
+        (what, "ms", "ms of processor time", "tokens/s", "MiB"),
+        [
+            [
+                f"{number:,}",
+                f"{1e3 * run['seconds']:.0f}",
+                f"{1e3 * run['cpu_seconds']:.0f}",
+                f"{run['tokens_per_second']:,.0f}",
+                f"{run['peak_bytes'] / 2**20:,.0f}",
+            ]
+            for number, run in runs
+        ],
+    )
+
+
+def profile(found: dict[str, Any]) -> str:
+    """What part of a step's processor time each of its parts takes."""
+    rows = [(name, found[f"shape {name}"]) for name in PROFILED]
+    names = list(rows[0][1]["parts"])
+    return table(
+        ("step", "ms of processor time", *names),
+        [
+            [
+                name,
+                f"{1e3 * run['cpu_seconds']:.0f}",
+                *(f"{100 * run['parts'][part] / run['cpu_seconds']:.0f} %" for part in names),
+            ]
+            for name, run in rows
+        ],
+    )
+
+
+def machine(found: dict[str, Any]) -> str:
+    """What the figures are of, in a sentence."""
+    of = found["machine"]
+    return (
+        f"{of['processor']}, {of['cores']} cores, {of['system']}, Python {of['python']}, "
+        f"torch {of['torch']}; threads: {found['threads']}; load when it began: {of['load']:.1f}."
+    )
+
+
+def write(found: dict[str, Any]) -> None:
+    """Put everything into the page."""
+    write_table(PAGE, "machine", machine(found))
+    write_table(PAGE, "compared", compared(found["results"]))
+    write_table(PAGE, "latents", growth(found, "latents", LATENTS))
+    write_table(PAGE, "active", growth(found, "active", ACTIVE))
+    write_table(PAGE, "parts", profile(found))
+
+
+def main() -> None:
+    """Measure, keep what was measured, write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="of benchmarks; by default all that run here")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--pairs", type=int)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--tables", action="store_true", help="measure nothing")
+    options = parser.parse_args()
+    if not options.tables:
+        found = measured(options.names, options.threads, options.pairs, options.quick)
+        DATA.write_text(json.dumps(found, indent=1) + "\n")
+    write(json.loads(DATA.read_text()))
+
+
+if __name__ == "__main__":
+    main()
