@@ -184,8 +184,9 @@ class Costs:
         if penalised:
             training += 12 * len(self.mlps) * self._paths * (self.L + 4 * self.B) * self.N
         kinds = max((sum(name in SPLICES for name in names) for names in penalised), default=0)
-        if kinds:
-            training += 4 * self.B * model.vocabulary * (2 + 4 * kinds)
+        if kinds:  # logits and their gradients, and what the blocks above keep for theirs
+            above = self.passes.blocks - 1 - min(self.mlps, default=0)
+            training += 4 * self.B * (model.vocabulary * (4 + 8 * kinds) + 24 * kinds * above * self.D)
         return _BASE_BYTES + held + buffer + max(training, _MICRO_BATCH_BYTES)
 
     def disk_bytes(self) -> int:

@@ -72,7 +72,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
         "crosscoder": {"d_sae": 1024, "k": 32, "architecture": "batchtopk"},
         "training": {
-            "steps": 250,
+            "steps": 200,
             "batch_tokens": 512,
             "lr": 2e-3,
             "warmup_steps": 50,
@@ -83,7 +83,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             {"name": UNPENALISED, "penalties": {}},
             {"name": "sparse", "penalties": _SPARSE},
         ),
-        "evaluation": {"tokens": 4096, "resamples": 1000},
+        "evaluation": {"tokens": 3072, "resamples": 1000},
     },
     # arXiv 2606.09940: TinyStories-Instruct-33M, 17 hookpoints, the penalty's weight from 0 to 10,000.
     "paper": {
