@@ -42,10 +42,10 @@ def _put_behind(crosscoder: Crosscoder, p: int, model: LanguageModel, point: Hoo
             "cannot be read; give one of the residual stream"
         )
     W_enc, shift_D = crosscoder.W_enc[p] / norm.weight[:, None], norm.bias / norm.weight
-    crosscoder.b_enc -= shift_D @ crosscoder.W_enc[p]
+    crosscoder.b_enc.sub_(shift_D @ crosscoder.W_enc[p])
     crosscoder.W_enc[p] = W_enc
     if crosscoder.W_skip is not None:
-        crosscoder.b_dec -= torch.einsum("d,dqe->qe", shift_D, crosscoder.W_skip[p])
+        crosscoder.b_dec.sub_(torch.einsum("d,dqe->qe", shift_D, crosscoder.W_skip[p]))
         crosscoder.W_skip[p] /= norm.weight[:, None, None]
     if crosscoder.config.hook_names_out is None:
         crosscoder.W_dec[:, p] *= norm.weight
