@@ -1,8 +1,9 @@
 """Measures what is in docs/performance.md and writes its tables: `make performance`.
 
 All benchmarks that can run here, how a step grows with latents and with active latents, and what its time
-goes to; on a machine that does nothing else, within an hour. What was measured is kept beside the page, in
-docs/data/performance.json; --tables writes the page from that again.
+goes to; on a machine that does nothing else, within an hour. Each figure is kept at once, in
+docs/data/performance.json, and a run that was stopped goes on from there; --tables writes the page from what
+is there.
 """
 
 import argparse
@@ -12,8 +13,9 @@ import sys
 from typing import Any
 
 from benchmarks.paired import CHECKOUT
-from benchmarks.suite import run_benchmarks
+from benchmarks.suite import BENCHMARKS, machine, run_benchmarks
 from studies.pages import table, write_table
+from xtalk.errors import XtalkError
 from xtalk.progress import progress_bars
 
 PAGE = CHECKOUT / "docs" / "performance.md"
@@ -42,21 +44,37 @@ def parts(arguments: list[str], threads: int) -> dict[str, Any]:
     return json.loads(found.stdout.splitlines()[-1])
 
 
-def measured(names: list[str], threads: int, pairs: int | None, quick: bool) -> dict[str, Any]:
-    """Everything that the page shows."""
+def kept(threads: int) -> dict[str, Any]:
+    """What was measured before, to go on from. Errors: XtalkError where it is of another machine."""
+    now = machine() | {"load": None}
+    if not DATA.exists():
+        return {"machine": machine(), "threads": threads, "results": []}
+    found = json.loads(DATA.read_text())
+    if (found["machine"] | {"load": None}, found["threads"]) != (now, threads):
+        raise XtalkError(f"{DATA} is of another machine or number of threads; remove it to measure anew")
+    return found
+
+
+def measure(names: list[str], threads: int, pairs: int | None, quick: bool) -> None:
+    """Measure what the page shows and was not measured yet; each figure is kept at once."""
+    found, few = kept(threads), ["--steps", "2" if quick else "4"]
+    asked = {f"shape {name}": ["--shape", name] for name in PROFILED}
+    asked |= {f"latents {n}": ["--latents", str(n), *few] for n in LATENTS}
+    asked |= {f"active {k}": ["--k", str(k), *few] for k in ACTIVE}
+    have = {result["name"] for result in found["results"]}
+    todo = names or [name for name, benchmark in BENCHMARKS.items() if benchmark.runs_here]
     with progress_bars() as progress:
-        found = run_benchmarks(
-            names, pairs=pairs, threads=threads, small=False, quick=quick, progress=progress
-        )
-        few = ["--steps", "2" if quick else "4"]
-        asked = {f"latents {n}": ["--latents", str(n), *few] for n in LATENTS}
-        asked |= {f"active {k}": ["--k", str(k), *few] for k in ACTIVE}
-        asked |= {f"shape {name}": ["--shape", name] for name in PROFILED}
+        for name in todo:
+            if name not in have:
+                found["results"] += run_benchmarks(
+                    [name], pairs=pairs, threads=threads, small=False, progress=progress, quick=quick
+                )["results"]
+                DATA.write_text(json.dumps(found, indent=1) + "\n")
         for done, (what, arguments) in enumerate(asked.items()):
             progress("growth and parts", done, len(asked))
-            found[what] = parts(arguments, threads)
+            found[what] = found.get(what) or parts(arguments, threads)
+            DATA.write_text(json.dumps(found, indent=1) + "\n")
         progress("growth and parts", len(asked), len(asked))
-    return found
 
 
 def compared(results: list[dict[str, Any]]) -> str:
@@ -84,7 +102,7 @@ def compared(results: list[dict[str, Any]]) -> str:
 
 def growth(found: dict[str, Any], what: str, numbers: tuple[int, ...]) -> str:
     """How a step grows."""
-    runs = [(number, found[f"{what} {number}"]) for number in numbers]
+    runs = [(n, found[f"{what} {n}"]) for n in numbers if f"{what} {n}" in found]
     return table(
         (what, "ms", "ms of processor time", "tokens/s", "MiB"),
         [
@@ -102,7 +120,7 @@ def growth(found: dict[str, Any], what: str, numbers: tuple[int, ...]) -> str:
 
 def profile(found: dict[str, Any]) -> str:
     """What part of a step's processor time each of its parts takes."""
-    rows = [(name, found[f"shape {name}"]) for name in PROFILED]
+    rows = [(name, found[f"shape {name}"]) for name in PROFILED if f"shape {name}" in found]
     names = list(rows[0][1]["parts"])
     return table(
         ("step", "ms of processor time", *names),
@@ -117,7 +135,7 @@ def profile(found: dict[str, Any]) -> str:
     )
 
 
-def machine(found: dict[str, Any]) -> str:
+def measured_on(found: dict[str, Any]) -> str:
     """What the figures are of, in a sentence."""
     of = found["machine"]
     return (
@@ -128,7 +146,7 @@ def machine(found: dict[str, Any]) -> str:
 
 def write(found: dict[str, Any]) -> None:
     """Put everything into the page."""
-    write_table(PAGE, "machine", machine(found))
+    write_table(PAGE, "machine", measured_on(found))
     write_table(PAGE, "compared", compared(found["results"]))
     write_table(PAGE, "latents", growth(found, "latents", LATENTS))
     write_table(PAGE, "active", growth(found, "active", ACTIVE))
@@ -145,8 +163,7 @@ def main() -> None:
     parser.add_argument("--tables", action="store_true", help="measure nothing")
     options = parser.parse_args()
     if not options.tables:
-        found = measured(options.names, options.threads, options.pairs, options.quick)
-        DATA.write_text(json.dumps(found, indent=1) + "\n")
+        measure(options.names, options.threads, options.pairs, options.quick)
     write(json.loads(DATA.read_text()))
 
 
