@@ -34,9 +34,7 @@ def _fvu(evaluation: Evaluation) -> list[str]:
     bad = [f"{fvu:.3g} at {where}" for where, fvu in found.items() if not fvu <= 1]
     if not bad:
         return []
-    return [
-        f"FVU above 1, worse than the mean activation: {', '.join(bad)}; train longer, with more latents or a larger k"
-    ]
+    return [f"FVU above 1, worse than the mean activation: {', '.join(bad)}; train longer"]
 
 
 def _shares(evaluation: Evaluation, positions: int) -> list[str]:
