@@ -28,16 +28,16 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
     question = Task.read(task)
     network = Network.load(task, weights, len(question.classes), question.answers, work)
     winning = Winning.read(task, slack(task, lambda: network.rounding_error(weights, question.n, work)))
-    codebooks = [Codebook.read(advice.fields(name), network, work) for name in ("anchor", "rest")]
+    anchor, rest = (Codebook.read(advice.fields(name), network, work) for name in ("anchor", "rest"))
     beside = question.name == "majority"  # where the tokens beside those of each class are gone through
     work.spend(steps=len(question.classes) * len(set(question.classes)) * beside)
-    size = question.size(codebooks[0], codebooks[1], work.budget.work)
+    size = question.size(anchor, rest, work.budget.work)
     least = len(network.b_hidden) * (size.cells + size.columns) * network.classes
     work.plan(least + size.cells + size.slots, "going through every cell")
     bits = advice.integer("bits", 0, 20)
     certified = 0
-    for cell in question.cells(*codebooks):
-        bounds = doubtful(cell, _bounds(cell, codebooks, network, winning, work), work)
+    for cell in question.cells(anchor, rest):
+        bounds = doubtful(cell, _bounds(cell, [anchor, rest], network, winning, work), work)
         certified += cell.arrangements * certified_fillings(cell, bounds, winning, bits, work)
     return settle(claim, certified, question.total)
 
