@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from xtalk.api.validation import validate
     from xtalk.codes import Codes
     from xtalk.crosscoder.crosscoder import Crosscoder
+    from xtalk.crosscoder.stacking import stack
     from xtalk.data.documents import TextSource
     from xtalk.errors import XtalkError
     from xtalk.interactions.contributions import MlpContributions
@@ -50,6 +51,7 @@ __all__ = [
     "pair_interactions",
     "preset",
     "prove",
+    "stack",
     "train",
     "transcoder_fidelity",
     "validate",
@@ -81,6 +83,7 @@ _HOMES = {
     "pair_interactions": "xtalk.api.pairs",
     "preset": "xtalk.runs.presets",
     "prove": "xtalk.api.proofs",
+    "stack": "xtalk.crosscoder.stacking",
     "train": "xtalk.api.training",
     "transcoder_fidelity": "xtalk.api.transcoders",
     "validate": "xtalk.api.validation",

@@ -183,6 +183,27 @@ def test_the_command_says_its_plan_and_leaves_report_and_metrics(files, tmp_path
     assert "good: 48 latents; blocks.2.resid_mid, read at the MLP of block 2" in result.stderr
 
 
+def test_the_command_takes_several_as_one(files, model, texts, tmp_path: Path):
+    for block in (1, 2):
+        cc = dictionary(model, texts, f"blocks.{block}.ln2", seed=block)
+        tensors = {name: getattr(cc, name) for name in ("W_enc", "W_dec", "b_enc", "b_dec")}
+        own = {"hook_names": f"blocks.{block}.ln2", "architecture": "jumprelu", "threshold": 0.5}
+        xtalk.Crosscoder.from_tensors(**tensors, **own).save(tmp_path / f"sae-{block}")
+        files[f"sae-{block}"] = tmp_path / f"sae-{block}"
+    alone = json.loads(command(files, "sae-1", "sae-2", options=("--quiet", "--json")).stdout)
+    result = command(files, "sae-1", "sae-2", options=("--quiet", "--json", "--together"))
+    [one] = json.loads(result.stdout)["crosscoders"]
+    assert one["name"] == "together"
+    [at_once] = [row for row in one["fidelity"] if row["block"] == "all"]
+    assert at_once["ce"]["full"] > 0
+    for crosscoder in alone["crosscoders"]:
+        block = crosscoder["fidelity"][0]["block"]
+        rows = [row for row in one["fidelity"] if row["block"] == block and row["baseline"] == "mean"]
+        assert rows[0]["ce"]["keep_1"] == pytest.approx(crosscoder["fidelity"][0]["ce"]["keep_1"], rel=1e-6)
+    refused = command(files, "sae-1", "sae-1", options=("--quiet", "--together"))
+    assert refused.exit_code == 2 and "two of the dictionaries are at blocks.1.ln2" in refused.stderr
+
+
 def test_of_a_transcoder_the_output_is_measured(files):
     result = command(files, "transcoder", options=("--quiet", "--json"))
     assert result.exit_code == 0, result.stderr

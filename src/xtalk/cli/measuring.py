@@ -60,6 +60,14 @@ def measure(
             help="Names of the hookpoints that are read, for files that have none.  [default: the files']",
         ),
     ] = None,
+    together: Annotated[
+        bool,
+        typer.Option(
+            "--together",
+            help="Take several dictionaries, of different hookpoints, as one: all MLPs are then rebuilt at "
+            "once too.  [default: each by itself]",
+        ),
+    ] = False,
     skip_positions: Annotated[
         int, typer.Option(min=0, help="First tokens of sequences that do not count.")
     ] = 1,
@@ -81,6 +89,7 @@ def measure(
     from xtalk.api.measuring import measure as measure_dictionaries
     from xtalk.api.transcoders import transcoder_fidelity
     from xtalk.crosscoder.crosscoder import Crosscoder
+    from xtalk.crosscoder.stacking import stack
     from xtalk.data import TextSource
     from xtalk.errors import XtalkError
     from xtalk.models.devices import resolve_device
@@ -91,6 +100,9 @@ def measure(
     texts = TextSource(text, column, split or "train", bool(chat))
     with progress_bars() as progress:
         loaded = [Crosscoder.load(path, hook_names=names) for path in dictionary]
+        by_name = dict(zip(dictionary_names(dictionary), loaded, strict=True))
+        if together:
+            by_name = {"together": stack(loaded)}
         language_model = load_model(
             model, device=resolve_device(device), trust_remote_code=bool(trust_remote_code)
         )
@@ -113,7 +125,7 @@ def measure(
             return Result(of_output.rows(), str(of_output))
         measured = measure_dictionaries(
             language_model,
-            dict(zip(dictionary_names(dictionary), loaded, strict=True)),
+            by_name,
             texts,
             clusters=clusters,
             validate=validate,

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from xtalk.reports.data import Interval, Scheme, Together
+from xtalk.reports.data import Ablation, Interval, Scheme, Together
 from xtalk.reports.metrics import Counted, CrosscoderMetrics
 from xtalk.reports.results import Results
 
@@ -185,9 +185,18 @@ def summary(results: Results) -> list[str]:
     if spliced is not None and {"full", "keep_1"} <= spliced.phi.keys():
         found.append(
             "All of this takes resid_mid from the model; with resid_mid from the crosscoder too, keep-one "
-            f"fidelity is {_judged(spliced.phi['keep_1'])} and full fidelity {_judged(spliced.phi['full'])}."
+            f"fidelity is {_judged(spliced.phi['keep_1'])} and full fidelity {_judged(spliced.phi['full'])}"
+            f"{_nats(spliced)}."
         )
     return found
+
+
+def _nats(ablation: Ablation) -> str:
+    """What all features lose there, beside what ablating costs: of a small cost the ratio says little."""
+    if ablation.ablation is None or "full" not in ablation.lost:
+        return ""
+    lost, cost = ablation.lost["full"][0], ablation.ablation[0]
+    return f": all features lose {number(lost)} nat per token, ablating the MLP costs {number(cost)}"
 
 
 def _phi(results: Results, crosscoder: CrosscoderMetrics, scheme: Scheme) -> Interval:
