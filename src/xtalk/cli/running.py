@@ -30,7 +30,7 @@ def run(
     Examples:
     - `xtalk run` : quick preset, into runs/quick
 
-    - `xtalk run --out runs/mine --model ./my-model --text stories.jsonl` : preset own, ten minutes for a
+    - `xtalk run --out runs/mine --model ./my-model --text stories.jsonl` : preset own, 15 minutes for a
     model of 0.1 B parameters
 
     - `xtalk run --out runs/two --hookpoints blocks.1.ln2 blocks.1.resid_mid --k 16 --penalty keep_one=16`
