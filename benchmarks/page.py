@@ -121,7 +121,7 @@ def growth(found: dict[str, Any], what: str, numbers: tuple[int, ...]) -> str:
 def profile(found: dict[str, Any]) -> str:
     """What part of a step's processor time each of its parts takes."""
     rows = [(name, found[f"shape {name}"]) for name in PROFILED if f"shape {name}" in found]
-    names = list(rows[0][1]["parts"])
+    names = list(rows[0][1]["parts"]) if rows else []
     return table(
         ("step", "ms of processor time", *names),
         [
