@@ -97,3 +97,8 @@ def test_the_example_report_can_still_be_drawn(tmp_path: Path):
     data = read_record(records / "report_data.json", ReportData)
     write_report(Results(read_record(records / "metrics.json", Metrics), data), tmp_path / "a.html", tmp_path)
     assert data.headline in (tmp_path / "a.html").read_text()
+
+
+def test_the_checkers_page_is_its_own_readme():
+    readme = ROOT / "packages" / "xtalk-check" / "README.md"
+    assert (ROOT / "docs" / "proofs" / "checker.md").read_text() == readme.read_text()
