@@ -40,7 +40,7 @@ def stack(crosscoders: Sequence[Crosscoder]) -> Crosscoder:
             d_sae=sum(one.config.d_sae for one in crosscoders),
             k=sum(one.config.k for one in crosscoders),
             hook_names=names,
-            architecture=architectures.pop() if len(architectures) == 1 else "jumprelu",
+            architecture="jumprelu" if len(architectures) > 1 else architectures.pop(),
         )
     ).to(first.device, first.dtype)
     p, latent = 0, 0
