@@ -20,13 +20,14 @@ from xtalk.interactions.penalties import FEW_HOT
 from xtalk.models.hookpoints import Hookpoint, paper_hookpoints
 from xtalk.training.config import TrainingConfig
 from xtalk.training.loss_metric import LossMetric
-from xtalk.training.mlps import penalised_mlps, spliced_mlps
+from xtalk.training.mlps import penalised_mlps, spliced_mlps, spliced_together
 from xtalk.training.objective import Objective
 from xtalk.training.spliced import SPLICES, SplicedMlp, measure_spliced_mlps, places_of, true_run
 from xtalk.training.train import train_crosscoder
 
 LENGTH = 7
 SEQUENCES = token_sequences(tiny_tokens(40, LENGTH).numpy().astype("int32"), np.zeros((40, LENGTH), "int32"))
+ALONE = [name for name, splice in SPLICES.items() if not splice.together]
 A, B, C = ("a", 1), ("a", 2), ("c", None)
 NO_DEAD = torch.empty(0, dtype=torch.int64)
 
@@ -70,7 +71,7 @@ def reference_divergence(model, batch: ActivationBatch, block: int, output_BD, m
 def test_divergence_behind_a_norm_equals_that_of_the_whole_model(block: int):
     model, batch = tiny_model("gemma2"), some_tokens()
     generator = torch.Generator().manual_seed(block)
-    mlp = SplicedMlp(model, block, model.mlp_weights(block), ablated=0.25)
+    mlp = SplicedMlp(model, block, model.mlp_weights(block), torch.zeros(D_MODEL), ablated=0.25)
     output_BD = torch.randn(11, D_MODEL, generator=generator).requires_grad_()
     found = mlp.divergences(true_run(model, [block], places_of(batch, SEQUENCES)), {A: output_BD}, {})[A]
     expected = reference_divergence(model, batch, block, output_BD) * D_MODEL / 0.25
@@ -83,7 +84,7 @@ def test_divergence_behind_a_norm_equals_that_of_the_whole_model(block: int):
 def test_divergence_and_gradient_equal_those_of_the_whole_model(model, block: int):
     batch = some_tokens()
     generator = torch.Generator().manual_seed(block)
-    mlp = SplicedMlp(model, block, model.mlp_weights(block), ablated=0.25)
+    mlp = SplicedMlp(model, block, model.mlp_weights(block), torch.zeros(D_MODEL), ablated=0.25)
     output_BD, other_BD, mid_BD = torch.randn(3, 11, D_MODEL, generator=generator).requires_grad_().unbind(0)
     run = true_run(model, range(BLOCKS), places_of(batch, SEQUENCES))
     found = mlp.divergences(run, {A: output_BD, B: other_BD, C: output_BD}, {C: mid_BD})
@@ -141,11 +142,12 @@ def problem(model, penalties: dict[str, float], hook_names=None):
     mlps = penalised_mlps(names, model, scaling, [batch.activations], metric)
     sample = torch.from_numpy(SEQUENCES.tokens[:6]).long().split(3)
     mlps = spliced_mlps(mlps, names, model, scaling, sample, penalties)
-    objective = Objective(mlps, penalties, aux=0.0, sparsity=0.0, bfloat16=False)
+    together = spliced_together(mlps, sample, penalties)
+    objective = Objective(mlps, penalties, aux=0.0, sparsity=0.0, bfloat16=False, together=together)
     return objective, crosscoder, scaling.apply(batch.activations), batch
 
 
-@pytest.mark.parametrize("name", SPLICES)
+@pytest.mark.parametrize("name", ALONE)
 def test_its_value_is_the_mean_over_mlps(model, name: str):
     """In the model's own output space, though the local penalties count in a metric."""
     objective, crosscoder, x_BPD, batch = problem(model, {name: 2.0})
@@ -170,7 +172,7 @@ def test_its_value_is_the_mean_over_mlps(model, name: str):
     torch.testing.assert_close(loss, parts["recon"] + 0.5 * 2.0 * parts[name])
 
 
-@pytest.mark.parametrize("name", SPLICES)
+@pytest.mark.parametrize("name", ALONE)
 def test_moving_a_coefficient_off_zero_moves_every_block_s_gradient(model, name: str):
     moved: dict[str, Any] = {}
     for weight in (0.0, 1.0):

@@ -70,7 +70,8 @@ FEW_HOT: tuple[int | None, ...] = (1, 2, 4, 8, None)
 def keep(m: int | None) -> Penalty:
     """Reconstruction error of the true MLP output from the m dominant contributions of each neuron.
 
-    None keeps all. Squared error over the output's variance, times D: counted like one more hookpoint in scaled space.
+    None keeps all. Squared error over the output's variance, times D: counted like one more hookpoint in
+    scaled space.
     """
 
     def keep_m(mlp: MlpContributions, target: MlpTarget) -> Float[Tensor, ""]:

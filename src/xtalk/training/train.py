@@ -125,7 +125,8 @@ def _objective(
     mlps = prepared.mlps if training.penalties else ()
     weights = training.penalties, training.aux, training.sparsity
     bfloat16 = training.uses_bfloat16(scaling.factor_P.device)
-    return Objective(mlps, *weights, bfloat16, _recon_weights(config, training, scaling))
+    recon_weight_P = _recon_weights(config, training, scaling)
+    return Objective(mlps, *weights, bfloat16, recon_weight_P, prepared.together)
 
 
 def _recon_weights(
