@@ -2,15 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 
 from xtalk.errors import XtalkError
 from xtalk.files import write_text
 from xtalk.reports.data import Context, Interval
+from xtalk.reports.html import environment
 
 
 class Lenient(BaseModel):
@@ -130,15 +130,11 @@ def _described(shown: MapRecord, endpoint: EndpointRecord) -> MapRecord:
 
 
 def _render(clusters: ClusterRecord, shown: MapRecord, endpoint: EndpointRecord | None) -> str:
-    environment = Environment(
-        loader=PackageLoader("xtalk.reports", "templates"), autoescape=True, undefined=StrictUndefined
-    )
-    cast(dict[str, Any], environment.filters).update(percent=lambda triple: f"{100 * triple[0]:.0f} %")
     data = {
         "clusters": [cluster.model_dump(mode="json") for cluster in clusters.clusters],
         **shown.model_dump(mode="json", exclude={"schema_"}),
     }
     encoded = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")  # no </script> in a token
-    template = environment.get_template("cluster_map.html.j2")
+    template = environment().get_template("cluster_map.html.j2")
     asked = endpoint if endpoint and "interaction" in endpoint.accuracy.get("any", {}) else None
     return template.render(clusters=clusters, asked=asked, data=Markup(encoded))

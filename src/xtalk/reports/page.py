@@ -3,14 +3,14 @@
 import base64
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from xtalk.files import write_text
 from xtalk.reports import wording
 from xtalk.reports.data import Ablation, Context, FewHotPoint, Interval, Scheme
 from xtalk.reports.figures import write_figures
+from xtalk.reports.html import environment
 from xtalk.reports.metrics import CrosscoderMetrics
 from xtalk.reports.results import Results
 
@@ -47,34 +47,22 @@ class HeadlineRow:
 
 def write_report(results: Results, page: Path, figures: Path) -> list[Path]:
     """Writes a self-contained page, and the figures into a folder; returns the paths of the figures."""
-    drawn = write_figures(results, figures)
-    uris = {path.stem: _data_uri(path) for path in drawn if path.suffix == ".svg"}
-    write_text(page, render(results, uris))
-    return drawn
+    files = write_figures(results, figures)
+    write_text(page, render(results, _uris(files)))
+    return files
+
+
+def drawn(results: Results) -> dict[str, str]:
+    """The figures as data URIs, by name."""
+    with TemporaryDirectory() as folder:
+        return _uris(write_figures(results, Path(folder)))
 
 
 def render(results: Results, figures: dict[str, str]) -> str:
     """The page, given its figures as data URIs by name."""
-    environment = Environment(
-        loader=PackageLoader("xtalk.reports", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    cast(dict[str, Any], environment.filters).update(
-        number=wording.number,
-        significant=wording.significant,
-        whole=wording.whole,
-        bounds=wording.bounds,
-        duration=wording.duration,
-        penalties=wording.penalties,
-        visible=wording.visible,
-        left_out=wording.left_out,
-        text_words=wording.text_words,
-        pieces=_pieces,
-    )
-    return environment.get_template("report.html.j2").render(_page(results), figures=figures)
+    templates = environment()
+    cast(dict[str, Any], templates.filters)["pieces"] = _pieces
+    return templates.get_template("report.html.j2").render(_page(results), figures=figures)
 
 
 def _page(results: Results) -> dict[str, Any]:
@@ -156,6 +144,10 @@ def _pieces(context: Context) -> list[Piece]:
         )
         for place, (token, activation) in enumerate(zip(context.tokens, context.activations, strict=True))
     ]
+
+
+def _uris(files: list[Path]) -> dict[str, str]:
+    return {path.stem: _data_uri(path) for path in files if path.suffix == ".svg"}
 
 
 def _data_uri(svg: Path) -> str:

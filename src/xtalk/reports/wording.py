@@ -33,6 +33,18 @@ BLOCKS_WORDS: dict[Literal["mean"] | Together, str] = {
     "all": "all but block 0 at once",
     "all_with_0": "all at once",
 }
+FIGURE_WORDS = {
+    "fvu": "FVU",
+    "recon": "reconstruction error",
+    "l0": "L0",
+    "dead": "dead latents",
+    "interaction": "T",
+    "share": "share of the m largest",
+    "phi": "Φ mean",
+    "phi_weighed": "Φ mean, weighed",
+    "lost": "lost, nat per token",
+    "ablation": "ablation costs, nat per token",
+}
 MEASURE_WORDS = {
     "interaction": "I(i, j)",
     "true_interaction": "true interaction",
