@@ -16,6 +16,7 @@ from xtalk.data import Counted
 from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
 from xtalk.interactions.contributions import MlpContributions
+from xtalk.interactions.penalties import FEW_HOT
 from xtalk.models.hookpoints import Hookpoint, paper_hookpoints
 from xtalk.selftest.divergence import divergence
 from xtalk.training.config import TrainingConfig
@@ -27,6 +28,7 @@ from xtalk.training.train import train_crosscoder
 
 LENGTH = 7
 SEQUENCES = token_sequences(tiny_tokens(40, LENGTH).numpy().astype("int32"), np.zeros((40, LENGTH), "int32"))
+A, B, C = ("a", 1), ("a", 2), ("c", None)
 NO_DEAD = torch.empty(0, dtype=torch.int64)
 
 
@@ -54,7 +56,7 @@ def test_divergence_behind_a_norm_equals_that_of_the_whole_model(block: int):
     generator = torch.Generator().manual_seed(block)
     mlp = SplicedMlp(model, block, model.mlp_weights(block), ablated=0.25)
     output_BD = torch.randn(11, D_MODEL, generator=generator).requires_grad_()
-    found = mlp.divergences(true_run(model, [block], places_of(batch, SEQUENCES)), {"a": output_BD}, {})["a"]
+    found = mlp.divergences(true_run(model, [block], places_of(batch, SEQUENCES)), {A: output_BD}, {})[A]
     expected = reference_divergence(model, batch, block, output_BD) * D_MODEL / 0.25
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=0)
     fast, slow = (torch.autograd.grad(kl, output_BD)[0] for kl in (found, expected))
@@ -68,16 +70,16 @@ def test_divergence_and_gradient_equal_those_of_the_whole_model(model, block: in
     mlp = SplicedMlp(model, block, model.mlp_weights(block), ablated=0.25)
     output_BD, other_BD, mid_BD = torch.randn(3, 11, D_MODEL, generator=generator).requires_grad_().unbind(0)
     run = true_run(model, range(BLOCKS), places_of(batch, SEQUENCES))
-    found = mlp.divergences(run, {"a": output_BD, "b": other_BD, "c": output_BD}, {"c": mid_BD})
+    found = mlp.divergences(run, {A: output_BD, B: other_BD, C: output_BD}, {C: mid_BD})
     slow = {
-        "a": reference_divergence(model, batch, block, output_BD),
-        "b": reference_divergence(model, batch, block, other_BD),
-        "c": reference_divergence(model, batch, block, output_BD, mid_BD),
+        A: reference_divergence(model, batch, block, output_BD),
+        B: reference_divergence(model, batch, block, other_BD),
+        C: reference_divergence(model, batch, block, output_BD, mid_BD),
     }
     for name, kl in slow.items():
         expected = kl * D_MODEL / 0.25
         torch.testing.assert_close(found[name].double(), expected, rtol=1e-4, atol=0)
-        variables = (output_BD, mid_BD) if name == "c" else (other_BD if name == "b" else output_BD,)
+        variables = (output_BD, mid_BD) if name == C else (other_BD if name == B else output_BD,)
         fast = torch.autograd.grad(found[name], variables, retain_graph=True)
         for got, want in zip(fast, torch.autograd.grad(expected, variables, retain_graph=True), strict=True):
             torch.testing.assert_close(got, want.float(), rtol=1e-3, atol=1e-6)
@@ -91,7 +93,7 @@ def test_the_true_output_costs_nothing_and_the_mean_output_d(model, skip: int):
     batch = next(ActivationBatches(Harvest(model, SEQUENCES, [Hookpoint(1, "ln2")]), 21, 0, 3))
     output_BD = model.mlp_weights(1)(batch.activations[:, 0])
     run = true_run(model, [1], places_of(batch, SEQUENCES))
-    assert mlp.divergences(run, {"true": output_BD}, {})["true"].item() == pytest.approx(0, abs=1e-4)
+    assert mlp.divergences(run, {A: output_BD}, {})[A].item() == pytest.approx(0, abs=1e-4)
     numbers = np.arange(12).repeat(LENGTH - skip)
     positions = np.tile(np.arange(skip, LENGTH), 12)
     everywhere = ActivationBatch(
@@ -103,7 +105,7 @@ def test_the_true_output_costs_nothing_and_the_mean_output_d(model, skip: int):
     n_BD = model.capture(sample, (Hookpoint(1, "ln2"),))[:, skip:].flatten(0, 2)
     mean_BD = model.mlp_weights(1)(n_BD).mean(0).expand(len(numbers), -1)
     run = true_run(model, [1], places_of(everywhere, SEQUENCES))
-    cost = mlp.divergences(run, {"mean": mean_BD}, {})["mean"]
+    cost = mlp.divergences(run, {A: mean_BD}, {})[A]
     assert cost.item() == pytest.approx(D_MODEL, rel=1e-3)
 
 
@@ -138,15 +140,16 @@ def test_its_value_is_the_mean_over_mlps(model, name: str):
         plain = MlpContributions(
             crosscoder.W_dec[:, p] / s, crosscoder.b_dec[p] / s, codes, model.mlp_weights(block)
         )
-        kept = plain.totals if "full" in name else plain.keep(1)
+        numbers = {"keep_one": (1,), "full_sum": (None,), "keep_few": FEW_HOT}[name[:8]]
         mid_BD = None
         if name.endswith("_resid"):
             mid_p = crosscoder.hook_index(f"blocks.{block}.resid_mid")
             factor = (x_BPD[:, mid_p] / batch.activations[:, mid_p]).mean()
             mid_BD = crosscoder.decode(codes)[:, mid_p] / factor
-        kl = reference_divergence(model, batch, block, plain.output(kept), mid_BD)
         assert mlp.spliced is not None
-        expected += kl * D_MODEL / mlp.spliced.ablated / BLOCKS
+        for m in numbers:
+            kl = reference_divergence(model, batch, block, plain.output(plain.keep(m)), mid_BD)
+            expected += kl * D_MODEL / mlp.spliced.ablated / BLOCKS / len(numbers)
     torch.testing.assert_close(parts[name].double(), expected, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(loss, parts["recon"] + 0.5 * 2.0 * parts[name])
 
@@ -171,8 +174,11 @@ TEXT = token_sequences(
 )
 
 
-def trained(model, weight: float, folder=None, stop: int | None = None, sample: bool = False) -> Crosscoder:
-    """60 steps with the penalties that splice the model's own resid_mid."""
+ONE = "keep_one_kl", "full_sum_kl"
+
+
+def trained(model, weight: float, folder=None, stop=None, sample=False, penalties=ONE) -> Crosscoder:
+    """60 steps with penalties that splice the model's own resid_mid, the second at half the weight."""
     stream = ActivationBatches(Harvest(model, TEXT, paper_hookpoints(BLOCKS)), 4 * LENGTH, 0, 64, epochs=4)
     names = stream.source.identity.hookpoints
     training = TrainingConfig(
@@ -180,7 +186,7 @@ def trained(model, weight: float, folder=None, stop: int | None = None, sample: 
         batch_tokens=4 * LENGTH,
         lr=6e-3,
         warmup_steps=5,
-        penalties={"keep_one_kl": weight, "full_sum_kl": weight / 2},
+        penalties={name: weight / (1 + place) for place, name in enumerate(penalties)},
         penalty_warmup=0.0,
         splice_from=0.0,
         sample_blocks=sample,
@@ -213,9 +219,9 @@ def keep_one_divergence(model, crosscoder: Crosscoder) -> float:
         p = crosscoder.hook_index(f"blocks.{block}.ln2")
         mlp = MlpContributions(crosscoder.W_dec[:, p], crosscoder.b_dec[p], codes, model.mlp_weights(block))
         spliced = measure_spliced_mlps(model, [block], [torch.from_numpy(SEQUENCES.tokens).long()])[block]
-        outputs = {"keep_one": mlp.output(mlp.dominant)}
+        outputs = {A: mlp.output(mlp.dominant)}
         run = true_run(model, [block], places_of(batch, SEQUENCES))
-        total += float(spliced.divergences(run, outputs, {})["keep_one"])
+        total += float(spliced.divergences(run, outputs, {})[A])
     return total / BLOCKS
 
 
@@ -226,6 +232,15 @@ def test_training_with_it_lowers_it_and_resumes_bit_for_bit(model, tmp_path, sam
     with pytest.raises(KeyboardInterrupt):
         trained(model, 200.0, tmp_path, stop=24, sample=sample)
     assert torch.equal(whole.W_dec, trained(model, 200.0, tmp_path, sample=sample).W_dec)
+
+
+def test_training_for_any_number_kept_draws_one_in_each_step_and_resumes_bit_for_bit(model, tmp_path):
+    few = "keep_few", "keep_few_kl"
+    whole = trained(model, 200.0, penalties=few)
+    assert keep_one_divergence(model, whole) < 0.85 * keep_one_divergence(model, trained(model, 1e-9))
+    with pytest.raises(KeyboardInterrupt):
+        trained(model, 200.0, tmp_path, stop=24, penalties=few)
+    assert torch.equal(whole.W_dec, trained(model, 200.0, tmp_path, penalties=few).W_dec)
 
 
 def test_what_it_needs_is_asked_for(model):

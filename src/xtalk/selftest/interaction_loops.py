@@ -211,4 +211,5 @@ def penalties(case: Case, true_BD: Tensor, variance: float) -> dict[str, Tensor]
         "keep_2": relative_error(case, true_BD, keep(case, 2), variance),
         "keep_4": relative_error(case, true_BD, keep(case, 4), variance),
         "full_sum": relative_error(case, true_BD, keep_all(case), variance),
+        "keep_few": sum(relative_error(case, true_BD, keep(case, m), variance) for m in (1, 2, 4, 8, 99)) / 5,
     }

@@ -10,10 +10,20 @@ from torch import Tensor
 from xtalk.codes import Codes
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.interactions.contributions import MlpContributions
-from xtalk.interactions.penalties import MlpTarget, penalty
+from xtalk.interactions.penalties import MlpTarget, keep_each, penalty
 from xtalk.models.mlp import MlpWeights
 from xtalk.training.auxiliary import auxiliary_loss
-from xtalk.training.spliced import SPLICES, Places, SplicedMlp, SplicingModel, TrueRun, true_run
+from xtalk.training.sampling import EVERYTHING, Draw
+from xtalk.training.spliced import (
+    SPLICES,
+    Places,
+    SplicedMlp,
+    SplicingModel,
+    Term,
+    TrueRun,
+    means_by_name,
+    true_run,
+)
 
 
 @dataclass(frozen=True)
@@ -55,13 +65,12 @@ class Objective:
         dead_L: Int[Tensor, "dead"],
         penalty_factor: float,
         places: Places | None = None,
-        drawn: int | None = None,
+        draw: Draw = EVERYTHING,
     ) -> tuple[Float[Tensor, ""], Codes, dict[str, Float[Tensor, ""]]]:
         """The loss, the batch's codes, and each unweighted part by name; x_BPD in scaled space.
 
         penalty_factor: the warm-up, from 0 to 1, of every penalty's weight. places: of the batch's tokens;
-        without them the penalties that splice do not count. drawn: the place of the MLP whose splices stand
-        for all, by default those of all count.
+        without them the penalties that splice do not count. draw: which parts of penalties count.
         """
         with self._autocast(x_BPD):
             codes, active = crosscoder.encode_for_training(x_BPD)
@@ -76,8 +85,8 @@ class Objective:
             kind, k = crosscoder.nonlinearity, crosscoder.config.k
             parts["sparsity"] = kind.sparsity_loss(codes, active, norm_L, k)
             loss = loss + self.sparsity * parts["sparsity"]
-        spliced = self._spliced(places, drawn)
-        for name, value in self._penalties(crosscoder, x_BPD, codes, rebuilt_BPD, spliced).items():
+        spliced = self._spliced(places, draw.place)
+        for name, value in self._penalties(crosscoder, x_BPD, codes, rebuilt_BPD, spliced, draw.few).items():
             parts[name] = value
             loss = loss + penalty_factor * self.penalties[name] * value
         return loss, codes, parts
@@ -99,6 +108,7 @@ class Objective:
         codes: Codes,
         rebuilt_BPD: Float[Tensor, "B P D"],
         spliced: Mapping[int, TrueRun],
+        few: Sequence[int | None],
     ) -> dict[str, Float[Tensor, ""]]:
         """Each penalty, the mean over MLPs; of those that splice, over the MLPs at the places `spliced`."""
         totals: dict[str, Tensor] = {}
@@ -116,10 +126,10 @@ class Objective:
             with self._autocast(x_BPD):
                 p = MlpContributions(decoder_LD / s, bias_D / s, codes, mlp.weights, decoded_BD / s)
                 found = {
-                    name: value / len(self.mlps) for name, value in self._local(mlp, p, x_BPD, local).items()
+                    name: value / len(self.mlps) for name, value in self._local(mlp, p, x_BPD, local, few).items()
                 }
                 if place in spliced:
-                    more = self._splice(mlp, p, rebuilt_BPD, spliced[place])
+                    more = self._splice(mlp, p, rebuilt_BPD, spliced[place], few)
                     found |= {name: value / len(spliced) for name, value in more.items()}
             for name, value in found.items():
                 totals[name] = totals.get(name, torch.zeros_like(value)) + value
@@ -149,6 +159,7 @@ class Objective:
         contributions: MlpContributions,
         x_BPD: Float[Tensor, "B P D"],
         names: Sequence[str],
+        few: Sequence[int | None],
     ) -> dict[str, Float[Tensor, ""]]:
         """Each penalty that stays at its MLP."""
         if not names:
@@ -156,7 +167,8 @@ class Objective:
         with torch.no_grad():
             output_BD = mlp.weights(x_BPD[:, mlp.hook_index] / mlp.scale).float()
         target = MlpTarget(output_BD, mlp.output_variance)
-        return {name: penalty(name)(contributions, target).float() for name in names}
+        each = {name: keep_each(few) if name == "keep_few" else penalty(name) for name in names}
+        return {name: term(contributions, target).float() for name, term in each.items()}
 
     def _splice(
         self,
@@ -164,18 +176,20 @@ class Objective:
         contributions: MlpContributions,
         rebuilt_BPD: Float[Tensor, "B P D"],
         run: TrueRun,
+        few: Sequence[int | None],
     ) -> dict[str, Float[Tensor, ""]]:
         """Each penalty that splices, at one MLP."""
         assert mlp.spliced is not None
-        weights, outputs, resid_mids = mlp.spliced.weights, dict[str, Tensor](), dict[str, Tensor]()
+        weights, outputs, resid_mids = mlp.spliced.weights, dict[Term, Tensor](), dict[Term, Tensor]()
         for name in self.penalties:
             if name not in SPLICES:
                 continue
             splice = SPLICES[name]
-            kept = contributions.totals if splice.keep is None else contributions.keep(splice.keep)
-            outputs[name] = contributions.activations(kept) @ weights.W_out + weights.b_out
-            if splice.crosscoder_resid_mid:
-                assert mlp.resid_mid is not None
-                p, scale = mlp.resid_mid
-                resid_mids[name] = rebuilt_BPD[:, p] / scale
-        return mlp.spliced.divergences(run, outputs, resid_mids)
+            for m in splice.kept(few):
+                rebuilt_BN = contributions.activations(contributions.keep(m))
+                outputs[name, m] = rebuilt_BN @ weights.W_out + weights.b_out
+                if splice.crosscoder_resid_mid:
+                    assert mlp.resid_mid is not None
+                    p, scale = mlp.resid_mid
+                    resid_mids[name, m] = rebuilt_BPD[:, p] / scale
+        return means_by_name(mlp.spliced.divergences(run, outputs, resid_mids))

@@ -8,7 +8,7 @@ divergence of its next-token predictions from the model's own (for whole diction
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,20 +26,29 @@ from xtalk.models.mlp import MlpWeights
 class Splice:
     """What is put in: the MLP's output rebuilt from `keep` contributions (None: from all).
 
-    crosscoder_resid_mid: added to the crosscoder's resid_mid rather than the model's.
+    keep "few": the mean over each number of FEW_HOT. crosscoder_resid_mid: added to the crosscoder's resid_mid
+    rather than the model's.
     """
 
-    keep: int | None
-    crosscoder_resid_mid: bool
+    keep: int | Literal["few"] | None
+    crosscoder_resid_mid: bool = False
+
+    def kept(self, few: Sequence[int | None]) -> Sequence[int | None]:
+        """The numbers of contributions whose mean it is, where `few` stand for all of FEW_HOT."""
+        return few if self.keep == "few" else (self.keep,)
 
 
 SPLICES = {
-    "keep_one_kl": Splice(1, False),
-    "full_sum_kl": Splice(None, False),
-    "keep_one_kl_resid": Splice(1, True),
-    "full_sum_kl_resid": Splice(None, True),
+    "keep_one_kl": Splice(1),
+    "full_sum_kl": Splice(None),
+    "keep_few_kl": Splice("few"),
+    "keep_one_kl_resid": Splice(1, crosscoder_resid_mid=True),
+    "full_sum_kl_resid": Splice(None, crosscoder_resid_mid=True),
 }
 """The penalties of this file by name."""
+
+Term = tuple[str, int | None]
+"""A penalty by name, and how many contributions are kept in one term of the mean that it is."""
 
 
 @runtime_checkable
@@ -133,10 +142,10 @@ class SplicedMlp:
     def divergences(
         self,
         run: TrueRun,
-        outputs: Mapping[str, Float[Tensor, "B D"]],
-        resid_mids: Mapping[str, Float[Tensor, "B D"]],
-    ) -> dict[str, Float[Tensor, ""]]:
-        """KL(model || model with the output spliced in) / `ablated` * D, by name.
+        outputs: Mapping[Term, Float[Tensor, "B D"]],
+        resid_mids: Mapping[Term, Float[Tensor, "B D"]],
+    ) -> dict[Term, Float[Tensor, ""]]:
+        """KL(model || model with the output spliced in) / `ablated` * D, of each output.
 
         Added up over the sequences' tokens and divided by the B that are spliced in: tokens that are not in
         the batch stay as they are, and cost nothing but by attending to others. Counted times D, like one
@@ -149,18 +158,26 @@ class SplicedMlp:
         spliced = [
             post_mSD.index_put(
                 at,
-                (resid_mids.get(name, mid_BD) + self.model.added(self.block, output_BD)).to(post_mSD.dtype),
+                (resid_mids.get(term, mid_BD) + self.model.added(self.block, output_BD)).to(post_mSD.dtype),
             )
-            for name, output_BD in outputs.items()
+            for term, output_BD in outputs.items()
         ]
         tokens = tokens_mS.repeat(len(spliced), 1)
         log_RSV = _log_probabilities(self.model, self.block, torch.cat(spliced), tokens)
-        found: dict[str, Tensor] = {}
-        for (name, output_BD), log_mSV in zip(outputs.items(), log_RSV.split(len(tokens_mS)), strict=True):
+        found: dict[Term, Tensor] = {}
+        for (term, output_BD), log_mSV in zip(outputs.items(), log_RSV.split(len(tokens_mS)), strict=True):
             divergence = run.negentropy - (run.probabilities_mSV * log_mSV).sum(-1).mean()
             B, D = output_BD.shape
-            found[name] = divergence * (tokens_mS.numel() / B * D / self.ablated)
+            found[term] = divergence * (tokens_mS.numel() / B * D / self.ablated)
         return found
+
+
+def means_by_name(terms: Mapping[Term, Float[Tensor, ""]]) -> dict[str, Float[Tensor, ""]]:
+    """Each penalty by name, the mean of its terms."""
+    found: dict[str, list[Tensor]] = {}
+    for (name, _), value in terms.items():
+        found.setdefault(name, []).append(value)
+    return {name: torch.stack(values).mean() for name, values in found.items()}
 
 
 def _log_probabilities(
@@ -199,7 +216,7 @@ def measure_spliced_mlps(
         for block, mlp in weights.items():
             unit = SplicedMlp(model, block, mlp, float(len(mean_D[block])))  # so that divergences are in nat
             output_BD = mean_D[block].expand(len(at.rows_B), -1)
-            costs[block].append(unit.divergences(run, {"": output_BD}, {})[""])
+            costs[block] += unit.divergences(run, {("ablated", None): output_BD}, {}).values()
         progress(len(places) + number + 1, 2 * len(places))
     ablated = {block: float(torch.stack(found).mean()) for block, found in costs.items()}
     for block, cost in ablated.items():

@@ -28,7 +28,7 @@ from xtalk.training.loss_metric import LossMetric
 from xtalk.training.mlps import Models
 from xtalk.training.objective import Objective
 from xtalk.training.preparation import Preparation, calibration_batches, prepare
-from xtalk.training.sampling import drawn
+from xtalk.training.sampling import draw
 from xtalk.training.spliced import Places, places_of
 
 LOG_EVERY = 50  # steps
@@ -189,8 +189,8 @@ def training_step(
     state.optimiser.zero_grad()
     if len(x_BPD):
         factor = training.penalty_factor(state.step)
-        place = drawn(len(objective.mlps), training.sample_blocks, training.seed, state.step)
-        loss, codes, parts = objective(state.crosscoder, x_BPD, _dead(state, training), factor, places, place)
+        now = draw(len(objective.mlps), training.sample_blocks, training.seed, state.step)
+        loss, codes, parts = objective(state.crosscoder, x_BPD, _dead(state, training), factor, places, now)
         loss.backward()
     else:  # all of this batch's sequences are other ranks'
         codes, _ = state.crosscoder.encode_for_training(x_BPD)
