@@ -67,6 +67,7 @@ for function in (
     proving.prove,
     timing.bench,
     diagnosing.doctor,
+    diagnosing.selftest,
 ):
     command(app, function)
 app.command(add_help_option=False, context_settings={"ignore_unknown_options": True})(proving.check)
