@@ -15,7 +15,7 @@ from reference.attention_space import (
 )
 from reference.finite_data import finite_certificate, finite_spec, random_problem
 from reference.product_space import codebook, container, encoded
-from xtalk_check import attention, check, rounding
+from xtalk_check import check, rounding
 from xtalk_check.finite import Network
 from xtalk_check.reading import Fields, parse_weights
 from xtalk_check.work import PRECISION, Work
@@ -79,15 +79,14 @@ class Loops:
 def coarse(unit: float, tiny: float) -> ExitStack:
     """Constants so large that errors of errors show, too."""
     stack = ExitStack()
-    for module in (rounding, attention):
-        stack.enter_context(patch.object(module, "UNIT", arb(unit)))
-        stack.enter_context(patch.object(module, "UNDERFLOW", arb(tiny)))
+    stack.enter_context(patch.object(rounding, "UNIT", arb(unit)))
+    stack.enter_context(patch.object(rounding, "UNDERFLOW", arb(tiny)))
     return stack
 
 
 def attention_error(tensors, n: int, residual: bool) -> float:
     with ctx.workprec(PRECISION):
-        return float(attention.rounding_error(residual, parse_weights(container(tensors)), n, Work()).upper())
+        return float(rounding.of_attention(residual, n, parse_weights(container(tensors)), Work()).upper())
 
 
 def data_error(tensors, residual: bool) -> float:
