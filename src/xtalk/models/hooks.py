@@ -73,3 +73,19 @@ def reading(block: nn.Module, family: Family, hookpoint: Hookpoint, read: Read) 
             case "resid_post":
                 on_output("", read)
         yield
+
+
+@contextmanager
+def adding(block: nn.Module, family: Family, added: Tensor) -> Generator[None]:
+    """Let `block` add a tensor to its resid_mid, in place of what its MLP adds, whenever it runs."""
+    mids: list[Tensor] = []
+
+    def put_out(*_: Any) -> Any:
+        return family.block_output(mids.pop().view(added.shape) + added)
+
+    with reading(block, family, Hookpoint(0, "resid_mid"), mids.append):
+        hook = block.register_forward_hook(put_out)
+        try:
+            yield
+        finally:
+            hook.remove()

@@ -138,12 +138,13 @@ class Costs:
         spliced = 0.0
         if first and any(name in SPLICES for other in self.config.crosscoders for name in other.penalties):
             spliced = SPLICE_SAMPLE * self.config.sequence_length * (2 * whole + sum(above))
-        if kinds := sum(name in SPLICES for name in spec.penalties):
+        if kinds := [SPLICES[name] for name in spec.penalties if name in SPLICES]:
             training = self.config.training
             every = drawn(len(above), training.sample_blocks, 0, 0) is None
-            passed = sum(above) if every else sum(above) / len(above)
+            alone = sum(above) if every else sum(above) / len(above)
+            passed = sum(alone if kind.together is None else above[0] for kind in kinds)
             at_once = self.B * (1 - training.splice_from) * steps
-            spliced += at_once * (whole + 2 * kinds * passed)
+            spliced += at_once * (whole + 2 * passed)
         return Cost(harvested, spliced, steps * self._products(spec.penalties), steps)
 
     def _products(self, penalties: Mapping[str, float]) -> float:
