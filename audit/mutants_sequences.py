@@ -38,11 +38,7 @@ ROUNDING = [
     ("(exact + carried) * gamma", "exact * gamma", RATIONAL),
     ("(h + error) * FUNCTION_ERROR", "h * FUNCTION_ERROR", RATIONAL),
     ("(x[0] + x[1]) * gamma", "x[0] * gamma", RATIONAL),
-    (
-        "rows(absolute(weights.matrix(name, None, None)).transpose())",
-        "rows(weights.matrix(name, None, None).transpose())",
-        RATIONAL,
-    ),
+    ("rows(absolute(matrix).transpose())", "rows(matrix.transpose())", RATIONAL),
     ("return reduce(arb.max, error.entries())", "return error[0, 0]", RATIONAL),
     ("error * steepest + ", "error + ", "errors_pass_the_activation_at_its_steepest_slope"),
     ("if bias is not None:", "if bias is None and beside:", "biases_count_in_rounding"),
@@ -258,7 +254,7 @@ NETWORK = [
     ("            residual=residual,", "            residual=False,", "rounding_bound_by_hand"),
     (" + rounding.tiny(x.ncols())", "", "underflow_counts_at_every_stage"),
     ("x * rounding.gamma(n)", "x * rounding.gamma(1)", "rounding_bound_by_hand"),
-    ('"embed") * n', '"embed")', "rounding_bound_by_hand"),
+    ("None, None)) * n", "None, None))", "rounding_bound_by_hand"),
     ("lead(weights, right) for", "weights for", "margins_are_bounded_below"),
     (
         "direct=rows(work.product(embed, unembed))",

@@ -67,9 +67,22 @@ class Loops:
         y, y_error = self.layer(value, error, "w_out", "b_out", len(value) + 2)
         return self.logits(y, y_error, x, zeros, residual, len(value) + 2)
 
+    def embedded(self) -> list[list[float]]:
+        """x of every input."""
+        (inputs, size), z = self.tensors["data.inputs"]
+        (_, width), w = self.tensors["embed"]
+        return [
+            [
+                self.tensors["b_embed"][1][d] + sum(z[t * size + i] * w[i * width + d] for i in range(size))
+                for d in range(width)
+            ]
+            for t in range(inputs)
+        ]
+
     def data(self, steepest: float, residual: bool) -> float:
         z = self.largest("data.inputs")
-        x, x_error = self.layer(z, [0.0] * len(z), "embed", "b_embed", len(z) + 1)
+        _, x_error = self.layer(z, [0.0] * len(z), "embed", "b_embed", len(z) + 1)
+        x = [max(map(abs, column)) for column in zip(*self.embedded(), strict=True)]
         h, h_error = self.layer(x, x_error, "w_in", "b_in", len(x) + 1)
         active = [e * steepest + (a + e) * 2.0**-20 + self.tiny for a, e in zip(h, h_error, strict=True)]
         y, y_error = self.layer(h, active, "w_out", "b_out", len(h) + 2)

@@ -65,8 +65,9 @@ class Network:
 
     def rounding_error(self, weights: Weights, work: Work) -> arb:
         """A bound on the error of every deployed logit, on every input. Cost: 2 (I D + D N + N D + D C)."""
-        z = rounding.largest(weights, "data.inputs")
-        x = rounding.layer((z, z * 0), "embed", "b_embed", 1, weights, work)
+        z = rounding.largest(weights.matrix("data.inputs", None, None))
+        _, error = rounding.layer((z, z * 0), "embed", "b_embed", 1, weights, work)
+        x = rounding.largest(self.x), error
         return rounding.of_mlp(self.phi.ranges(EVERYWHERE).slope.abs_upper(), self.residual, x, weights, work)
 
     def before(self, at: Row, work: Work) -> Row:

@@ -54,7 +54,7 @@ class Network:
 
     def rounding_error(self, weights: Weights, n: int, work: Work) -> arb:
         """A bound on the error of every deployed logit, on every sequence of n tokens."""
-        x = rounding.largest(weights, "embed") * n
+        x = rounding.largest(weights.matrix("embed", None, None)) * n
         summed = x, x * rounding.gamma(n) + rounding.tiny(x.ncols())
         steepest = self.phi.ranges(EVERYWHERE).slope.abs_upper()
         return rounding.of_mlp(steepest, self.residual, summed, weights, work)

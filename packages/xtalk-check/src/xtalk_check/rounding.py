@@ -43,7 +43,7 @@ def of_attention(residual: bool, n: int, weights: Weights, work: Work) -> arb:
     Precondition: the deployed softmax is exp(s - max s), each within FUNCTION_ERROR of itself, divided by
     their sum. Cost: 2 (3 D H + H D + D C) + 3 H, and an evaluation. Proof: lemma "softmax".
     """
-    embed = largest(weights, "embed")
+    embed = largest(weights.matrix("embed", None, None))
     x = embed, embed * 0
     (q, q_error), (k, k_error) = (layer(x, name, None, 0, weights, work) for name in ("w_query", "w_key"))
     width = q.ncols()
@@ -76,9 +76,9 @@ def layer(x: Rounded, name: str, bias: str | None, beside: int, weights: Weights
     return exact, carried + (exact + carried) * gamma(w.nrows() + beside) + tiny(w.ncols())
 
 
-def largest(weights: Weights, name: str) -> arb_mat:
-    """The largest absolute value in each column of a matrix, as a row."""
-    columns = rows(absolute(weights.matrix(name, None, None)).transpose())
+def largest(matrix: arb_mat) -> arb_mat:
+    """The largest absolute value in each column, as a row."""
+    columns = rows(absolute(matrix).transpose())
     return arb_mat([[reduce(arb.max, column) for column in columns]])
 
 
