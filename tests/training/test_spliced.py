@@ -18,6 +18,7 @@ from xtalk.errors import XtalkError
 from xtalk.interactions.contributions import MlpContributions
 from xtalk.interactions.penalties import FEW_HOT
 from xtalk.models.hookpoints import Hookpoint, paper_hookpoints
+from xtalk.selftest.divergence import divergence
 from xtalk.training.config import TrainingConfig
 from xtalk.training.loss_metric import LossMetric
 from xtalk.training.mlps import penalised_mlps, spliced_mlps, spliced_together
@@ -47,24 +48,7 @@ def some_tokens(count: int = 11) -> ActivationBatch:
 
 
 def reference_divergence(model, batch: ActivationBatch, block: int, output_BD, mid_BD=None):
-    """KL in nat per replaced token, token by token, the model run as a whole with those outputs."""
-    numbers = sorted(set(batch.sequences.tolist()))
-    tokens = torch.from_numpy(SEQUENCES.tokens[numbers]).long()
-    mid_mSD, n_mSD = model.capture(tokens, (Hookpoint(block, "resid_mid"), Hookpoint(block, "ln2"))).unbind(2)
-    outputs = list(model.mlp_weights(block)(n_mSD).flatten(0, 1))
-    for b, (number, position) in enumerate(
-        zip(batch.sequences.tolist(), batch.positions.tolist(), strict=True)
-    ):
-        row = numbers.index(number)
-        moved = 0 if mid_BD is None else mid_BD[b] - mid_mSD[row, position]
-        outputs[row * LENGTH + position] = output_BD[b] + moved  # the block adds the model's own resid_mid
-    spliced = model.logits_with_mlp_output(block, torch.stack(outputs).view(mid_mSD.shape), tokens)
-    before = model.logits(tokens)
-    total = 0.0
-    for p_V, q_V in zip(before.flatten(0, 1).detach(), spliced.flatten(0, 1), strict=True):
-        p_V, q_V = p_V.double().softmax(0), q_V.double().softmax(0)
-        total = total + (p_V * (p_V.log() - q_V.log())).sum()
-    return total / len(output_BD)
+    return divergence(model, SEQUENCES.tokens, batch, block, output_BD, mid_BD)
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))
