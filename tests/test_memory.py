@@ -10,7 +10,8 @@ import ctypes, torch
 from xtalk.memory import keep_freed_memory
 class Info(ctypes.Structure):  # mallinfo2 of glibc's malloc.h
     _fields_ = [(name, ctypes.c_size_t) for name in (
-        "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")]
+        "arena", "ordblks", "smblks", "hblks", "hblkhd",
+        "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")]
 about = ctypes.CDLL(None).mallinfo2
 about.restype = Info
 keep_freed_memory()
