@@ -227,7 +227,7 @@ def page(args: argparse.Namespace, found: Mapping[str, Sequence[Row]]) -> str:
         "KL without edges": ("kl_no_edges", 3),
         "KL with all": ("kl_all_edges", 3),
     }
-    general = {"FVU": ("fvu", 3), "L0": ("l0", 1), "dead": ("dead", 0)}
+    general = {"FVU": ("fvu", 3), "L0, over all MLPs": ("l0", 1), "dead": ("dead", 0)}
     tokens = args.steps * args.batch_tokens / 1e6
     return f"""# Rivals
 
