@@ -216,8 +216,8 @@ def numbers(found) -> list[float]:
             return []
         case int() | float() | np.number():
             return [float(found)]
-        case np.ndarray():
-            return found.ravel().tolist()
+        case np.ndarray() | torch.Tensor():
+            return found.reshape(-1).tolist()
         case Mapping():
             return [number for value in found.values() for number in numbers(value)]
         case list() | tuple():

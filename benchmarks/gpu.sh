@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# What only a GPU can show, within ten minutes of one: the tests of devices, the kernels against their twins, training
+# steps with their floors, the harvest, and a training of the embedded model. Figures go to $OUT (build/gpu by default).
+#
+#   benchmarks/gpu.sh             on the first GPU
+#   benchmarks/gpu.sh --dry-run   on the CPU at tiny sizes, to see that it runs
+set -uo pipefail
+cd "$(dirname "$0")/.."
+OUT=${OUT:-build/gpu}
+PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
+export PYTHONPATH=src:packages/xtalk-check/src${PYTHONPATH:+:$PYTHONPATH}
+mkdir -p "$OUT"
+
+if [ "${1:-}" = --dry-run ]; then
+  export XTALK_TEST_DEVICE=cpu
+  tests=(-k "products or largest") sizes=(--small)
+else
+  export XTALK_TEST_DEVICE=cuda
+  tests=() sizes=()
+fi
+
+failed=0
+timeout 180 "$PYTHON" -m pytest -q -m device tests/test_devices.py "${tests[@]}" --junitxml "$OUT/tests.xml" || failed=1
+timeout 390 "$PYTHON" -m benchmarks.gpu --device "$XTALK_TEST_DEVICE" --out "$OUT" "${sizes[@]}" || failed=1
+exit $failed
