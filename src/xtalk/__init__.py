@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from xtalk.models.activation_functions import activation_function
     from xtalk.models.language_model import load_model
     from xtalk.models.mlp import MlpWeights
+    from xtalk.runs.comparing import compare
     from xtalk.runs.config import RunConfig
     from xtalk.runs.folder import RunFolder
     from xtalk.runs.presets import preset
@@ -44,6 +45,7 @@ __all__ = [
     "activation_function",
     "check",
     "cluster",
+    "compare",
     "fidelity",
     "interaction",
     "load_model",
@@ -76,6 +78,7 @@ _HOMES = {
     "activation_function": "xtalk.models.activation_functions",
     "check": "xtalk.api.proofs",
     "cluster": "xtalk.api.clusters",
+    "compare": "xtalk.runs.comparing",
     "fidelity": "xtalk.api.fidelity",
     "interaction": "xtalk.interactions.measures",
     "load_model": "xtalk.models.language_model",

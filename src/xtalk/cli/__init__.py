@@ -9,6 +9,7 @@ import typer
 
 import xtalk
 from xtalk.cli import (
+    comparing,
     configuring,
     detecting,
     diagnosing,
@@ -35,7 +36,8 @@ Its steps are commands of their own on the same folder: **harvest**, **train**, 
 **detect dormant**, **evaluate**, **report**. Each does what it needs first. What is complete is not done
 again, and what was killed goes on where it stopped.
 
-`xtalk measure` measures any dictionary, whoever trained it.
+`xtalk measure` measures any dictionary, whoever trained it. `xtalk compare` puts two results
+beside each other.
 
 Every option has a default in an environment variable: XTALK_RUN_SEED for `xtalk run --seed`.
 
@@ -58,12 +60,14 @@ for function in (
     judging.judge,
     judging.validate,
     measuring.measure,
+    comparing.compare,
     dictionaries.inspect,
     dictionaries.convert,
     dictionaries.push,
     proving.prove,
     timing.bench,
     diagnosing.doctor,
+    diagnosing.selftest,
 ):
     command(app, function)
 app.command(add_help_option=False, context_settings={"ignore_unknown_options": True})(proving.check)

@@ -3,14 +3,14 @@
 import base64
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from xtalk.files import write_text
 from xtalk.reports import wording
 from xtalk.reports.data import Ablation, Context, FewHotPoint, Interval, Scheme
-from xtalk.reports.figures import write_figures
+from xtalk.reports.figures import Drawn, write_figures
+from xtalk.reports.html import ShownFigure, environment
 from xtalk.reports.metrics import CrosscoderMetrics
 from xtalk.reports.results import Results
 
@@ -48,33 +48,21 @@ class HeadlineRow:
 def write_report(results: Results, page: Path, figures: Path) -> list[Path]:
     """Writes a self-contained page, and the figures into a folder; returns the paths of the figures."""
     drawn = write_figures(results, figures)
-    uris = {path.stem: _data_uri(path) for path in drawn if path.suffix == ".svg"}
-    write_text(page, render(results, uris))
-    return drawn
+    write_text(page, render(results, _shown(drawn)))
+    return [path for figure in drawn.values() for path in (figure.png, figure.svg)]
 
 
-def render(results: Results, figures: dict[str, str]) -> str:
-    """The page, given its figures as data URIs by name."""
-    environment = Environment(
-        loader=PackageLoader("xtalk.reports", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    cast(dict[str, Any], environment.filters).update(
-        number=wording.number,
-        significant=wording.significant,
-        whole=wording.whole,
-        bounds=wording.bounds,
-        duration=wording.duration,
-        penalties=wording.penalties,
-        visible=wording.visible,
-        left_out=wording.left_out,
-        text_words=wording.text_words,
-        pieces=_pieces,
-    )
-    return environment.get_template("report.html.j2").render(_page(results), figures=figures)
+def figures_of(results: Results) -> dict[str, ShownFigure]:
+    """The figures as a page shows them, by name."""
+    with TemporaryDirectory() as folder:
+        return _shown(write_figures(results, Path(folder)))
+
+
+def render(results: Results, figures: dict[str, ShownFigure]) -> str:
+    """The page, given its figures by name."""
+    templates = environment()
+    cast(dict[str, Any], templates.filters)["pieces"] = _pieces
+    return templates.get_template("report.html.j2").render(_page(results), figures=figures)
 
 
 def _page(results: Results) -> dict[str, Any]:
@@ -149,13 +137,17 @@ def _pieces(context: Context) -> list[Piece]:
     strongest = max(context.activations)
     return [
         Piece(
-            text=token.replace("\n", "↵"),
+            text=wording.legible(token.replace("\n", "↵")),
             tint=round(max(activation, 0.0) / strongest, 2) if strongest > 0 else 0.0,
             activation=wording.significant(activation),
             peak=place == context.peak,
         )
         for place, (token, activation) in enumerate(zip(context.tokens, context.activations, strict=True))
     ]
+
+
+def _shown(drawn: dict[str, Drawn]) -> dict[str, ShownFigure]:
+    return {name: ShownFigure(_data_uri(one.svg), one.spots) for name, one in drawn.items()}
 
 
 def _data_uri(svg: Path) -> str:

@@ -144,12 +144,13 @@ class Costs:
         spliced, local = 0.0, {name: w for name, w in spec.penalties.items() if name not in SPLICES}
         if first and any(name in SPLICES for other in self.config.crosscoders for name in other.penalties):
             spliced = SPLICE_SAMPLE * self.config.sequence_length * (2 * whole + sum(above))
-        if kinds := sum(name in SPLICES for name in spec.penalties):
+        if kinds := [SPLICES[name] for name in spec.penalties if name in SPLICES]:
             training = self.config.training
             every = drawn(len(above), training.sample_blocks, 0, 0) is None
-            passed = sum(above) if every else sum(above) / len(above)
+            alone = sum(above) if every else sum(above) / len(above)
+            passed = sum(alone if kind.together is None else above[0] for kind in kinds)
             run_on = self.splice_tokens() * (1 - training.splice_from) * steps
-            spliced += run_on * (whole + 2 * kinds * passed)
+            spliced += run_on * (whole + 2 * passed)
         products = steps * self._products(spec.penalties)
         return Cost(harvested, 0.0, spliced, products, steps, local)
 
