@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What only a GPU can show, within ten minutes of one: the tests of devices, the kernels against their twins, training
-# steps with their floors, the harvest, and a training of the embedded model. Figures go to $OUT (build/gpu by default).
+# What only a GPU can show, within ten minutes of one: the selftest, the tests of devices, products from active rows
+# against dense ones, training steps with their floors, the harvest, and a training of the embedded model. Figures go to $OUT (build/gpu by default).
 #
 #   benchmarks/gpu.sh             on the first GPU
 #   benchmarks/gpu.sh --dry-run   on the CPU at tiny sizes, to see that it runs
@@ -20,6 +20,9 @@ else
 fi
 
 failed=0
-timeout 180 "$PYTHON" -m pytest -q -m device tests/test_devices.py "${tests[@]}" --junitxml "$OUT/tests.xml" || failed=1
-timeout 390 "$PYTHON" -m benchmarks.gpu --device "$XTALK_TEST_DEVICE" --out "$OUT" "${sizes[@]}" || failed=1
+if [ "$XTALK_TEST_DEVICE" = cuda ]; then
+  timeout 90 "$PYTHON" -m xtalk selftest --device cuda --json >"$OUT/selftest.json" || failed=1
+fi
+timeout 120 "$PYTHON" -m pytest -q -m device tests/test_devices.py "${tests[@]}" --junitxml "$OUT/tests.xml" || failed=1
+timeout 360 "$PYTHON" -m benchmarks.gpu --device "$XTALK_TEST_DEVICE" --out "$OUT" "${sizes[@]}" || failed=1
 exit $failed
