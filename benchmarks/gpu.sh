@@ -13,16 +13,16 @@ mkdir -p "$OUT"
 
 if [ "${1:-}" = --dry-run ]; then
   export XTALK_TEST_DEVICE=cpu
-  tests=(-k "products or largest") sizes=(--small)
+  tests=(-k "products or largest") sizes=(--small) limits=(600 600)
 else
   export XTALK_TEST_DEVICE=cuda
-  tests=() sizes=()
+  tests=() sizes=() limits=(120 360)
 fi
 
 failed=0
 if [ "$XTALK_TEST_DEVICE" = cuda ]; then
   timeout 90 "$PYTHON" -m xtalk selftest --device cuda --json >"$OUT/selftest.json" || failed=1
 fi
-timeout 120 "$PYTHON" -m pytest -q -m device tests/test_devices.py "${tests[@]}" --junitxml "$OUT/tests.xml" || failed=1
-timeout 360 "$PYTHON" -m benchmarks.gpu --device "$XTALK_TEST_DEVICE" --out "$OUT" "${sizes[@]}" || failed=1
+timeout "${limits[0]}" "$PYTHON" -m pytest -q -m device tests/test_devices.py "${tests[@]}" --junitxml "$OUT/tests.xml" || failed=1
+timeout "${limits[1]}" "$PYTHON" -m benchmarks.gpu --device "$XTALK_TEST_DEVICE" --out "$OUT" "${sizes[@]}" || failed=1
 exit $failed

@@ -1,9 +1,11 @@
 """A step's splices in a deep model, keep_one_kl and full_sum_kl at one block, against one pass of the model.
 
-30 blocks of SmolLM2-135M's shapes, 512 tokens, float32; the mean over a block at a quarter, half and three
+30 blocks of SmolLM2-135M's shapes, 256 tokens, float32; the mean over a block at a quarter, half and three
 quarters of the depth, which blocks drawn at random are like. Theirs is one forward and backward of the whole
 model, to its embeddings; the floor is the forward. `value` is the model's negentropy.
 """
+
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,7 +17,7 @@ from xtalk.models.language_model import LanguageModel
 from xtalk.training.spliced import Places, SplicedMlp, true_run
 
 VARIANTS: Variants = ("xtalk", "whole", "forward")
-BLOCKS, SEQUENCES = 30, 4
+BLOCKS, SEQUENCES = 30, 2
 
 
 def spliced(model: LanguageModel, block: int, places: Places) -> Tensor:
@@ -59,4 +61,5 @@ def measure(variant: str, *, small: bool) -> dict[str, float]:
         "forward": (forward, 1.0),
     }
     run, scale = runs[variant]
-    return work(run, run, lambda found: float(found[0]), scale=scale)
+    warm_up = partial(spliced, model, depths[0], places) if variant == "xtalk" else run
+    return work(warm_up, run, lambda found: float(found[0]), scale=scale)
