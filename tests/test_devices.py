@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from evaluation.held_out import held_out, random_crosscoder
-from interactions.cases import contributions, random_case
 from reference.tiny_models import tiny_model
 from training.tiny_training import (
     RandomMlps,
@@ -33,6 +32,7 @@ from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
 from xtalk.products import affine_dots, codes_times_rows, dots
 from xtalk.reading.pairs import measure_pairs
+from xtalk.selftest.cases import contributions, random_case
 from xtalk.training import config
 from xtalk.training.train import train_crosscoder
 
@@ -216,8 +216,8 @@ def numbers(found) -> list[float]:
             return []
         case int() | float() | np.number():
             return [float(found)]
-        case np.ndarray():
-            return found.ravel().tolist()
+        case np.ndarray() | torch.Tensor():
+            return found.reshape(-1).tolist()
         case Mapping():
             return [number for value in found.values() for number in numbers(value)]
         case list() | tuple():
