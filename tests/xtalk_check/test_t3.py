@@ -371,12 +371,12 @@ def test_length_is_counted_cell_by_cell():
         F = (0, 1, 1, 2)[b]
         adds += N * (1 + (copies < 3)) + N
         evaluations += N
-        if F == 2 and copies < 3:
-            adds += N * (2 + 3 * F) * (copies == 1)
-            evaluations += N * (F + 2 if copies == 1 else F)
         if b and copies < 3:  # boxes, those of all tokens of a column
             adds += N * F + N * (1 + F)
-            evaluations += N
+            evaluations += N * (1 + F)
+        if F == 2 and copies == 1:
+            adds += N * (2 + 3 * F)
+            evaluations += N * 2
     assert (length.multiply_adds, length.evaluations) == (adds, evaluations)
 
 

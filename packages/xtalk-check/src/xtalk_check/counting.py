@@ -104,7 +104,7 @@ def successes(slots: list[Scored], least: int, work: Work) -> int:
         for _ in range(copies):
             work.spend(len(ways) * len(tokens), steps=2 * needed)
             ways = ways.mul_low(fmpz_poly(coefficients), needed)
-    return fillings - sum(int(ways[i]) for i in range(len(ways)))
+    return fillings - int(ways(1))
 
 
 def _hopeful(tokens: list[tuple[int, int]], least: int) -> list[tuple[int, int]]:

@@ -192,11 +192,8 @@ def _steps(phi: Activation, centre: arb, here: arb, slots: Sequence[Moving], wor
     """
     free = [len(slot.deviations) > 1 for slot in slots]
     if sum(slot.copies for slot, moves in zip(slots, free, strict=True) if moves) <= 1:
-        return [
-            work.evaluate(phi.value, [centre + g])[0] - here if moves else g
-            for slot, moves in zip(slots, free, strict=True)
-            for g in slot.deviations
-        ]
+        values = work.evaluate(phi.value, (centre + g for slot in slots for g in slot.deviations))
+        return [value - here for value in values]
     widths = [hull([arb(0), *slot.deviations]).rad() for slot in slots]
     least = (hull(widths).upper() + SMALL) * SMALL
     weights = [w + least if moves else arb(0) for w, moves in zip(widths, free, strict=True)]
