@@ -1,5 +1,7 @@
 """Language models of random weights, of any depth: what is timed does not depend on what they say."""
 
+from typing import Any
+
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -10,8 +12,8 @@ WIDTH, CONTEXT = 576, 128
 
 def random_llama(blocks: int, *, small: bool) -> LanguageModel:
     """SmolLM2-135M's shapes but for the depth and the vocabulary, which is 8,192; small: tiny."""
-    sizes = {"hidden_size": 24, "intermediate_size": 40, "vocab_size": 64} if small else {}
-    shape = {"hidden_size": WIDTH, "intermediate_size": 1536, "vocab_size": 8192} | sizes
+    sizes: dict[str, Any] = {"hidden_size": 24, "intermediate_size": 40, "vocab_size": 64} if small else {}
+    shape: dict[str, Any] = {"hidden_size": WIDTH, "intermediate_size": 1536, "vocab_size": 8192} | sizes
     config = LlamaConfig(
         **shape,
         num_hidden_layers=blocks,

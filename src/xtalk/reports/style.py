@@ -92,7 +92,7 @@ def figure_style() -> Generator[None, None, None]:
         yield
 
 
-def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     """Writes name.png and name.svg without dates or versions in their metadata."""
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
     with replacing(png) as partial:
@@ -100,7 +100,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     figure.set_layout_engine("none")  # the layout is costly, and both should have the same
     with replacing(svg) as partial:
         figure.savefig(partial, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return [png, svg]
+    return png, svg
 
 
 def plain(text: str, longest: int = 34) -> str:
