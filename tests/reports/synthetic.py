@@ -33,6 +33,10 @@ AWKWARD = [
     '"quoted"',
     "",
     "</td>",
+    "</script><img src=x onerror=alert(1)>",
+    "\N{RIGHT-TO-LEFT OVERRIDE}turned",
+    "nul\0and\x1bescape",
+    "long" * 1000,
 ]
 BLOCKS = 4
 

@@ -1,6 +1,7 @@
 """The page and the figures, from a synthetic run folder."""
 
 import base64
+import hashlib
 import json
 import re
 from copy import deepcopy
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.image import imread
 from reports.synthetic import AWKWARD, later_data, later_sections, results, rewrite, write_run
 
 from xtalk.errors import XtalkError
 from xtalk.reports import ReportData, figures, style, wording
+from xtalk.reports.html import ShownFigure
 from xtalk.reports.page import render, write_report
 
 ADDRESS = re.compile(r"(?:https?:)?//[\w.-]+", re.IGNORECASE)
@@ -86,7 +89,7 @@ def page(run: tuple[Path, dict[str, Any], dict[str, Any]]) -> Page:
 def page_of(folder: Path, metrics: dict[str, Any], data: dict[str, Any]) -> Page:
     """The page without its figures, which take long to draw."""
     rewrite(folder, metrics, data)
-    return Page(render(results(folder), dict.fromkeys(FIGURES, "data:,")))
+    return Page(render(results(folder), dict.fromkeys(FIGURES, ShownFigure("data:,", []))))
 
 
 def shown(interval: list[float]) -> str:
@@ -166,6 +169,38 @@ def test_the_table_in_nats_has_what_is_lost_beside_what_ablation_costs(
     assert "nats" not in page_of(tmp_path, metrics, older).tables
 
 
+def test_what_stands_where_in_a_figure_is_where_it_is_drawn(run: tuple[Path, Any, Any], page: Page) -> None:
+    plates = {
+        attrs["data-name"]: json.loads(attrs["data-spots"] or "")
+        for attrs in page.all("div")
+        if "data-spots" in attrs
+    }
+    assert plates.keys() == FIGURES
+    for name, spots in plates.items():
+        pixels = imread(run[0] / "figures" / f"{name}.png")[..., :3]
+        height, width, _ = pixels.shape
+        for x, y, words in spots:
+            assert words and 0 < x < 1 and 0 < y < 1
+            around = pixels[round(y * height) - 12 :, round(x * width) - 12 :][:25, :25]  # a hollow marker
+            assert name.startswith("interaction") or around.min() < 0.9, (name, words)
+    matrix = plates["interaction_matrix_0"]
+    assert len(matrix) == 16 * 16 and "with" in matrix[17][2]
+    keep_1 = next(a["phi"]["keep_1"] for a in run[2]["ablations"] if a["crosscoder"] == "unpenalised")
+    assert f"unpenalised, keep 1: {shown(keep_1).lstrip('▾')}" in [
+        words for _, _, words in plates["ablations"]
+    ]
+
+
+def test_the_policy_names_the_scripts_and_nothing_else(page: Page) -> None:
+    [policy] = [attrs["content"] or "" for attrs in page.all("meta") if "http-equiv" in attrs]
+    assert policy.startswith(
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-"
+    )
+    texts = re.findall(r"<script>(.*?)</script>", page.html, re.DOTALL)
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts]
+    assert re.findall(r"'sha256-([^']+)'", policy) == digests
+
+
 def test_a_changed_number_changes_the_page(run: tuple[Path, Any, Any], tmp_path: Path) -> None:
     metrics, data = deepcopy(run[1]), deepcopy(run[2])
     metrics["crosscoders"][1]["l0"] = 77.7
@@ -178,7 +213,7 @@ def test_a_changed_number_changes_the_page(run: tuple[Path, Any, Any], tmp_path:
 
 def test_nothing_is_fetched(page: Page) -> None:
     assert not ADDRESS.search(re.sub(r"base64,[A-Za-z0-9+/=]+", "", page.html))
-    assert not page.all("script")
+    assert len(page.all("script")) == 2  # of ours, as the policy says
     sources = [attrs["src"] or "" for attrs in page.all("img")]
     assert len(sources) == len(FIGURES)
     for source in sources:
@@ -204,7 +239,7 @@ def test_images_and_tables_are_accessible(page: Page) -> None:
 
 
 def test_token_text_is_shown_and_never_markup(page: Page) -> None:
-    assert "<script" not in page.html
+    assert page.html.count("<script") == 2
     for text in AWKWARD:
         assert wording.visible(text) in page.text
 
@@ -216,7 +251,7 @@ def test_names_are_escaped_too(run: tuple[Path, Any, Any], tmp_path: Path) -> No
     metrics["model"]["name"] = "</title><script>1</script>"
     page = page_of(tmp_path, metrics, data)
     assert nasty in page.text
-    assert not page.all("script")
+    assert len(page.all("script")) == 2
     assert len(page.all("img")) == len(FIGURES)
 
 

@@ -14,6 +14,7 @@ import xtalk
 from xtalk.errors import XtalkError
 from xtalk.records.comparison import Comparison, difference
 from xtalk.reports.comparison import ComparisonRecord
+from xtalk.reports.html import ShownFigure
 from xtalk.runs.folder import RunFolder
 from xtalk.statistics.interval import Interval
 
@@ -125,7 +126,10 @@ def test_the_page_has_both_and_fetches_nothing(two, monkeypatch):
     a, b, metrics, data = two
     metrics["model"]["name"] = "<img src=x onerror=alert(1)>"
     rewrite(b, metrics, data)
-    monkeypatch.setattr("xtalk.reports.page.drawn", lambda _: {"sweep": "data:,", "frontier": "data:,x"})
+    figure = ShownFigure("data:,", [(0.5, 0.5, "one")])
+    monkeypatch.setattr(
+        "xtalk.reports.page.figures_of", lambda _: dict.fromkeys(("sweep", "few_hot"), figure)
+    )
     found = xtalk.compare(a, b)
     html = found.save(a / "compared.html").read_text(encoding="utf-8")
     assert html.count('<img src="data:,') == 4

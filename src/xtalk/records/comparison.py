@@ -50,9 +50,9 @@ class Comparison:
 
         Errors: XtalkError for a full disk.
         """
-        from xtalk.reports.page import drawn  # loads matplotlib, which nothing else here needs
+        from xtalk.reports.page import figures_of  # loads matplotlib, which nothing else here needs
 
-        figures = [{} if side.results is None else drawn(side.results) for side in self.sides]
+        figures = [{} if side.results is None else figures_of(side.results) for side in self.sides]
         write_comparison(self.record, Path(page), figures)
         return Path(page)
 

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
@@ -11,6 +11,8 @@ from xtalk.errors import XtalkError
 from xtalk.files import write_text
 from xtalk.reports.data import Context, Interval
 from xtalk.reports.html import environment
+
+_ALONE = 64  # features in no cluster whose texts are read together
 
 
 class Lenient(BaseModel):
@@ -130,11 +132,42 @@ def _described(shown: MapRecord, endpoint: EndpointRecord) -> MapRecord:
 
 
 def _render(clusters: ClusterRecord, shown: MapRecord, endpoint: EndpointRecord | None) -> str:
-    data = {
-        "clusters": [cluster.model_dump(mode="json") for cluster in clusters.clusters],
-        **shown.model_dump(mode="json", exclude={"schema_"}),
-    }
-    encoded = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")  # no </script> in a token
+    data, texts = _parts(clusters, shown)
     template = environment().get_template("cluster_map.html.j2")
     asked = endpoint if endpoint and "interaction" in endpoint.accuracy.get("any", {}) else None
-    return template.render(clusters=clusters, asked=asked, data=Markup(encoded))
+    return template.render(
+        clusters=clusters, asked=asked, data=_encoded(data), texts=[_encoded(part) for part in texts]
+    )
+
+
+def _parts(clusters: ClusterRecord, shown: MapRecord) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What the page reads at once, and its texts in parts, which it reads where somebody looks.
+
+    A part has the features of a cluster, or some that are in none, and the pairs whose first feature it has.
+    """
+    keys = [f"{f.cluster}" if f.cluster >= 0 else f"alone {f.latent // _ALONE}" for f in shown.features]
+    places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+    part_of = {f.latent: places[key] for f, key in zip(shown.features, keys, strict=True)}
+    parts: list[dict[str, Any]] = [{"features": {}, "pairs": {}} for _ in places]
+    features: list[dict[str, Any]] = []
+    for feature in shown.features:
+        texts = feature.model_dump(mode="json", include={"promoted", "contexts"})
+        parts[part_of[feature.latent]]["features"][feature.latent] = texts
+        rest = feature.model_dump(mode="json", exclude={"promoted", "contexts"})
+        features.append(rest | {"part": part_of[feature.latent]})
+    for pair in shown.pairs:
+        one, other = sorted(pair.latents)
+        details = pair.model_dump(mode="json", exclude={"latents"})
+        parts[part_of[pair.latents[0]]]["pairs"][f"{one}-{other}"] = details
+    data = {
+        "clusters": [cluster.model_dump(mode="json") for cluster in clusters.clusters],
+        "features": features,
+        "lines": shown.lines,
+        "pairs": [pair.latents for pair in shown.pairs],
+    }
+    return data, parts
+
+
+def _encoded(data: dict[str, Any]) -> Markup:
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+    return Markup(text.replace("<", "\\u003c"))  # no </script> in a token

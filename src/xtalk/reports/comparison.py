@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeInt
 from xtalk.files import write_text
 from xtalk.reports import wording
 from xtalk.reports.data import Interval, ResidMid, Scheme, Strict, Together
-from xtalk.reports.html import environment
+from xtalk.reports.html import ShownFigure, environment
 
 Value = Interval | float
 Figure = Literal[
@@ -71,8 +71,10 @@ class ComparisonRecord(Strict):
     pairs: list[Pair]
 
 
-def write_comparison(record: ComparisonRecord, page: Path, figures: Sequence[Mapping[str, str]]) -> None:
-    """Writes a self-contained page; figures: data URIs of A's and of B's by name."""
+def write_comparison(
+    record: ComparisonRecord, page: Path, figures: Sequence[Mapping[str, ShownFigure]]
+) -> None:
+    """Writes a self-contained page; figures: of A and of B, by name."""
     names = list(dict.fromkeys(name for side in figures for name in side))
     template = environment().get_template("comparison.html.j2")
     shown = {"record": record, "names": names, "figures": figures}

@@ -1,28 +1,31 @@
 """The figures of a run, from its metrics.json and report_data.json."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure
 from matplotlib.markers import CARETDOWN
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 
 from xtalk.reports import style
 from xtalk.reports.data import SCHEMES, Baseline, InteractionMatrix, Interval, ResidMid, Scheme
+from xtalk.reports.html import Spot
 from xtalk.reports.metrics import CrosscoderMetrics
 from xtalk.reports.results import Results
-from xtalk.reports.style import plain
+from xtalk.reports.style import Plate, plain
 from xtalk.reports.wording import (
     PAPERS_PENALTY,
     SCHEME_WORDS,
     SITE_WORDS,
+    bounds,
     number,
     penalties,
     penalty_kind,
+    significant,
     visible,
 )
 
@@ -39,17 +42,29 @@ SIDES = {
 BASELINES: tuple[Baseline, ...] = ("mean", "zero")
 
 
-def write_figures(results: Results, folder: Path) -> list[Path]:
-    """Writes every figure that the run has data for into a folder, as PNG and SVG, and returns their paths.
+@dataclass(frozen=True)
+class Drawn:
+    """A figure's files, PNG and SVG, and what stands where in it."""
+
+    png: Path
+    svg: Path
+    spots: list[Spot]
+
+
+def write_figures(results: Results, folder: Path) -> dict[str, Drawn]:
+    """Writes every figure that the run has data for into a folder, and returns them by name.
 
     The same data gives the same bytes.
     """
     folder.mkdir(exist_ok=True)
     with style.figure_style():
-        return [path for name, figure in draw(results).items() for path in style.save(figure, folder, name)]
+        return {
+            name: Drawn(*style.save(figure, folder, name), figure.spots())
+            for name, figure in draw(results).items()
+        }
 
 
-def draw(results: Results) -> dict[str, Figure]:
+def draw(results: Results) -> dict[str, Plate]:
     """The figures by file name; those without data are left out."""
     swept = {"sweep": sweep(results), "frontier": frontier(results)} if results.data.kind == "run" else {}
     figures = swept | {"ablations": ablations(results)}
@@ -62,9 +77,9 @@ def draw(results: Results) -> dict[str, Figure]:
     return figures
 
 
-def sweep(results: Results) -> Figure:
+def sweep(results: Results) -> Plate:
     """Dominant share, reconstruction and fidelity on either baseline against the paper's lambda."""
-    figure = Figure(figsize=(style.PAGE, 5.0))
+    figure = Plate(figsize=(style.PAGE, 5.0))
     (share, recon), fidelity = figure.subplots(2, 2)
     for row in fidelity[1:]:
         row.sharey(fidelity[0])
@@ -75,10 +90,14 @@ def sweep(results: Results) -> Figure:
         look = {"color": colour, "marker": marker, "linestyle": _linestyle(lambdas)}
         share.plot(lambdas, [member.dominant_share for member in members], label=family, **look)
         recon.plot(lambdas, [member.recon for member in members], **look)
+        for x, one in zip(lambdas, members, strict=True):
+            figure.mark(share, x, one.dominant_share, f"{one.name}: share {number(one.dominant_share)}")
+            figure.mark(recon, x, one.recon, f"{one.name}: recon {significant(one.recon)}")
         for axes, baseline in zip(fidelity, BASELINES, strict=True):
             for scheme in ("full", "keep_1"):
                 intervals = [_phi(results, member.name, "model", baseline)[scheme] for member in members]
                 _curve(axes, lambdas, intervals, colour, marker, hollow=scheme == "full")
+                _mark_curve(axes, lambdas, intervals, [f"{m.name}, {SCHEME_WORDS[scheme]}" for m in members])
     share.set(title="a  Dominant share", ylabel="dominant share", ylim=(0, 1))
     recon.set(title="b  Reconstruction", ylabel="recon (squared error)")
     recon.set_ylim(bottom=0)
@@ -135,9 +154,9 @@ def _readable_ticks(values: list[float]) -> list[float]:
     return ticks
 
 
-def frontier(results: Results) -> Figure:
+def frontier(results: Results) -> Plate:
     """Keep-one fidelity (filled) and full fidelity (hollow) against dominant share, by kind of penalty."""
-    figure = Figure(figsize=(style.PAGE * 0.75, 3.4))
+    figure = Plate(figsize=(style.PAGE * 0.75, 3.4))
     axes = figure.subplots()
     crosscoders = results.metrics.crosscoders
     kinds = list(dict.fromkeys(penalty_kind(crosscoder.penalties) for crosscoder in crosscoders))
@@ -147,7 +166,10 @@ def frontier(results: Results) -> Figure:
         ends = [max(phi[scheme][0], PHI_FLOOR) for scheme in ("full", "keep_1")]
         axes.plot([crosscoder.dominant_share] * 2, ends, color=colour, linewidth=0.7, alpha=0.6)
         for scheme in ("full", "keep_1"):
-            _curve(axes, [crosscoder.dominant_share], [phi[scheme]], colour, marker, hollow=scheme == "full")
+            at = [crosscoder.dominant_share], [phi[scheme]]
+            _curve(axes, *at, colour, marker, hollow=scheme == "full")
+            share = f"share {number(crosscoder.dominant_share)}"
+            _mark_curve(axes, *at, [f"{crosscoder.name}, {share}, {SCHEME_WORDS[scheme]}"])
     for place, label in enumerate(kinds):
         colour, marker = style.look(place)
         axes.plot([], [], linestyle="none", label=label, color=colour, marker=marker)
@@ -160,12 +182,12 @@ def frontier(results: Results) -> Figure:
     return figure
 
 
-def ablations(results: Results) -> Figure:
+def ablations(results: Results) -> Plate:
     """Block-averaged Phi_mean of every scheme, for the headline crosscoder and the unpenalised one."""
     variants: list[ResidMid] = ["model"]
     if any(results.mean_ablation(name, "crosscoder", "mean") for name in results.compared):
         variants.append("crosscoder")
-    figure = Figure(figsize=(style.PAGE, 4.4))
+    figure = Plate(figsize=(style.PAGE, 4.4))
     panels = np.atleast_1d(figure.subplots(1, len(variants), sharey=True))
     cases = [_phi(results, name, variant, "mean") for name in results.compared for variant in variants]
     shown: list[Scheme] = [scheme for scheme in SCHEMES if any(scheme in phi for phi in cases)]
@@ -175,7 +197,10 @@ def ablations(results: Results) -> Figure:
             phi = _phi(results, name, variant, "mean")
             for place, scheme in enumerate(shown):
                 if scheme in phi:
-                    _bar(axes, place + (offset + 0.5) * height - 0.4, height, phi[scheme], colour)
+                    at = place + (offset + 0.5) * height - 0.4
+                    _bar(axes, at, height, phi[scheme], colour)
+                    words = f"{name}, {SCHEME_WORDS[scheme]}: {_interval_words(phi[scheme])}"
+                    figure.mark(axes, max(phi[scheme][0], PHI_FLOOR), at, words)
             axes.barh(0, 0, color=colour, label=plain(name))
         axes.set_yticks(range(len(shown)), [SCHEME_WORDS[scheme] for scheme in shown])
         axes.set(ylim=(len(shown) - 0.4, -0.6), xlim=(PHI_FLOOR - 0.02, 1.05), xlabel=PHI["mean"])
@@ -196,9 +221,9 @@ def _bar(axes: Axes, place: float, height: float, interval: Interval, colour: st
         axes.plot([max(low, PHI_FLOOR), high], [place, place], color="black", linewidth=0.9)
 
 
-def few_hot(results: Results) -> Figure:
+def few_hot(results: Results) -> Plate:
     """Share and Phi_mean held by the m largest contributions per neuron, averaged over blocks."""
-    figure = Figure(figsize=(style.PAGE, 2.9))
+    figure = Plate(figsize=(style.PAGE, 2.9))
     share, fidelity = figure.subplots(1, 2)
     colours = _compared_colours(results)
     # The two that are compared come last, so that they lie on top.
@@ -209,8 +234,10 @@ def few_hot(results: Results) -> Figure:
         points = sorted(curve.points, key=lambda point: point.m)
         counts = [float(point.m) for point in points]
         colour = colours.get(name, "#B8B8B8")
-        _curve(share, counts, [point.share for point in points], colour, "o", hollow=False)
-        _curve(fidelity, counts, [point.fidelity for point in points], colour, "o", hollow=False)
+        shares, fidelities = [point.share for point in points], [point.fidelity for point in points]
+        for axes, intervals in ((share, shares), (fidelity, fidelities)):
+            _curve(axes, counts, intervals, colour, "o", hollow=False)
+            _mark_curve(axes, counts, intervals, [f"{name}, m = {point.m}" for point in points])
     for axes in (share, fidelity):
         ticks = sorted({point.m for curve in results.data.few_hot for point in curve.points})
         axes.set_xscale("log", base=2)
@@ -228,13 +255,13 @@ def few_hot(results: Results) -> Figure:
     return figure
 
 
-def interaction_matrix(results: Results, matrix: InteractionMatrix) -> Figure:
+def interaction_matrix(results: Results, matrix: InteractionMatrix) -> Plate:
     """The strongest features' pairs as a heat map; a site's matrices, normalised alike, share a scale."""
     n = len(matrix.latents)
     key = (matrix.site, matrix.normaliser)
     alike = [other for other in results.data.interaction_matrices if (other.site, other.normaliser) == key]
     highest = max(value for other in alike for row in other.values for value in row)
-    figure = Figure(figsize=(style.PAGE, style.PAGE * 0.86))
+    figure = Plate(figsize=(style.PAGE, style.PAGE * 0.86))
     axes = figure.subplots()
     # The square root keeps weak pairs visible beside the few strong ones.
     image = axes.imshow(matrix.values, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=highest or 1.0))
@@ -244,6 +271,12 @@ def interaction_matrix(results: Results, matrix: InteractionMatrix) -> Figure:
     axes.set_xticks(range(n), labels, rotation=90, fontsize=size)
     axes.set_yticks(range(n), labels, fontsize=size)
     axes.grid(visible=False)
+    words = [
+        f"{latent} {visible(label)[:40]}" for latent, label in zip(matrix.latents, matrix.labels, strict=True)
+    ]
+    for i, row in enumerate(matrix.values):
+        for j, value in enumerate(row):
+            figure.mark(axes, j, i, f"{words[i]} with {words[j]}: {significant(value)}")
     one, other = SIDES[matrix.site]
     axes.set(xlabel=f"feature j, {other}", ylabel=f"feature i, {one}")
     figure.colorbar(image, ax=axes, label=f"I(i, j){NORMALISERS[matrix.normaliser]}", shrink=0.6, pad=0.02)
@@ -252,11 +285,11 @@ def interaction_matrix(results: Results, matrix: InteractionMatrix) -> Figure:
     return figure
 
 
-def tightness(results: Results) -> Figure:
+def tightness(results: Results) -> Plate:
     """Bound over truth by block: median, quartiles (box) and 5 to 95 % (line), on a log scale."""
     shown = [row for row in results.data.tightness if row.crosscoder in results.compared]
     blocks = sorted({row.block for row in shown})
-    figure = Figure(figsize=(style.PAGE * 0.75, 2.9))
+    figure = Plate(figsize=(style.PAGE * 0.75, 2.9))
     axes = figure.subplots()
     width = 0.7 / len(results.compared)
     for offset, (name, colour) in enumerate(_compared_colours(results).items()):
@@ -264,12 +297,16 @@ def tightness(results: Results) -> Figure:
             place = blocks.index(row.block) + (offset + 0.5) * width - 0.35
             axes.plot([place, place], [row.q05, row.q95], color=colour, linewidth=1)
             axes.bar(place, row.q75 - row.q25, width * 0.7, bottom=row.q25, color=colour, alpha=0.75)
-            axes.plot(
-                [place - width * 0.35, place + width * 0.35], [row.q50] * 2, color="black", linewidth=1.2
-            )
+            ends = [place - width * 0.35, place + width * 0.35]
+            axes.plot(ends, [row.q50] * 2, color="black", linewidth=1.2)
+            quartiles = f"quartiles {significant(row.q25)} and {significant(row.q75)}"
+            words = f"{name}, block {row.block}: median {significant(row.q50)}, {quartiles}"
+            figure.mark(axes, place, row.q50, words)
         axes.bar(0, 0, bottom=1, color=colour, alpha=0.75, label=plain(name))
     axes.axhline(1, color="black", linewidth=0.8, linestyle="--", label="1: exact")
-    axes.set_xticks(range(len(blocks)), [f"block {block}" for block in blocks])
+    few = len(blocks) <= 8  # of more, the words would touch
+    axes.set_xticks(range(len(blocks)), [f"block {block}" if few else str(block) for block in blocks])
+    axes.set_xlabel("" if few else "block")
     axes.set(yscale="log", ylabel="bound / truth", ylim=(min(0.8, *(0.8 * row.q05 for row in shown)), None))
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -306,6 +343,18 @@ def _curve(
     for x, (value, low, high) in zip(xs, intervals, strict=True):
         if value >= PHI_FLOOR:
             axes.plot([x, x], [max(low, PHI_FLOOR), high], color=colour, linewidth=0.9, zorder=1.5)
+
+
+def _mark_curve(axes: Axes, xs: list[float], intervals: list[Interval], names: list[str]) -> None:
+    """Says what the points of a curve are, where `_curve` draws them."""
+    figure = axes.figure
+    assert isinstance(figure, Plate)
+    for x, interval, name in zip(xs, intervals, names, strict=True):
+        figure.mark(axes, x, max(interval[0], PHI_FLOOR), f"{name}: {_interval_words(interval)}")
+
+
+def _interval_words(interval: Interval) -> str:
+    return f"{number(interval[0])} {bounds(interval)}"
 
 
 def _where(intervals: list[Interval], *, below: bool) -> list[int]:

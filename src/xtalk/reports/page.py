@@ -9,8 +9,8 @@ from typing import Any, cast
 from xtalk.files import write_text
 from xtalk.reports import wording
 from xtalk.reports.data import Ablation, Context, FewHotPoint, Interval, Scheme
-from xtalk.reports.figures import write_figures
-from xtalk.reports.html import environment
+from xtalk.reports.figures import Drawn, write_figures
+from xtalk.reports.html import ShownFigure, environment
 from xtalk.reports.metrics import CrosscoderMetrics
 from xtalk.reports.results import Results
 
@@ -47,19 +47,19 @@ class HeadlineRow:
 
 def write_report(results: Results, page: Path, figures: Path) -> list[Path]:
     """Writes a self-contained page, and the figures into a folder; returns the paths of the figures."""
-    files = write_figures(results, figures)
-    write_text(page, render(results, _uris(files)))
-    return files
+    drawn = write_figures(results, figures)
+    write_text(page, render(results, _shown(drawn)))
+    return [path for figure in drawn.values() for path in (figure.png, figure.svg)]
 
 
-def drawn(results: Results) -> dict[str, str]:
-    """The figures as data URIs, by name."""
+def figures_of(results: Results) -> dict[str, ShownFigure]:
+    """The figures as a page shows them, by name."""
     with TemporaryDirectory() as folder:
-        return _uris(write_figures(results, Path(folder)))
+        return _shown(write_figures(results, Path(folder)))
 
 
-def render(results: Results, figures: dict[str, str]) -> str:
-    """The page, given its figures as data URIs by name."""
+def render(results: Results, figures: dict[str, ShownFigure]) -> str:
+    """The page, given its figures by name."""
     templates = environment()
     cast(dict[str, Any], templates.filters)["pieces"] = _pieces
     return templates.get_template("report.html.j2").render(_page(results), figures=figures)
@@ -137,7 +137,7 @@ def _pieces(context: Context) -> list[Piece]:
     strongest = max(context.activations)
     return [
         Piece(
-            text=token.replace("\n", "↵"),
+            text=wording.legible(token.replace("\n", "↵")),
             tint=round(max(activation, 0.0) / strongest, 2) if strongest > 0 else 0.0,
             activation=wording.significant(activation),
             peak=place == context.peak,
@@ -146,8 +146,8 @@ def _pieces(context: Context) -> list[Piece]:
     ]
 
 
-def _uris(files: list[Path]) -> dict[str, str]:
-    return {path.stem: _data_uri(path) for path in files if path.suffix == ".svg"}
+def _shown(drawn: dict[str, Drawn]) -> dict[str, ShownFigure]:
+    return {name: ShownFigure(_data_uri(one.svg), one.spots) for name, one in drawn.items()}
 
 
 def _data_uri(svg: Path) -> str:

@@ -4,12 +4,15 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import matplotlib.style
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 
 from xtalk.files import replacing
+from xtalk.reports.html import Spot
 
 PAGE = 7.0
 """Width in inches of a paper's page."""
@@ -55,6 +58,26 @@ _STYLE: dict[str, object] = {
     "svg.hashsalt": "xtalk",
     "svg.fonttype": "path",
 }
+
+
+class Plate(Figure):
+    """A figure that knows what stands where, for who points at it."""
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(**how)
+        self._marked: list[tuple[Axes, float, float, str]] = []
+
+    def mark(self, axes: Axes, x: float, y: float, words: str) -> None:
+        """Say what stands at a point of the axes."""
+        self._marked.append((axes, x, y, words))
+
+    def spots(self) -> list[Spot]:
+        """What was marked, and where; once the figure is laid out, as `save` does."""
+        found: list[Spot] = []
+        for axes, x, y, words in self._marked:
+            across, up = self.transFigure.inverted().transform(axes.transData.transform((x, y)))
+            found.append((round(float(across), 4), round(1 - float(up), 4), words))
+        return found
 
 
 def look(place: int) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """How numbers, crosscoders and schemes are put into words."""
 
 from typing import Literal
+from unicodedata import category
 
 from xtalk.reports.data import Ablation, Interval, Scheme, Together
 from xtalk.reports.metrics import Counted, CrosscoderMetrics
@@ -60,6 +61,7 @@ EFFECT_WORDS = {
     ("loss", "text"): "loss, over the text",
 }
 
+_JOINERS = "\u200c\u200d"
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -170,8 +172,19 @@ def blocks(numbers: list[int]) -> str:
 
 
 def visible(token: str) -> str:
-    """A token's text with its white space made visible."""
-    return token.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥").replace("\r", "␍") or "∅"
+    """A token's text with its white space, and what else has no sign of its own, made visible."""
+    spaced = token.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥").replace("\r", "␍")
+    return legible(spaced) or "∅"
+
+
+def legible(text: str) -> str:
+    """The text with control and format characters by their number: none then hides or turns what is beside.
+
+    Joiners stay, which letters and emoji need.
+    """
+    return "".join(
+        f"⟨U+{ord(c):04X}⟩" if category(c) in ("Cc", "Cf") and c not in _JOINERS else c for c in text
+    )
 
 
 def summary(results: Results) -> list[str]:

@@ -191,7 +191,9 @@ def training_step(
     if len(x_BPD):
         factor = training.penalty_factor(state.step)
         now = draw(len(objective.mlps), training.sample_blocks, training.seed, state.step)
-        loss, codes, parts = objective(state.crosscoder, x_BPD, _dead(state, training), factor, places, now)
+        loss, codes, parts = objective(
+            state.crosscoder, x_BPD, dead_latents(state, training), factor, places, now
+        )
         loss.backward()
     else:  # all of this batch's sequences are other ranks'
         codes, _ = state.crosscoder.encode_for_training(x_BPD)
@@ -217,7 +219,7 @@ def _share_gradients(crosscoder: Crosscoder, share: float) -> None:
             parameter.grad = torch.empty_like(parameter).copy_(ranks.summed(own.contiguous()))
 
 
-def _dead(state: TrainingState, training: TrainingConfig) -> Int[Tensor, "dead"]:
+def dead_latents(state: TrainingState, training: TrainingConfig) -> Int[Tensor, "dead"]:
     """The latents that did not fire for dead_after_tokens."""
     silent_L = state.step * training.batch_tokens - state.last_fired_L
     return (silent_L > training.dead_after_tokens).nonzero()[:, 0]
@@ -316,5 +318,5 @@ def _record(
         "tokens": state.step * training.batch_tokens,
         **means,
         "l0": sum(active for _, active, _ in found) / training.batch_tokens,
-        "dead": len(_dead(state, training)),
+        "dead": len(dead_latents(state, training)),
     }

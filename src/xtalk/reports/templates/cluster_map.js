@@ -6,19 +6,23 @@ const search = document.getElementById("search"), pen = canvas.getContext("2d");
 const COLOURS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7"];
 const byLatent = new Map(features.map(f => [f.latent, f]));
 const pairKey = (i, j) => `${Math.min(i, j)}-${Math.max(i, j)}`;
-const pairOf = new Map(pairs.map(p => [pairKey(...p.latents), p]));
-const discs = clusters.map((_, c) => {
-  const members = features.filter(f => f.cluster === c);
+const pairOf = new Map(pairs.map(latents => [pairKey(...latents), latents]));
+const strongest = lines.reduce((most, l) => Math.max(most, l[2]), 1e-12);
+const membersOf = clusters.map(() => []);
+for (const f of features) if (f.cluster >= 0) membersOf[f.cluster].push(f);
+const discs = membersOf.map(members => {
   const x = members.reduce((sum, f) => sum + f.x, 0) / members.length;
   const y = members.reduce((sum, f) => sum + f.y, 0) / members.length;
   return { x, y, r: Math.max(...members.map(f => Math.hypot(f.x - x, f.y - y))) + 0.7, members };
 });
 const view = { x: 0, y: 0, scale: 1 };  // the map's point in the middle, and pixels per unit
-const HITS = 200;  // of a search that are listed
+const LISTED = 200;  // in a list, until more are asked for
 let chosen = { cluster: -1, latents: new Set() };
 let pointed = false;  // whether that was clicked on the map, which then stays where it is
 
-const visible = text => text.replace(/\n/g, "↵").replace(/^ /, "␣");
+const legible = text => text.replace(/[\p{Cc}\p{Cf}]/gu, c =>
+  c === "\u200c" || c === "\u200d" ? c : `⟨U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`);
+const visible = text => legible(text.replace(/\n/g, "↵").replace(/^ /, "␣"));
 const colour = c => c < 0 ? "#999" : COLOURS[c % COLOURS.length];
 const ink = () => getComputedStyle(document.body).color;
 
@@ -32,6 +36,18 @@ function button(label, hash) {
   return element("button", label, { type: "button", onclick: () => { location.hash = hash; } });
 }
 
+// ---- texts, which are read where somebody looks
+
+const elements = document.querySelectorAll(".texts"), read = new Map();
+
+function texts(part) {
+  if (!read.has(part)) read.set(part, JSON.parse(elements[part].textContent));
+  return read.get(part);
+}
+
+const textsOf = f => texts(f.part).features[f.latent];
+const detailsOf = latents => texts(byLatent.get(latents[0]).part).pairs[pairKey(...latents)];
+
 // ---- drawing
 
 const toScreen = (x, y) => [
@@ -39,44 +55,54 @@ const toScreen = (x, y) => [
 const toMap = (px, py) => [
   (px - canvas.clientWidth / 2) / view.scale + view.x, (py - canvas.clientHeight / 2) / view.scale + view.y];
 
-function draw() {
+let asked = 0;
+const draw = () => { asked ||= requestAnimationFrame(() => { asked = 0; paint(); }); };
+
+function paint() {
   const ratio = window.devicePixelRatio || 1;
   canvas.width = canvas.clientWidth * ratio;
   canvas.height = canvas.clientHeight * ratio;
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-  const strongest = Math.max(...lines.map(l => l[2]), 1e-12);
+  const width = canvas.clientWidth, height = canvas.clientHeight;
+  const seen = (x, y, margin) => x > -margin && y > -margin && x < width + margin && y < height + margin;
+  const crosses = (x, y, u, v) => Math.max(x, u) > 0 && Math.max(y, v) > 0 && Math.min(x, u) < width && Math.min(y, v) < height;
+  const line = ink();
   for (const [i, j, strength] of lines) {
     const a = byLatent.get(i), b = byLatent.get(j), marked = chosen.latents.has(i) && chosen.latents.has(j);
-    pen.strokeStyle = marked ? "#d55e00" : ink();
+    const [x, y] = toScreen(a.x, a.y), [u, v] = toScreen(b.x, b.y);
+    if (!crosses(x, y, u, v)) continue;
+    pen.strokeStyle = marked ? "#d55e00" : line;
     pen.globalAlpha = marked ? 0.9 : 0.06 + 0.3 * strength / strongest;
     pen.lineWidth = marked ? 2 : 1;
     pen.beginPath();
-    pen.moveTo(...toScreen(a.x, a.y));
-    pen.lineTo(...toScreen(b.x, b.y));
+    pen.moveTo(x, y);
+    pen.lineTo(u, v);
     pen.stroke();
   }
   discs.forEach((disc, c) => {
     const [x, y] = toScreen(disc.x, disc.y);
+    if (!seen(x, y, disc.r * view.scale)) return;
     pen.globalAlpha = c === chosen.cluster ? 0.35 : 0.15;
     pen.fillStyle = colour(c);
     pen.beginPath();
     pen.arc(x, y, disc.r * view.scale, 0, 7);
     pen.fill();
     pen.globalAlpha = 1;
-    if (c === chosen.cluster) { pen.strokeStyle = ink(); pen.lineWidth = 2; pen.stroke(); }
+    if (c === chosen.cluster) { pen.strokeStyle = line; pen.lineWidth = 2; pen.stroke(); }
   });
   const radius = Math.max(1.5, Math.min(7, 0.28 * view.scale));
   for (const f of features) {
     const [x, y] = toScreen(f.x, f.y);
+    if (!seen(x, y, 200)) continue;
     pen.fillStyle = colour(f.cluster);
-    pen.strokeStyle = ink();
+    pen.strokeStyle = line;
     pen.lineWidth = chosen.latents.has(f.latent) ? 2.5 : 0.6;
     pen.beginPath();
     pen.arc(x, y, chosen.latents.has(f.latent) ? radius + 2 : radius, 0, 7);
     pen.fill();
     pen.stroke();
     if (view.scale > 28 && f.tokens.length) {
-      pen.fillStyle = ink();
+      pen.fillStyle = line;
       pen.font = "11px system-ui, sans-serif";
       pen.fillText(visible(f.tokens[0]), x + radius + 2, y + 4);
     }
@@ -91,6 +117,7 @@ function nameDiscs() {  // where names would lie on one another, the larger clus
   const order = discs.map((_, c) => c).sort((a, b) => (b === chosen.cluster) - (a === chosen.cluster) || a - b);
   for (const c of order) {
     const [x, y] = toScreen(discs[c].x, discs[c].y - discs[c].r);
+    if (x < 0 || y < 0 || x > canvas.clientWidth || y > canvas.clientHeight) continue;
     const width = 8 * String(c).length;
     if (taken.some(t => Math.abs(t.x - x) < (t.width + width) / 2 + 2 && Math.abs(t.y - y) < 13)) continue;
     taken.push({ x, y, width });
@@ -99,8 +126,11 @@ function nameDiscs() {  // where names would lie on one another, the larger clus
 }
 
 function frame(items) {
-  const xs = items.flatMap(d => [d.x - d.r, d.x + d.r]), ys = items.flatMap(d => [d.y - d.r, d.y + d.r]);
-  const [left, right, top, bottom] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
+  let [left, right, top, bottom] = [Infinity, -Infinity, Infinity, -Infinity];
+  for (const { x, y, r } of items) {
+    [left, right] = [Math.min(left, x - r), Math.max(right, x + r)];
+    [top, bottom] = [Math.min(top, y - r), Math.max(bottom, y + r)];
+  }
   view.x = (left + right) / 2;
   view.y = (top + bottom) / 2;
   view.scale = 0.92 * Math.min(canvas.clientWidth / (right - left), canvas.clientHeight / (bottom - top));
@@ -134,24 +164,35 @@ function clusterButton(c) {
   return element("li", button([dot, `${c} · ${discs[c].members.length} features · ${tokens}`], `cluster-${c}`));
 }
 
+const inText = token => legible(token.replace(/\n/g, "↵"));
+
 function contextLine(context) {
   const pieces = context.tokens.map((token, k) =>
-    context.activations[k] > 0 ? element("b", visible(token).replace("␣", " "), { title: context.activations[k] })
-      : visible(token).replace("␣", " "));
+    context.activations[k] > 0 ? element("b", inText(token), { title: context.activations[k] }) : inText(token));
   return element("p", pieces, { className: "context" });
 }
 
 function pairButton(pair) {
-  const names = pair.latents.map(i => `${i} ${visible(byLatent.get(i).tokens[0] ?? "")}`);
-  return element("li", button(names.join(" × "), `pair-${pairKey(...pair.latents)}`));
+  const names = pair.map(i => `${i} ${visible(byLatent.get(i).tokens[0] ?? "")}`);
+  return element("li", button(names.join(" × "), `pair-${pairKey(...pair)}`));
 }
 
 function featureButton(f) {
   return element("li", button(`${f.latent} ${f.tokens.map(visible).join("  ")}`, `feature-${f.latent}`));
 }
 
-function part(title, items) {  // nothing where there is nothing to list
-  return items.length ? [element("h3", title), element("ul", items)] : [];
+function part(title, items, make) {  // nothing where there is nothing to list
+  return items.length ? [element("h3", title), list(items, make)] : [];
+}
+
+function list(items, make) {  // the first ones, and the others when they are asked for
+  const shown = element("ul", items.slice(0, LISTED).map(make));
+  if (items.length > LISTED) {
+    const more = element("button", `${items.length - LISTED} more`, { type: "button" });
+    more.onclick = () => more.parentElement.replaceWith(...items.slice(LISTED).map(make));
+    shown.append(element("li", more));
+  }
+  return shown;
 }
 
 function show(...content) {
@@ -170,58 +211,59 @@ function showAll() {
   show(
     element("h2", `${clusters.length} clusters, ${features.length} features`),
     element("p", "Drag to move, turn the wheel to zoom, click a disc, a feature or a line. Lines join the features that interact most; Escape leads back here.", { className: "note" }),
-    element("ul", clusters.map((_, c) => clusterButton(c))),
-    part("In no cluster", features.filter(f => f.cluster < 0).map(featureButton)));
+    list(clusters.map((_, c) => c), clusterButton),
+    part("In no cluster", features.filter(f => f.cluster < 0), featureButton));
 }
 
 function showCluster(c, latent) {
   const { members } = discs[c], inside = new Set(members.map(f => f.latent));
   const { accuracy } = clusters[c];
   const judged = accuracy === null ? "not judged" : `the judge is right in ${Math.round(100 * accuracy)} % of trials`;
-  const own = pairs.filter(p => p.latents.every(i => inside.has(i)));
-  const out = pairs.filter(p => p.latents.some(i => inside.has(i)) && !own.includes(p));
+  const own = pairs.filter(p => p.every(i => inside.has(i)));
+  const out = pairs.filter(p => p.some(i => inside.has(i)) && !own.includes(p));
   const neurons = new Map();
-  for (const n of own.flatMap(p => p.neurons)) {
+  for (const n of own.flatMap(p => detailsOf(p).neurons)) {
     const name = `block ${n.block}, neuron ${n.neuron}`;
     neurons.set(name, (neurons.get(name) ?? 0) + 1);
   }
   const most = [...neurons].sort((a, b) => b[1] - a[1]).slice(0, 8);
   show(
     button("← all clusters", ""), element("h2", `Cluster ${c}: ${members.length} features, ${judged}`),
-    part("Pairs that interact", own.map(pairButton)),
-    part("Neurons where they meet",
-      most.map(([name, count]) => element("li", `${name} (${count} pair${count > 1 ? "s" : ""})`))),
+    part("Pairs that interact", own, pairButton),
+    part("Neurons where they meet", most,
+      ([name, count]) => element("li", `${name} (${count} pair${count > 1 ? "s" : ""})`)),
     element("h3", "Features"),
     members.map(f => featureBlock(f, f.latent === latent)),
-    part("Pairs with other clusters", out.map(pairButton)));
+    part("Pairs with other clusters", out, pairButton));
 }
 
 function showFeature(f) {
   show(
     button("← all clusters", ""), element("h2", `Feature ${f.latent}, in no cluster`), featureBlock(f),
-    part("Pairs that interact", pairs.filter(p => p.latents.includes(f.latent)).map(pairButton)));
+    part("Pairs that interact", pairs.filter(p => p.includes(f.latent)), pairButton));
 }
 
 function featureBlock(f, current) {
+  const { contexts, promoted } = textsOf(f);
   const block = element("div", element("p", [element("b", `${f.latent} `), f.tokens.map(visible).join("  ")]));
   if (f.description) block.append(element("p", f.description));
-  block.append(...f.contexts.map(contextLine));
-  if (f.promoted.length)
-    block.append(element("p", `raises the logits of ${f.promoted.map(visible).join("  ")}`, { className: "note" }));
+  block.append(...contexts.map(contextLine));
+  if (promoted.length)
+    block.append(element("p", `raises the logits of ${promoted.map(visible).join("  ")}`, { className: "note" }));
   if (current) block.dataset.current = "";
   return block;
 }
 
 function showPair(key) {
-  const pair = pairOf.get(key), [one, other] = pair.latents.map(i => byLatent.get(i));
+  const latents = pairOf.get(key), pair = detailsOf(latents), [one, other] = latents.map(i => byLatent.get(i));
   const back = [one, other].map(f => f.cluster).filter((c, k, both) => c >= 0 && both.indexOf(c) === k);
   show(
     button("← all clusters", ""), back.map(c => button(`← cluster ${c}`, `cluster-${c}`)),
     element("h2", `Features ${one.latent} and ${other.latent}`),
-    part("Neurons where they meet", pair.neurons.map(n =>
-      element("li", `block ${n.block}, neuron ${n.neuron}: ${(100 * n.part).toFixed(1)} % of their interaction`))),
-    part("Tokens where they meet", pair.tokens.map(t =>
-      element("li", [t.before, element("b", t.token)], { className: "context" }))),
+    part("Neurons where they meet", pair.neurons, n =>
+      element("li", `block ${n.block}, neuron ${n.neuron}: ${(100 * n.part).toFixed(1)} % of their interaction`)),
+    part("Tokens where they meet", pair.tokens, t =>
+      element("li", [inText(t.before), element("b", inText(t.token))], { className: "context" })),
     element("h3", "The two features"), featureBlock(one), featureBlock(other));
 }
 
@@ -235,8 +277,7 @@ function find(words) {
   if (!wanted) showAll();
   else show(
     element("h2", `${hits.length} feature${hits.length === 1 ? "" : "s"}: ${words}`),
-    hits.length > HITS ? element("p", `The first ${HITS}:`, { className: "note" }) : [],
-    element("ul", hits.slice(0, HITS).map(featureButton)));
+    list(hits, featureButton));
   if (!wanted) frameAll();
   else if (hits.length) reveal();
   draw();
@@ -334,6 +375,17 @@ search.addEventListener("input", () => find(search.value));
 search.addEventListener("keydown", e => {
   if (e.key === "Enter") panel.querySelector("li button")?.click();
 });
+for (const one of document.querySelectorAll("[data-zoom]")) {
+  const factor = Number(one.dataset.zoom);
+  one.addEventListener("click", () => factor ? zoom(factor) : (frameAll(), draw()));
+}
+document.getElementById("png").addEventListener("click", () => canvas.toBlob(blob => {
+  const link = element("a", "", { href: URL.createObjectURL(blob), download: "clusters.png" });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}));
+window.addEventListener("themechange", draw);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 window.addEventListener("hashchange", follow);
 window.addEventListener("resize", draw);
 frameAll();
