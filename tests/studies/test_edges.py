@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from interactions.cases import random_mlp
 
 import xtalk
 from studies.results.edges import EdgeScore, MlpEdges, edge_score
 from xtalk.models.activation_functions import GELU_TANH, RELU, SILU
 from xtalk.models.mlp import MlpWeights
+from xtalk.selftest.cases import random_mlp
 
 
 def identity(D: int) -> xtalk.Crosscoder:

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from interactions.cases import random_mlp
 from reference.tiny_models import D_MODEL, tiny_model, tiny_tokens
 
 from studies.results.jacobian import jacobian, jacobian_penalty, slopes, train_pair
@@ -14,6 +13,7 @@ from xtalk.data import Counted
 from xtalk.data.tokens import token_sequences
 from xtalk.models.activation_functions import GELU_TANH, RELU, SILU
 from xtalk.models.hookpoints import Hookpoint
+from xtalk.selftest.cases import random_mlp
 from xtalk.training.config import TrainingConfig
 
 D, N, B = 6, 9, 4
