@@ -1,0 +1,1 @@
+"""docs/results-smollm2.md: do the claims hold on a real model?"""
