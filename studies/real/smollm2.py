@@ -132,7 +132,13 @@ def several_mlps(metrics: Mapping[str, Any]) -> str:
         ]
 
     rows = [
-        ["all three at once" if block == "all" else f"block {block}", name, *cells(row)]
+        [
+            {"all": "all at once", "all_with_0": "all at once, with block 0"}.get(
+                str(block), f"block {block}"
+            ),
+            name,
+            *cells(row),
+        ]
         for block in blocks
         for name, row in fidelities(metrics, block).items()
     ]
