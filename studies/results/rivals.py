@@ -34,7 +34,7 @@ from xtalk.data import Counted, TokenSequences, read_documents
 from xtalk.files import write_text
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
-from xtalk.training.config import TrainingConfig
+from xtalk.training.config import TrainingConfig, calibration_tokens
 from xtalk.training.quick import train_on
 from xtalk.training.spliced import Places, SplicedMlp, true_run
 from xtalk.training.train import calibrate_threshold
@@ -44,6 +44,7 @@ ROW = "row.json"
 OUTPUTS = "outputs"  # the plain dictionaries of the MLPs' outputs
 COUNTED = Counted()
 _CHARACTERS = 100_000_000
+_BATCH = 512  # tokens, in which thresholds are calibrated
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,8 @@ def plain_output(work: Work, seed: int, block: int) -> Path:
 def read_by_threshold(crosscoder: Crosscoder, source: Harvest | MlpOutputs, seed: int) -> Crosscoder:
     """The dictionary, in the model's own units, with a threshold at which K latents are active on average."""
     if not crosscoder.nonlinearity.infers_by_threshold:
-        stream = ActivationBatches(source, 512, seed, counted=COUNTED)
+        epochs = 1 + calibration_tokens(_BATCH) // source.sequences.tokens.size
+        stream = ActivationBatches(source, _BATCH, seed, epochs=epochs, counted=COUNTED)
         mean_PD = torch.zeros_like(crosscoder.b_dec)
         calibrate_threshold(crosscoder, stream, Scaling(torch.ones(len(mean_PD)), mean_PD))
     return Crosscoder.from_tensors(
@@ -225,7 +227,7 @@ def page(args: argparse.Namespace, found: Mapping[str, Sequence[Row]]) -> str:
         "KL without edges": ("kl_no_edges", 3),
         "KL with all": ("kl_all_edges", 3),
     }
-    general = {"FVU": ("fvu", 3), "L0": ("l0", 1), "dead": ("dead", 0)}
+    general = {"FVU": ("fvu", 3), "L0, over all MLPs": ("l0", 1), "dead": ("dead", 0)}
     tokens = args.steps * args.batch_tokens / 1e6
     return f"""# Rivals
 

@@ -246,8 +246,10 @@ def _splices(device: torch.device) -> Iterator[Comparison]:
     batch = replace(batch, activations=batch.activations.to(device))
     run = true_run(fast_model, [block], places_of(batch, sequences))
     weights = fast_model.mlp_weights(block).to(device)
-    spliced = SplicedMlp(fast_model, block, weights, ablated=float(fast_model.d_model))
-    fast = spliced.divergences(run, {"": fast_inputs[0]}, {"": fast_inputs[1]})[""]
+    D = fast_model.d_model
+    spliced = SplicedMlp(fast_model, block, weights, torch.zeros(D, device=device), ablated=float(D))
+    term = ("", None)
+    fast = spliced.divergences(run, {term: fast_inputs[0]}, {term: fast_inputs[1]})[term]
     yield Comparison("splice, value", "float32", _deviation(fast, slow))
     gradients = _gradient(fast, fast_inputs), _gradient(slow, slow_inputs)
     yield Comparison("splice, gradient", "float32", _deviation(*gradients))

@@ -20,6 +20,7 @@ from xtalk.training.spliced import (
     SplicedMlp,
     SplicedTogether,
     SplicingModel,
+    Together,
     measure_spliced_mlps,
     measure_together,
 )
@@ -137,12 +138,12 @@ def spliced_together(
     for place, mlp in enumerate(mlps):
         assert mlp.spliced is not None
         by_model.setdefault(id(mlp.spliced.model), {})[place] = mlp.spliced
-    kinds = dict.fromkeys(SPLICES[name].together for name in names if name in SPLICES)
+    kinds: dict[Together, None] = {}
+    for name in names:
+        if name in SPLICES and (kind := SPLICES[name].together) is not None:
+            kinds[kind] = None
     return [
-        measure_together(kind, of_model, sample, counted)
-        for kind in kinds
-        if kind is not None
-        for of_model in by_model.values()
+        measure_together(kind, of_model, sample, counted) for kind in kinds for of_model in by_model.values()
     ]
 
 

@@ -197,7 +197,7 @@ def training_step(
         loss.backward()
     else:  # all of this batch's sequences are other ranks'
         codes, _ = state.crosscoder.encode_for_training(x_BPD)
-        loss, parts = torch.zeros(()), dict[str, Tensor]()
+        loss, parts = x_BPD.new_zeros(()), dict[str, Tensor]()
     _share_gradients(state.crosscoder, len(x_BPD) / training.batch_tokens)
     norm = state.optimiser.gradient_norm()
 
