@@ -113,6 +113,7 @@ def one_mlp(seeds: list[dict[str, Any]], block: int) -> str:
     return pages.table(["", *CROSSCODERS], rows)
 
 
+_AT_ONCE = {"all": "all at once", "all_with_0": "all at once, with block 0"}
 _FRACTIONS = ("dominant_share", "fvu")
 
 
@@ -133,9 +134,7 @@ def several_mlps(metrics: Mapping[str, Any]) -> str:
 
     rows = [
         [
-            {"all": "all at once", "all_with_0": "all at once, with block 0"}.get(
-                str(block), f"block {block}"
-            ),
+            _AT_ONCE.get(str(block), f"block {block}"),
             name,
             *cells(row),
         ]

@@ -1,4 +1,4 @@
-"""The tables of docs/results-smollm2.md, made of the example report's figures, which has the same crosscoders."""
+"""The tables of docs/results-smollm2.md, made of the example report: it has the same crosscoders."""
 
 import json
 from pathlib import Path
