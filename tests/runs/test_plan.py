@@ -51,6 +51,18 @@ def test_costs_follow_what_is_asked_for(tmp_path):
     assert costs.peak_bytes() > fewer.peak_bytes() and costs.disk_bytes() > fewer.disk_bytes()
 
 
+@pytest.mark.parametrize(("batch_tokens", "skipped", "sequences"), [(76, 0, 4), (76, 1, 8), (38, 0, 4)])
+def test_splices_run_on_whole_sequences(batch_tokens: int, skipped: int, sequences: int, tmp_path):
+    """Batches that end with their buffer of 4 x 19 tokens, that nearly always span two, and halves of one."""
+    harvest = {"buffer_sequences": 4, "skip_positions": skipped}
+    bench = workbench(tmp_path, harvest=harvest, training={"batch_tokens": batch_tokens})
+    assert bench.counted.skip_positions == skipped
+    stream = bench.batches()
+    touched = [len(next(stream).sequences.unique()) for _ in range(20)]
+    assert Costs(bench).splice_tokens() == pytest.approx(19 * sequences, rel=0.05)
+    assert sum(touched) / len(touched) == pytest.approx(sequences, rel=0.15)
+
+
 def test_a_plan_writes_nothing_and_has_every_step_that_costs(tmp_path):
     bench = workbench(tmp_path)
     plan = plan_run(bench)

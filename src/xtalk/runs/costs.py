@@ -163,7 +163,7 @@ class Costs:
         buffer = self.config.harvest.buffer_sequences
         counted = int(self._workbench.counted.mask(self._workbench.train_sequences.tokens[:buffer]).sum())
         buffers = 1 + (self.B - math.gcd(self.B, counted)) / counted  # in the mean over batches
-        return min(buffers * buffer, self.B) * self.config.sequence_length
+        return float(min(buffers * buffer, self.B) * self.config.sequence_length)
 
     def _products(self, penalties: Mapping[str, float]) -> float:
         """Forward and backward of all contributions of a step, and of the outputs rebuilt from them."""
