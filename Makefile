@@ -116,6 +116,8 @@ performance: $(VENV)/.installed-dev bench-peers
 # The pages of docs/ that are measured: `make page-results ARGS='--text stories.jsonl ...'`.
 STUDY_results := results.results
 STUDY_results-variations := results.variations
+STUDY_results-frontier := results.frontier
+STUDY_results-rivals := results.rivals
 STUDY_clusters := clusters.clusters
 STUDY_validation := validation.validation
 PROOFS := sequences attention gross finite charts penalty language speed
@@ -125,7 +127,7 @@ page-proofs: $(PROOFS:%=page-proofs-%)
 page-proofs-%: $(VENV)/.installed-dev
 	$(BIN)/python -m studies.proofs.$* $(ARGS)
 
-page-results page-results-variations page-clusters page-validation: page-%: $(VENV)/.installed-dev
+page-results page-results-variations page-results-frontier page-results-rivals page-clusters page-validation: page-%: $(VENV)/.installed-dev
 	$(BIN)/python -m studies.$(STUDY_$*) $(ARGS)
 
 $(BIN)/python:

@@ -56,8 +56,9 @@ T1 = [
 ]
 FINITE = [
     ("            residual=residual,", "            residual=False,", ROUNDED),
-    ("layer((z, z * 0), embed, bias, embed.nrows() + 1, work)", "(z * 0, z * 0)", ROUNDED),
-    ("embed.nrows() + 1, work)", "1, work)", ROUNDED),
+    ("x = rounding.largest(self.x), error", "x = rounding.largest(self.x), error * 0", ROUNDED),
+    ("x = rounding.largest(self.x), error", "x = self.x, error", ROUNDED),
+    ('"embed", "b_embed", 1', '"embed", "b_embed", -2', ROUNDED),
     (
         'task.integers("labels", 0, unembed.ncols() - 1, total)',
         'task.integers("labels", 0, unembed.ncols(), total)',
@@ -72,7 +73,7 @@ FINITE = [
     ("scaled(rows(self.w_in), slopes, work)", "self.w_in", BOUNDED),
     ("(self.path + work.product", "(work.product", BOUNDED),
     ("resting[label] - other + move for", "move for", POINT),
-    ("[row[label] - weight for", "[weight - row[label] for", POINT),
+    ("[lead(row, label) for", "[row for", POINT),
     ("[a - b for a, b in zip(linear[label]", "[b - a for a, b in zip(linear[label]", BOUNDED),
     ("if unembed.ncols() < 2:", "if unembed.ncols() < 1:", "a_single_class_is_refused"),
 ]

@@ -31,6 +31,7 @@ AIMS = {
     "step.saelens.wide": 2.0,
     "step.sparsify": 2.0,
     "step.sparsify.wide": 2.0,
+    "splice.blocks": 0.67,
     "pairs": 50.0,
     "harvest": 0.9,
 }

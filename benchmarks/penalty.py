@@ -27,6 +27,13 @@ class Inputs:
     mlps: list[MlpWeights]
     codes: Codes
 
+    def to(self, device: torch.device) -> "Inputs":
+        """The same on a device."""
+        latents, values, decoders = self.codes.latents, self.codes.values, self.decoders
+        there = [tensor.detach().to(device).requires_grad_() for tensor in (*decoders, values)]
+        mlps = [mlp.to(device) for mlp in self.mlps]
+        return Inputs(there[:-1], mlps, Codes(latents.to(device), there[-1], self.codes.n_latents))
+
 
 def draw(B: int, blocks: int, D: int, N: int, L: int, K: int) -> Inputs:
     """Random inputs."""
@@ -44,7 +51,7 @@ def draw(B: int, blocks: int, D: int, N: int, L: int, K: int) -> Inputs:
 
 def fast(decoder_LD: Tensor, mlp: MlpWeights, codes: Codes) -> Tensor:
     """The penalty at one block as xtalk computes it."""
-    bias_D = torch.zeros(decoder_LD.shape[1])
+    bias_D = decoder_LD.new_zeros(decoder_LD.shape[1])
     return sum_minus_max(MlpContributions(decoder_LD, bias_D, codes, mlp), MlpTarget(torch.zeros(1, 1), 1.0))
 
 

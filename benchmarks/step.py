@@ -19,18 +19,16 @@ from benchmarks.step_inputs import BATCHES, Shape, activations, directions, shap
 from benchmarks.timing import peak_bytes, work
 from xtalk.crosscoder.config import Architecture, CrosscoderConfig
 from xtalk.crosscoder.crosscoder import Crosscoder
-from xtalk.training.adam import Adam
-from xtalk.training.checkpoint import TrainingState
 from xtalk.training.config import TrainingConfig
 from xtalk.training.objective import Objective
-from xtalk.training.train import training_step
+from xtalk.training.train import training_state, training_step
 
-LR = 1e-3
+LR, CPU = 1e-3, torch.device("cpu")
 Steps = tuple[Callable[[int], object], Callable[[], float]]
 """A step on batch number i, and the loss of the first."""
 
 
-def drawn(shape: Shape, architecture: Architecture) -> Crosscoder:
+def drawn(shape: Shape, architecture: Architecture, device: torch.device) -> Crosscoder:
     """A crosscoder with random directions."""
     names = tuple(f"blocks.{p}.resid_pre" for p in range(shape.P))
     config = CrosscoderConfig(
@@ -38,16 +36,16 @@ def drawn(shape: Shape, architecture: Architecture) -> Crosscoder:
     )
     crosscoder = Crosscoder(config)
     crosscoder.initialise(torch.zeros(shape.P, shape.D), directions(shape))
-    return crosscoder
+    return crosscoder.to(device)
 
 
-def xtalk_steps(shape: Shape, architecture: Architecture, bfloat16: bool) -> Steps:
+def xtalk_steps(
+    shape: Shape, architecture: Architecture, bfloat16: bool, device: torch.device = CPU
+) -> Steps:
     """As xtalk trains, with the auxiliary loss on dead latents."""
-    crosscoder = drawn(shape, architecture)
-    crosscoder.lay_out_for_training()
-    state = TrainingState(crosscoder, Adam(crosscoder.parameters()), torch.zeros(shape.L, dtype=torch.int64))
     training = TrainingConfig(steps=10**6, batch_tokens=shape.B, lr=LR, warmup_steps=0, bfloat16=bfloat16)
-    objective, x_nBPD = Objective([], {}, 1.0, 0.0, bfloat16), activations(shape)
+    state = training_state(drawn(shape, architecture, device), training)
+    objective, x_nBPD = Objective([], {}, 1.0, 0.0, bfloat16), activations(shape).to(device)
     first: list[float] = []
 
     def step(i: int) -> None:
@@ -57,9 +55,9 @@ def xtalk_steps(shape: Shape, architecture: Architecture, bfloat16: bool) -> Ste
     return step, lambda: first[0]
 
 
-def dense_steps(shape: Shape) -> Steps:
+def dense_steps(shape: Shape, device: torch.device = CPU) -> Steps:
     """Plain PyTorch, with dense codes."""
-    crosscoder, x_nBPD = drawn(shape, "batchtopk"), activations(shape)
+    crosscoder, x_nBPD = drawn(shape, "batchtopk", device), activations(shape).to(device)
     optimiser = torch.optim.Adam([p for p in crosscoder.parameters() if p.requires_grad], lr=LR)
     first: list[float] = []
 
@@ -79,15 +77,15 @@ def dense_steps(shape: Shape) -> Steps:
     return step, lambda: first[0]
 
 
-def floor_steps(shape: Shape, bfloat16: bool) -> Steps:
+def floor_steps(shape: Shape, bfloat16: bool, device: torch.device = CPU) -> Steps:
     """What no training of this dictionary can do without."""
-    rows_LX = directions(shape).flatten(1)
+    rows_LX = directions(shape).flatten(1).to(device)
     parameters = [rows_LX.clone().requires_grad_() for _ in ("encoder", "decoder")]
     for parameter in parameters:
         parameter.grad = rows_LX
     optimiser = torch.optim.Adam(parameters, lr=LR, fused=True)
     dtype = torch.bfloat16 if bfloat16 else torch.float32
-    x_nBX, encoder_LX = activations(shape).flatten(2).to(dtype), rows_LX.to(dtype)
+    x_nBX, encoder_LX = activations(shape).flatten(2).to(device, dtype), rows_LX.to(dtype)
 
     def step(i: int) -> None:
         F.linear(x_nBX[i % BATCHES], encoder_LX)

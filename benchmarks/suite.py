@@ -84,6 +84,8 @@ BENCHMARKS = {
         for precision in ("", "float32", "bfloat16")
     },
     "step.demo": _step("demo", quick=0),
+    "splice.blocks": Benchmark("splice", 3, 1, tokens=256),
+    "evaluate.memory": Benchmark("evaluation", 1, 0, tokens=256),
     "pairs": Benchmark("pairs", tokens=10_000),
     "pairs.wide": Benchmark("pairs", 1, 0, {"wide": True}, tokens=65_536),
     "harvest": Benchmark("harvest", tokens=65_536),

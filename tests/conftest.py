@@ -1,8 +1,10 @@
 """Every test runs with xtalk's annotations checked: shapes by jaxtyping, types by beartype."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 from skips import pytest_sessionfinish, pytest_terminal_summary
@@ -29,3 +31,16 @@ def checked_modules() -> list[str]:
 
 
 install_import_hook(checked_modules(), "typechecking.check")
+
+
+@pytest.fixture
+def device() -> Iterator[object]:
+    """The device that is tested: XTALK_TEST_DEVICE (such as cuda), or else one that stands in for a GPU."""
+    import torch
+    from stand_in import stand_in
+
+    if name := os.environ.get("XTALK_TEST_DEVICE"):
+        yield torch.device(name)
+    else:
+        with stand_in() as there:
+            yield there

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 
 TOKEN = "hf_of_the_test"
+HANGS = 3.0  # seconds, of a request that the hub does not answer
 
 
 @dataclass
@@ -44,6 +45,7 @@ class Hub:
     requests: list[str] = field(default_factory=list)
     cut: str | None = None
     refused: str | None = None
+    hangs: str | None = None
 
     def add(self, name: str, files: dict[str, bytes], **how: bool) -> str:
         """Make a repository with one commit."""
@@ -143,6 +145,8 @@ class _Handler(BaseHTTPRequestHandler):
         """The path that was asked for; None where the request is refused at once."""
         path = self.path.partition("?")[0].replace("%2F", "/")
         self.hub.requests.append(f"{self.command} {path}")
+        if self.hub.hangs and re.search(self.hub.hangs, path):
+            Event().wait(HANGS)
         if self.hub.refused and re.search(self.hub.refused, path):
             self._error(500, "", "the hub is unwell")
             return None

@@ -6,20 +6,43 @@ from pathlib import Path
 
 from xtalk.errors import XtalkError
 
+_SECONDS = 10.0  # to an answer
+
 
 def download(name: str, revision: str | None, files: Sequence[str], *, not_files: Sequence[str] = ()) -> Path:
     """The folder, in the hub's cache, of some files of a repository; it is called by their commit.
 
     files, not_files: names or patterns with * and ?, in which * may stand for folders too. Without an answer
-    from the hub, it is the folder that was downloaded before. Errors: XtalkError as `hub_errors`.
+    from the hub within ten seconds, it is the folder that was downloaded before. Errors: XtalkError as
+    `hub_errors`.
     """
     with hub_errors(name, revision):
         import huggingface_hub  # here, for it is slow to import and few need it
+        from huggingface_hub.errors import LocalEntryNotFoundError
 
-        made = huggingface_hub.snapshot_download(
-            name, revision=revision, allow_patterns=list(files), ignore_patterns=list(not_files) or None
-        )
+        silence = _silence(name, revision)
+        try:
+            made = huggingface_hub.snapshot_download(
+                name,
+                revision=revision,
+                allow_patterns=list(files),
+                ignore_patterns=list(not_files) or None,
+                local_files_only=silence is not None,
+            )
+        except LocalEntryNotFoundError as error:
+            raise error from silence or error.__cause__
     return Path(made)
+
+
+def _silence(name: str, revision: str | None) -> Exception | None:
+    """The error where the hub takes the question and gives no answer, for which the client waits for ever."""
+    import huggingface_hub
+
+    try:
+        huggingface_hub.HfApi().repo_info(name, revision=revision, timeout=_SECONDS)
+    except Exception as error:  # of whatever library the client speaks through; it meets all others again
+        return error if type(error).__name__.endswith("Timeout") else None
+    return None
 
 
 @contextmanager

@@ -50,7 +50,8 @@ def joined() -> Iterator[None]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     try:
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"  # each device its own
+        dist.init_process_group(backend, timeout=_PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise XtalkError(
             f"the processes do not find each other ({_words(error)}); start them anew"
@@ -117,7 +118,7 @@ def each(value: Any) -> list[Any]:
     import torch
 
     data = bytearray(json.dumps(value).encode() + b"\n")
-    lines = bytes(gathered(torch.frombuffer(data, dtype=torch.uint8).to(_device())).cpu().tolist())
+    lines = bytes(gathered(torch.frombuffer(data, dtype=torch.uint8)).tolist())
     return list(map(json.loads, lines.splitlines()))
 
 
@@ -149,12 +150,6 @@ def _reduced(tensor: "torch.Tensor", how: str) -> "torch.Tensor":
 def _count(tensor: "torch.Tensor") -> None:
     global exchanged
     exchanged += tensor.numel() * tensor.element_size()
-
-
-def _device() -> "torch.device":
-    import torch
-
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @contextmanager

@@ -39,7 +39,7 @@ HEAD = (
 def files_of(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What a certificate's specification asks, and its weights."""
     found = parse_weights((folder / f"{name}.weights").read_bytes()).tensors
-    tensors = {name: torch.tensor(list(tensor.values)).view(tensor.shape) for name, tensor in found.items()}
+    tensors = {name: torch.tensor(list(values)).view(shape) for name, (shape, values) in found.items()}
     return json.loads((folder / f"{name}.spec.json").read_text())["task"], tensors
 
 

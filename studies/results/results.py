@@ -14,17 +14,13 @@ where it was stopped, and when all is there only writes the page again.
 """
 
 import argparse
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from matplotlib.figure import Figure
 
 import xtalk
 from studies import pages
+from studies.results.rows import Row, figures, frontier
 from xtalk.progress import progress_bars
-from xtalk.runs import layout
 
 _SPARSE = {"keep_one": 16.0, "full_sum": 6.0, "keep_one_kl": 44.0, "full_sum_kl": 12.0}
 PENALTIES: dict[str, dict[str, float]] = {
@@ -57,22 +53,7 @@ def study(args: argparse.Namespace, seed: int) -> xtalk.RunConfig:
     )
 
 
-def rows_of(folder: Path) -> dict[str, dict[str, float]]:
-    """The figures of one run: crosscoder -> column -> value, fidelities averaged over blocks 1 and up."""
-    metrics = json.loads((folder / layout.METRICS).read_text())
-    data = json.loads((folder / layout.REPORT_DATA).read_text())
-    rows: dict[str, dict[str, float]] = {}
-    for crosscoder in metrics["crosscoders"]:
-        keys = ("dominant_share", "interaction", "fvu", "l0", "dead")
-        rows[crosscoder["name"]] = {key: float(crosscoder[key]) for key in keys}
-    for row in data["ablations"]:
-        if row["block"] == "mean" and row["baseline"] == "mean":
-            for scheme in SCHEMES:
-                rows[row["crosscoder"]][f"{scheme}/{row['resid_mid']}"] = row["phi"][scheme][0]
-    return rows
-
-
-def table(runs: list[dict[str, dict[str, float]]], columns: dict[str, str]) -> str:
+def table(runs: Sequence[Mapping[str, Row]], columns: dict[str, str]) -> str:
     """A row per crosscoder; columns: heading -> key."""
     rows = (
         [name, *(pages.over_seeds([run[name][key] for run in runs]) for key in columns.values())]
@@ -81,29 +62,7 @@ def table(runs: list[dict[str, dict[str, float]]], columns: dict[str, str]) -> s
     return pages.table(["crosscoder", *columns], rows)
 
 
-def frontier(runs: list[dict[str, dict[str, float]]]) -> Figure:
-    """Fidelity and interaction against dominant share, a point per crosscoder and seed."""
-    figure = Figure(figsize=(9.5, 3.6), layout="constrained")
-    phi, interaction = figure.subplots(1, 2)
-    for place, name in enumerate(runs[0]):
-        look = {"color": f"C{place}", "linestyle": "none", "marker": "osD^vP*X<>"[place % 10]}
-        share = [run[name]["dominant_share"] for run in runs]
-        phi.plot(share, [run[name]["keep_1/model"] for run in runs], **look)
-        phi.plot(share, [run[name]["full/model"] for run in runs], **look, markerfacecolor="white")
-        interaction.plot(share, [run[name]["interaction"] for run in runs], **look, label=name)
-    phi.axhline(0, color="0.6", linewidth=0.8)
-    phi.set(
-        xlim=(0, 1),
-        ylim=(-1, 1),
-        xlabel="dominant share",
-        ylabel="$\\Phi_{mean}$; filled: keep 1, hollow: all",
-    )
-    interaction.set(xlim=(0, 1), yscale="log", xlabel="dominant share", ylabel="interaction $T$")
-    figure.legend(loc="outside right upper")
-    return figure
-
-
-def page(args: argparse.Namespace, runs: list[dict[str, dict[str, float]]], config: xtalk.RunConfig) -> str:
+def page(args: argparse.Namespace, runs: Sequence[Mapping[str, Row]], config: xtalk.RunConfig) -> str:
     """docs/results.md."""
     tokens = config.training.steps * config.training.batch_tokens
     weights = "\n".join(
@@ -176,15 +135,15 @@ def options(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run what is missing, then write the page."""
     args = options(argv)
-    runs: list[dict[str, dict[str, Any]]] = []
+    runs: list[Mapping[str, Row]] = []
     for seed in args.seeds:
         with progress_bars() as progress:
             run = xtalk.Run(args.out / f"seed-{seed}", study(args, seed), progress=progress)
             run.evaluate()
-        runs.append(rows_of(run.folder.path))
-    figures = args.page.parent / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
-    frontier(runs).savefig(figures / f"{args.page.stem}.png", dpi=200)
+        runs.append({name: figures(run.folder, name) for name in args.crosscoders})
+    drawn = args.page.parent / "figures" / f"{args.page.stem}.png"
+    drawn.parent.mkdir(parents=True, exist_ok=True)
+    frontier({name: [run[name] for run in runs] for name in runs[0]}).savefig(drawn, dpi=200)
     args.page.write_text(page(args, runs, study(args, args.seeds[0])))
     print(f"{args.page}: {len(runs)} seeds, {len(args.crosscoders)} crosscoders each")
 

@@ -8,7 +8,6 @@ on where it was stopped.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,7 @@ from typing import Any
 import xtalk
 from studies import pages
 from studies.results.results import PENALTIES, SEQUENCE
-from xtalk.progress import Report, progress_bars
-from xtalk.runs import layout
-from xtalk.runs.pipeline import Pipeline
-from xtalk.runs.workbench import Workbench
+from studies.results.rows import Row, evaluate, figures
 
 BASE: dict[str, Any] = {
     "latents": 1024,
@@ -48,7 +44,6 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "sparse, K 4, MLP inputs alone, 8,192 latents": FEW | INPUTS | {"latents": 8192},
 }
 BATCH = 512
-ROW = "variation.json"
 SCHEMES = ("full", "keep_1")
 
 
@@ -74,20 +69,7 @@ def _named(given: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(["unpenalised", given["penalties"]]))  # no run is without the first
 
 
-def measured(folder: xtalk.RunFolder, progress: Report) -> dict[str, float]:
-    """What a variation gives: the figures of its crosscoder, the last one of its run."""
-    name = folder.config.crosscoders[-1].name
-    with folder.locked():
-        Pipeline(folder).update([f"evaluate/{name}"], Workbench(folder, "cpu"), progress)
-    record = folder.read_json(layout.evaluation(name))
-    row = {key: record["metrics"][key] for key in ("dominant_share", "interaction", "fvu", "dead")}
-    for found in record["ablations"]:
-        if (found["block"], found["baseline"]) == ("mean", "mean"):
-            row |= {f"{scheme}/{found['resid_mid']}": found["phi"][scheme][0] for scheme in SCHEMES}
-    return row
-
-
-def page(args: argparse.Namespace, found: dict[str, dict[str, float]]) -> str:
+def page(args: argparse.Namespace, found: dict[str, Row]) -> str:
     """docs/results-variations.md."""
     columns = {f"{scheme}/{of}": ".2f" for of in ("model", "crosscoder") for scheme in SCHEMES}
     columns |= {"dominant_share": ".2f", "interaction": ".0f", "fvu": ".2f", "dead": ".0f"}
@@ -126,14 +108,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/variations"))
     parser.add_argument("--page", type=Path, default=Path("docs/results-variations.md"))
     args = parser.parse_args(argv)
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, Row] = {}
     for name in args.only:
-        kept = args.out / name / ROW
-        if not kept.exists():
-            folder = xtalk.RunFolder.create(kept.parent, configuration(args, VARIATIONS[name]))
-            with progress_bars() as progress:
-                folder.write_json(ROW, measured(folder, progress))
-        found[name] = json.loads(kept.read_text())
+        folder = xtalk.RunFolder.create(args.out / name, configuration(args, VARIATIONS[name]))
+        crosscoder = folder.config.crosscoders[-1].name
+        evaluate(folder, crosscoder)
+        found[name] = figures(folder, crosscoder)
         print(name, found[name], flush=True)
     args.page.write_text(page(args, found))
 

@@ -20,8 +20,8 @@ from reference.finite_data import finite_certificate, finite_spec, random_advice
 from reference.language_tail import language_certificate, language_spec, random_features, random_tail
 from reference.product_space import certificate, codebook, container, encoded, random_network, solver, spec
 from xtalk_check import Budget, check
+from xtalk_check.limits import EVALUATION
 from xtalk_check.main import main
-from xtalk_check.work import EVALUATION
 
 SPACE = 2 << 30  # bytes of address space; Python and its libraries take some of it
 SECONDS = 30  # of processor time, for all of them; after it the kernel ends the process
@@ -63,7 +63,7 @@ EVERY = {"anchor": codebook(range(64)), "rest": codebook(range(64)), "bits": 6}
 ENDLESS = {
     "cells of attention": lambda: attention(48, 2, 40),
     "cells of attention, of one answer": lambda: attention(48, 1, 40),
-    "cells of attention, added up": lambda: attention(32, 2, 64, name="modular_addition"),
+    "cells of attention, the least": lambda: attention(32, 2, 64, name="min"),
     "a list of cells": lambda: attention(36, 1, 7, queries=codebook([0], [0] * 36)),
     "cells of T3": lambda: sequences("T3", 64, 1, 1, 2, 64, EVERY),
     "cells of T3, of one answer": lambda: sequences("T3", 64, 1, 1, 1, 64, EVERY),

@@ -88,7 +88,15 @@ def test_the_quick_suite_is_the_budgets_names_in_few_pairs(monkeypatch):
     monkeypatch.setattr(paired, "_child", child)
     monkeypatch.setattr(suite, "PEERS", Path(__file__))  # as if other packages were installed
     assert CliRunner().invoke(app, ["bench", "--quick"]).exit_code == 0
-    budgets = {"penalty.paper", "penalty.b2048", "step.paper", "step.wide", "pairs", "harvest"}
+    budgets = {
+        "penalty.paper",
+        "penalty.b2048",
+        "step.paper",
+        "step.wide",
+        "pairs",
+        "harvest",
+        "splice.blocks",
+    }
     assert set(ran) == budgets | {"step.saelens", "step.sparsify"}
     assert max(ran.count(name) for name in ran) <= 6
 

@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from interactions.cases import B, K, L, N, random_mlp
-from reference.interaction_loops import Case, interaction_charge, ranking
 
 from xtalk.clustering import Clustering, Similarity
 from xtalk.clustering.layout import lay_out
@@ -13,6 +11,8 @@ from xtalk.clustering.pair_details import pair_details
 from xtalk.codes import Codes
 from xtalk.interactions.contributions import MlpContributions
 from xtalk.models.activation_functions import GELU_TANH, SILU
+from xtalk.selftest.cases import B, K, L, N, random_mlp
+from xtalk.selftest.interaction_loops import Case, interaction_charge, ranking
 
 
 @pytest.mark.parametrize(("activation", "gated"), [(GELU_TANH, False), (SILU, True)])

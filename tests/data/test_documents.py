@@ -224,3 +224,19 @@ def test_split_refuses_a_fraction_out_of_range(held_out: float):
 def test_without_leaves_no_held_out_document_and_no_duplicate():
     docs = ["a b", "c", "a  b", "d", "c\n", "e"]
     assert without(docs, ["c ", "f"]) == ["a b", "d", "e"]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "b.txt", "c.jsonl", "d.csv"])
+def test_a_small_file_that_unpacks_to_a_document_without_end_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A line, or a document of many lines; the limit is lowered for the test."""
+    monkeypatch.setattr("xtalk.data.documents._LONGEST", 1 << 20)
+    path = tmp_path / f"{name}.gz"
+    start = {"c.jsonl": b'{"text": "', "d.csv": b"text\n"}.get(name, b"")
+    path.write_bytes(
+        gzip.compress(start + (b"a" * 1023 + b"\n") * 4096 if name == "b.txt" else start + b"a" * (1 << 22))
+    )
+    assert path.stat().st_size < 1 << 15
+    with pytest.raises(XtalkError, match="a line or document of more than 1048576 characters"):
+        read_documents(path)

@@ -1,6 +1,7 @@
 """A whole evaluation: its parts agree with direct calls, and nothing depends on how the text is batched."""
 
 from functools import cache
+from weakref import WeakSet
 
 import numpy as np
 import pytest
@@ -17,6 +18,9 @@ from xtalk.interactions.measures import dominant_share, few_hot_shares, interact
 from xtalk.interactions.true_interaction import tightness
 from xtalk.reading.batches import batches
 from xtalk.reading.explained import Explained
+from xtalk.reading.one_by_one import OneByOne
+from xtalk.reading.pairs import measure_pairs
+from xtalk.reading.ranked import RankedContributions
 
 TEXT = held_out()
 DOCUMENTS = len(np.unique(TEXT.documents))
@@ -179,3 +183,37 @@ def test_predictions_of_which_none_counts_are_refused():
     model, last = tiny_model("gpt_neo"), TEXT.length - 1
     with pytest.raises(XtalkError, match="no prediction of the text is read from a token that counts"):
         measure_baselines(model, TEXT, {1: torch.zeros(model.d_model)}, counted=Counted(last))
+
+
+@pytest.mark.parametrize("kind", ["gpt_neo", "gemma2"])
+def test_contributions_to_one_block_are_held_at_a_time(kind, monkeypatch):
+    """So memory does not grow with the number of blocks; two where the error node is kept beside."""
+    live, most = WeakSet[RankedContributions](), [0]
+    made = RankedContributions.__init__
+
+    def counting(self, *args, **kwargs):
+        made(self, *args, **kwargs)
+        live.add(self)
+        most.append(len(live))
+
+    monkeypatch.setattr(RankedContributions, "__init__", counting)
+    evaluated(kind)
+    assert max(most) == 1
+    evaluated(kind, keep_error=True)
+    assert max(most) == 2
+    most.clear()
+    model = tiny_model(kind)
+    measure_pairs(model, random_crosscoder(model), TEXT)
+    assert len(most) >= 3 and max(most) == 1
+
+
+def test_values_made_one_by_one():
+    asked = []
+    values = OneByOne([1, 2, 3], lambda key: asked.append(key) or [key])
+    assert values[2] is values[2] and asked == [2]
+    assert list(values.items()) == [(1, [1]), (2, [2]), (3, [3])] and asked == [2, 1, 2, 3]
+    assert values.named(str)["3"] is values[3] and asked == [2, 1, 2, 3]
+    assert list(values.named("b{}".format)) == ["b1", "b2", "b3"] and len(values) == 3
+    assert 4 not in values
+    with pytest.raises(KeyError):
+        values[4]

@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from interactions.cases import random_case
-from reference import interaction_loops as loops
 
 from xtalk.codes import Codes
 from xtalk.evaluation.schemes import SCHEMES, scheme_generator
@@ -11,6 +9,8 @@ from xtalk.interactions.contributions import MlpContributions
 from xtalk.models.activation_functions import GELU_TANH, RELU, SILU
 from xtalk.reading.ranked import RankedContributions
 from xtalk.reports.data import SCHEMES as REPORTED
+from xtalk.selftest import interaction_loops as loops
+from xtalk.selftest.cases import random_case
 
 KINDS = [(RELU, False), (GELU_TANH, False), (SILU, True)]
 

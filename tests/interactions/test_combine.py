@@ -4,11 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from interactions.cases import ACTIVATIONS, L, contributions, random_case
 
 from xtalk.errors import XtalkError
 from xtalk.interactions.pair_matrix import PairMatrix, combine
 from xtalk.interactions.pairs import PairInteractions
+from xtalk.selftest.cases import ACTIVATIONS, L, contributions, random_case
 
 
 def site(seed: int, parts: tuple[str, ...], top: int | None, n_latents: int = L) -> PairMatrix:

@@ -2,12 +2,12 @@ from functools import cache
 
 import pytest
 import torch
-from interactions.cases import ACTIVATIONS, B, K, N, contributions, random_case, tied_case
-from reference import interaction_loops as loops
 
 import xtalk.interactions.contributions as module
 from xtalk.codes import Codes
 from xtalk.errors import XtalkError
+from xtalk.selftest import interaction_loops as loops
+from xtalk.selftest.cases import ACTIVATIONS, B, K, N, contributions, random_case, tied_case
 
 every_mlp = pytest.mark.parametrize("gated", [False, True])
 every_activation = pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda phi: phi.name)

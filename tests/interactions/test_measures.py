@@ -5,8 +5,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from interactions.cases import ACTIVATIONS, B, K, N, contributions, random_case, random_mlp
-from reference import interaction_loops as loops
 
 from xtalk.codes import Codes
 from xtalk.errors import XtalkError
@@ -16,6 +14,8 @@ from xtalk.interactions.penalties import MlpTarget, sum_minus_max
 from xtalk.interactions.true_interaction import dominant_residual, tightness
 from xtalk.models.activation_functions import GELU, GELU_TANH, RELU, SILU
 from xtalk.models.mlp import MlpWeights
+from xtalk.selftest import interaction_loops as loops
+from xtalk.selftest.cases import ACTIVATIONS, B, K, N, contributions, random_case, random_mlp
 
 every_mlp = pytest.mark.parametrize("gated", [False, True])
 every_activation = pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda phi: phi.name)

@@ -2,13 +2,13 @@ import dataclasses
 
 import numpy as np
 import pytest
-from interactions.cases import ACTIVATIONS, L, contributions, random_case
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from xtalk.errors import XtalkError
 from xtalk.interactions.pair_matrix import PairMatrix
 from xtalk.interactions.pairs import PairInteractions
+from xtalk.selftest.cases import ACTIVATIONS, L, contributions, random_case
 
 
 @pytest.fixture

@@ -3,14 +3,14 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from interactions.cases import ACTIVATIONS, B, L, contributions, random_case, random_mlp, tied_case
-from reference import interaction_loops as loops
 
 import xtalk.interactions.pairs as module
 from xtalk.errors import XtalkError
 from xtalk.interactions.measures import interaction
 from xtalk.interactions.pair_matrix import PairMatrix
 from xtalk.interactions.pairs import PairGroups, PairInteractions
+from xtalk.selftest import interaction_loops as loops
+from xtalk.selftest.cases import ACTIVATIONS, B, L, contributions, random_case, random_mlp, tied_case
 
 every_mlp = pytest.mark.parametrize("gated", [False, True])
 every_activation = pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda phi: phi.name)

@@ -2,13 +2,13 @@ from functools import cache
 
 import pytest
 import torch
-from interactions.cases import ACTIVATIONS, B, D, contributions, random_case, random_mlp
-from reference import interaction_loops as loops
 
 from xtalk.errors import XtalkError
 from xtalk.interactions import sum_minus_max
 from xtalk.interactions.penalties import PENALTIES, MlpTarget, keep, penalty
 from xtalk.models.activation_functions import GELU
+from xtalk.selftest import interaction_loops as loops
+from xtalk.selftest.cases import ACTIVATIONS, B, D, contributions, random_case, random_mlp
 
 every_mlp = pytest.mark.parametrize("gated", [False, True])
 every_activation = pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda phi: phi.name)

@@ -1,12 +1,12 @@
 import pytest
 import torch
-from interactions.cases import ACTIVATIONS, B, K, contributions, random_case
-from reference import interaction_loops as loops
 
 from xtalk.errors import XtalkError
 from xtalk.interactions.measures import sound_bound
 from xtalk.interactions.true_interaction import dominant_residual, mixed_difference, tightness
 from xtalk.models.activation_functions import RELU
+from xtalk.selftest import interaction_loops as loops
+from xtalk.selftest.cases import ACTIVATIONS, B, K, contributions, random_case
 
 every_mlp = pytest.mark.parametrize("gated", [False, True])
 every_activation = pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda phi: phi.name)

@@ -10,6 +10,7 @@ from reference.tiny_models import save_tiny, tiny_hf, tiny_tokenizer, tiny_token
 from safetensors.torch import load_file, save_file
 
 from xtalk.errors import XtalkError
+from xtalk.models.adapters import AdapterConfig
 from xtalk.models.language_model import load_model
 
 KINDS = {  # layers of two kinds: nn.Linear, and GPT-2's, which stores the transpose
@@ -150,3 +151,12 @@ def test_an_adapter_of_itself_is_refused(tmp_path):
     folder, _ = adapter(tmp_path, base_model_name_or_path=str(tmp_path / "adapter"))
     with pytest.raises(XtalkError, match="is an adapter itself"):
         load_model(folder)
+
+
+def test_a_pattern_that_takes_for_ever_is_refused(monkeypatch):
+    monkeypatch.setattr("xtalk.models.adapters._PATTERN_SECONDS", 0.05)
+    config = AdapterConfig(
+        peft_type="LORA", base_model_name_or_path="x", alpha_pattern={"(a|aa)+": 2.0}, lora_alpha=4.0
+    )
+    with pytest.raises(XtalkError, match=r"the pattern '\(a\|aa\)\+' of alpha_pattern takes too long on aaa"):
+        config.scale("a" * 60 + "!", 4)

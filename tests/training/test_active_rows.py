@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from reference.dense_training import dense_loss
 from training.tiny_training import training_config
 
 from xtalk.crosscoder.config import CrosscoderConfig
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.crosscoder.nonlinearities import NONLINEARITIES
 from xtalk.products import active_rows_pay
+from xtalk.selftest.dense_training import dense_loss
 from xtalk.training.adam import Adam
 from xtalk.training.objective import Objective
 from xtalk.training.train import TrainingState, training_step

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from interactions.cases import random_mlp
 
 from xtalk.crosscoder.config import CrosscoderConfig
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.interactions.penalties import PENALTIES
 from xtalk.models.activation_functions import GELU
+from xtalk.selftest.cases import random_mlp
 from xtalk.training.objective import Objective, PenalisedMlp
 
 BLOCKS, B, L, D, N = 6, 16, 12, 4, 7  # deeper than the paper's models

@@ -16,16 +16,20 @@ from xtalk.data import Counted
 from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
 from xtalk.interactions.contributions import MlpContributions
+from xtalk.interactions.penalties import FEW_HOT
 from xtalk.models.hookpoints import Hookpoint, paper_hookpoints
+from xtalk.selftest.divergence import divergence
 from xtalk.training.config import TrainingConfig
 from xtalk.training.loss_metric import LossMetric
-from xtalk.training.mlps import penalised_mlps, spliced_mlps
+from xtalk.training.mlps import penalised_mlps, spliced_mlps, spliced_together
 from xtalk.training.objective import Objective
 from xtalk.training.spliced import SPLICES, SplicedMlp, measure_spliced_mlps, places_of, true_run
 from xtalk.training.train import train_crosscoder
 
 LENGTH = 7
 SEQUENCES = token_sequences(tiny_tokens(40, LENGTH).numpy().astype("int32"), np.zeros((40, LENGTH), "int32"))
+ALONE = [name for name, splice in SPLICES.items() if not splice.together]
+A, B, C = ("a", 1), ("a", 2), ("c", None)
 NO_DEAD = torch.empty(0, dtype=torch.int64)
 
 
@@ -44,33 +48,16 @@ def some_tokens(count: int = 11) -> ActivationBatch:
 
 
 def reference_divergence(model, batch: ActivationBatch, block: int, output_BD, mid_BD=None):
-    """KL in nat per replaced token, token by token, the model run as a whole with those outputs."""
-    numbers = sorted(set(batch.sequences.tolist()))
-    tokens = torch.from_numpy(SEQUENCES.tokens[numbers]).long()
-    mid_mSD, n_mSD = model.capture(tokens, (Hookpoint(block, "resid_mid"), Hookpoint(block, "ln2"))).unbind(2)
-    outputs = list(model.mlp_weights(block)(n_mSD).flatten(0, 1))
-    for b, (number, position) in enumerate(
-        zip(batch.sequences.tolist(), batch.positions.tolist(), strict=True)
-    ):
-        row = numbers.index(number)
-        moved = 0 if mid_BD is None else mid_BD[b] - mid_mSD[row, position]
-        outputs[row * LENGTH + position] = output_BD[b] + moved  # the block adds the model's own resid_mid
-    spliced = model.logits_with_mlp_output(block, torch.stack(outputs).view(mid_mSD.shape), tokens)
-    before = model.logits(tokens)
-    total = 0.0
-    for p_V, q_V in zip(before.flatten(0, 1).detach(), spliced.flatten(0, 1), strict=True):
-        p_V, q_V = p_V.double().softmax(0), q_V.double().softmax(0)
-        total = total + (p_V * (p_V.log() - q_V.log())).sum()
-    return total / len(output_BD)
+    return divergence(model, SEQUENCES.tokens, batch, block, output_BD, mid_BD)
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_divergence_behind_a_norm_equals_that_of_the_whole_model(block: int):
     model, batch = tiny_model("gemma2"), some_tokens()
     generator = torch.Generator().manual_seed(block)
-    mlp = SplicedMlp(model, block, model.mlp_weights(block), ablated=0.25)
+    mlp = SplicedMlp(model, block, model.mlp_weights(block), torch.zeros(D_MODEL), ablated=0.25)
     output_BD = torch.randn(11, D_MODEL, generator=generator).requires_grad_()
-    found = mlp.divergences(true_run(model, [block], places_of(batch, SEQUENCES)), {"a": output_BD}, {})["a"]
+    found = mlp.divergences(true_run(model, [block], places_of(batch, SEQUENCES)), {A: output_BD}, {})[A]
     expected = reference_divergence(model, batch, block, output_BD) * D_MODEL / 0.25
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=0)
     fast, slow = (torch.autograd.grad(kl, output_BD)[0] for kl in (found, expected))
@@ -81,19 +68,19 @@ def test_divergence_behind_a_norm_equals_that_of_the_whole_model(block: int):
 def test_divergence_and_gradient_equal_those_of_the_whole_model(model, block: int):
     batch = some_tokens()
     generator = torch.Generator().manual_seed(block)
-    mlp = SplicedMlp(model, block, model.mlp_weights(block), ablated=0.25)
+    mlp = SplicedMlp(model, block, model.mlp_weights(block), torch.zeros(D_MODEL), ablated=0.25)
     output_BD, other_BD, mid_BD = torch.randn(3, 11, D_MODEL, generator=generator).requires_grad_().unbind(0)
     run = true_run(model, range(BLOCKS), places_of(batch, SEQUENCES))
-    found = mlp.divergences(run, {"a": output_BD, "b": other_BD, "c": output_BD}, {"c": mid_BD})
+    found = mlp.divergences(run, {A: output_BD, B: other_BD, C: output_BD}, {C: mid_BD})
     slow = {
-        "a": reference_divergence(model, batch, block, output_BD),
-        "b": reference_divergence(model, batch, block, other_BD),
-        "c": reference_divergence(model, batch, block, output_BD, mid_BD),
+        A: reference_divergence(model, batch, block, output_BD),
+        B: reference_divergence(model, batch, block, other_BD),
+        C: reference_divergence(model, batch, block, output_BD, mid_BD),
     }
     for name, kl in slow.items():
         expected = kl * D_MODEL / 0.25
         torch.testing.assert_close(found[name].double(), expected, rtol=1e-4, atol=0)
-        variables = (output_BD, mid_BD) if name == "c" else (other_BD if name == "b" else output_BD,)
+        variables = (output_BD, mid_BD) if name == C else (other_BD if name == B else output_BD,)
         fast = torch.autograd.grad(found[name], variables, retain_graph=True)
         for got, want in zip(fast, torch.autograd.grad(expected, variables, retain_graph=True), strict=True):
             torch.testing.assert_close(got, want.float(), rtol=1e-3, atol=1e-6)
@@ -107,7 +94,7 @@ def test_the_true_output_costs_nothing_and_the_mean_output_d(model, skip: int):
     batch = next(ActivationBatches(Harvest(model, SEQUENCES, [Hookpoint(1, "ln2")]), 21, 0, 3))
     output_BD = model.mlp_weights(1)(batch.activations[:, 0])
     run = true_run(model, [1], places_of(batch, SEQUENCES))
-    assert mlp.divergences(run, {"true": output_BD}, {})["true"].item() == pytest.approx(0, abs=1e-4)
+    assert mlp.divergences(run, {A: output_BD}, {})[A].item() == pytest.approx(0, abs=1e-4)
     numbers = np.arange(12).repeat(LENGTH - skip)
     positions = np.tile(np.arange(skip, LENGTH), 12)
     everywhere = ActivationBatch(
@@ -119,7 +106,7 @@ def test_the_true_output_costs_nothing_and_the_mean_output_d(model, skip: int):
     n_BD = model.capture(sample, (Hookpoint(1, "ln2"),))[:, skip:].flatten(0, 2)
     mean_BD = model.mlp_weights(1)(n_BD).mean(0).expand(len(numbers), -1)
     run = true_run(model, [1], places_of(everywhere, SEQUENCES))
-    cost = mlp.divergences(run, {"mean": mean_BD}, {})["mean"]
+    cost = mlp.divergences(run, {A: mean_BD}, {})[A]
     assert cost.item() == pytest.approx(D_MODEL, rel=1e-3)
 
 
@@ -139,11 +126,12 @@ def problem(model, penalties: dict[str, float], hook_names=None):
     mlps = penalised_mlps(names, model, scaling, [batch.activations], metric)
     sample = torch.from_numpy(SEQUENCES.tokens[:6]).long().split(3)
     mlps = spliced_mlps(mlps, names, model, scaling, sample, penalties)
-    objective = Objective(mlps, penalties, aux=0.0, sparsity=0.0, bfloat16=False)
+    together = spliced_together(mlps, sample, penalties)
+    objective = Objective(mlps, penalties, aux=0.0, sparsity=0.0, bfloat16=False, together=together)
     return objective, crosscoder, scaling.apply(batch.activations), batch
 
 
-@pytest.mark.parametrize("name", SPLICES)
+@pytest.mark.parametrize("name", ALONE)
 def test_its_value_is_the_mean_over_mlps(model, name: str):
     """In the model's own output space, though the local penalties count in a metric."""
     objective, crosscoder, x_BPD, batch = problem(model, {name: 2.0})
@@ -154,20 +142,21 @@ def test_its_value_is_the_mean_over_mlps(model, name: str):
         plain = MlpContributions(
             crosscoder.W_dec[:, p] / s, crosscoder.b_dec[p] / s, codes, model.mlp_weights(block)
         )
-        kept = plain.totals if "full" in name else plain.keep(1)
+        numbers = {"keep_one": (1,), "full_sum": (None,), "keep_few": FEW_HOT}[name[:8]]
         mid_BD = None
         if name.endswith("_resid"):
             mid_p = crosscoder.hook_index(f"blocks.{block}.resid_mid")
             factor = (x_BPD[:, mid_p] / batch.activations[:, mid_p]).mean()
             mid_BD = crosscoder.decode(codes)[:, mid_p] / factor
-        kl = reference_divergence(model, batch, block, plain.output(kept), mid_BD)
         assert mlp.spliced is not None
-        expected += kl * D_MODEL / mlp.spliced.ablated / BLOCKS
+        for m in numbers:
+            kl = reference_divergence(model, batch, block, plain.output(plain.keep(m)), mid_BD)
+            expected += kl * D_MODEL / mlp.spliced.ablated / BLOCKS / len(numbers)
     torch.testing.assert_close(parts[name].double(), expected, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(loss, parts["recon"] + 0.5 * 2.0 * parts[name])
 
 
-@pytest.mark.parametrize("name", SPLICES)
+@pytest.mark.parametrize("name", ALONE)
 def test_moving_a_coefficient_off_zero_moves_every_block_s_gradient(model, name: str):
     moved: dict[str, Any] = {}
     for weight in (0.0, 1.0):
@@ -187,8 +176,11 @@ TEXT = token_sequences(
 )
 
 
-def trained(model, weight: float, folder=None, stop: int | None = None, sample: bool = False) -> Crosscoder:
-    """60 steps with the penalties that splice the model's own resid_mid."""
+ONE = "keep_one_kl", "full_sum_kl"
+
+
+def trained(model, weight: float, folder=None, stop=None, sample=False, penalties=ONE) -> Crosscoder:
+    """60 steps with penalties that splice the model's own resid_mid, the second at half the weight."""
     stream = ActivationBatches(Harvest(model, TEXT, paper_hookpoints(BLOCKS)), 4 * LENGTH, 0, 64, epochs=4)
     names = stream.source.identity.hookpoints
     training = TrainingConfig(
@@ -196,7 +188,7 @@ def trained(model, weight: float, folder=None, stop: int | None = None, sample: 
         batch_tokens=4 * LENGTH,
         lr=6e-3,
         warmup_steps=5,
-        penalties={"keep_one_kl": weight, "full_sum_kl": weight / 2},
+        penalties={name: weight / (1 + place) for place, name in enumerate(penalties)},
         penalty_warmup=0.0,
         splice_from=0.0,
         sample_blocks=sample,
@@ -229,9 +221,9 @@ def keep_one_divergence(model, crosscoder: Crosscoder) -> float:
         p = crosscoder.hook_index(f"blocks.{block}.ln2")
         mlp = MlpContributions(crosscoder.W_dec[:, p], crosscoder.b_dec[p], codes, model.mlp_weights(block))
         spliced = measure_spliced_mlps(model, [block], [torch.from_numpy(SEQUENCES.tokens).long()])[block]
-        outputs = {"keep_one": mlp.output(mlp.dominant)}
+        outputs = {A: mlp.output(mlp.dominant)}
         run = true_run(model, [block], places_of(batch, SEQUENCES))
-        total += float(spliced.divergences(run, outputs, {})["keep_one"])
+        total += float(spliced.divergences(run, outputs, {})[A])
     return total / BLOCKS
 
 
@@ -242,6 +234,15 @@ def test_training_with_it_lowers_it_and_resumes_bit_for_bit(model, tmp_path, sam
     with pytest.raises(KeyboardInterrupt):
         trained(model, 200.0, tmp_path, stop=24, sample=sample)
     assert torch.equal(whole.W_dec, trained(model, 200.0, tmp_path, sample=sample).W_dec)
+
+
+def test_training_for_any_number_kept_draws_one_in_each_step_and_resumes_bit_for_bit(model, tmp_path):
+    few = "keep_few", "keep_few_kl"
+    whole = trained(model, 200.0, penalties=few)
+    assert keep_one_divergence(model, whole) < 0.85 * keep_one_divergence(model, trained(model, 1e-9))
+    with pytest.raises(KeyboardInterrupt):
+        trained(model, 200.0, tmp_path, stop=24, penalties=few)
+    assert torch.equal(whole.W_dec, trained(model, 200.0, tmp_path, penalties=few).W_dec)
 
 
 def test_what_it_needs_is_asked_for(model):

@@ -23,7 +23,9 @@ from training.tiny_training import (
 
 from xtalk.activations import Scaling
 from xtalk.crosscoder.crosscoder import Crosscoder
+from xtalk.crosscoder.nonlinearities import NONLINEARITIES, nonlinearity
 from xtalk.errors import XtalkError
+from xtalk.interactions.penalties import PENALTIES as PENALTIES_THERE_ARE
 from xtalk.training.checkpoint import FILE
 from xtalk.training.train import _recon_weights, train_crosscoder
 
@@ -111,6 +113,24 @@ def stop_at(step: int):
             raise Killed
 
     return progress
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize("penalties", [{}, dict.fromkeys(PENALTIES_THERE_ARE, 0.5)], ids=["none", "all"])
+@pytest.mark.parametrize("architecture", NONLINEARITIES)
+def test_a_resumed_training_has_the_bytes_of_an_uninterrupted_one(
+    tmp_path: Path, architecture: str, penalties: dict[str, float], bfloat16: bool
+):
+    """Of every nonlinearity, penalty and precision."""
+    needs = nonlinearity(architecture).needs_sparsity_loss
+    config = crosscoder_config(architecture=architecture)
+    training = training_config(
+        steps=6, penalties=penalties, bfloat16=bfloat16, sparsity=float(needs), checkpoint_every=2
+    )
+    whole = train(config, training)
+    with pytest.raises(Killed):
+        train(config, training, checkpoint_folder=tmp_path, progress=stop_at(3))
+    assert_same_bytes(whole, train(config, training, checkpoint_folder=tmp_path))
 
 
 @pytest.mark.parametrize(("architecture", "sparsity"), [("batchtopk", 0.0), ("jumprelu", 10.0)])

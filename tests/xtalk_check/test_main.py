@@ -101,13 +101,16 @@ def test_length_is_counted_where_work_is_done():
 
 
 def test_the_length_of_brute_force():
-    """4 tokens, n 3: 20 multisets of 8 neurons and 4 classes, after multiplying the weights out."""
+    """4 tokens, n 3: 20 multisets of 8 neurons and 4 classes, after multiplying the weights out.
+
+    Of each, the different tokens: 4 times 1, 12 times 2, 4 times 3.
+    """
     found = xtalk_check.check(
         encoded(certificate(WEIGHTS, "brute_force", 64)), encoded(spec("brute_force")), WEIGHTS
     )
     assert found.verdict == "accepted"
     assert found.length.evaluations == 20 * 8
-    assert found.length.multiply_adds == (4 + 4) * 4 * 8 + 4 * 4 + 20 * 8 * (3 + 4)
+    assert found.length.multiply_adds == (4 + 4) * 4 * 8 + 4 * 4 + 20 * 8 * 4 + (4 + 24 + 12) * (8 + 3)
 
 
 def test_the_checker_stands_alone():

@@ -106,7 +106,7 @@ float32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
 def test_containers_are_read_exactly(tensors):
     weights = parse_weights(container({name: ((len(values),), values) for name, values in tensors.items()}))
     for name, values in tensors.items():
-        assert list(weights.tensors[name].values) == values
+        assert list(weights.values(name, None)[1]) == values
         assert [float(x) for x in weights.vector(name, None)] == values
     weights.done()
 
@@ -125,8 +125,8 @@ def test_containers_that_are_refused():
         (MAGIC + struct.pack("<I", 2) + one, "end too early"),
         (MAGIC + struct.pack("<I", 1) + two[:-1], "end too early"),
         (MAGIC + struct.pack("<I", 1) + one + b"\0", "1 bytes after the last"),
-        (MAGIC + struct.pack("<I", 2) + two + one, "a after b"),
-        (MAGIC + struct.pack("<I", 2) + one + one, "a after a"),
+        (MAGIC + struct.pack("<I", 2) + two + one, "'a' after 'b'"),
+        (MAGIC + struct.pack("<I", 2) + one + one, "'a' after 'a'"),
         (MAGIC + struct.pack("<I", 1) + tensor(b"A", (1,), [1.0]), "named 'A'"),
         (MAGIC + struct.pack("<I", 1) + tensor(b"", (1,), [1.0]), "named ''"),
         (MAGIC + struct.pack("<I", 1) + tensor(b"a\n", (1,), [1.0]), "named"),

@@ -15,7 +15,7 @@ from reference.attention_space import (
 )
 from reference.finite_data import finite_certificate, finite_spec, random_problem
 from reference.product_space import codebook, container, encoded
-from xtalk_check import attention, check, rounding
+from xtalk_check import check, rounding
 from xtalk_check.finite import Network
 from xtalk_check.reading import Fields, parse_weights
 from xtalk_check.work import PRECISION, Work
@@ -67,9 +67,22 @@ class Loops:
         y, y_error = self.layer(value, error, "w_out", "b_out", len(value) + 2)
         return self.logits(y, y_error, x, zeros, residual, len(value) + 2)
 
+    def embedded(self) -> list[list[float]]:
+        """x of every input."""
+        (inputs, size), z = self.tensors["data.inputs"]
+        (_, width), w = self.tensors["embed"]
+        return [
+            [
+                self.tensors["b_embed"][1][d] + sum(z[t * size + i] * w[i * width + d] for i in range(size))
+                for d in range(width)
+            ]
+            for t in range(inputs)
+        ]
+
     def data(self, steepest: float, residual: bool) -> float:
         z = self.largest("data.inputs")
-        x, x_error = self.layer(z, [0.0] * len(z), "embed", "b_embed", len(z) + 1)
+        _, x_error = self.layer(z, [0.0] * len(z), "embed", "b_embed", len(z) + 1)
+        x = [max(map(abs, column)) for column in zip(*self.embedded(), strict=True)]
         h, h_error = self.layer(x, x_error, "w_in", "b_in", len(x) + 1)
         active = [e * steepest + (a + e) * 2.0**-20 + self.tiny for a, e in zip(h, h_error, strict=True)]
         y, y_error = self.layer(h, active, "w_out", "b_out", len(h) + 2)
@@ -79,15 +92,14 @@ class Loops:
 def coarse(unit: float, tiny: float) -> ExitStack:
     """Constants so large that errors of errors show, too."""
     stack = ExitStack()
-    for module in (rounding, attention):
-        stack.enter_context(patch.object(module, "UNIT", arb(unit)))
-        stack.enter_context(patch.object(module, "UNDERFLOW", arb(tiny)))
+    stack.enter_context(patch.object(rounding, "UNIT", arb(unit)))
+    stack.enter_context(patch.object(rounding, "UNDERFLOW", arb(tiny)))
     return stack
 
 
 def attention_error(tensors, n: int, residual: bool) -> float:
     with ctx.workprec(PRECISION):
-        return float(attention.rounding_error(residual, parse_weights(container(tensors)), n, Work()).upper())
+        return float(rounding.of_attention(residual, n, parse_weights(container(tensors)), Work()).upper())
 
 
 def data_error(tensors, residual: bool) -> float:

@@ -33,10 +33,9 @@ def test_a_claim_about_sequences():
     assert found.assumptions == []
 
 
-def test_ties_rounding_and_activation_are_those_of_the_specification():
+def test_rounding_and_activation_are_those_of_the_specification():
     given = certificate(WEIGHTS, "brute_force", 1)
-    found = said(given, spec("brute_force", ties="lowest", arithmetic="float32", residual=True), WEIGHTS)
-    assert found.ties.startswith("of equal logits the lowest index")
+    found = said(given, spec("brute_force", arithmetic="float32", residual=True), WEIGHTS)
     assert found.arithmetic.startswith("float32") and len(found.assumptions) == 3
     assert found.network.endswith("a residual path") and "no residual" not in found.network
     found = said(certificate(WEIGHTS, "brute_force", 0), spec("brute_force", activation="gelu"), WEIGHTS)

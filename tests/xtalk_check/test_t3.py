@@ -21,15 +21,13 @@ from reference.product_space import (
 )
 from xtalk_check import check
 from xtalk_check.activations import activation
-from xtalk_check.codebook import Codebook
 from xtalk_check.counting import Bound, certified_fillings, doubtful
 from xtalk_check.errors import Rejected
-from xtalk_check.margins import Winning
 from xtalk_check.network import Network
 from xtalk_check.reading import Fields, parse_weights
 from xtalk_check.rounding import slack
-from xtalk_check.t3 import _bounds, _Column, _neuron
-from xtalk_check.tasks import Cell, Slot, Task
+from xtalk_check.t3 import Codebook, Moving, _bounds, _neuron
+from xtalk_check.tasks import Cell, Partition, Slot, Task
 from xtalk_check.work import PRECISION, Work
 
 SIX = {"classes": [0, 1, 2, 3, 3, 1]}
@@ -41,7 +39,7 @@ LOSSY = {"anchor": codebook([0, 1, 2, 3, 3, 1]), "rest": codebook([0, 0, 0], [0,
 def proven(tensors, task: dict, theorem: str = "T3", **advice) -> int:
     """What a check proves; whatever is claimed is at most that."""
     weights = container(tensors)
-    total = Task.read(Fields({k: task[k] for k in ("name", "n", "answers", "classes")}, "task")).total
+    total = Task.read(Fields({k: task[k] for k in ("name", "n", "answers", "classes", "ties")}, "task")).total
     given = encoded(certificate(weights, theorem, 0, total, **advice))
     verdict = check(given, encoded(spec(theorem, **task)), weights)
     assert verdict.verdict == "accepted", verdict.reason
@@ -106,11 +104,23 @@ def bounds_of(tensors, task: dict, advice: dict):
         fields = Fields(dict(task), "task")
         question = Task.read(fields)
         network = Network.load(fields, weights, len(question.classes), question.answers, work)
-        winning = Winning.read(
-            fields, slack(fields, lambda: network.rounding_error(weights, question.n, work))
-        )
-        books = [Codebook.read(Fields(advice[name], name), network, work) for name in ("anchor", "rest")]
-        cells = [(cell, _bounds(cell, books, network, winning, work)) for cell in question.cells(*books)]
+        needed = slack(fields, lambda: network.rounding_error(weights, question.n, work))
+        books = [Partition.read(Fields(advice[name], name), len(question.classes)) for name in advice]
+        codebooks, cells = [Codebook.of(book, network, work) for book in books], []
+        for cell in question.cells(*books):
+            bases, scores = _bounds(cell, codebooks, network, network.ahead(cell.answer), work)
+            wrong = (answer for answer in range(question.answers) if answer != cell.answer)
+            cells.append(
+                (
+                    cell,
+                    {
+                        answer: Bound(
+                            bases[answer] - needed, [[row[answer] for row in of_slot] for of_slot in scores]
+                        )
+                        for answer in wrong
+                    },
+                )
+            )
     return question, books, cells
 
 
@@ -126,14 +136,14 @@ def gaps(tensors, task: dict, advice: dict):
         ]
         for tokens in product(*choices):
             found = logits(tensors, tokens, task["activation"], task["residual"])
-            for bound in bounds:
+            for wrong, bound in bounds.items():
                 score = float(bound.base.lower())
                 for i, t in zip(positions, tokens, strict=True):
                     slot = cell.slots[i]
                     score += float(
                         bound.scores[i][slot.columns.index(books[slot.codebook].columns[t])].lower()
                     )
-                yield found[cell.answer] - found[bound.wrong], score
+                yield found[cell.answer] - found[wrong], score
 
 
 def test_margins_are_bounded_below():
@@ -162,11 +172,13 @@ def test_margins_of_lookup_and_majority():
 def enclosed(kind: str, bias: float, slots, points) -> tuple[float, float, float]:
     """The low and high end of a neuron's sum of terms, and the true value."""
     with ctx.workprec(PRECISION):
-        columns = [
-            _Column(copies, arb(centre), [arb(g) for g in moves], [arb(0, r) for r in radii])
-            for copies, centre, moves, radii in slots
+        centre = arb(bias) + sum(copies * arb(middle) for copies, middle, _, _ in slots)
+        here = activation(kind).value(centre)
+        moving = [
+            Moving(copies, tuple(map(arb, moves)), tuple(arb(0, r) for r in radii))
+            for copies, _, moves, radii in slots
         ]
-        here, *terms = _neuron(activation(kind), arb(bias), columns, Work())
+        terms = _neuron(activation(kind), centre, here, moving, Work())
     low = high = 0.0
     h, at = bias, 0
     it = iter(points)
@@ -269,41 +281,57 @@ def test_hill_climbing_inside_boxes_finds_no_counterexample():
                     best, points = sign * true, moved
 
 
-def right(copies: int, bounds, bits: int, ties: str) -> int:
+def right(copies: int, bounds, bits: int) -> int:
     """The number of fillings of a slot of two columns that are certified, for the answer 0."""
     cell = Cell(0, (Slot(1, 0, (0, 1), (1, 1), copies),), 1)
-    given = [
-        Bound(wrong + 1, arb(base), [[arb(s) for s in scores]]) for wrong, (base, scores) in enumerate(bounds)
-    ]
-    return certified_fillings(cell, doubtful(cell, given, Work()), Winning(ties, arb(0)), bits, Work())
+    bases = [arb(0), *(arb(base) for base, _ in bounds)]
+    columns = [[arb(0), *(arb(scores[i]) for _, scores in bounds)] for i in (0, 1)]
+    return certified_fillings(cell, doubtful(cell, bases, [columns], Work()), bits, Work())
 
 
 def test_fillings_are_counted_with_scores_rounded_down():
-    assert right(4, [(-3, [0.5625, 6.25])], 0, "lose") == 15  # four times 0.5625 is not enough
-    assert right(3, [(-3.0625, [1, 1])], 0, "lowest") == 0
-    assert right(2, [(-3.5, [1.25, 3]), (-3.5, [1.25, 3])], 1, "lowest") == 3
-    assert right(2, [(-3.5, [1.25, 3]), (-3.5, [1.25, 3])], 0, "lowest") == 3
-    assert right(2, [(-7, [1, 5]), (-7, [5, 1])], 0, "lose") == 0
-    assert right(2, [(-1, [0, 9]), (-9, [0, 9])], 0, "lose") == 1
-    assert right(2, [(-8, [-1, 9]), (-5, [9, 4])], 0, "lose") == 1
-    assert right(2, [(-3, [1, 5]), (-3, [1, 5])], 0, "lowest") == 3
+    assert right(4, [(-3, [0.5625, 6.25])], 0) == 15  # four times 0.5625 is not enough
+    assert right(3, [(-3.0625, [1, 2])], 0) == 4  # nor is a sum of 4
+    assert right(2, [(-2.5, [1.25, 3]), (-2.5, [1.25, 3])], 1) == 3
+    assert right(2, [(-2.5, [1.25, 3]), (-2.5, [1.25, 3])], 0) == 3
+    assert right(2, [(-7, [1, 5]), (-7, [5, 1])], 0) == 0
+    assert right(2, [(-1, [0, 9]), (-9, [0, 9])], 0) == 1
+    assert right(2, [(-8, [-1, 9]), (-5, [9, 4])], 0) == 1
+    assert right(2, [(-3, [1, 5]), (-3, [1, 5])], 0) == 3
 
 
 def test_ties_between_sums_of_scores():
-    for ties, expected in (("lose", 0), ("lowest", 4)):
-        assert right(2, [(-2, [1, 1])], 0, ties) == expected
-    assert right(2, [(-2, [1, 2])], 0, "lose") == 3
-    assert right(2, [(3, [-2, 5])], 0, "lose") == 3
+    assert right(2, [(-2, [1, 1])], 0) == 0
+    assert right(2, [(-2, [1, 2])], 0) == 3
+    assert right(2, [(3, [-2, 5])], 0) == 3
+
+
+def test_ties_lose_against_all_at_once():
+    """Each by itself fails in one of four fillings; together, they win where no sum of least scores is 0."""
+    assert right(2, [(-2, [1, 1.5]), (-2, [1, 1.5])], 1) == 3
 
 
 def test_codebooks_are_partitions():
-    weights = parse_weights(container(random_network(0, 6, 4, 5, 4)))
-    network = Network.load(Fields({"activation": "relu", "residual": True}, "task"), weights, 6, 4, Work())
-    book = Codebook.read(Fields(codebook([0, 1, 0], [0, 0, 1, 2, 2, 1]), "rest"), network, Work())
+    book = Partition.read(Fields(codebook([0, 1, 0], [0, 0, 1, 2, 2, 1]), "rest"), 6)
     assert [book.block(t) for t in range(6)] == [0, 0, 1, 0, 0, 1]
+    assert book.members == [[0, 1], [2, 5], [3, 4]]
     for changed in (codebook([0] * 3, [0, 0, 2, 2, 0, 0]), codebook([0] * 6) | {"more": 1}):
         with pytest.raises(Rejected):
-            Codebook.read(Fields(changed, "rest"), network, Work())
+            Partition.read(Fields(changed, "rest"), 6)
+
+
+def test_a_single_column_is_its_own_centre():
+    """With all that its ball encloses, so that nothing of it is left over; several have an exact centre."""
+    with ctx.workprec(PRECISION):
+        book = Codebook([[arb(1) / 3], [arb(1)]], [[arb(0)], [arb(0)]], [])
+        alone, both = (Slot(0, 0, columns, (1,) * len(columns), 2) for columns in ((0,), (0, 1)))
+        assert book.centre(alone)[0].rad() > 0 and not book.moves(alone)
+        assert book.moved(alone, book.centre(alone))[0].deviations[0].is_zero()
+        centre = book.centre(both)
+        (moving,) = book.moved(both, centre)
+        assert centre[0].is_exact() and book.moves(both) and moving.copies == 2
+        for column, deviation in zip(book.centres, moving.deviations, strict=True):
+            assert (centre[0] + deviation).contains(column[0])
 
 
 def test_right_answers_of_the_twin_and_the_checker_agree():
@@ -324,34 +352,31 @@ def length_of(tensors, **advice):
 
 def test_length_is_counted_cell_by_cell():
     """V = 4, D = 3, N = 5, C = 1. The anchor block b has b tokens before it, in one block; they fill two
-    positions, or one, or none. Slots and columns: 2 and 1 + b, the same, 1 and 1.
+    positions, or one, or none. Slots: 2, 2, 1.
     """
     N, network = 5, (4 + 1) * 3 * 5 + 3
     cells = [(b, copies) for b in range(4) for copies in ((1, 2, 3) if b else (3,))]
-
-    def shape(b: int, copies: int, before: int) -> tuple[int, int]:
-        return (1, 1) if copies == 3 else (2, 1 + before)
-
     tensors = random_network(0, 4, 3, 5, 1)
     length, adds, evaluations = length_of(tensors, rest=codebook([0] * 4)), network, 0
     for b, copies in cells:
-        S, F = shape(b, copies, b)
-        adds += N * (S + F + 1)
+        adds += N * (1 + (copies < 3)) + N
         evaluations += N
-        if b >= 2 and copies < 3:  # what fills the positions moves
-            adds += N * (2 * S + 3 * F) * (copies == 1)
-            evaluations += N * (F + 2 if copies == 1 else b)
+        if b >= 2 and copies < 3:  # what fills the positions moves: a slot of b columns
+            adds += N * b + N * (2 + 3 * b) * (copies == 1)
+            evaluations += N * (b + 2 if copies == 1 else b)
     assert (length.multiply_adds, length.evaluations) == (adds, evaluations)
     lossy = codebook([0, 0], [0, 0, 1, 1])
     length, adds, evaluations = length_of(tensors, rest=lossy), network, 0
     for b, copies in cells:
-        before = (0, 1, 1, 2)[b]
-        S, F = shape(b, copies, before)
-        adds += N * (S + F + 1) + N * (S + F) * (copies < 3)  # boxes
-        evaluations += N + N * (copies < 3)
-        if before == 2 and copies < 3:
-            adds += N * (2 * S + 3 * F) * (copies == 1)
-            evaluations += N * (F + 2 if copies == 1 else before)
+        F = (0, 1, 1, 2)[b]
+        adds += N * (1 + (copies < 3)) + N
+        evaluations += N
+        if b and copies < 3:  # boxes, those of all tokens of a column
+            adds += N * F + N * (1 + F)
+            evaluations += N * (1 + F)
+        if F == 2 and copies == 1:
+            adds += N * (2 + 3 * F)
+            evaluations += N * 2
     assert (length.multiply_adds, length.evaluations) == (adds, evaluations)
 
 
@@ -363,18 +388,18 @@ def test_length_of_cells_in_which_phi_bends_both_ways():
     given = encoded(certificate(weights, "T3", 64, 64, rest=codebook([0] * 4)))
     found = check(given, encoded(spec(answers=1, classes=[0] * 4, activation="gelu")), weights).length
     further = found.multiply_adds - relu.multiply_adds
-    assert further % 3 == 0 and 0 < further <= 3 * 5 * (3 + 4) and found.evaluations == relu.evaluations
+    assert further % 3 == 0 and 0 < further <= 3 * 5 * (2 + 3) and found.evaluations == relu.evaluations
 
 
 def test_length_is_counted_where_answers_are_in_doubt():
     """Two columns in a slot of two copies; 1 and 2 units each of them, of which 3 suffice."""
     work = Work()
     cell = Cell(0, (Slot(1, 0, (0, 1), (1, 1), 2),), 1)
-    given = [Bound(1, arb(-2), [[arb(1), arb(2)]])]
-    assert doubtful(cell, given, work) and work.multiply_adds == 1
-    assert certified_fillings(cell, given, Winning("lose", arb(0)), 0, work) == 3
+    bounds = doubtful(cell, [arb(0), arb(-2)], [[[arb(0), arb(1)], [arb(0), arb(2)]]], work)
+    assert len(bounds) == 1 and work.multiply_adds == 1
+    assert certified_fillings(cell, bounds, 0, work) == 3
     floors, products = 2 + 1, 2  # the polynomials: 1, then 1 again, for 3 - 2 is a single unit
     assert work.multiply_adds == 1 + floors + 2 * products and work.steps == 2 * 2
     work = Work()
-    certified_fillings(cell, given * 2, Winning("lose", arb(0)), 0, work)
+    certified_fillings(cell, bounds * 2, 0, work)
     assert work.multiply_adds == 2 * (floors + 2 * products) + (2 + 2) + 2 * products  # and both at once

@@ -4,7 +4,8 @@ import pytest
 from flint import arb, arb_mat
 from xtalk_check.data import magnitude, root
 from xtalk_check.errors import OverBudget, Rejected
-from xtalk_check.work import Budget, Work, floor, hull, rows, smallest
+from xtalk_check.limits import Budget
+from xtalk_check.work import Work, floor, hull, hulls, lead, plus, rows, smallest
 
 
 def test_floors_are_below_the_ball():
@@ -22,6 +23,23 @@ def test_hulls_hold_all_balls():
     assert all(ball.contains(arb(x)) for x in (1.5, -2, 0.25)) and ball.rad() < 1.76
     least = smallest([arb(1, 0.5), arb(0.75), arb(3)])
     assert least.contains(arb(0.5)) and least.contains(arb(0.75)) and not least.contains(arb(1))
+
+    assert all(
+        wide.contains(x) for wide, x in zip(hulls([[arb(1), arb(5)], [arb(2), arb(3)]]), (2, 3), strict=True)
+    )
+
+
+def test_leads_and_sums_of_rows():
+    assert lead([arb(1), arb(4), arb(2)], 1) == [3, 0, 2]
+    assert plus([arb(1), arb(4)], [arb(2), arb(-1)]) == [3, 3]
+
+
+def test_plans_count_beside_what_is_spent():
+    work = Work(budget=Budget(work=10))
+    work.spend(6)
+    work.plan(4, "a")
+    with pytest.raises(OverBudget, match="b takes 11 units"):
+        work.plan(5, "b")
 
 
 def test_rows_of_a_matrix():

@@ -16,7 +16,6 @@ from xtalk.evaluation.fidelity import Baseline, Fidelity, FidelityMeter, ResidMi
 from xtalk.evaluation.plausible import odd_fidelities
 from xtalk.evaluation.schemes import SCHEMES
 from xtalk.progress import Report, silent
-from xtalk.reading.batches import batches
 from xtalk.reading.explained import Explained
 from xtalk.reading.places import ErrorNode
 from xtalk.statistics.bootstrap import Bootstrap, Interval
@@ -154,9 +153,9 @@ def fidelity(
     )
     bootstrap = Bootstrap(len(baselines.model_E), resamples, seed)
     meter, done, whole = FidelityMeter(explained, baselines, seed), 0, len(sequences) * len(explained.blocks)
-    for batch in batches(language_model, sequences, counted_nS=counted.mask(sequences.tokens)):
+    for batch in explained.batches(sequences, counted.mask(sequences.tokens)):
 
-        def advance(size: int = len(batch.tokens_mS)) -> None:
+        def advance(block: int, size: int = len(batch.tokens_mS)) -> None:
             nonlocal done
             done += size
             progress("fidelity", done, whole)

@@ -109,9 +109,11 @@ def _seconds(bench: Bench, few: TokenSequences, mean_outputs: Mapping[int, Tenso
             one = Explained(bench.model, explained.crosscoder, error)
             for batch in batches(bench.model, few, counted_nS=bench.counted.mask(few.tokens)):
                 read = one.read(batch, one.around_mlps(batch))
-                FidelityMeter(one, baselines, bench.seed, few=error == "keep").add(read)
+                fidelity = FidelityMeter(one, baselines, bench.seed, few=error == "keep")
                 if error == "drop":
-                    InteractionMeter(one, documents).add(read)
+                    fidelity.add(read, partial(InteractionMeter(one, documents).add, read))
+                else:
+                    fidelity.add(read)
     return time.monotonic() - started
 
 

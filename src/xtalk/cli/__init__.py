@@ -21,6 +21,7 @@ from xtalk.cli import (
     timing,
 )
 from xtalk.cli.commands import command
+from xtalk.memory import keep_freed_memory
 
 app = typer.Typer(
     name="xtalk",
@@ -67,6 +68,7 @@ for function in (
     proving.prove,
     timing.bench,
     diagnosing.doctor,
+    diagnosing.selftest,
 ):
     command(app, function)
 app.command(add_help_option=False, context_settings={"ignore_unknown_options": True})(proving.check)
@@ -85,4 +87,5 @@ def _root(  # pyright: ignore[reportUnusedFunction]
 
 def main() -> None:
     """The entry point of the `xtalk` command."""
+    keep_freed_memory()
     app(prog_name="xtalk", auto_envvar_prefix="XTALK")

@@ -19,10 +19,11 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress, only war
 
 @dataclass(frozen=True)
 class Result:
-    """What a command prints: words, or with --json the data."""
+    """What a command prints: words, or with --json the data; and whether it ends with exit code 1."""
 
     data: Any
     words: str = ""
+    failed: bool = False
 
 
 class Command(TyperCommand):
@@ -70,6 +71,8 @@ def command(app: typer.Typer, function: Callable[..., Result | None]) -> None:
             words = json.dumps(result.data, indent=1) if chosen["as_json"] else result.words
             if words:
                 typer.echo(words)
+            if result.failed:
+                raise typer.Exit(1)
 
     app.command(cls=Command)(_with_signature(run, [*own.parameters.values(), *_options(extra)]))
 

@@ -124,9 +124,8 @@ def _names(hookpoints: Sequence[str] | None) -> list[str] | None:
 
 def _pairs(option: str, given: Sequence[str] | None, form: str) -> list[tuple[str, Any]]:
     """Keys and values, these as YAML reads them."""
-    import yaml
-
     from xtalk.errors import XtalkError
+    from xtalk.parsing import parsed_yaml
 
     pairs: list[tuple[str, Any]] = []
     for one in given or ():
@@ -134,22 +133,21 @@ def _pairs(option: str, given: Sequence[str] | None, form: str) -> list[tuple[st
         if not key or not equals:
             raise XtalkError(f"{option} {one}: expected {form}, with an equals sign")
         try:
-            pairs.append((key, yaml.safe_load(text)))
-        except yaml.YAMLError:
+            pairs.append((key, parsed_yaml(text)))
+        except ValueError:
             pairs.append((key, text))
     return pairs
 
 
 def _read(file: Path) -> dict[str, Any]:
     """The content of a configuration file; of a run's config.yaml, the configuration in it."""
-    import yaml
-
     from xtalk.errors import XtalkError
     from xtalk.files import expanded
+    from xtalk.parsing import parsed_yaml
 
     try:
-        content = yaml.safe_load(expanded(file).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = parsed_yaml(expanded(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise XtalkError(
             f"{file} cannot be read ({reason}); expected a YAML file of keys and values"

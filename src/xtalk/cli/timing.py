@@ -27,10 +27,10 @@ def bench(
 ) -> None:
     """Time the hot paths against the obvious ways to do the same, in paired runs, on this machine.
 
-    Names: penalty.paper, penalty.b2048, step.paper, step.wide, step.demo, pairs, pairs.wide, harvest; and
-    step.saelens and step.sparsify, either followed by .wide, .float32, .bfloat16, .wide.float32 or
-    .wide.bfloat16, where `make bench-peers` has installed those packages. The whole takes half an hour and
-    12 GB; leave the machine alone meanwhile.
+    Names: penalty.paper, penalty.b2048, step.paper, step.wide, step.demo, splice.blocks, evaluate.memory,
+    pairs, pairs.wide, harvest; and step.saelens and step.sparsify, either followed by .wide, .float32,
+    .bfloat16, .wide.float32 or .wide.bfloat16, where `make bench-peers` has installed those packages. The
+    whole takes half an hour and 12 GB; leave the machine alone meanwhile.
 
     Example: `xtalk bench penalty.paper --json`
     """

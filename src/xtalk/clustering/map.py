@@ -43,7 +43,7 @@ def map_record(study: ClusterStudy) -> dict[str, Any]:
     details = pair_details(
         at_mlps,
         study.measured_codes_BL,
-        lambda codes, places: explained.contributions(codes, explained.streams_at(measured, places)),
+        lambda codes, places: explained.contributions(codes, explained.streams_at(measured, places)).items(),
     )
 
     def text(place: int) -> str:

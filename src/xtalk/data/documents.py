@@ -22,6 +22,7 @@ END_OF_TEXT = "<|endoftext|>"
 SUFFIXES = (".txt", ".jsonl", ".csv", ".txt.gz", ".jsonl.gz", ".csv.gz", ".parquet")
 EMBEDDED = "embedded"
 _EMBEDDED_FILE = "embedded_text.jsonl.xz"
+_LONGEST = 1 << 27  # characters of a line or document; a small .gz may hold any number
 
 
 @dataclass(frozen=True)
@@ -242,7 +243,7 @@ def _has_text(file: Path, column: str) -> bool:
         return has_column(file, None, column)
     if _kind(file) == ".csv":
         with _open(file) as lines:
-            return has_column(file, lines, column)
+            return has_column(file, _lines(file, lines), column)
     return True
 
 
@@ -266,13 +267,15 @@ def _file(path: Path, column: str) -> Iterator[tuple[str, object]]:
             yield from parquet_rows(path, column)
         elif kind == ".txt":
             with _open(path) as file:
-                marked = any(END_OF_TEXT in line for line in file)
+                marked = any(END_OF_TEXT in line for line in _lines(path, file))
             with _open(path) as file:
-                texts = _marked(file) if marked else _paragraphs(file)
+                lines = _lines(path, file)
+                texts = (_marked if marked else _paragraphs)(lines, path)
                 yield from ((str(path), text) for text in texts)
         else:
             with _open(path) as file:
-                yield from (json_rows if kind == ".jsonl" else csv_rows)(file, str(path), column)
+                rows = json_rows if kind == ".jsonl" else csv_rows
+                yield from rows(_lines(path, file), str(path), column)
     except UnicodeDecodeError as error:
         raise XtalkError(f"{path} is not UTF-8 text ({error.reason}); convert it to UTF-8") from error
     except (EOFError, OSError, zlib.error) as error:
@@ -287,24 +290,54 @@ def _open(path: Path) -> TextIOWrapper:
     return TextIOWrapper(raw, encoding="utf-8-sig", newline=newline)
 
 
-def _marked(lines: Iterable[str]) -> Iterator[str]:
+def _lines(path: Path, file: TextIOWrapper) -> Iterator[str]:
+    """The lines of a file. Errors: XtalkError for one that memory may not hold."""
+    while line := file.readline(_LONGEST):
+        if len(line) == _LONGEST:
+            raise _too_long(path)
+        yield line
+
+
+def _too_long(path: Path) -> XtalkError:
+    return XtalkError(f"{path} has a line or document of more than {_LONGEST} characters; split it")
+
+
+class _Held:
+    """The parts of a document so far. Errors: XtalkError for one that memory may not hold."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._parts, self._size = path, list[str](), 0
+
+    def add(self, part: str) -> None:
+        self._parts.append(part)
+        self._size += len(part)
+        if self._size > _LONGEST:
+            raise _too_long(self._path)
+
+    def taken(self) -> str:
+        """The document; from here on the next."""
+        document = "".join(self._parts).strip()
+        self._parts, self._size = [], 0
+        return document
+
+
+def _marked(lines: Iterable[str], path: Path) -> Iterator[str]:
     """Documents between end-of-text markers, which may stand anywhere in a line."""
-    held: list[str] = []
+    held = _Held(path)
     for line in lines:
         first, *rest = line.split(END_OF_TEXT)
-        held.append(first)
+        held.add(first)
         for part in rest:
-            yield "".join(held).strip()
-            held = [part]
-    yield "".join(held).strip()
+            yield held.taken()
+            held.add(part)
+    yield held.taken()
 
 
-def _paragraphs(lines: Iterable[str]) -> Iterator[str]:
-    held: list[str] = []
+def _paragraphs(lines: Iterable[str], path: Path) -> Iterator[str]:
+    held = _Held(path)
     for line in lines:
         if line.strip():
-            held.append(line)
+            held.add(line)
         else:
-            yield "".join(held).strip()
-            held = []
-    yield "".join(held).strip()
+            yield held.taken()
+    yield held.taken()

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -36,7 +35,7 @@ def json_rows(lines: Iterable[str], name: str, column: str) -> Iterator[tuple[st
 
 def csv_rows(lines: Iterable[str], name: str, column: str) -> Iterator[tuple[str, object]]:
     """A column of a CSV file, whose first row names its columns. Errors: XtalkError where it lacks that."""
-    csv.field_size_limit(sys.maxsize >> 33)  # a document may be longer than the default, 131,072
+    csv.field_size_limit(1 << 27)  # a document may be longer than the default, 131,072
     reader = csv.DictReader(lines)
     try:
         _check_column(name, column, list(reader.fieldnames or ()))

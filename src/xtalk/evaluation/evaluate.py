@@ -15,8 +15,7 @@ from xtalk.evaluation.fidelity import Fidelity, FidelityMeter
 from xtalk.evaluation.interaction import Interaction, InteractionMeter
 from xtalk.evaluation.reconstruction import Reconstruction, ReconstructionMeter
 from xtalk.models.language_model import LanguageModel
-from xtalk.reading.batches import batches
-from xtalk.reading.explained import Explained
+from xtalk.reading.explained import Explained, ExplainedBatch
 from xtalk.statistics.bootstrap import Bootstrap
 
 
@@ -75,17 +74,17 @@ def evaluate_crosscoder(
     kept = FidelityMeter(keeping, baselines, seed, few=True) if keep_error else None
     done, whole = 0, len(sequences) * len(explained.blocks)
     counted_nS = baselines.counted.mask(sequences.tokens)
-    for batch in batches(model, sequences, micro_batch, counted_nS):
+    for batch in explained.batches(sequences, counted_nS, micro_batch):
         size = len(batch.tokens_mS)
         read = explained.read(batch, (*explained.around_mlps(batch), *(keeping.streams if kept else ())))
 
-        def advance(size: int = size) -> None:
+        def advance(block: int, read: ExplainedBatch = read, size: int = size) -> None:
             nonlocal done
+            interaction.add(read, block)
             done += size
             progress(done, whole)
 
         reconstruction.add(read)
-        interaction.add(read)
         fidelity.add(read, advance)
         if kept is not None:
             kept.add(replace(read, explained=keeping))

@@ -90,38 +90,40 @@ class FidelityMeter:
             for name in self._schemes
         }
 
-    def add(self, batch: ExplainedBatch, advance: Callable[[], None] = lambda: None) -> None:
+    def add(self, batch: ExplainedBatch, advance: Callable[[int], None] = lambda block: None) -> None:
         """Rebuild each block's MLP output by each scheme and run the model on; then all at once.
 
-        `advance` is called after each block.
+        `advance` is called with each block, while its contributions are at hand.
         """
-        model = self._explained.model
-        together = {name: TogetherStreams(model, batch) for name in self._together}
+        together = {name: TogetherStreams(self._explained.model, batch) for name in self._together}
         for block in self._explained.blocks:
             at_once = [together[name] for name, blocks in self._together.items() if block in blocks]
-            contributions = batch.contributions[block]
-            true_BD = contributions.mlp(batch.mlp_input(block))
-            mean_D = self._baselines.mean_outputs[block]
-            self._sums.add((true_BD - mean_D).square().sum(1), batch.documents_B, "variance", block)
-            mids = self._resid_mids(batch, block)
-            for name in self._schemes:
-                kept = SCHEMES[name](contributions, self._generators[block, name])
-                rebuilt_BD = contributions.output(kept)
-                error_B = (rebuilt_BD - true_BD).square().sum(1)
-                self._sums.add(error_B, batch.documents_B, "error", block, name)
-                added_BD = self._run_on(batch, block, name, rebuilt_BD, mids)
-                for streams in at_once:
-                    streams.replace(name, block, added_BD)
-            for streams in at_once:
-                streams.replace("mean", block, model.added(block, mean_D).expand_as(true_BD))
-            if "zero" in self._against:
-                zero = tuple(torch.zeros_like(total_BN) for total_BN in contributions.totals)
-                self._run_on(batch, block, "zero", contributions.output(zero), mids)
-            advance()
-
+            self._rebuild(batch, block, at_once)
+            advance(block)
         for label, streams in together.items():
             for name in (*self._schemes, "mean"):
                 self._sums.add(*batch.batch.predicted(streams.loss(name)), "ce", label, "model", name)
+
+    def _rebuild(self, batch: ExplainedBatch, block: int, at_once: Sequence[TogetherStreams]) -> None:
+        """One block's MLP output by each scheme, alone and in the streams of several."""
+        contributions = batch.contributions[block]
+        true_BD = contributions.mlp(batch.mlp_input(block))
+        mean_D = self._baselines.mean_outputs[block]
+        self._sums.add((true_BD - mean_D).square().sum(1), batch.documents_B, "variance", block)
+        mids = self._resid_mids(batch, block)
+        for name in self._schemes:
+            kept = SCHEMES[name](contributions, self._generators[block, name])
+            rebuilt_BD = contributions.output(kept)
+            error_B = (rebuilt_BD - true_BD).square().sum(1)
+            self._sums.add(error_B, batch.documents_B, "error", block, name)
+            added_BD = self._run_on(batch, block, name, rebuilt_BD, mids)
+            for streams in at_once:
+                streams.replace(name, block, added_BD)
+        for streams in at_once:
+            streams.replace("mean", block, self._explained.model.added(block, mean_D).expand_as(true_BD))
+        if "zero" in self._against:
+            zero = tuple(torch.zeros_like(total_BN) for total_BN in contributions.totals)
+            self._run_on(batch, block, "zero", contributions.output(zero), mids)
 
     def _resid_mids(self, batch: ExplainedBatch, block: int) -> dict[ResidMid, Tensor]:
         point = Hookpoint(block, "resid_mid")

@@ -47,16 +47,14 @@ class InteractionMeter:
         self._sums = DocumentSums(documents)
         self._tightness: dict[int, list[np.ndarray]] = {block: [] for block in explained.blocks}
 
-    def add(self, batch: ExplainedBatch) -> None:
-        """Measure each block's MLP on a batch."""
-        documents = batch.documents_B
-        self._sums.add(torch.ones(documents.shape), documents, "tokens")
-        for block in self._blocks:
-            contributions = batch.contributions[block]
-            self._sums.add(interaction(contributions), documents, "T", block)
-            for m, share_BN in few_hot_shares(contributions, FEW_HOT).items():
-                self._sums.add(share_BN.mean(1), documents, "share", block, m)
-            self._tightness[block].append(tightness(contributions).float().cpu().numpy())
+    def add(self, batch: ExplainedBatch, block: int) -> None:
+        """Measure one block's MLP on a batch."""
+        documents, contributions = batch.documents_B, batch.contributions[block]
+        self._sums.add(torch.ones(documents.shape), documents, "tokens", block)
+        self._sums.add(interaction(contributions), documents, "T", block)
+        for m, share_BN in few_hot_shares(contributions, FEW_HOT).items():
+            self._sums.add(share_BN.mean(1), documents, "share", block, m)
+        self._tightness[block].append(tightness(contributions).float().cpu().numpy())
 
     def result(self, bootstrap: Bootstrap, averaged: Sequence[int]) -> tuple[Interaction, ...]:
         """The measures by block, and their mean over the blocks `averaged`."""
@@ -64,7 +62,7 @@ class InteractionMeter:
         return (*rows, self._row(averaged, "mean", bootstrap))
 
     def _row(self, blocks: Sequence[int], label: int | Literal["mean"], bootstrap: Bootstrap) -> Interaction:
-        tokens_R = bootstrap.totals(self._sums["tokens",])
+        tokens_R = bootstrap.totals(self._sums["tokens", blocks[0]])
 
         def mean(name: str, *m: int) -> Interval:
             totals = [bootstrap.totals(self._sums[(name, block, *m)]) for block in blocks]

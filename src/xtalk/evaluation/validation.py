@@ -197,12 +197,11 @@ def _read(
     """A half of the text: the codes, of documents not yet `seen`; added to the pair interactions if given."""
     half = token_sequences(sequences.tokens[part], sequences.documents[part])
     counted_nS, codes = counted.mask(half.tokens), list[csr_array]()
-    for batch in batches(explained.model, half, counted_nS=counted_nS):
+    for batch in explained.batches(half, counted_nS):
         read = explained.read(batch)
         codes.append(csr_array(read.codes_everywhere.dense().cpu().numpy()))
         if pairs is not None:
-            named = {f"blocks.{block}": mlp for block, mlp in read.contributions.items()}
-            pairs.add(named, read.documents_B)
+            pairs.add(read.contributions.named("blocks.{}".format), read.documents_B)
     new_T = np.isin(half.documents.ravel(), [] if seen is None else seen, invert=True)
     codes_TL = csr_array(vstack(codes).multiply(new_T[:, None]))
     codes_TL.eliminate_zeros()

@@ -97,6 +97,7 @@ class MlpContributions:
         self.codes = codes
         self.mlp = mlp
         self._post_scale_B = post_scale_B
+        self._sums: dict[int, tuple[Tensor, ...]] = {}
         self.value = _path(decoder_LD, bias, codes, mlp.W_in, mlp.b_in)
         self.gate: Path | None = None
         if mlp.W_gate is not None and mlp.b_gate is not None:
@@ -170,13 +171,17 @@ class MlpContributions:
         )
         return self.mlp.activation(gate[0]) * value_BN if gate else self.mlp.activation(value_BN)
 
-    def keep(self, m: int) -> tuple[Float[Tensor, "B N"], ...]:
-        """On each path the sum of the m dominant latents' contributions (few-hot), signed."""
+    def keep(self, m: int | None) -> tuple[Float[Tensor, "B N"], ...]:
+        """On each path the sum of the m dominant latents' contributions (few-hot), signed; None: of all."""
+        if m is None:
+            return self.totals
         if m == 1:
             return self.dominant
-        slots_BmN = self.top_slots(m)
-        kept = [torch.stack([path.at(s) for s in slots_BmN.unbind(1)]).sum(0) for path in self.paths]
-        return tuple(kept)
+        if m not in self._sums:  # several penalties of one step keep as many
+            slots_BmN = self.top_slots(m)
+            kept = [torch.stack([path.at(s) for s in slots_BmN.unbind(1)]).sum(0) for path in self.paths]
+            self._sums[m] = tuple(kept)
+        return self._sums[m]
 
     def path_weights(self) -> tuple[Float[Tensor, "B N"], ...]:
         """How much a unit contribution on each path can move the neuron: the weights of the dominance score.

@@ -2,7 +2,7 @@
 
 All contributions of a batch are a (B, K, N) tensor, gigabytes at the paper's size; these loops keep one
 token's scores in cache and read the K active rows of M once. Other devices take the chunked tensor
-formulations in `contributions.py` and `pairs.py`; both are tested against tests/reference.
+formulations in `contributions.py` and `pairs.py`; both are tested against xtalk/selftest.
 """
 
 from typing import Any

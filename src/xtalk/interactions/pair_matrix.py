@@ -16,6 +16,7 @@ from scipy.sparse import csr_array
 from xtalk.errors import XtalkError
 from xtalk.files import replacing
 from xtalk.interactions.pair_rows import Rows
+from xtalk.parsing import parsed_json
 
 Normaliser = Literal["none", "co_occurrence", "relative"]
 SUM = "sum"
@@ -315,7 +316,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         raise XtalkError(f"{path} cannot be read: {error}; measure it again with xtalk interact") from error
     record: dict[str, Any] = {}
     try:
-        record = json.loads(metadata[FORMAT])
+        record = parsed_json(metadata[FORMAT])
         found = {name: type(value) for name, value in record.items()}
     except (KeyError, ValueError, AttributeError):
         found = {}

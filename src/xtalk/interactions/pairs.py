@@ -67,18 +67,18 @@ class PairInteractions:
     def add(self, mlps: Mapping[str, MlpContributions], documents_B: Int[np.ndarray, "B"]) -> None:
         """Add a batch of tokens: the contributions at each part, and the number of every token's document.
 
+        Each part is asked for when its turn has come, so that `mlps` need not hold them all.
         A document's tokens come one after another; it may go on in the next batch. Errors: XtalkError if
         parts or the number of latents differ from what was announced.
         """
         if set(mlps) != set(self.parts):
             raise XtalkError(f"contributions to {sorted(mlps)}; expected the parts {sorted(self.parts)}")
-        by_part = [mlps[part] for part in self.parts]
-        codes, weights = by_part[0].codes, [interaction_weights(mlp) for mlp in by_part]
-        (B, K), P = codes.latents.shape, len(by_part)
-        step = max(1, _CHUNK_ELEMENTS // (K * max(P * K, len(by_part[0].output_norm_N))))
+        codes = mlps[self.parts[0]].codes
+        B, K = codes.latents.shape
+        step = max(1, _CHUNK_ELEMENTS // (len(self.parts) * K * K))
         for start in range(0, B, step):
             chunk = slice(start, start + step)
-            values = [_pair_blocks(mlp, w, chunk) for mlp, w in zip(by_part, weights, strict=True)]
+            values = [_pair_blocks(mlps[part], chunk) for part in self.parts]  # each MLP by itself
             latents_BK, active_BK = codes.latents[chunk].cpu(), codes.values[chunk].cpu() != 0
             tokens_B = torch.arange(len(latents_BK))
             groups = PairGroups(latents_BK, active_BK, latents_BK, active_BK, torch.stack(values), tokens_B)
@@ -183,22 +183,24 @@ def token_pairs(mlp: MlpContributions) -> Float[Tensor, "B K K"]:
 
     A token's pairs add up to its interaction T.
     """
-    blocks_BKK = _pair_blocks(mlp, interaction_weights(mlp), slice(0, len(mlp.codes.values)))
+    blocks_BKK = _pair_blocks(mlp, slice(0, len(mlp.codes.values)))
     blocks_BKK.diagonal(dim1=1, dim2=2).zero_()
     return blocks_BKK
 
 
-def _pair_blocks(mlp: MlpContributions, weights: Sequence[Tensor], chunk: slice) -> Float[Tensor, "B K K"]:
+def _pair_blocks(mlp: MlpContributions, tokens: slice) -> Float[Tensor, "B K K"]:
     """What slot j adds where slot i dominates, token by token; the dominant's own part on the diagonal."""
-    codes, slots_BN = mlp.codes.slice(chunk.start, chunk.stop), mlp.dominant_BN[chunk]
+    codes, slots_BN = mlp.codes.slice(tokens.start, tokens.stop), mlp.dominant_BN[tokens]
     B, K = codes.latents.shape
     blocks_BKK = torch.zeros(B, K, K, dtype=torch.float64)
-    for path, weight_BN in zip(mlp.paths, weights, strict=True):
-        args = (path.M_LN, codes.latents, codes.values, slots_BN, weight_BN[chunk])
+    for path, weight_BN in zip(mlp.paths, interaction_weights(mlp), strict=True):
+        args = (codes.latents, codes.values, slots_BN, weight_BN[tokens])
         if slots_BN.device.type == "cpu":
-            kernels.add_pair_blocks(*args, blocks_BKK)
-        else:
-            blocks_BKK += _pair_blocks_by_matmul(*args).cpu()
+            kernels.add_pair_blocks(path.M_LN, *args, blocks_BKK)
+            continue
+        step = max(1, _CHUNK_ELEMENTS // (K * slots_BN.shape[1]))
+        parts = zip(*(tensor.split(step) for tensor in args), strict=True)
+        blocks_BKK += torch.cat([_pair_blocks_by_matmul(path.M_LN, *part) for part in parts]).cpu()
     return blocks_BKK
 
 

@@ -5,7 +5,7 @@ output's variance, and returns a scalar to be averaged over blocks. `PENALTIES` 
 combination.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -63,10 +63,15 @@ def residual(mlp: MlpContributions, target: MlpTarget) -> Float[Tensor, ""]:
     return _relative_error(mlp.output(mlp.totals), mlp.output(mlp.dominant), target)
 
 
-def keep(m: int) -> Penalty:
+FEW_HOT: tuple[int | None, ...] = (1, 2, 4, 8, None)
+"""How many contributions of each neuron penalties keep that train for every number; None: all."""
+
+
+def keep(m: int | None) -> Penalty:
     """Reconstruction error of the true MLP output from the m dominant contributions of each neuron.
 
-    Squared error over the output's variance, times D: counted like one more hookpoint in scaled space.
+    None keeps all. Squared error over the output's variance, times D: counted like one more hookpoint in
+    scaled space.
     """
 
     def keep_m(mlp: MlpContributions, target: MlpTarget) -> Float[Tensor, ""]:
@@ -75,9 +80,17 @@ def keep(m: int) -> Penalty:
     return keep_m
 
 
-def full_sum(mlp: MlpContributions, target: MlpTarget) -> Float[Tensor, ""]:
-    """Reconstruction error of the true MLP output from all contributions, in the same units as `keep`."""
-    return _relative_error(target.output_BD, mlp.output(mlp.totals), target)
+def keep_each(ms: Sequence[int | None]) -> Penalty:
+    """The mean of `keep(m)` over several m: none of them is served at another's cost.
+
+    Over FEW_HOT it is the penalty `keep_few`. A training step counts one of its terms, drawn
+    (`training/sampling.py`).
+    """
+
+    def keep_mean(mlp: MlpContributions, target: MlpTarget) -> Float[Tensor, ""]:
+        return torch.stack([keep(m)(mlp, target) for m in ms]).mean()
+
+    return keep_mean
 
 
 def _relative_error(
@@ -94,7 +107,8 @@ PENALTIES: dict[str, Penalty] = {
     "keep_one": keep(1),
     "keep_2": keep(2),
     "keep_4": keep(4),
-    "full_sum": full_sum,
+    "full_sum": keep(None),
+    "keep_few": keep_each(FEW_HOT),
 }
 
 

@@ -54,7 +54,8 @@ def _others(M_LN: Tensor, latents_BK: Tensor, slots_BN: Tensor, weight_N: Tensor
 
 def _others_by_tensors(M_LN: Tensor, latents_BK: Tensor, slots_BN: Tensor, weight_N: Tensor) -> Tensor:
     dominated_BN = M_LN.gather(0, latents_BK.gather(1, slots_BN)).abs() * weight_N
-    return (M_LN.abs() @ weight_N)[latents_BK].scatter_add_(1, slots_BN, -dominated_BN)
+    row_L = (M_LN.abs() * weight_N).sum(1)  # no product with weight_N: autocast would round it
+    return row_L[latents_BK].scatter_add_(1, slots_BN, -dominated_BN)
 
 
 def _gradient(

@@ -2,11 +2,11 @@
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import regex
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from safetensors import SafetensorError
@@ -22,6 +22,7 @@ _PREFIX = "base_model.model."
 _INSIDE = ".base_layer."  # of the biases of layers that have a LoRA
 _PAIRS = {"lora_A.weight": "lora_B.weight", "lora_embedding_A": "lora_embedding_B"}
 _PLAIN = (True, False, None, "gaussian", "orthogonal", "eva")  # other ways to begin change the base's weights
+_PATTERN_SECONDS = 2.0
 _INSTEAD = "merge it with peft's merge_and_unload, save that with save_pretrained, and load the folder"
 
 
@@ -49,19 +50,24 @@ class AdapterConfig(BaseModel):
     def _patterns(cls, patterns: dict[str, float]) -> dict[str, float]:
         for pattern in patterns:
             try:
-                re.compile(f"({pattern})")
-            except re.error as error:
+                regex.compile(f"({pattern})")
+            except (regex.error, RecursionError) as error:
                 raise ValueError(f"{pattern!r} is no pattern: {error}") from error
         return patterns
 
     def scale(self, module: str, rank: int) -> float:
-        """The factor of what a module gains."""
-        own = (
-            alpha
-            for pattern, alpha in self.alpha_pattern.items()
-            if re.match(rf"(.*\.)?({pattern})$", module)
-        )
-        alpha = next(own, self.lora_alpha)
+        """The factor of what a module gains. Errors: XtalkError for a pattern that takes too long."""
+        alpha = self.lora_alpha
+        for pattern, other in self.alpha_pattern.items():
+            try:
+                if regex.match(rf"(.*\.)?({pattern})$", module, timeout=_PATTERN_SECONDS):
+                    alpha = other
+                    break
+            except TimeoutError as error:
+                raise XtalkError(
+                    f"the pattern {pattern!r} of alpha_pattern takes too long on {module}; write it without "
+                    "repetitions inside repetitions"
+                ) from error
         return alpha / (math.sqrt(rank) if self.use_rslora else rank)
 
 

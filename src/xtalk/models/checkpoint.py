@@ -151,9 +151,9 @@ def _loading(
     try:
         with _quiet_transformers():
             model, tokenizer = made()
-    except XtalkError:
+    except (XtalkError, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:  # transformers fails in many ways; to a user they are one
+    except BaseException as error:  # transformers fails in many ways, tokenizers' panics are no Exception
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise XtalkError(
             f"cannot load the model {location!r}: {reason}; expected the files that save_pretrained makes; "

@@ -4,6 +4,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from xtalk.models.family import Family
@@ -73,3 +74,27 @@ def reading(block: nn.Module, family: Family, hookpoint: Hookpoint, read: Read) 
             case "resid_post":
                 on_output("", read)
         yield
+
+
+@contextmanager
+def adding(block: nn.Module, family: Family, added: Tensor) -> Generator[None]:
+    """Let `block` add a tensor to its resid_mid, in place of what its MLP adds, whenever it runs.
+
+    The MLP, whose output nobody asks for, is not computed where it is a module of its own.
+    """
+    mids: list[Tensor] = []
+
+    def put_out(*_: Any) -> Any:
+        return family.block_output(mids.pop().view(added.shape) + added)
+
+    with ExitStack() as stack:
+        stack.enter_context(reading(block, family, Hookpoint(0, "resid_mid"), mids.append))
+        mlp = family.w_out.rpartition(".")[0]
+        if mlp and family.w_in.path.startswith(f"{mlp}.") and (family.norm2 or family.parallel):
+            stack.enter_context(replaced_forwards({block.get_submodule(mlp): _nothing}))
+        stack.callback(block.register_forward_hook(put_out).remove)
+        yield
+
+
+def _nothing(*args: Tensor, **kwargs: Tensor) -> Tensor:
+    return torch.zeros_like(args[0] if args else kwargs["hidden_states"])

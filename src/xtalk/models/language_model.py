@@ -1,7 +1,7 @@
 """A causal language model whose activations can be read, replaced and run on from."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -187,19 +187,30 @@ class LanguageModel:
         return self.hf(input_ids=tokens_BS, use_cache=False).logits
 
     def continue_from(
-        self, block: int, resid_post_BSD: Float[Tensor, "B S D"], tokens_BS: Int[Tensor, "B S"]
+        self,
+        block: int,
+        resid_post_BSD: Float[Tensor, "B S D"],
+        tokens_BS: Int[Tensor, "B S"],
+        added: Mapping[int, Float[Tensor, "B S D"]] | None = None,
     ) -> Float[Tensor, "B S V"]:
         """Logits when the output of `block` is `resid_post_BSD`, whatever came before it.
 
-        Blocks 0 to `block` are not computed; `tokens_BS` gives the positions. Gradients reach
-        `resid_post_BSD`.
+        Blocks 0 to `block` are not computed; `tokens_BS` gives the positions. added: by later block, what is
+        added to its resid_mid in place of what its MLP adds. Gradients reach `resid_post_BSD` and `added`.
         """
+        given = {} if added is None else added
+        for later in given:
+            self._check_block(later)
 
-        def run(post_BSD: Tensor, tokens: Tensor) -> Tensor:
-            with hooks.replaced_forwards(self._starting(block, post_BSD)):
+        def run(post_BSD: Tensor, *rest: Tensor) -> Tensor:
+            *added_BSD, tokens = rest
+            with ExitStack() as stack:
+                stack.enter_context(hooks.replaced_forwards(self._starting(block, post_BSD)))
+                for later, one_BSD in zip(given, added_BSD, strict=True):
+                    stack.enter_context(hooks.adding(self._blocks[later], self._family, self._cast(one_BSD)))
                 return self._logits(tokens)
 
-        return in_halves_if_full(run, resid_post_BSD, self._check_tokens(tokens_BS))
+        return in_halves_if_full(run, resid_post_BSD, *given.values(), self._check_tokens(tokens_BS))
 
     def added(self, block: int, mlp_output: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """What the residual stream gains where the MLP of `block` puts out `mlp_output`.

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from xtalk.activations.harvest import check_finite
+from xtalk.activations.harvest import micro_batch as capture_batch
 from xtalk.codes import Codes
 from xtalk.crosscoder.config import unmeasured
 from xtalk.crosscoder.crosscoder import Crosscoder
@@ -19,6 +20,7 @@ from xtalk.models.capturing import CapturingModel
 from xtalk.models.hookpoints import Hookpoint, Site
 from xtalk.models.language_model import LanguageModel
 from xtalk.reading.batches import Batch, batches
+from xtalk.reading.one_by_one import OneByOne
 from xtalk.reading.places import ErrorNode, Place, find_places
 from xtalk.reading.ranked import RankedContributions
 
@@ -83,6 +85,19 @@ class Explained(Encoded):
         """The blocks of those MLPs. Errors: XtalkError if there is none."""
         return tuple(self.places)
 
+    def batches(
+        self,
+        sequences: TokenSequences,
+        counted_nS: Bool[np.ndarray, "n S"],
+        micro_batch: int | None = None,
+    ) -> Iterator[Batch]:
+        """The text in batches; by default as large as run well, and as the activations to be read fit in."""
+        if micro_batch is None:
+            read = len(self.hookpoints) + 2 * len(self.blocks)
+            of_capture = capture_batch(sequences.length, read, self.model.d_model, self.model.device)
+            micro_batch = min(of_capture, self.model.sequences_at_once(sequences.length))
+        return batches(self.model, sequences, micro_batch, counted_nS)
+
     def around_mlps(self, batch: Batch) -> list[Hookpoint]:
         """What is read beside to rebuild those MLPs' outputs: what they are added to, and the sums.
 
@@ -120,17 +135,21 @@ class Explained(Encoded):
 
     def contributions(
         self, codes: Codes, streams: Mapping[Hookpoint, Float[Tensor, "B D"]]
-    ) -> Iterator[tuple[int, RankedContributions]]:
-        """What codes contribute to the MLP of each block, one block after the other.
+    ) -> OneByOne[int, RankedContributions]:
+        """What codes contribute to the MLP of each block; only the block that was asked for last is held.
 
         streams: the model's activations at `streams`, of the codes' tokens.
         """
         W_dec, b_dec = self.crosscoder.W_dec, self.crosscoder.b_dec
         there = Codes(codes.latents.to(W_dec.device), codes.values.to(W_dec), codes.n_latents)
-        for block, place in self.places.items():
+
+        def made(block: int) -> RankedContributions:
+            place = self.places[block]
             p = self.index[place.point]
             stream_BD = streams[place.stream] if place.needs_stream(self.error) else None
-            yield block, place.contributions(W_dec[:, p], b_dec[p], there, stream_BD, self.error)
+            return place.contributions(W_dec[:, p], b_dec[p], there, stream_BD, self.error)
+
+        return OneByOne(self.places, made)
 
     def read(self, batch: Batch, beside: Sequence[Hookpoint] = ()) -> "ExplainedBatch":
         """What the model and the crosscoder make of a batch, with activations at other hookpoints `beside`.
@@ -175,10 +194,10 @@ class ExplainedBatch:
         return self.batch.documents_mS[self.batch.counted_mS]
 
     @cached_property
-    def contributions(self) -> dict[int, RankedContributions]:
-        """The contributions to each block's MLP."""
+    def contributions(self) -> OneByOne[int, RankedContributions]:
+        """The contributions to each block's MLP; only the block that was asked for last is held."""
         streams = {point: self.captured(point) for point in self.explained.streams}
-        return dict(self.explained.contributions(self.codes, streams))
+        return self.explained.contributions(self.codes, streams)
 
     def mlp_input(self, block: int) -> Float[Tensor, "B D"]:
         """What the model's own MLP reads in a block."""

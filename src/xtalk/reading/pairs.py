@@ -29,7 +29,6 @@ from xtalk.interactions.pairs import PairGroups, PairInteractions
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
 from xtalk.models.norms import NormWeights
-from xtalk.reading.batches import batches
 from xtalk.reading.explained import Explained, ExplainedBatch
 from xtalk.reading.sites import ReadAttention, read_norms
 
@@ -78,11 +77,10 @@ def measure_pairs(
 
     found: dict[Site, PairInteractions] = {site: PairInteractions(d_sae, parts(site)) for site in sites}
     done = 0
-    for batch in batches(model, sequences, counted_nS=counted.mask(sequences.tokens)):
+    for batch in explained.batches(sequences, counted.mask(sequences.tokens)):
         read = explained.read(batch)
         if "mlp" in found:
-            mlps = {f"blocks.{block}": mlp for block, mlp in read.contributions.items()}
-            found["mlp"].add(mlps, read.documents_B)
+            found["mlp"].add(read.contributions.named("blocks.{}".format), read.documents_B)
         if "norm" in found:
             _add(found["norm"], read, _norm_groups(read, norms))
         if attention is not None:

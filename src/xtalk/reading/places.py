@@ -23,6 +23,7 @@ from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
 from xtalk.models.mlp import MlpWeights
 from xtalk.models.norms import NormWeights
+from xtalk.reading.one_by_one import OneByOne
 from xtalk.reading.ranked import RankedContributions
 
 ErrorNode = Literal["drop", "keep"]
@@ -34,14 +35,19 @@ class Place:
     """A hookpoint of a dictionary in front of the MLP of a block.
 
     stream: where the MLP, or the norm in front of it, reads; norm: that norm, None where the dictionary reads
-    behind it, or there is none.
+    behind it, or there is none. mlps: the MLPs' weights by block.
     """
 
     point: Hookpoint
     block: int
     stream: Hookpoint
     norm: NormWeights | None
-    mlp: MlpWeights
+    mlps: Mapping[int, MlpWeights]
+
+    @property
+    def mlp(self) -> MlpWeights:
+        """The weights of the MLP."""
+        return self.mlps[self.block]
 
     def decoder(self, d_LD: Float[Tensor, "L D"]) -> Float[Tensor, "L D"]:
         """Directions at the MLP's input, of latents with these directions at the hookpoint."""
@@ -91,9 +97,10 @@ def find_places(model: LanguageModel, index: Mapping[Hookpoint, int]) -> dict[in
     stream, for each block at the hookpoint next before the MLP: where its norm reads, or what attention adds
     to.
     """
+    mlps = OneByOne(range(model.n_blocks), model.mlp_weights)  # float32 copies, where the model is not
     inputs = {block: point for block in range(model.n_blocks) if (point := Hookpoint(block, "ln2")) in index}
     if inputs:
-        return {b: Place(point, b, point, None, model.mlp_weights(b)) for b, point in inputs.items()}
+        return {b: Place(point, b, point, None, mlps) for b, point in inputs.items()}
     normed, places = set(model.normed()), dict[int, Place]()
     for block in range(model.n_blocks):
         norm, stream = None, Hookpoint(block, "resid_mid")
@@ -102,5 +109,5 @@ def find_places(model: LanguageModel, index: Mapping[Hookpoint, int]) -> dict[in
         before = (stream, Hookpoint(block, "resid_pre"), Hookpoint(block - 1, "resid_post"))
         point = next((point for point in before if point in index), None)
         if point is not None:
-            places[block] = Place(point, block, stream, norm, model.mlp_weights(block))
+            places[block] = Place(point, block, stream, norm, mlps)
     return places

@@ -30,6 +30,8 @@ class RankedContributions(MlpContributions):
         ranked = 1 < m <= RANKS or (m == 1 and "_slots_BmN" in vars(self))
         return self._slots_BmN[:, :m] if ranked else super().top_slots(m)
 
-    def keep(self, m: int) -> tuple[Float[Tensor, "B N"], ...]:
+    def keep(self, m: int | None) -> tuple[Float[Tensor, "B N"], ...]:
         """As in `MlpContributions`."""
-        return self._kept[min(m, len(self._kept)) - 1] if 1 <= m <= RANKS else super().keep(m)
+        if m is None or not 1 <= m <= RANKS:
+            return super().keep(m)
+        return self._kept[min(m, len(self._kept)) - 1]

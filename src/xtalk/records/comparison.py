@@ -126,16 +126,19 @@ def _side(side: Measured, taken: list[str]) -> Side:
 def _notes(a: Measured, b: Measured) -> Iterator[str]:
     about = [side.results.data.provenance if side.results else None for side in (a, b)]
     ours, theirs = about
-    known = ours is not None and theirs is not None
-    if a.metrics.model.name != b.metrics.model.name or (known and ours.model_hash != theirs.model_hash):
-        yield "the models differ: T and losses are in units of their own, and differences say little"
-    if not known:
+    differ = "the models differ: T and losses are in units of their own, and differences say little"
+    if ours is None or theirs is None:
+        if a.metrics.model.name != b.metrics.model.name:
+            yield differ
         yield "whether both are of one text is not recorded (report_data.json is missing)"
-    elif ours.text_hash != theirs.text_hash:
+        return
+    if (a.metrics.model.name, ours.model_hash) != (b.metrics.model.name, theirs.model_hash):
+        yield differ
+    if ours.text_hash != theirs.text_hash:
         yield "the texts differ: so may figures of the same crosscoder"
     elif ours.tokens != theirs.tokens or a.metrics.counted != b.metrics.counted:
         yield "the texts are one, but not the tokens of it that were measured, or that count"
-    if known and ours.blocks_averaged != theirs.blocks_averaged:
+    if ours.blocks_averaged != theirs.blocks_averaged:
         yield f"means are over blocks {ours.blocks_averaged} in A and {theirs.blocks_averaged} in B"
 
 

@@ -1,12 +1,13 @@
 """What a run costs, counted from its configuration and the model's sizes: FLOPs by step, memory and disk.
 
 A multiplication and an addition count as two. Counted are the large products: the model's passes, the
-contributions of penalties, passes of the model with rebuilt outputs. A crosscoder's own step is measured, not
-counted (`runs/plan.py`).
+contributions of penalties, passes of the model with rebuilt outputs. How fast each kind runs, and how long a
+crosscoder's own step takes with the penalties that stay at their MLP, is measured (`runs/plan.py`).
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
@@ -58,19 +59,24 @@ class Passes:
 
 @dataclass(frozen=True)
 class Cost:
-    """FLOPs of one step of a run: of the model in its own dtype (`model`) and in the training's (`spliced`),
-    of products with contributions (`products`); and how many steps of a crosscoder's training it has.
+    """FLOPs of one step of a run, by what they are of, and its steps of a crosscoder's training.
+
+    model: passes that capture activations; scored: passes on to the logits and the loss of each token;
+    spliced: those with gradients, in the training's dtype; products: contributions in training. penalties: of
+    the training steps, those that stay at their MLP.
     """
 
     model: float = 0.0
+    scored: float = 0.0
     spliced: float = 0.0
     products: float = 0.0
     training_steps: int = 0
+    penalties: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @property
     def flops(self) -> float:
         """All that is counted."""
-        return self.model + self.spliced + self.products
+        return self.model + self.scored + self.spliced + self.products
 
 
 class Costs:
@@ -106,9 +112,9 @@ class Costs:
             case "train":
                 return self._training(specs[name])
             case "baselines":
-                return Cost(model=self._evaluated() * self._baselines())
+                return Cost(scored=self._evaluated() * self._baselines())
             case "evaluate" if name:
-                return Cost(model=self._evaluated() * self._evaluation())
+                return Cost(scored=self._evaluated() * self._evaluation())
             case "interact" | "cluster" | "dormant":
                 return Cost(model=self._evaluated() * _READINGS * self.passes.up_to(self.last))
             case _:
@@ -125,7 +131,7 @@ class Costs:
         if harvest.store:
             flops += self._workbench.train_sequences.tokens.size * passes.up_to(self.last)
         metric = [passes.up_to(block) + 2 * passes.above(block) for block in self.mlps]
-        return Cost(model=flops + harvest.loss_metric_tokens * sum(metric))
+        return Cost(model=flops, scored=harvest.loss_metric_tokens * sum(metric))
 
     def _training(self, spec: CrosscoderSpec) -> Cost:
         steps, passes = self.config.training.steps, self.passes
@@ -135,16 +141,29 @@ class Costs:
             harvested += self._harvested(calibration_tokens(self.B))
         above = [passes.above(block) for block in self.mlps]
         whole = passes.up_to(passes.blocks - 1) + passes.head
-        spliced = 0.0
+        spliced, local = 0.0, {name: w for name, w in spec.penalties.items() if name not in SPLICES}
         if first and any(name in SPLICES for other in self.config.crosscoders for name in other.penalties):
             spliced = SPLICE_SAMPLE * self.config.sequence_length * (2 * whole + sum(above))
-        if kinds := sum(name in SPLICES for name in spec.penalties):
+        if kinds := [SPLICES[name] for name in spec.penalties if name in SPLICES]:
             training = self.config.training
             every = drawn(len(above), training.sample_blocks, 0, 0) is None
-            passed = sum(above) if every else sum(above) / len(above)
-            at_once = self.B * (1 - training.splice_from) * steps
-            spliced += at_once * (whole + 2 * kinds * passed)
-        return Cost(harvested, spliced, steps * self._products(spec.penalties), steps)
+            alone = sum(above) if every else sum(above) / len(above)
+            passed = sum(alone if kind.together is None else above[0] for kind in kinds)
+            run_on = self.splice_tokens() * (1 - training.splice_from) * steps
+            spliced += run_on * (whole + 2 * passed)
+        products = steps * self._products(spec.penalties)
+        return Cost(harvested, 0.0, spliced, products, steps, local)
+
+    def splice_tokens(self) -> float:
+        """Of the whole sequences that a batch has tokens of, which a splice runs on.
+
+        Tokens are mixed within a buffer, so a batch that goes past the end of one has some of all sequences
+        of the next one too.
+        """
+        buffer = self.config.harvest.buffer_sequences
+        counted = int(self._workbench.counted.mask(self._workbench.train_sequences.tokens[:buffer]).sum())
+        buffers = 1 + (self.B - math.gcd(self.B, counted)) / counted  # in the mean over batches
+        return min(buffers * buffer, self.B) * self.config.sequence_length
 
     def _products(self, penalties: Mapping[str, float]) -> float:
         """Forward and backward of all contributions of a step, and of the outputs rebuilt from them."""
@@ -186,7 +205,8 @@ class Costs:
         kinds = max((sum(name in SPLICES for name in names) for names in penalised), default=0)
         if kinds:  # logits and their gradients, and what the blocks above keep for theirs
             above = self.passes.blocks - 1 - min(self.mlps, default=0)
-            training += 4 * self.B * (model.vocabulary * (4 + 8 * kinds) + 24 * kinds * above * self.D)
+            per_token = model.vocabulary * (3 + 5 * kinds) + 24 * kinds * above * self.D
+            training += 4 * int(self.splice_tokens()) * per_token
         return _BASE_BYTES + held + buffer + max(training, _MICRO_BATCH_BYTES)
 
     def disk_bytes(self) -> int:

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from xtalk import ranks
 from xtalk.errors import XtalkError
 from xtalk.files import LOCK, PARTIAL, disk_full, expanded, is_disk_full, locked, sha256_of, write_text
+from xtalk.parsing import parsed_json, parsed_yaml
 from xtalk.reports import read_record
 from xtalk.runs.config import RunConfig, differences, moved, run_config
 from xtalk.runs.layout import CONFIG, LAYOUT, LOG, STEPS
@@ -98,7 +99,7 @@ class RunFolder:
             record = _record(path)
             fingerprint, content, made = record["fingerprint"], record["config"], record.get("layout", 1)
             config = run_config(content) if made == LAYOUT else None
-        except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, XtalkError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, XtalkError) as error:
             reason = " ".join(str(error).split())
             raise XtalkError(
                 f"{path / CONFIG} cannot be read ({reason}); start anew in another --out"
@@ -132,10 +133,16 @@ class RunFolder:
                 self._held = False
 
     def file(self, name: str) -> Path:
-        """The path of a file of the run. Errors: ValueError for a name that leads out of the folder."""
+        """The path of a file of the run.
+
+        Errors: XtalkError for a name, or a link on its way, that leads out of the folder.
+        """
         path = self.path / name
         if not path.resolve().is_relative_to(self.path.resolve()):
-            raise ValueError(f"{name!r} leads out of the run folder")
+            raise XtalkError(
+                f"{name!r} leads out of the run folder {self.path}; a run keeps its files inside; remove "
+                "that link, or move the whole folder and link to it"
+            )
         return path
 
     def write_json(self, name: str, content: Any) -> None:
@@ -153,10 +160,11 @@ class RunFolder:
     def read_json(self, name: str) -> Any:
         """Read a JSON file of the run. Errors: XtalkError if it is missing or broken."""
         try:
-            return json.loads(self.file(name).read_text(encoding="utf-8"))
+            return parsed_json(self.file(name).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise XtalkError(
-                f"{self.file(name)} cannot be read ({error}); expected a file of this run"
+                f"{self.file(name)} cannot be read ({error}); expected a file of this run; remove it, and "
+                "the same command makes it anew"
             ) from error
 
     def record_found(self, found: Mapping[str, Any]) -> None:
@@ -191,6 +199,13 @@ class RunFolder:
         record = {"inputs": self._hashes(inputs), "outputs": written, "seconds": seconds}
         self.write_json(STEPS, {**self._steps(), step: record})
         self.log("complete", step=step, seconds=seconds)
+
+    def drop_changed(self, step: str) -> None:
+        """Remove the files of a step, once complete, that are no longer as it left them."""
+        for name, digest in self._steps().get(step, {"outputs": {}})["outputs"].items():
+            path = self.file(name)
+            if path.is_file() and sha256_of(path) != digest:
+                path.unlink()
 
     def outputs(self, step: str) -> list[str]:
         """The files that a complete step wrote; none if it is not complete."""
@@ -233,7 +248,7 @@ class RunFolder:
 
 
 def _record(path: Path) -> dict[str, Any]:
-    return yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))
+    return parsed_yaml((path / CONFIG).read_text(encoding="utf-8"))
 
 
 def _is_step(record: Any) -> bool:

@@ -111,6 +111,7 @@ class Pipeline:
         inputs = self._inputs(step) if first else []
         started = time.monotonic()
         if first:
+            folder.drop_changed(step.name)  # damaged, they would stop the step that makes them anew
             folder.log("begin", step=step.name, device=str(workbench.device))
         if step.shared:
             step.body(workbench, progress)

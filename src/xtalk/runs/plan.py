@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from statistics import median
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from xtalk.errors import XtalkError
 from xtalk.models.hookpoints import Hookpoint
+from xtalk.reading.batches import next_token_loss
 from xtalk.runs.costs import Cost, Costs, remaining
 from xtalk.runs.pipeline import Pipeline
 from xtalk.runs.workbench import Workbench
@@ -117,42 +120,83 @@ def plan_run(workbench: Workbench, steps: Sequence[str] | None = None) -> Plan:
 
 
 class _Rates:
-    """FLOPs per second of this machine, and seconds of a crosscoder's step, each timed for a moment."""
+    """How fast each kind of work is on this machine, each timed for a moment on the run's own model."""
 
     def __init__(self, workbench: Workbench, costs: Costs) -> None:
-        config, model = workbench.config, workbench.model
-        bfloat16 = config.training.uses_bfloat16(workbench.device)
-        length = config.sequence_length
-        tokens = torch.arange(max(1, _TOKENS // length) * length) % model.vocabulary
-        tokens_mS, points = tokens.view(-1, length), [Hookpoint(costs.last, "resid_post")]
-        flops = tokens.numel() * costs.passes.up_to(costs.last)
-        dtype = workbench.dtype if not bfloat16 else torch.bfloat16
-
-        def forward() -> Tensor:
-            return model.capture(tokens_mS, points)
-
-        self.model = flops / _seconds(forward)
-        with torch.autocast(workbench.device.type, torch.bfloat16, enabled=bfloat16):
-            self._spliced = flops / _seconds(forward)
-        left, right = (
-            torch.ones(shape, dtype=dtype, device=workbench.device)
-            for shape in ((costs.L, costs.D), (costs.D, costs.N))
-        )
-        self._products = 2 * costs.L * costs.D * costs.N / _seconds(lambda: left @ right)
-        self._step = seconds_per_step(workbench.crosscoder_config, config.training, workbench.device)
+        self._workbench, self._costs = workbench, costs
+        self._config, self._model = workbench.config, workbench.model
+        length = self._config.sequence_length
+        tokens = torch.arange(max(1, _TOKENS // length) * length) % self._model.vocabulary
+        self._tokens_mS = tokens.view(-1, length).to(workbench.device)
+        point = Hookpoint(costs.last, "resid_post")
+        seconds = _seconds(lambda: self._model.capture(self._tokens_mS, [point]))
+        self.model = tokens.numel() * costs.passes.up_to(costs.last) / seconds
+        self._steps: dict[frozenset[str], float] = {}
 
     def seconds(self, cost: Cost) -> float:
         """Of a step of the run."""
         return (
             cost.model / self.model
-            + cost.spliced / self._spliced
-            + cost.products / self._products
-            + cost.training_steps * self._step
+            + (cost.scored / self._scored if cost.scored else 0.0)
+            + (cost.spliced / self._spliced if cost.spliced else 0.0)
+            + (cost.training_steps * self._step(cost.penalties) if cost.training_steps else 0.0)
         )
+
+    @cached_property
+    def _scored(self) -> float:
+        """FLOPs per second of running the model on, from the middle MLP, to the loss of each token."""
+
+        def run() -> Tensor:
+            with torch.no_grad():
+                logits_mSV = self._model.continue_from(*self._from, self._tokens_mS)
+                return next_token_loss(logits_mSV, self._tokens_mS)
+
+        return self._flops / _seconds(run)
+
+    @cached_property
+    def _spliced(self) -> float:
+        """The same with gradients, in the training's dtype, to the divergence from other predictions."""
+        bfloat16 = self._config.training.uses_bfloat16(self._workbench.device)
+        block, post_mSD = self._from
+
+        def run() -> Tensor:
+            leaf_mSD = post_mSD.clone().requires_grad_()
+            with torch.autocast(self._workbench.device.type, torch.bfloat16, enabled=bfloat16):
+                logits_mSV = self._model.continue_from(block, leaf_mSD, self._tokens_mS)
+                log_mSV = logits_mSV.float().log_softmax(-1)
+                (log_mSV * log_mSV.detach().exp()).sum().backward()
+            assert leaf_mSD.grad is not None
+            return leaf_mSD.grad
+
+        return 2 * self._flops / _seconds(run)
+
+    @cached_property
+    def _from(self) -> tuple[int, Tensor]:
+        """The output of the block in the middle of those with MLPs."""
+        blocks = sorted(self._costs.mlps) or [self._costs.last]
+        block = blocks[len(blocks) // 2]
+        point = Hookpoint(block, "resid_post")
+        return block, self._model.capture(self._tokens_mS, [point])[:, :, 0]
+
+    @property
+    def _flops(self) -> float:
+        return self._tokens_mS.numel() * self._costs.passes.above(self._from[0])
+
+    def _step(self, penalties: Mapping[str, float]) -> float:
+        """Seconds of a crosscoder's step: without penalties, and what they add at one MLP, for each MLP."""
+        made = self._workbench.crosscoder_config, self._config.training, self._workbench.device
+        alone = self._steps.get(frozenset()) or seconds_per_step(*made)
+        self._steps[frozenset()] = alone
+        if not penalties:
+            return alone
+        if frozenset(penalties) not in self._steps:
+            mlp = self._model.mlp_weights(self._costs.mlps[0])
+            self._steps[frozenset(penalties)] = seconds_per_step(*made, penalties, mlp)
+        return alone + len(self._costs.mlps) * max(0.0, self._steps[frozenset(penalties)] - alone)
 
 
 def _seconds(run: Callable[[], Tensor]) -> float:
-    """Of the fastest of several calls: the machine may be busy with other things for a moment."""
+    """Of a call, the median of several after the first."""
     run()
     taken: list[float] = []
     while sum(taken) < _LEAST:
@@ -160,7 +204,7 @@ def _seconds(run: Callable[[], Tensor]) -> float:
         if run().is_cuda:
             torch.cuda.synchronize()
         taken.append(time.perf_counter() - started)
-    return min(taken)
+    return median(taken)
 
 
 def _millions(count: int) -> str:

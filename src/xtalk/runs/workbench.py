@@ -136,7 +136,8 @@ class Workbench:
     @cached_property
     def scaling(self) -> Scaling:
         """The scaling that the harvest measured."""
-        tensors = load_file(self.folder.file(layout.SCALING), device=str(self.device))
+        stored = load_file(self.folder.file(layout.SCALING))
+        tensors = {name: tensor.to(self.device) for name, tensor in stored.items()}
         return Scaling(tensors["factor_P"], tensors["mean_PD"])
 
     def batches(self) -> ActivationBatches:

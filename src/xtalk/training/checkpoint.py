@@ -1,10 +1,16 @@
-"""Checkpoints from which training goes on bit for bit: one safetensors file, its header JSON."""
+"""Checkpoints from which training goes on bit for bit: one safetensors file, its header JSON.
 
+The header has the sha256 of all that is in the file, so that a single wrong bit is noticed.
+"""
+
+import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -12,10 +18,11 @@ from torch import Tensor
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.errors import XtalkError
 from xtalk.files import replacing
+from xtalk.parsing import parsed_json
 from xtalk.training.adam import Adam
 
 FILE = "checkpoint.safetensors"
-SCHEMA = "xtalk.checkpoint/2"
+SCHEMA = "xtalk.checkpoint/3"
 
 
 @dataclass
@@ -42,8 +49,10 @@ def save_checkpoint(
     """
     header = {"schema": SCHEMA, "step": state.step, "rates": state.rates, "stream": stream}
     tensors = {name: tensor.contiguous() for name, tensor in _tensors(state).items()}
+    header |= {"identity": identity}
+    sha256 = _digest(header, sorted(tensors.items()))
     with replacing(folder / FILE) as partial:
-        save_file(tensors, partial, {"xtalk": json.dumps(header | {"identity": identity})})
+        save_file(tensors, partial, {"xtalk": json.dumps(header | {"sha256": sha256})})
 
 
 def load_checkpoint(folder: Path, state: TrainingState, identity: dict[str, Any]) -> dict[str, Any] | None:
@@ -54,13 +63,17 @@ def load_checkpoint(folder: Path, state: TrainingState, identity: dict[str, Any]
     path = folder / FILE
     if not path.exists():
         return None
+    own = _tensors(state)
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads(file.metadata()["xtalk"])
+            header = parsed_json(file.metadata()["xtalk"])
             _check_identity(path, header, identity)
             step, stream = int(header["step"]), dict(header["stream"])
             rates = [float(rate) for rate in header["rates"]]
-            for name, tensor in _tensors(state).items():
+            sha256 = header.pop("sha256")
+            if sha256 != _digest(header, ((name, file.get_tensor(name)) for name in sorted(own))):
+                raise ValueError("it is damaged: its sha256 is another")
+            for name, tensor in own.items():  # read again, so that no two copies are in memory
                 saved = file.get_tensor(name)
                 if saved.shape != tensor.shape or saved.dtype != tensor.dtype:
                     raise ValueError(f"{name} is {saved.dtype} {tuple(saved.shape)}")
@@ -81,6 +94,15 @@ def _tensors(state: TrainingState) -> dict[str, Tensor]:
         moments = state.optimiser.moments(parameter)
         tensors |= {f"{name}.{moment}": value for moment, value in moments.items()}
     return tensors | {"last_fired": state.last_fired_L}
+
+
+def _digest(header: dict[str, Any], tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """The sha256 of a header and of tensors with their names."""
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name, tensor in tensors:
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().cpu().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _check_identity(path: Path, header: dict[str, Any], identity: dict[str, Any]) -> None:

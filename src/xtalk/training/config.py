@@ -17,12 +17,14 @@ class TrainingConfig(BaseModel):
     """How a crosscoder is trained.
 
     lr: Adam's learning rate, warmed up over warmup_steps, constant, and decayed to 0 over the fraction decay
-    of the steps, the last ones. clip: largest gradient norm. penalties: weight by name (zeros are dropped),
-    warmed up linearly over the fraction penalty_warmup of the steps; those that run the model on come in
-    after the fraction splice_from, for their gradients are costly, and too noisy for a high lr.
+    of the steps, the last ones. clip: largest gradient norm; the loss is a sum over hookpoints and their
+    numbers, so that most gradients are larger and are scaled to this norm. penalties: weight by name (zeros
+    are dropped), warmed up linearly over the fraction penalty_warmup of the steps; those that run the model
+    on come in after the fraction splice_from, for their gradients are costly, and too noisy for a high lr.
     sample_blocks: whether these count one block in each step, drawn with the same probability for each,
     rather than all: the same gradient in expectation, at a cost that does not grow with the square of the
-    model's depth; None: where there are more than four. aux: weight of the auxiliary loss on latents that did
+    model's depth; None: where there are more than four. Those that rebuild several blocks at once count
+    always. aux: weight of the auxiliary loss on latents that did
     not fire for dead_after_tokens; its gradient reaches them alone. recon_weights: by site ("resid_mid"),
     what its hookpoints' squared errors count in recon, where that is not 1. sparsity: weight of the L1 (relu)
     or L0 (jumprelu) loss. bfloat16: for the large products; None decides by what is fast on the device.

@@ -15,7 +15,15 @@ from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.mlp import MlpWeights
 from xtalk.training.loss_metric import LossMetric
 from xtalk.training.objective import PenalisedMlp
-from xtalk.training.spliced import SPLICES, SplicingModel, measure_spliced_mlps
+from xtalk.training.spliced import (
+    SPLICES,
+    SplicedMlp,
+    SplicedTogether,
+    SplicingModel,
+    Together,
+    measure_spliced_mlps,
+    measure_together,
+)
 
 _NOTHING = 1e-10  # of the output's mean square, which rounding leaves of a constant
 
@@ -113,6 +121,29 @@ def spliced_mlps(
             resid_mid=mids.get(mlp.hook_index),
         )
         for mlp in mlps
+    ]
+
+
+def spliced_together(
+    mlps: Sequence[PenalisedMlp],
+    sample: Sequence[Int[Tensor, "m S"]],
+    names: Iterable[str],
+    counted: Counted = ALL,
+) -> list[SplicedTogether]:
+    """The MLPs of each model that penalties, by name, rebuild at once; mlps: from `spliced_mlps`.
+
+    Errors: XtalkError where a model has not several.
+    """
+    by_model: dict[int, dict[int, SplicedMlp]] = {}
+    for place, mlp in enumerate(mlps):
+        assert mlp.spliced is not None
+        by_model.setdefault(id(mlp.spliced.model), {})[place] = mlp.spliced
+    kinds: dict[Together, None] = {}
+    for name in names:
+        if name in SPLICES and (kind := SPLICES[name].together) is not None:
+            kinds[kind] = None
+    return [
+        measure_together(kind, of_model, sample, counted) for kind in kinds for of_model in by_model.values()
     ]
 
 

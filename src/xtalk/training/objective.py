@@ -10,10 +10,21 @@ from torch import Tensor
 from xtalk.codes import Codes
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.interactions.contributions import MlpContributions
-from xtalk.interactions.penalties import MlpTarget, penalty
+from xtalk.interactions.penalties import MlpTarget, keep_each, penalty
 from xtalk.models.mlp import MlpWeights
 from xtalk.training.auxiliary import auxiliary_loss
-from xtalk.training.spliced import SPLICES, Places, SplicedMlp, SplicingModel, TrueRun, true_run
+from xtalk.training.sampling import EVERYTHING, Draw
+from xtalk.training.spliced import (
+    SPLICES,
+    Places,
+    SplicedMlp,
+    SplicedTogether,
+    SplicingModel,
+    Term,
+    TrueRun,
+    means_by_name,
+    true_run,
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +49,8 @@ class Objective:
 
     penalties: weight by name, none of them zero. sparsity: weight of the sparsity loss of the crosscoder's
     nonlinearity, which those without a hard K need. aux: weight of the auxiliary loss on dead latents.
-    recon_weight_P: how much each hookpoint's squared error counts in recon; None: all as 1.
+    recon_weight_P: how much each hookpoint's squared error counts in recon; None: all as 1. together:
+    the MLPs that penalties rebuild at once.
     """
 
     mlps: Sequence[PenalisedMlp]
@@ -47,6 +59,7 @@ class Objective:
     sparsity: float
     bfloat16: bool
     recon_weight_P: Float[Tensor, "P"] | None = None
+    together: Sequence[SplicedTogether] = ()
 
     def __call__(
         self,
@@ -55,13 +68,12 @@ class Objective:
         dead_L: Int[Tensor, "dead"],
         penalty_factor: float,
         places: Places | None = None,
-        drawn: int | None = None,
+        draw: Draw = EVERYTHING,
     ) -> tuple[Float[Tensor, ""], Codes, dict[str, Float[Tensor, ""]]]:
         """The loss, the batch's codes, and each unweighted part by name; x_BPD in scaled space.
 
         penalty_factor: the warm-up, from 0 to 1, of every penalty's weight. places: of the batch's tokens;
-        without them the penalties that splice do not count. drawn: the place of the MLP whose splices stand
-        for all, by default those of all count.
+        without them the penalties that splice do not count. draw: which parts of penalties count.
         """
         with self._autocast(x_BPD):
             codes, active = crosscoder.encode_for_training(x_BPD)
@@ -76,8 +88,7 @@ class Objective:
             kind, k = crosscoder.nonlinearity, crosscoder.config.k
             parts["sparsity"] = kind.sparsity_loss(codes, active, norm_L, k)
             loss = loss + self.sparsity * parts["sparsity"]
-        spliced = self._spliced(places, drawn)
-        for name, value in self._penalties(crosscoder, x_BPD, codes, rebuilt_BPD, spliced).items():
+        for name, value in self._penalties(crosscoder, x_BPD, codes, rebuilt_BPD, places, draw).items():
             parts[name] = value
             loss = loss + penalty_factor * self.penalties[name] * value
         return loss, codes, parts
@@ -98,44 +109,65 @@ class Objective:
         x_BPD: Float[Tensor, "B P D"],
         codes: Codes,
         rebuilt_BPD: Float[Tensor, "B P D"],
-        spliced: Mapping[int, TrueRun],
+        places: Places | None,
+        draw: Draw,
     ) -> dict[str, Float[Tensor, ""]]:
-        """Each penalty, the mean over MLPs; of those that splice, over the MLPs at the places `spliced`."""
+        """Each penalty, the mean over MLPs; of those that splice one at a time, over those that are drawn."""
         totals: dict[str, Tensor] = {}
         local = [name for name in self.penalties if name not in SPLICES]
-        places = range(len(self.mlps)) if local else sorted(spliced)
-        if not places:
+        alone = self._alone(places, draw.place)
+        runs = {} if places is None else self._true_runs(places, alone)
+        visited = range(len(self.mlps)) if local else sorted(runs)
+        if not visited:
             return totals
-        hooks = torch.tensor([self.mlps[place].hook_index for place in places], device=x_BPD.device)
+        hooks = torch.tensor([self.mlps[place].hook_index for place in visited], device=x_BPD.device)
         inputs = [  # gathered once: a gradient of full size per slice is slow
             tensor.index_select(tensor.ndim - 2, hooks).unbind(-2)
             for tensor in (crosscoder.W_dec, crosscoder.b_dec, rebuilt_BPD - crosscoder.b_dec)
         ]
-        for place, decoder_LD, bias_D, decoded_BD in zip(places, *inputs, strict=True):
+        at_once: dict[int, dict[Term, Tensor]] = {}
+        for place, decoder_LD, bias_D, decoded_BD in zip(visited, *inputs, strict=True):
             mlp, s = self.mlps[place], self.mlps[place].scale
+            found: dict[str, Tensor] = {}
             with self._autocast(x_BPD):
                 p = MlpContributions(decoder_LD / s, bias_D / s, codes, mlp.weights, decoded_BD / s)
-                found = {
-                    name: value / len(self.mlps) for name, value in self._local(mlp, p, x_BPD, local).items()
-                }
-                if place in spliced:
-                    more = self._splice(mlp, p, rebuilt_BPD, spliced[place])
-                    found |= {name: value / len(spliced) for name, value in more.items()}
+                for name, value in self._local(mlp, p, x_BPD, local, draw.few).items():
+                    found[name] = value / len(self.mlps)
+                if place in alone:
+                    for name, value in self._splice(mlp, p, rebuilt_BPD, runs[place], draw.few).items():
+                        found[name] = value / len(alone)
+                if place in runs:
+                    at_once[place] = self._rebuilt(mlp, p, draw.few, self._together)
             for name, value in found.items():
                 totals[name] = totals.get(name, torch.zeros_like(value)) + value
-        return totals
+        with self._autocast(x_BPD):
+            return totals | self._splice_together(at_once, runs)
 
-    def _spliced(self, places: Places | None, drawn: int | None) -> dict[int, TrueRun]:
-        """The places of the MLPs that are spliced, each with what its model itself makes of the sequences.
+    @property
+    def _together(self) -> list[str]:
+        """The penalties that splice several MLPs at once."""
+        return [name for name in self.penalties if name in SPLICES and SPLICES[name].together]
+
+    def _alone(self, places: Places | None, drawn: int | None) -> list[int]:
+        """The places of the MLPs that are spliced one at a time."""
+        if places is None or not any(
+            name in SPLICES and not SPLICES[name].together for name in self.penalties
+        ):
+            return []
+        chosen = range(len(self.mlps)) if drawn is None else [drawn]
+        return [place for place in chosen if self.mlps[place].spliced is not None]
+
+    def _true_runs(self, places: Places, alone: Sequence[int]) -> dict[int, TrueRun]:
+        """By the place of each MLP that is spliced, what its model itself makes of the sequences.
 
         Every model runs once for all of its MLPs.
         """
-        if places is None:
-            return {}
+        spliced = {*alone, *(place for group in self._groups() for place in group.places.values())}
         models: dict[int, tuple[SplicingModel, dict[int, int]]] = {}
-        for place in range(len(self.mlps)) if drawn is None else [drawn]:
-            if (mlp := self.mlps[place].spliced) is not None:
-                models.setdefault(id(mlp.model), (mlp.model, {}))[1][place] = mlp.block
+        for place in sorted(spliced):
+            mlp = self.mlps[place].spliced
+            assert mlp is not None
+            models.setdefault(id(mlp.model), (mlp.model, {}))[1][place] = mlp.block
         with self._autocast(places.tokens_mS):
             runs = [
                 dict.fromkeys(blocks, true_run(model, list(blocks.values()), places))
@@ -149,6 +181,7 @@ class Objective:
         contributions: MlpContributions,
         x_BPD: Float[Tensor, "B P D"],
         names: Sequence[str],
+        few: Sequence[int | None],
     ) -> dict[str, Float[Tensor, ""]]:
         """Each penalty that stays at its MLP."""
         if not names:
@@ -156,7 +189,24 @@ class Objective:
         with torch.no_grad():
             output_BD = mlp.weights(x_BPD[:, mlp.hook_index] / mlp.scale).float()
         target = MlpTarget(output_BD, mlp.output_variance)
-        return {name: penalty(name)(contributions, target).float() for name in names}
+        each = {name: keep_each(few) if name == "keep_few" else penalty(name) for name in names}
+        return {name: term(contributions, target).float() for name, term in each.items()}
+
+    def _rebuilt(
+        self,
+        mlp: PenalisedMlp,
+        contributions: MlpContributions,
+        few: Sequence[int | None],
+        names: Sequence[str],
+    ) -> dict[Term, Float[Tensor, "B D"]]:
+        """The outputs of one MLP that penalties splice."""
+        assert mlp.spliced is not None
+        weights, outputs = mlp.spliced.weights, dict[Term, Tensor]()
+        for name in names:
+            for m in SPLICES[name].kept(few):
+                rebuilt_BN = contributions.activations(contributions.keep(m))
+                outputs[name, m] = rebuilt_BN @ weights.W_out + weights.b_out
+        return outputs
 
     def _splice(
         self,
@@ -164,18 +214,35 @@ class Objective:
         contributions: MlpContributions,
         rebuilt_BPD: Float[Tensor, "B P D"],
         run: TrueRun,
+        few: Sequence[int | None],
     ) -> dict[str, Float[Tensor, ""]]:
-        """Each penalty that splices, at one MLP."""
+        """Each penalty that splices one MLP at a time, at one MLP."""
         assert mlp.spliced is not None
-        weights, outputs, resid_mids = mlp.spliced.weights, dict[str, Tensor](), dict[str, Tensor]()
-        for name in self.penalties:
-            if name not in SPLICES:
-                continue
-            splice = SPLICES[name]
-            kept = contributions.totals if splice.keep is None else contributions.keep(splice.keep)
-            outputs[name] = contributions.activations(kept) @ weights.W_out + weights.b_out
-            if splice.crosscoder_resid_mid:
+        names = [name for name in self.penalties if name in SPLICES and not SPLICES[name].together]
+        outputs, resid_mids = self._rebuilt(mlp, contributions, few, names), dict[Term, Tensor]()
+        for term in outputs:
+            if SPLICES[term[0]].crosscoder_resid_mid:
                 assert mlp.resid_mid is not None
                 p, scale = mlp.resid_mid
-                resid_mids[name] = rebuilt_BPD[:, p] / scale
-        return mlp.spliced.divergences(run, outputs, resid_mids)
+                resid_mids[term] = rebuilt_BPD[:, p] / scale
+        return means_by_name(mlp.spliced.divergences(run, outputs, resid_mids))
+
+    def _groups(self) -> list[SplicedTogether]:
+        """The MLPs that some penalty of this objective rebuilds at once."""
+        kinds = {SPLICES[name].together for name in self._together}
+        return [group for group in self.together if group.kind in kinds]
+
+    def _splice_together(
+        self, outputs: Mapping[int, Mapping[Term, Float[Tensor, "B D"]]], runs: Mapping[int, TrueRun]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Each penalty that splices several MLPs at once, the mean over models; outputs, runs: by place."""
+        found: dict[Term, list[Tensor]] = {}
+        for group in self._groups() if outputs else ():
+            first = next(iter(group.places.values()))
+            terms = [term for term in outputs[first] if SPLICES[term[0]].together == group.kind]
+            by_term = {
+                term: {block: outputs[place][term] for block, place in group.places.items()} for term in terms
+            }
+            for term, value in group.divergences(runs[first], by_term).items():
+                found.setdefault(term, []).append(value)
+        return means_by_name({term: torch.stack(values).mean() for term, values in found.items()})

@@ -13,9 +13,9 @@ from xtalk.activations import ActivationBatches, Scaling
 from xtalk.crosscoder.config import CrosscoderConfig
 from xtalk.training.config import TrainingConfig, calibration_tokens
 from xtalk.training.loss_metric import LossMetric
-from xtalk.training.mlps import Models, penalised_mlps, spliced_mlps
+from xtalk.training.mlps import Models, penalised_mlps, spliced_mlps, spliced_together
 from xtalk.training.objective import PenalisedMlp
-from xtalk.training.spliced import SPLICES
+from xtalk.training.spliced import SPLICES, SplicedTogether
 
 START_NOISE = 1.0
 """Of a decoder direction at the start, for each part that it has of a token."""
@@ -30,11 +30,13 @@ class Preparation:
     """Where training starts, and the MLPs under penalty.
 
     direction_LPD: the decoder's first directions, in scaled space; None for crosscoders that exist already.
-    mlps: in the order of their hookpoints; none where nothing is penalised.
+    mlps: in the order of their hookpoints; none where nothing is penalised. together: those that some penalty
+    rebuilds at once.
     """
 
     direction_LPD: Float[Tensor, "L P D"] | None
     mlps: tuple[PenalisedMlp, ...]
+    together: tuple[SplicedTogether, ...]
 
 
 def prepare(
@@ -58,6 +60,7 @@ def prepare(
     """
     names = training.penalties if penalties is None else penalties
     start, mlps = _Deviations(config.d_sae, stream, scaling, training.seed), list[PenalisedMlp]()
+    together: list[SplicedTogether] = []
     with ranks.alone(), stream.rewound():  # every rank for itself: all start alike
         seen = calibration_batches(stream, progress, "start values")
         if fresh:
@@ -81,7 +84,8 @@ def prepare(
                 stream.counted,
                 lambda done, total: progress("ablate MLPs", done, total),
             )
-    return Preparation(start.directions() if fresh else None, tuple(mlps))
+            together = spliced_together(mlps, sample, names, stream.counted)
+    return Preparation(start.directions() if fresh else None, tuple(mlps), tuple(together))
 
 
 class _Deviations:

@@ -5,6 +5,7 @@ A small unpenalised crosscoder, trained in a minute, is what the search for slee
 
 from pathlib import Path
 
+from xtalk import ranks
 from xtalk.activations import ActivationBatches, ActivationSource
 from xtalk.activations.scaling import measure_scaling
 from xtalk.crosscoder.config import CrosscoderConfig
@@ -14,10 +15,11 @@ from xtalk.data import Counted
 from xtalk.errors import XtalkError
 from xtalk.models.language_model import LanguageModel
 from xtalk.training.config import TrainingConfig
+from xtalk.training.spliced import SPLICES
 from xtalk.training.train import Log, Progress, train_crosscoder
 
 EXPANSION, K, STEPS, BATCH = 8, 32, 600, 512
-_SCALING_TOKENS, _COUNTED = 16_384, Counted(skip_positions=1)
+_SCALING_TOKENS, _BUFFER_SEQUENCES, _COUNTED = 16_384, 64, Counted(skip_positions=1)
 _CURE = "give another folder (--out), or delete this one to train anew"
 
 
@@ -86,7 +88,9 @@ def train_on(
     )
     per_epoch = int(counted.mask(source.sequences.tokens).sum())
     epochs = max(1, -(-training.tokens_needed // max(1, per_epoch)))
-    stream = ActivationBatches(source, training.batch_tokens, training.seed, epochs=epochs, counted=counted)
+    stream = ActivationBatches(
+        source, training.batch_tokens, training.seed, _buffer_sequences(source, training), epochs, counted
+    )
     scaling = measure_scaling(stream, _SCALING_TOKENS)
     return train_crosscoder(
         config,
@@ -100,6 +104,17 @@ def train_on(
         log=log,
         progress=progress,
     ).crosscoder
+
+
+def _buffer_sequences(source: ActivationSource, training: TrainingConfig) -> int:
+    """How many sequences' tokens are mixed.
+
+    A batch takes whole sequences where penalties run the model on: it runs all sequences that the batch has
+    a token of, and a batch from a larger buffer has a few tokens of many.
+    """
+    if not any(name in SPLICES for name in training.penalties):
+        return _BUFFER_SEQUENCES
+    return max(1, training.batch_tokens // source.sequences.length, ranks.world())
 
 
 def _check(folder: Path, source: ActivationSource, name: str, seed: int, steps: int) -> None:

@@ -28,7 +28,7 @@ from xtalk.training.loss_metric import LossMetric
 from xtalk.training.mlps import Models
 from xtalk.training.objective import Objective
 from xtalk.training.preparation import Preparation, calibration_batches, prepare
-from xtalk.training.sampling import drawn
+from xtalk.training.sampling import draw
 from xtalk.training.spliced import Places, places_of
 
 LOG_EVERY = 50  # steps
@@ -125,7 +125,8 @@ def _objective(
     mlps = prepared.mlps if training.penalties else ()
     weights = training.penalties, training.aux, training.sparsity
     bfloat16 = training.uses_bfloat16(scaling.factor_P.device)
-    return Objective(mlps, *weights, bfloat16, _recon_weights(config, training, scaling))
+    recon_weight_P = _recon_weights(config, training, scaling)
+    return Objective(mlps, *weights, bfloat16, recon_weight_P, prepared.together)
 
 
 def _recon_weights(
@@ -189,12 +190,14 @@ def training_step(
     state.optimiser.zero_grad()
     if len(x_BPD):
         factor = training.penalty_factor(state.step)
-        place = drawn(len(objective.mlps), training.sample_blocks, training.seed, state.step)
-        loss, codes, parts = objective(state.crosscoder, x_BPD, _dead(state, training), factor, places, place)
+        now = draw(len(objective.mlps), training.sample_blocks, training.seed, state.step)
+        loss, codes, parts = objective(
+            state.crosscoder, x_BPD, dead_latents(state, training), factor, places, now
+        )
         loss.backward()
     else:  # all of this batch's sequences are other ranks'
         codes, _ = state.crosscoder.encode_for_training(x_BPD)
-        loss, parts = torch.zeros(()), dict[str, Tensor]()
+        loss, parts = x_BPD.new_zeros(()), dict[str, Tensor]()
     _share_gradients(state.crosscoder, len(x_BPD) / training.batch_tokens)
     norm = state.optimiser.gradient_norm()
 
@@ -216,7 +219,7 @@ def _share_gradients(crosscoder: Crosscoder, share: float) -> None:
             parameter.grad = torch.empty_like(parameter).copy_(ranks.summed(own.contiguous()))
 
 
-def _dead(state: TrainingState, training: TrainingConfig) -> Int[Tensor, "dead"]:
+def dead_latents(state: TrainingState, training: TrainingConfig) -> Int[Tensor, "dead"]:
     """The latents that did not fire for dead_after_tokens."""
     silent_L = state.step * training.batch_tokens - state.last_fired_L
     return (silent_L > training.dead_after_tokens).nonzero()[:, 0]
@@ -315,5 +318,5 @@ def _record(
         "tokens": state.step * training.batch_tokens,
         **means,
         "l0": sum(active for _, active, _ in found) / training.batch_tokens,
-        "dead": len(_dead(state, training)),
+        "dead": len(dead_latents(state, training)),
     }

@@ -10,11 +10,10 @@ from typing import NamedTuple, TypeAlias, TypeVar
 from flint import arb, arb_series, ctx
 
 from xtalk_check.errors import Rejected
-from xtalk_check.work import PRECISION
+from xtalk_check.work import PRECISION, hull
 
-PIECES = 16  # per unit length
+PIECES = 64  # per unit length
 REACH = 10  # pieces cover [-REACH, REACH]
-TERMS = 7  # of the Taylor polynomial on a piece; the last coefficient is enclosed over the whole piece
 
 CELL = arb(0, arb(1) / (2 * PIECES))  # a piece, around its centre
 EVERYWHERE = arb(0, 1 << 100)
@@ -65,11 +64,10 @@ class Gelu:
 
     def __init__(self) -> None:
         with ctx.workprec(PRECISION):
-            slopes = [_derivative(self._piece(piece)) for piece in range(2 * REACH * PIECES)]
-            curvatures = [_derivative(slope) for slope in slopes]
+            pieces = [self._piece(piece) for piece in range(2 * REACH * PIECES)]
             tail = arb(0, arb(2) ** -60)
-            self._slopes = _unions([tail, *(_evaluate(slope, CELL) for slope in slopes), tail + 1])
-            self._curvatures = _unions([tail, *(_evaluate(bend, CELL) for bend in curvatures), tail])
+            self._slopes = [tail, *(slope for slope, _ in pieces), tail + 1]
+            self._curvatures = [tail, *(curvature for _, curvature in pieces), tail]
 
     def value(self, x: Number) -> Number:
         """The activation of a ball or of a power series."""
@@ -83,18 +81,14 @@ class Gelu:
 
     def ranges(self, x: arb) -> Ranges:
         """The unions over the pieces that the ball meets."""
-        first, last = _row(x.lower()), _row(x.upper())
-        level = (last - first + 1).bit_length() - 1
-        other = last + 1 - (1 << level)
-        slopes, curvatures = self._slopes[level], self._curvatures[level]
-        return Ranges(slopes[first].union(slopes[other]), curvatures[first].union(curvatures[other]))
+        met = slice(_row(x.lower()), _row(x.upper()) + 1)
+        return Ranges(hull(self._slopes[met]), hull(self._curvatures[met]))
 
-    def _piece(self, piece: int) -> list[arb]:
-        """Taylor coefficients of phi at the piece's centre, the last one enclosed over the piece."""
+    def _piece(self, piece: int) -> tuple[arb, arb]:
+        """Phi' and phi'' over a piece: at its centre, and what their derivatives over the piece can add."""
         centre = arb(2 * piece + 1) / (2 * PIECES) - REACH
-        at_centre = self.value(arb_series([centre, 1], prec=TERMS))
-        over_piece = self.value(arb_series([centre + CELL, 1], prec=TERMS))
-        return [at_centre[i] for i in range(TERMS - 1)] + [over_piece[TERMS - 1]]
+        at, over = (self.value(arb_series([x, 1], prec=4)) for x in (centre, centre + CELL))
+        return at[1] + 2 * over[2] * CELL, 2 * at[2] + 6 * over[3] * CELL
 
 
 class GeluTanh(Gelu):
@@ -104,18 +98,6 @@ class GeluTanh(Gelu):
         """The activation of a ball or of a power series."""
         u = (x + x * x * x * TANH_CUBE) * TANH_SCALE
         return x / ((u * -2).exp() + 1)
-
-
-def _evaluate(coefficients: list[arb], offset: arb) -> arb:
-    """The polynomial, by Horner's rule."""
-    value = coefficients[-1]
-    for coefficient in coefficients[-2::-1]:
-        value = value * offset + coefficient
-    return value
-
-
-def _derivative(coefficients: list[arb]) -> list[arb]:
-    return [i * coefficient for i, coefficient in enumerate(coefficients)][1:]
 
 
 def _row(end: arb) -> int:
@@ -128,12 +110,3 @@ def _row(end: arb) -> int:
     if piece is None:
         raise Rejected("a pre-activation is not a finite number")
     return int(piece) + REACH * PIECES + 1
-
-
-def _unions(balls: list[arb]) -> list[list[arb]]:
-    """Entry [level][i] is the union of 2^level balls from i on."""
-    levels = [balls]
-    while len(levels[-1]) > 1 << (len(levels) - 1):
-        last, half = levels[-1], 1 << (len(levels) - 1)
-        levels.append([a.union(b) for a, b in zip(last, last[half:], strict=False)])
-    return levels

@@ -5,29 +5,24 @@ For tokens t_1 ... t_n, rows x_p = embed[t_p], the last of which asks:
     (+ x_n where there is a residual path),   logits = unembed^T y + b_unembed.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache, reduce
+from itertools import chain
 
 from flint import arb, arb_mat
 
+from xtalk_check import limits
+from xtalk_check.claims import settle
 from xtalk_check.counting import Bound, certified_fillings, doubtful
 from xtalk_check.errors import Rejected
-from xtalk_check.margins import Winning, settle
-from xtalk_check.partition import read_partition
 from xtalk_check.reading import Fields, Weights
-from xtalk_check.rounding import (
-    FUNCTION_ERROR,
-    UNDERFLOW,
-    UNIT,
-    beside,
-    gamma,
-    largest,
-    layer,
-    slack,
-    tiny,
-    unembedded,
-)
-from xtalk_check.tasks import Cell, Task
-from xtalk_check.work import Row, Work, hull, rows, smallest
+from xtalk_check.rounding import of_attention, slack
+from xtalk_check.tasks import Partition, Task
+from xtalk_check.work import Row, Work, hull, hulls, lead, plus, rows, smallest
+
+# For a right answer: a base for each answer, and for each codebook and column a score for each answer.
+Margins = Callable[[int], tuple[Row, list[list[Row]]]]
 
 
 def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: Work) -> dict[str, int]:
@@ -42,34 +37,30 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
     Proof: docs/proofs/theory.md, "Attention".
     """
     question = Task.read(task)
-    if question.name not in ("max", "min", "modular_addition") or question.n < 2:
+    if question.name not in ("max", "min") or question.n < 2:
         raise Rejected(f"{question.name} of {question.n} tokens is not a task of the attention theorem")
-    network = Network.load(task, weights, len(question.classes), question.answers, work)
-    error = slack(task, lambda: rounding_error(network.residual, weights, question.n, work))
-    winning = Winning.read(task, error)
-    tokens = len(question.classes)
-    queries, anchor, rest = (
-        read_partition(advice.fields(name), tokens) for name in ("query", "anchor", "rest")
-    )
-    bits = advice.integer("bits", 0, 20)
-    codebooks = [Columns(partition.members, network.moved) for partition in (anchor, rest)]
-    before = Task(question.name, question.n - 1, question.classes, question.answers)
-    size = before.size(anchor, rest, work.budget.work)
+    joined, tokens = max if question.name == "max" else min, len(question.classes)
+    network = Network.load(task, weights, tokens, question.answers, work)
+    needed = slack(task, lambda: of_attention(network.residual, question.n, weights, work))
+    queries, *books = (Partition.read(advice.fields(name), tokens) for name in ("query", "anchor", "rest"))
+    bits, before = advice.integer("bits", 0, 20), replace(question, n=question.n - 1)
+    size = limits.count(before.parts(*books), work.budget.work)
     asked = len(queries.members)
-    work.plan(asked * (size.cells + size.slots * network.classes), "going through every cell for every query")
+    work.plan(asked * (size.cells + size.slots * question.answers), "going through every cell of a query")
     work.fit(size.cells * (2 + question.n // 8) + size.slots, "the list of cells")
-    cells = list(before.cells(anchor, rest))
-    certified = 0
+    cells, certified, columns = list(before.cells(*books)), 0, [book.members for book in books]
     for asking in queries.members:
-        asked = {question.classes[token] for token in asking}
-        if len(asked) > 1:
+        classes = {question.classes[token] for token in asking}
+        if len(classes) > 1:
             raise Rejected("a query column has tokens of several classes")
-        query = Query(network, asking, codebooks, winning.slack, work)
+        margins = margins_of(network, asking, columns, needed, work)
         for cell in cells:
             work.spend(steps=1 + len(cell.slots))
-            whole = Cell(_joined(question, cell.answer, *asked), cell.slots, cell.arrangements)
-            bounds = [scaled(bound, work) for bound in doubtful(whole, query.bounds(whole), work)]
-            fillings = certified_fillings(whole, bounds, winning, bits, work)
+            whole = replace(cell, answer=joined(cell.answer, *classes))
+            bases, tables = margins(whole.answer)
+            scores = [[tables[slot.codebook][i] for i in slot.columns] for slot in cell.slots]
+            bounds = [scaled(bound, work) for bound in doubtful(whole, bases, scores, work)]
+            fillings = certified_fillings(whole, bounds, bits, work)
             certified += len(asking) * cell.arrangements * fillings
     return settle(claim, certified, question.total)
 
@@ -86,16 +77,10 @@ class Network:
     resting: list[Row]  # V x C, rows alike where there is no residual path
     residual: bool
 
-    @property
-    def classes(self) -> int:
-        """The number of answers C."""
-        return len(self.moved[0])
-
     @classmethod
     def load(cls, task: Fields, weights: Weights, tokens: int, classes: int, work: Work) -> "Network":
         """Read the network. Cost: V^2 H + 3 V D H + H D C + V H C + V D C + D C."""
-        residual = task.flag("residual")
-        embed = weights.matrix("embed", tokens, None)
+        embed, residual = weights.matrix("embed", tokens, None), task.flag("residual")
         size = embed.ncols()
         w_query = weights.matrix("w_query", size, None)
         w_key = weights.matrix("w_key", size, w_query.ncols())
@@ -115,125 +100,37 @@ class Network:
         )
 
 
-@dataclass(frozen=True)
-class Columns:
-    """The tokens of each column, and for each answer how far they move its logit beyond the others."""
-
-    members: list[list[int]]
-    moved: list[Row]  # V x C
-    _ahead: dict[int, list[Row]] = field(default_factory=dict[int, list[Row]])
-
-    def ahead(self, right: int, work: Work) -> list[Row]:
-        """For each column and answer, a ball around moved[t][right] - moved[t][answer], t in the column."""
-        if right not in self._ahead:
-            work.hold(2 * len(self.members) * len(self.moved[0]), "what each column does to margins")
-            self._ahead[right] = [
-                [hull(entries) for entries in zip(*(_ahead(self.moved[t], right) for t in own), strict=True)]
-                for own in self.members
-            ]
-        return self._ahead[right]
-
-
-class Query:
+def margins_of(
+    network: Network, asking: list[int], columns: list[list[list[int]]], slack: arb, work: Work
+) -> Margins:
     """What a column of last tokens makes of the tokens before it.
 
     For a last token q and any number called its shift let e_t = exp(scores[q][t] - shift), and m_t how far
     moved[t] + resting[q] puts the right answer ahead of a wrong one, less the slack. The margin exceeds the
-    slack if the sum of e_t m_t over all positions, the last one too, is positive.
+    slack if the sum of e_t m_t over all positions, the last one too, is positive. The base encloses the least
+    of the last position's terms, over the column; a score is e_t m_t over it and one of `columns` of tokens.
     Proof: docs/proofs/theory.md, lemma "denominator".
     """
+    seen = [network.scores[q] for q in asking]
+    shifts = [sum(scores, arb(0)).mid() / len(scores) for scores in seen]
+    shifted = hulls([score - shift for score in scores] for scores, shift in zip(seen, shifts, strict=True))
+    last = work.evaluate(arb.exp, [s[q] - shift for q, s, shift in zip(asking, seen, shifts, strict=True)])
+    weights = [work.evaluate(arb.exp, [hull(shifted[t] for t in own) for own in book]) for book in columns]
 
-    def __init__(
-        self, network: Network, asking: list[int], codebooks: list[Columns], slack: arb, work: Work
-    ) -> None:
-        """Enclose e_t over the column, for each column of each codebook. Cost: as many evaluations."""
-        self._network, self._asking, self._codebooks, self._work = network, asking, codebooks, work
-        self._slack = slack
-        seen = [network.scores[q] for q in asking]
-        shifts = [sum(of_query, arb(0)).mid() / len(of_query) for of_query in seen]
-        shifted = [
-            hull(score - shift for score, shift in zip(of_token, shifts, strict=True))
-            for of_token in zip(*seen, strict=True)
-        ]
-        own = [of_query[q] - shift for q, of_query, shift in zip(asking, seen, shifts, strict=True)]
-        self._own = work.evaluate(arb.exp, own)
-        self._weights = [
-            work.evaluate(arb.exp, [hull(shifted[t] for t in members) for members in codebook.members])
-            for codebook in codebooks
-        ]
-        self._base: dict[int, Row] = {}
-        self._tables: dict[tuple[int, int], list[Row]] = {}
+    @lru_cache(1)  # cells come by their answers
+    def margins(right: int) -> tuple[Row, list[list[Row]]]:
+        work.spend((len(asking) + sum(map(len, weights))) * len(network.moved[0]))
+        ahead = [lead(row, right) for row in network.moved]
+        resting = [[margin - slack for margin in lead(network.resting[q], right)] for q in asking]
+        terms = map(_times, last, map(plus, (ahead[q] for q in asking), resting))
+        bases = [smallest(of_answer) for of_answer in zip(*terms, strict=True)]
+        rest, scores = hulls(resting), list[list[Row]]()
+        for book, of_book in zip(columns, weights, strict=True):
+            moved = (plus(hulls(ahead[t] for t in own), rest) for own in book)
+            scores.append([_times(e, row) for e, row in zip(of_book, moved, strict=True)])
+        return bases, scores
 
-    def bounds(self, cell: Cell) -> list[Bound]:
-        """Bound the sum of e_t m_t for each wrong answer on every filling of a cell."""
-        tables = [self._table(slot.codebook, cell.answer) for slot in cell.slots]
-        return [
-            Bound(
-                wrong,
-                base,
-                [
-                    [table[column][wrong] for column in slot.columns]
-                    for slot, table in zip(cell.slots, tables, strict=True)
-                ],
-            )
-            for wrong, base in enumerate(self._bases(cell.answer))
-            if wrong != cell.answer
-        ]
-
-    def _bases(self, right: int) -> Row:
-        """For each answer, the least that the last position's own term is for a token of the column."""
-        if right not in self._base:
-            self._work.spend(len(self._asking) * self._network.classes)
-            terms: list[Row] = []
-            for q, weight in zip(self._asking, self._own, strict=True):
-                both = [a + b for a, b in zip(self._network.moved[q], self._network.resting[q], strict=True)]
-                terms.append([weight * (margin - self._slack) for margin in _ahead(both, right)])
-            self._base[right] = [smallest(of_answer) for of_answer in zip(*terms, strict=True)]
-        return self._base[right]
-
-    def _table(self, codebook: int, right: int) -> list[Row]:
-        """For each column of a codebook and each answer, e_t m_t over the column's tokens."""
-        if (codebook, right) not in self._tables:
-            resting = [
-                hull(margins) - self._slack
-                for margins in zip(
-                    *(_ahead(self._network.resting[q], right) for q in self._asking), strict=True
-                )
-            ]
-            self._work.spend(len(self._weights[codebook]) * self._network.classes)
-            ahead = self._codebooks[codebook].ahead(right, self._work)
-            self._tables[codebook, right] = [
-                [weight * (a + b) for a, b in zip(margins, resting, strict=True)]
-                for weight, margins in zip(self._weights[codebook], ahead, strict=True)
-            ]
-        return self._tables[codebook, right]
-
-
-def rounding_error(residual: bool, weights: Weights, n: int, work: Work) -> arb:
-    """A bound on |deployed logit - logit|, for every logit of every sequence of n tokens.
-
-    Precondition: that of `logit_error`, but with exp in the place of phi; the deployed softmax is
-    exp(s - max s), each within FUNCTION_ERROR of itself, divided by their sum. Cost: 2 (3 D H + H D + D C) +
-    3 H, and an evaluation. Proof: docs/proofs/theory.md, "Rounding", lemma "softmax".
-    """
-    embed, w_query, w_key, w_value, w_out = (
-        weights.matrix(name, None, None) for name in ("embed", "w_query", "w_key", "w_value", "w_out")
-    )
-    size, width = embed.ncols(), w_query.ncols()
-    x = largest(embed)
-    (q, q_error), (k, k_error) = (
-        layer((x, x * 0), w, [arb(0)] * width, size, work) for w in (w_query, w_key)
-    )
-    work.spend(3 * width)
-    score = (q * k.transpose())[0, 0]
-    carried = (q_error * (k + k_error).transpose() + q * k_error.transpose())[0, 0]
-    score_error = carried + (score + carried) * gamma(width) + UNDERFLOW
-    exponent = score_error + 2 * (score + score_error) * UNIT + 2 * FUNCTION_ERROR
-    grown = work.evaluate(arb.exp, [2 * (exponent + gamma(n + 2))])[0] - 1 + 4 * n * UNDERFLOW
-    mixed = x, x * (grown + (1 + grown) * gamma(n)) + tiny(size)
-    value = layer(mixed, w_value, [arb(0)] * w_value.ncols(), size, work)
-    y = layer(value, w_out, weights.vector("b_out", None), w_out.nrows() + 2, work)
-    return unembedded(beside(y, (x, x * 0), w_out.nrows() + 2) if residual else y, weights, work)
+    return margins
 
 
 def scaled(bound: Bound, work: Work) -> Bound:
@@ -242,22 +139,11 @@ def scaled(bound: Bound, work: Work) -> Bound:
     Cost: for F columns F + 2 multiply-adds.
     """
     work.spend(2 + sum(map(len, bound.scores)))
-    largest = bound.base.abs_upper()
-    for of_slot in bound.scores:
-        for score in of_slot:
-            largest = largest.max(score.abs_upper())
+    largest = reduce(arb.max, map(arb.abs_upper, chain([bound.base], *bound.scores)))
     unit = 1 / largest if largest > 0 else arb(1)
-    scores = [[score * unit for score in of_slot] for of_slot in bound.scores]
-    return Bound(bound.wrong, bound.base * unit, scores)
+    return Bound(bound.base * unit, [_times(unit, of_slot) for of_slot in bound.scores])
 
 
-def _ahead(logits: Row, right: int) -> Row:
-    """By how much one logit is ahead of each."""
-    return [logits[right] - logit for logit in logits]
-
-
-def _joined(question: Task, answer: int, other: int) -> int:
-    """The answer of a sequence whose two parts have these answers."""
-    if question.name == "modular_addition":
-        return (answer + other) % question.answers
-    return max(answer, other) if question.name == "max" else min(answer, other)
+def _times(factor: arb, row: Row) -> Row:
+    """The row times a factor."""
+    return [factor * entry for entry in row]

@@ -1,20 +1,19 @@
 """From bounds on margins to a count of sequences, by the sums of their tokens' scores, in exact integers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
 from flint import arb, fmpz_poly
 
 from xtalk_check.errors import Rejected
-from xtalk_check.margins import Winning
 from xtalk_check.tasks import Cell
-from xtalk_check.work import Work, floor, smallest
+from xtalk_check.work import Row, Work, floor, smallest
 
 WIDEST = 1 << 16  # of a sum of scores
 
+# A slot: each score with the number of its tokens, and the number of copies.
 Scored = tuple[list[tuple[int, int]], int]
-"""A slot: each score with the number of its tokens, and the number of copies."""
 
 
 @dataclass(frozen=True)
@@ -24,34 +23,34 @@ class Bound:
     `scores` has a list for each slot. The lower ends of the balls count.
     """
 
-    wrong: int
     base: arb
-    scores: list[list[arb]]
+    scores: list[Row]
 
 
-def doubtful(cell: Cell, bounds: Sequence[Bound], work: Work) -> list[Bound]:
+def doubtful(cell: Cell, bases: Row, scores: list[list[Row]], work: Work) -> list[Bound]:
     """The wrong answers over which not even the worst filling of a cell certainly wins.
 
-    Cost: for S slots S multiply-adds for each bound.
+    `bases` has an entry for each answer, and `scores` for each slot and its columns a row of such entries.
+    Cost: for S slots S multiply-adds for each wrong answer.
     """
-    work.spend(len(bounds) * len(cell.slots))
-    return [
-        bound
-        for bound in bounds
-        if not sum(
-            (slot.copies * smallest(s) for slot, s in zip(cell.slots, bound.scores, strict=True)), bound.base
-        )
-        > 0
-    ]
+    work.spend((len(bases) - 1) * len(cell.slots))
+    bounds: list[Bound] = []
+    for wrong, base in enumerate(bases):
+        of_slots = [[row[wrong] for row in of_slot] for of_slot in scores]
+        least = (slot.copies * smallest(s) for slot, s in zip(cell.slots, of_slots, strict=True))
+        if wrong != cell.answer and not sum(least, base) > 0:
+            bounds.append(Bound(base, of_slots))
+    return bounds
 
 
-def certified_fillings(cell: Cell, bounds: list[Bound], winning: Winning, bits: int, work: Work) -> int:
+def certified_fillings(cell: Cell, bounds: list[Bound], bits: int, work: Work) -> int:
     """A lower bound on the number of fillings of a cell that are answered right.
 
     Precondition: over other answers than those of `bounds`, every filling wins. Either the failures against
     each are added up, or the fillings are counted that win by the tokens' least scores against all; with
-    scores in units of 2^-bits. Cost: for F columns F + 1 multiply-adds for each bound, F + 1 more for each,
-    and F, where there are two, beside those of `successes`. Proof: docs/proofs/theory.md, lemma "counting".
+    scores in units of 2^-bits, of which a sum has to be at least one. Cost: for F columns F + 1 multiply-adds
+    for each bound, F + 1 more for each, and F, where there are two, beside those of `successes`.
+    Proof: docs/proofs/theory.md, lemma "counting".
     """
     columns = sum(len(slot.columns) for slot in cell.slots)
     work.spend(len(bounds) * (columns + 1))
@@ -62,10 +61,9 @@ def certified_fillings(cell: Cell, bounds: list[Bound], winning: Winning, bits: 
             for slot, of_slot in zip(cell.slots, scores, strict=True)
         ]
 
-    least = [winning.least(cell.answer, bound.wrong) for bound in bounds]
     certified = cell.fillings
-    for bound, needed in zip(bounds, least, strict=True):
-        certified += successes(scored(bound.scores), needed - floor(bound.base, bits), work) - cell.fillings
+    for bound in bounds:
+        certified += successes(scored(bound.scores), 1 - floor(bound.base, bits), work) - cell.fillings
     if len(bounds) < 2:
         return certified
     work.spend(len(bounds) + columns)
@@ -76,7 +74,7 @@ def certified_fillings(cell: Cell, bounds: list[Bound], winning: Winning, bits: 
         for bound, share in zip(bounds, shares, strict=True)
     ]
     shared = (map(smallest, zip(*of_slot, strict=True)) for of_slot in zip(*spread, strict=True))
-    return max(certified, successes(scored(shared), max(least), work))
+    return max(certified, successes(scored(shared), 1, work))
 
 
 def successes(slots: list[Scored], least: int, work: Work) -> int:
@@ -106,7 +104,7 @@ def successes(slots: list[Scored], least: int, work: Work) -> int:
         for _ in range(copies):
             work.spend(len(ways) * len(tokens), steps=2 * needed)
             ways = ways.mul_low(fmpz_poly(coefficients), needed)
-    return fillings - sum(int(ways[i]) for i in range(len(ways)))
+    return fillings - int(ways(1))
 
 
 def _hopeful(tokens: list[tuple[int, int]], least: int) -> list[tuple[int, int]]:

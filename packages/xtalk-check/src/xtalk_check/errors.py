@@ -1,13 +1,25 @@
-"""The three ways in which a check fails."""
+"""The three ways in which a check fails, each with its verdict."""
 
 
-class Rejected(Exception):
-    """The certificate proves nothing, or less than it claims; the message says why. Exit code 1."""
+class Refused(Exception):
+    """A check fails; the message says why."""
+
+    verdict = ""
 
 
-class NotACertificate(Exception):
+class Rejected(Refused):
+    """The certificate proves nothing, or less than it claims. Exit code 1."""
+
+    verdict = "rejected"
+
+
+class NotACertificate(Refused):
     """What was given cannot be read as a certificate or a specification at all. Exit code 2."""
 
+    verdict = "not a certificate"
 
-class OverBudget(Exception):
+
+class OverBudget(Refused):
     """The check would cost more than the verifier allows; nothing is decided. Exit code 3."""
+
+    verdict = "over budget"

@@ -10,12 +10,12 @@ from functools import cached_property
 
 from flint import arb, arb_mat
 
+from xtalk_check import rounding
 from xtalk_check.activations import EVERYWHERE, Activation, activation
 from xtalk_check.data import data, repeated, scaled
 from xtalk_check.errors import Rejected
 from xtalk_check.reading import Fields, Weights
-from xtalk_check.rounding import largest, layer, logit_error
-from xtalk_check.work import Row, Work, rows
+from xtalk_check.work import Row, Work, lead, rows
 
 LIMIT = 1 << 40  # largest number of an explanation, in units of 2^-bits
 
@@ -65,10 +65,10 @@ class Network:
 
     def rounding_error(self, weights: Weights, work: Work) -> arb:
         """A bound on the error of every deployed logit, on every input. Cost: 2 (I D + D N + N D + D C)."""
-        z = largest(weights.matrix("data.inputs", None, None))
-        embed, bias = weights.matrix("embed", None, None), weights.vector("b_embed", None)
-        x = layer((z, z * 0), embed, bias, embed.nrows() + 1, work)
-        return logit_error(self.phi.ranges(EVERYWHERE).slope.abs_upper(), self.residual, x, weights, work)
+        z = rounding.largest(weights.matrix("data.inputs", None, None))
+        _, error = rounding.layer((z, z * 0), "embed", "b_embed", 1, weights, work)
+        x = rounding.largest(self.x), error
+        return rounding.of_mlp(self.phi.ranges(EVERYWHERE).slope.abs_upper(), self.residual, x, weights, work)
 
     def before(self, at: Row, work: Work) -> Row:
         """The neurons' pre-activations at any x."""
@@ -91,7 +91,7 @@ class Network:
         """What a unit of each neuron adds to the label's margin over each answer (N x C)."""
         if label not in self._ahead:
             work.hold(self.out.nrows() * self.out.ncols(), "what each neuron does to margins")
-            self._ahead[label] = arb_mat([[row[label] - weight for weight in row] for row in rows(self.out)])
+            self._ahead[label] = arb_mat([lead(row, label) for row in rows(self.out)])
         return self._ahead[label]
 
     @cached_property

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from xtalk_check.limits import Budget
 from xtalk_check.verdict import Verdict, check
-from xtalk_check.work import Budget
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

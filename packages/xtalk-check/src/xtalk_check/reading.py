@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import NamedTuple, NoReturn, TypeAlias, cast
+from io import BytesIO
+from typing import NoReturn, TypeAlias, cast
 
 from flint import arb, arb_mat
 
@@ -18,7 +19,7 @@ from xtalk_check.work import Work
 Json: TypeAlias = "dict[str, Json] | list[Json] | int | str | bool | None"
 
 MAGIC = b"xtalk.weights/1\n"
-NAME = re.compile(r"[a-z][a-z0-9_.]{0,63}", re.ASCII)
+NAME, DIGEST = re.compile(r"[a-z][a-z0-9_.]{0,63}", re.ASCII), re.compile("[0-9a-f]{64}")
 LONGEST_INTEGER = 60  # digits; the claims are counts of sequences
 MOST_TENSORS = 64  # no theorem's network has a third of them
 
@@ -37,7 +38,7 @@ def parse(text: bytes, what: str) -> Json:
     def unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
         members = dict(pairs)
         if len(members) < len(pairs):
-            (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+            ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
             raise Rejected(f"the {what} has the key {key[:40]!a} twice")
         return members
 
@@ -68,44 +69,38 @@ class Fields:
 
     def integer(self, name: str, low: int, high: int) -> int:
         """An integer from `low` to `high`, both included."""
-        return self._integers([self._take(name)], name, low, high)[0]
+        return self._integers(name, [self._take(name)], low, high)[0]
 
     def integers(self, name: str, low: int, high: int, length: int | None = None) -> list[int]:
         """A list of integers from `low` to `high`, of that length."""
-        return self._integers(self._list(self._take(name), name, length), name, low, high)
+        return self._integers(name, self._list(name, self._take(name), length), low, high)
 
     def table(self, name: str, low: int, high: int, width: int | None = None) -> list[list[int]]:
         """A list of lists of integers from `low` to `high`, each list of that width."""
-        table = self._list(self._take(name), name, None)
-        return [self._integers(self._list(row, name, width), name, low, high) for row in table]
+        table = self._list(name, self._take(name), None)
+        return [self._integers(name, self._list(name, row, width), low, high) for row in table]
 
     def choice(self, name: str, *options: str) -> str:
         """One of the given strings."""
         value = self._take(name)
-        if not isinstance(value, str) or value not in options:
-            raise Rejected(f"{self._where}.{name} is {_short(value)}; expected {' or '.join(options)}")
-        return value
+        self._expect(value in options, name, value, " or ".join(options))
+        return cast(str, value)
 
     def flag(self, name: str) -> bool:
         """True or false."""
         value = self._take(name)
-        if not isinstance(value, bool):
-            raise Rejected(f"{self._where}.{name} is {_short(value)}; expected true or false")
-        return value
+        self._expect(isinstance(value, bool), name, value, "true or false")
+        return cast(bool, value)
 
     def digest(self, name: str) -> str:
         """A SHA-256 in lower-case hexadecimal."""
         value = self._take(name)
-        if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
-            raise Rejected(f"{self._where}.{name} is {_short(value)}; expected a SHA-256")
-        return value
+        self._expect(isinstance(value, str) and DIGEST.fullmatch(value) is not None, name, value, "a SHA-256")
+        return cast(str, value)
 
     def null(self, name: str) -> bool:
         """Whether the member is null; if it is, it is read."""
-        if name in self._left and self._left[name] is None:
-            del self._left[name]
-            return True
-        return False
+        return self._left.get(name, "") is None and self._take(name) is None
 
     def fields(self, name: str) -> "Fields":
         """An object inside this one."""
@@ -121,21 +116,22 @@ class Fields:
             raise Rejected(f"{self._where} lacks {name}")
         return self._left.pop(name)
 
-    def _list(self, value: Json, name: str, length: int | None) -> list[Json]:
-        if not isinstance(value, list):
-            raise Rejected(f"{self._where}.{name} is {_short(value)}; expected a list")
-        if length is not None and len(value) != length:
-            raise Rejected(f"{self._where}.{name} has {len(value)} entries; expected {length}")
-        return value
+    def _expect(self, right: bool, name: str, value: Json, expected: str) -> None:
+        if not right:
+            raise Rejected(f"{self._where}.{name} is {_short(value)}; expected {expected}")
 
-    def _integers(self, values: list[Json], name: str, low: int, high: int) -> list[int]:
+    def _list(self, name: str, value: Json, length: int | None) -> list[Json]:
+        self._expect(isinstance(value, list), name, value, "a list")
+        found = cast(list[Json], value)
+        if length not in (None, len(found)):
+            raise Rejected(f"{self._where}.{name} has {len(found)} entries; expected {length}")
+        return found
+
+    def _integers(self, name: str, values: list[Json], low: int, high: int) -> list[int]:
         for value in values:
-            if type(value) is not int:
-                raise Rejected(f"{self._where}.{name} has {_short(value)}; expected an integer")
-            if not low <= value <= high:
-                raise Rejected(
-                    f"{self._where}.{name} has {_short(value)}; expected an integer from {low} to {high}"
-                )
+            if type(value) is not int or not low <= value <= high:
+                expected = f"an integer from {low} to {high}"
+                raise Rejected(f"{self._where}.{name} has {_short(value)}; expected {expected}")
         if self._work is not None:
             self._work.spend(reads=len(values))
         return cast(list[int], values)
@@ -146,11 +142,8 @@ def _short(value: Json) -> str:
     return f"a {type(value).__name__}" if isinstance(value, list | dict) else json.dumps(value)[:40]
 
 
-class Tensor(NamedTuple):
-    """A tensor of the container: float32 values, each an exact dyadic rational."""
-
-    shape: tuple[int, ...]
-    values: Sequence[float]
+# A shape, and float32 values, each an exact dyadic rational, the last axis fastest.
+Tensor = tuple[tuple[int, ...], Sequence[float]]
 
 
 @dataclass
@@ -161,17 +154,15 @@ class Weights:
     sha256: str
     _used: set[str] = field(default_factory=set[str])
 
-    def values(self, name: str, *shape: int | None) -> tuple[tuple[int, ...], Sequence[float]]:
+    def values(self, name: str, *shape: int | None) -> Tensor:
         """Shape and values of a tensor of the given shape; None takes any size of that axis."""
         if name not in self.tensors:
             raise Rejected(f"the weights lack {name}")
-        tensor = self.tensors[name]
-        if len(tensor.shape) != len(shape) or any(
-            wanted not in (None, size) for size, wanted in zip(tensor.shape, shape, strict=True)
-        ):
-            raise Rejected(f"the weights' {name} has shape {tensor.shape}; expected {shape}")
+        found, values = self.tensors[name]
+        if len(found) != len(shape) or any(a not in (None, b) for a, b in zip(shape, found, strict=True)):
+            raise Rejected(f"the weights' {name} has shape {found}; expected {shape}")
         self._used.add(name)
-        return tensor.shape, tensor.values
+        return found, values
 
     def matrix(self, name: str, rows: int | None, columns: int | None) -> arb_mat:
         """A matrix of that shape, without rounding."""
@@ -195,28 +186,24 @@ def parse_weights(content: bytes) -> Weights:
     A tensor is the length of its name (uint16), its name, its number of axes (uint8), their sizes (uint32),
     and its values (float32), all little-endian, with nothing between, before or after.
     """
-    if content[: len(MAGIC)] != MAGIC:
+    stream = BytesIO(content)
+    if stream.read(len(MAGIC)) != MAGIC:
         raise Rejected("the weights are not a container of xtalk's weights")
-    at = len(MAGIC)
 
     def take(size: int) -> bytes:
-        nonlocal at
-        if at + size > len(content):
+        taken = stream.read(min(size, len(content)))
+        if len(taken) < size:
             raise Rejected("the weights end too early")
-        at += size
-        return content[at - size : at]
+        return taken
 
-    tensors: dict[str, Tensor] = {}
-    last = ""
+    tensors, last = dict[str, Tensor](), ""
     count: int = struct.unpack("<I", take(4))[0]
     if count > MOST_TENSORS:
         raise Rejected(f"the weights have {count} tensors; at most {MOST_TENSORS} are read")
     for _ in range(count):
         name = take(struct.unpack("<H", take(2))[0]).decode("latin-1")
-        if not NAME.fullmatch(name):
-            raise Rejected(f"the weights have a tensor named {name[:40]!a}")
-        if name <= last:
-            raise Rejected(f"the weights have {name} after {last}; names increase")
+        if not NAME.fullmatch(name) or name <= last:
+            raise Rejected(f"the weights have a tensor named {name[:40]!a} after {last!a}; names increase")
         shape: tuple[int, ...] = struct.unpack(f"<{(axes := take(1)[0])}I", take(4 * axes))
         if 0 in shape:
             raise Rejected(f"the weights' {name} is empty")
@@ -224,8 +211,8 @@ def parse_weights(content: bytes) -> Weights:
         values: tuple[float, ...] = struct.unpack(f"<{len(raw) // 4}f", raw)
         if not all(map(math.isfinite, values)):
             raise Rejected(f"the weights' {name} has a value that is not finite")
-        tensors[name] = Tensor(shape, values)
-        last = name
-    if at < len(content):
-        raise Rejected(f"the weights have {len(content) - at} bytes after the last tensor")
+        tensors[name], last = (shape, values), name
+    left = len(stream.read())
+    if left:
+        raise Rejected(f"the weights have {left} bytes after the last tensor")
     return Weights(tensors, sha256(content).hexdigest())

@@ -1,6 +1,11 @@
-"""What rounding can change: docs/proofs/theory.md, "Rounding"."""
+"""What rounding can change: docs/proofs/theory.md, "Rounding".
 
-from collections.abc import Callable, Iterable
+Preconditions of each bound: the deployed network computes the formula in float32 with rounding to nearest,
+each sum in any order, with or without fused multiply-adds, without overflow, with errors of its functions and
+of underflow within the constants below.
+"""
+
+from collections.abc import Callable
 from functools import reduce
 
 from flint import arb, arb_mat
@@ -13,8 +18,8 @@ UNIT = arb(2) ** -24  # of float32, rounding to nearest
 FUNCTION_ERROR = arb(2) ** -20  # assumed of deployed functions: of phi relative to |h|, of exp to its value
 UNDERFLOW = arb(2) ** -100  # assumed to exceed what underflow adds to any one number
 
+# Bounds on the absolute values of a row of numbers, and on the errors of the deployed ones.
 Rounded = tuple[arb_mat, arb_mat]
-"""Bounds on the absolute values of a row of numbers, and on the errors of the deployed ones."""
 
 
 def slack(task: Fields, error: Callable[[], arb]) -> arb:
@@ -22,37 +27,53 @@ def slack(task: Fields, error: Callable[[], arb]) -> arb:
     return arb(0) if task.choice("arithmetic", "real", "float32") == "real" else 2 * error()
 
 
-def logit_error(steepest: arb, residual: bool, x: Rounded, weights: Weights, work: Work) -> arb:
+def of_mlp(steepest: arb, residual: bool, x: Rounded, weights: Weights, work: Work) -> arb:
     """A bound on |deployed logit - logit|, for every logit of an MLP on x, whose phi has no steeper slope.
 
-    Precondition: the deployed network computes the MLP's formula in float32 with rounding to nearest, each
-    sum in any order, with or without fused multiply-adds, without overflow, with errors of phi and of
-    underflow within the constants above. Cost: 2 (D N + N D + D C) multiply-adds.
+    Cost: 2 (D N + N D + D C) multiply-adds.
     """
-    w_in, w_out = (weights.matrix(name, None, None) for name in ("w_in", "w_out"))
-    h, error = layer(x, w_in, weights.vector("b_in", None), w_in.nrows() + 1, work)
+    h, error = layer(x, "w_in", "b_in", 1, weights, work)
     active = h, error * steepest + (h + error) * FUNCTION_ERROR + tiny(h.ncols())
-    y = layer(active, w_out, weights.vector("b_out", None), w_out.nrows() + 2, work)
-    return unembedded(beside(y, x, w_out.nrows() + 2) if residual else y, weights, work)
+    return of_output(active, x, residual, weights, work)
 
 
-def beside(y: Rounded, x: Rounded, terms: int) -> Rounded:
-    """A layer's output and the residual stream, which is one more term of the layer's sum."""
-    return y[0] + x[0], y[1] + x[1] + (x[0] + x[1]) * gamma(terms)
+def of_attention(residual: bool, n: int, weights: Weights, work: Work) -> arb:
+    """A bound on |deployed logit - logit|, for every logit of a head on every sequence of n tokens.
+
+    Precondition: the deployed softmax is exp(s - max s), each within FUNCTION_ERROR of itself, divided by
+    their sum. Cost: 2 (3 D H + H D + D C) + 3 H, and an evaluation. Proof: lemma "softmax".
+    """
+    embed = largest(weights.matrix("embed", None, None))
+    x = embed, embed * 0
+    (q, q_error), (k, k_error) = (layer(x, name, None, 0, weights, work) for name in ("w_query", "w_key"))
+    width = q.ncols()
+    work.spend(3 * width)
+    score = (q * k.transpose())[0, 0]
+    carried = (q_error * (k + k_error).transpose() + q * k_error.transpose())[0, 0]
+    score_error = carried + (score + carried) * gamma(width) + UNDERFLOW
+    exponent = score_error + 2 * (score + score_error) * UNIT + 2 * FUNCTION_ERROR
+    grown = work.evaluate(arb.exp, [2 * (exponent + gamma(n + 2))])[0] - 1 + 4 * n * UNDERFLOW
+    mixed = embed, embed * (grown + (1 + grown) * gamma(n)) + tiny(embed.ncols())
+    return of_output(layer(mixed, "w_value", None, 0, weights, work), x, residual, weights, work)
 
 
-def unembedded(y: Rounded, weights: Weights, work: Work) -> arb:
-    """The largest error of a logit."""
-    unembed = weights.matrix("unembed", None, None)
-    _, error = layer(y, unembed, weights.vector("b_unembed", None), unembed.nrows() + 1, work)
+def of_output(units: Rounded, x: Rounded, residual: bool, weights: Weights, work: Work) -> arb:
+    """The largest error of a logit, from a layer's units, and the residual stream: a term more of its sum."""
+    y, error = layer(units, "w_out", "b_out", 2, weights, work)
+    if residual:
+        error += x[1] + (x[0] + x[1]) * gamma(units[0].ncols() + 2)
+        y += x[0]
+    _, error = layer((y, error), "unembed", "b_unembed", 1, weights, work)
     return reduce(arb.max, error.entries())
 
 
-def layer(x: Rounded, w: arb_mat, bias: Iterable[arb], terms: int, work: Work) -> Rounded:
-    """A sum of that many products and biases for each column of w."""
-    exact = work.product(x[0], absolute(w)) + absolute(arb_mat(1, w.ncols(), bias))
-    carried = work.product(x[1], absolute(w))
-    return exact, carried + (exact + carried) * gamma(terms) + tiny(w.ncols())
+def layer(x: Rounded, name: str, bias: str | None, beside: int, weights: Weights, work: Work) -> Rounded:
+    """A sum of products, and as many other terms, for each column of those weights."""
+    w = absolute(weights.matrix(name, None, None))
+    exact, carried = work.product(x[0], w), work.product(x[1], w)
+    if bias is not None:
+        exact += absolute(arb_mat(1, w.ncols(), weights.vector(bias, None)))
+    return exact, carried + (exact + carried) * gamma(w.nrows() + beside) + tiny(w.ncols())
 
 
 def largest(matrix: arb_mat) -> arb_mat:

@@ -13,10 +13,7 @@ ANSWERS = {
     "lookup": "the class of the value that the first token's key has in the sequence",
     "modular_addition": "the sum of the tokens' classes, modulo the number of answers",
 }
-TIES = {
-    "lose": "a tie is an error: the answer's logit must be strictly ahead of every other",
-    "lowest": "of equal logits the lowest index is the network's answer",
-}
+TIES = "a tie is an error: the answer's logit must be strictly ahead of every other"
 ACTIVATIONS = {"relu": "ReLU", "gelu": "GELU (erf)", "gelu_tanh": "GELU (tanh)"}
 REAL = "real numbers: the network is what its formula defines; what rounding does to it is not covered"
 FLOAT32 = "float32: the network is a deployed one, under the assumptions; and of real numbers under none"
@@ -66,7 +63,7 @@ def _of_sequences(theorem: str, task: Fields, claim: Fields) -> Statement:
         claims=[_share(claim, "sequences that have an answer are answered right")],
         task=f"{name} of n = {n} of {tokens} tokens, {answers} answers: {ANSWERS[name]}",
         network=network + _path(task),
-        ties=TIES[task.choice("ties", *TIES)],
+        ties=TIES,
         arithmetic=arithmetic,
         assumptions=assumptions,
     )
@@ -86,7 +83,7 @@ def _of_data(task: Fields, claim: Fields) -> Statement:
         task=f"the labels of {total} inputs, whose values have SHA-256 {task.digest('data')}",
         network=f"an embedding, one MLP with {ACTIVATIONS[task.choice('activation', *ACTIVATIONS)]}, "
         "an unembedding" + _path(task),
-        ties=TIES["lose"],
+        ties=TIES,
         arithmetic=arithmetic,
         assumptions=[DATA, *assumptions],
     )

@@ -12,13 +12,14 @@ from flint import arb, arb_mat
 
 from xtalk_check.activations import EVERYWHERE
 from xtalk_check.charts import from_charts
+from xtalk_check.claims import settle
 from xtalk_check.data import curvature, dot, repeated, root, scaled
 from xtalk_check.errors import Rejected
 from xtalk_check.finite import LIMIT, Network, read_features
-from xtalk_check.margins import settle
+from xtalk_check.limits import EVALUATION
 from xtalk_check.reading import Fields, Weights
 from xtalk_check.rounding import slack
-from xtalk_check.work import EVALUATION, Row, Work, rows, smallest
+from xtalk_check.work import Row, Work, rows, smallest
 
 
 def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: Work) -> dict[str, int]:

@@ -19,8 +19,9 @@ from flint import arb, arb_mat
 from xtalk_check.activations import EVERYWHERE, Activation, activation
 from xtalk_check.data import curvature, data, dot, magnitude
 from xtalk_check.errors import Rejected
+from xtalk_check.limits import EVALUATION
 from xtalk_check.reading import Fields, Weights
-from xtalk_check.work import EVALUATION, Row, Work, floor, rows
+from xtalk_check.work import Row, Work, floor, rows
 
 MILLION = 1_000_000
 LIMIT = 1 << 50  # largest direction, gain and knot, in units of 2^-bits

@@ -1,22 +1,52 @@
-"""Tasks on sequences of tokens: the right answer, the space of inputs, and cells that partition it.
+"""Tasks on sequences of tokens: the space of inputs, and cells that partition it by their right answer.
 
 A cell is a set of sequences that have one answer: its slots are filled independently of one another from sets
 of tokens, in a number of arrangements (docs/proofs/theory.md, "Cells").
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import combinations_with_replacement, groupby
+from itertools import combinations_with_replacement
 from math import comb, factorial, prod
-from typing import NamedTuple, TypeAlias
 
 from xtalk_check.errors import Rejected
-from xtalk_check.partition import Partition
+from xtalk_check.limits import Part
 from xtalk_check.reading import Fields
 
 LARGEST = 1 << 20  # vocabulary, classes
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A partition of the tokens into columns, and of the columns into blocks."""
+
+    columns: Sequence[int]  # of each token
+    blocks: Sequence[int]  # of each column
+
+    @classmethod
+    def read(cls, advice: Fields, tokens: int) -> "Partition":
+        """Read a partition, any of which is sound; null columns make every token a column of its own."""
+        columns = range(tokens)
+        if not advice.null("columns"):
+            columns = advice.integers("columns", 0, tokens - 1, tokens)
+        blocks = advice.integers("blocks", 0, max(columns), max(columns) + 1)
+        advice.done()
+        if len(set(columns)) < len(blocks):
+            raise Rejected("a codebook has a column without tokens")
+        return cls(columns, blocks)
+
+    def block(self, token: int) -> int:
+        """The block of a token."""
+        return self.blocks[self.columns[token]]
+
+    @property
+    def members(self) -> list[list[int]]:
+        """The tokens of each column."""
+        members: list[list[int]] = [[] for _ in self.blocks]
+        for token, column in enumerate(self.columns):
+            members[column].append(token)
+        return members
 
 
 @dataclass(frozen=True)
@@ -47,12 +77,35 @@ class Cell:
         return prod(sum(slot.tokens) ** slot.copies for slot in self.slots)
 
 
-class Size(NamedTuple):
-    """The number of cells, and of all their slots and columns."""
+class Pool:
+    """Some tokens, by the blocks of their columns: what positions may be filled with."""
 
-    cells: int
-    slots: int
-    columns: int
+    def __init__(self, codebook: int, partition: Partition, tokens: Iterable[int] = ()) -> None:
+        self._codebook, self._partition = codebook, partition
+        self.blocks: dict[int, Counter[int]] = {}  # the columns of each block, with their tokens
+        self.columns = 0  # of all blocks
+        self.add(tokens)
+
+    def add(self, tokens: Iterable[int]) -> None:
+        """Allow further tokens."""
+        for token in tokens:
+            block = self.blocks.setdefault(self._partition.block(token), Counter())
+            column = self._partition.columns[token]
+            self.columns += column not in block
+            block[column] += 1
+
+    def choices(self, positions: int) -> Iterator[tuple[Slot, ...]]:
+        """Every choice of blocks for that many positions, up to their order."""
+        for chosen in combinations_with_replacement(self.blocks, positions):
+            yield tuple(self._slot(block, copies) for block, copies in Counter(chosen).items())
+
+    def _slot(self, block: int, copies: int) -> Slot:
+        columns = self.blocks[block]
+        return Slot(self._codebook, block, tuple(columns), tuple(columns.values()), copies)
+
+
+# Cells that differ in their choice of blocks alone: their answer, and pools with the positions they fill.
+Family = tuple[int, list[tuple[Pool, int]]]
 
 
 @dataclass(frozen=True)
@@ -76,6 +129,9 @@ class Task:
         name = task.choice("name", "max", "min", "majority", "lookup", "modular_addition")
         n, answers = task.integer("n", 2 if name == "lookup" else 1, 64), task.integer("answers", 1, LARGEST)
         classes = task.integers("classes", 0, answers - 1)
+        task.choice("ties", "lose")  # a right answer is strictly ahead of every other
+        if not classes:
+            raise Rejected("the specification's task has no tokens")
         if name == "lookup" and (len(classes) <= n - 1 or len(classes) % (n - 1)):
             raise Rejected(f"{len(classes)} tokens are not {n - 1} queries and values for {n - 1} keys")
         return cls(name, n, tuple(classes), answers)
@@ -83,55 +139,77 @@ class Task:
     @property
     def total(self) -> int:
         """The number of sequences that have an answer."""
+        vocabulary = len(self.classes)
         if self.name == "lookup":
-            return (self.n - 1) * (len(self.classes) // (self.n - 1) - 1) ** (self.n - 1)
+            return (self.n - 1) * (vocabulary // (self.n - 1) - 1) ** (self.n - 1)
         if self.name == "majority":
-            vocabulary = len(self.classes)
             return sum(
                 comb(self.n, copies) * size**copies * (vocabulary - size) ** (self.n - copies)
                 for size in Counter(self.classes).values()
                 for copies in range(self.n // 2 + 1, self.n + 1)
             )
-        return len(self.classes) ** self.n
+        return vocabulary**self.n
 
     def cells(self, anchor: Partition, rest: Partition) -> Iterator[Cell]:
-        """Disjoint cells of sequences with an answer: all of them, if for majority each class is one block.
+        """Disjoint cells, of which each sequence that has an answer is in one.
 
         Refuses anchor blocks (for modular addition, blocks of the rest) whose tokens are of several classes.
         """
-        of_block = self._blocks(rest)[0] if self.name == "modular_addition" else {}
-        for answer, fixed, free, arrangements in self._families(anchor, rest):
-            for chosen, orders in _choices(free):
-                added = sum(of_block[slot.block] * slot.copies for slot in chosen if of_block)
-                yield Cell((answer + added) % self.answers, fixed + chosen, arrangements * orders)
+        added_up = self.name == "modular_addition"
+        class_of, _ = self._by_block(rest if added_up else anchor)
+        for answer, pools in self._families(anchor, rest):
+            for slots in _choices(pools):
+                if added_up:
+                    answer = sum(class_of[slot.block] * slot.copies for slot in slots) % self.answers
+                orders = 1 if self.name == "lookup" else _orders(slot.copies for slot in slots)
+                yield Cell(answer, slots, orders)
 
-    def size(self, anchor: Partition, rest: Partition, enough: int) -> Size:
-        """How many cells there are, without listing them: all, or those counted when there were enough."""
-        cells = slots = columns = 0
-        for _, fixed, free, _ in self._families(anchor, rest):
-            parts = [Size(1, 1, len(slot.columns)) for slot in fixed]
-            parts += [tokens.size(positions) for tokens, positions in free]
-            here = prod(part.cells for part in parts)
-            cells += here
-            slots += sum(here // part.cells * part.slots for part in parts if here)
-            columns += sum(here // part.cells * part.columns for part in parts if here)
-            if cells > enough:
-                break
-        return Size(cells, slots, columns)
+    def parts(self, anchor: Partition, rest: Partition) -> Iterator[list[Part]]:
+        """For each family of cells, what its number of cells depends on."""
+        for _, pools in self._families(anchor, rest):
+            yield [Part(positions, len(pool.blocks), pool.columns) for pool, positions in pools]
 
-    def _families(self, anchor: Partition, rest: Partition) -> "Iterator[Family]":
-        """Families of cells, which differ in the blocks of their free positions alone."""
+    def _families(self, anchor: Partition, rest: Partition) -> Iterator[Family]:
+        """Disjoint families of cells; of modular addition the answer depends on the choice of blocks."""
         if self.name == "modular_addition":
-            yield 0, (), [(_Slots(1, range(len(self.classes)), rest), self.n)], 1
+            yield 0, [(Pool(1, rest, range(len(self.classes))), self.n)]
         elif self.name == "lookup":
             yield from self._looked_up(anchor, rest)
+        elif self.name == "majority":
+            for answer in sorted(set(self.classes)):
+                own = Pool(0, anchor, (t for t, other in enumerate(self.classes) if other == answer))
+                others = Pool(1, rest, (t for t, other in enumerate(self.classes) if other != answer))
+                for copies in range(self.n // 2 + 1, self.n + 1):
+                    yield answer, [(own, copies), (others, self.n - copies)]
         else:
-            least = self.n // 2 + 1 if self.name == "majority" else 1
-            for answer, own, free in self._anchored(anchor, rest):
-                for copies in range(least, self.n + 1):
-                    yield answer, (own(copies),), [(free, self.n - copies)], comb(self.n, copies)
+            yield from self._furthest(anchor, rest)
 
-    def _blocks(self, partition: Partition) -> tuple[dict[int, int], dict[int, list[int]]]:
+    def _furthest(self, anchor: Partition, rest: Partition) -> Iterator[Family]:
+        """Max and min: some tokens of an anchor block, and beside them tokens of the blocks before it.
+
+        Blocks are in the order of their classes, then of their numbers.
+        """
+        class_of, tokens = self._by_block(anchor)
+        sign, before = -1 if self.name == "min" else 1, Pool(1, rest)
+        for block in sorted(class_of, key=lambda block: (sign * class_of[block], block)):
+            own = Pool(0, anchor, tokens[block])
+            for copies in range(1, self.n + 1):
+                yield class_of[block], [(own, copies), (before, self.n - copies)]
+            before.add(tokens[block])
+
+    def _looked_up(self, anchor: Partition, rest: Partition) -> Iterator[Family]:
+        """A query, a value of its key, and any values of the other keys."""
+        keys = self.n - 1
+        size = len(self.classes) // keys - 1
+        values = [range(keys + key * size, keys + (key + 1) * size) for key in range(keys)]
+        free = [(Pool(1, rest, group), 1) for group in values]
+        for query, own in enumerate(values):
+            fixed, others = (Pool(0, anchor, [query]), 1), free[:query] + free[query + 1 :]
+            for answer in sorted({self.classes[token] for token in own}):
+                asked = Pool(0, anchor, (token for token in own if self.classes[token] == answer))
+                yield answer, [fixed, (asked, 1), *others]
+
+    def _by_block(self, partition: Partition) -> tuple[dict[int, int], dict[int, list[int]]]:
         """The class and the tokens of each block; refuses blocks of several classes."""
         classes: dict[int, int] = {}
         tokens: dict[int, list[int]] = {}
@@ -142,96 +220,19 @@ class Task:
             tokens.setdefault(block, []).append(token)
         return classes, tokens
 
-    def _anchored(
-        self, anchor: Partition, rest: Partition
-    ) -> Iterator[tuple[int, Callable[[int], Slot], "_Slots"]]:
-        """Each anchor block: its answer, it as a slot, and the tokens that leave the answer to it.
 
-        For max and min, the last come before the block in the order of classes, then of blocks; for majority,
-        they are of other classes.
-        """
-        classes, tokens = self._blocks(anchor)
-        sign, free = -1 if self.name == "min" else 1, _Slots(1, (), rest)
-        order = sorted(classes, key=lambda block: (sign * classes[block], block))
-        for answer, blocks in groupby(order, classes.__getitem__):
-            if self.name == "majority":
-                others = (token for token, other in enumerate(self.classes) if other != answer)
-                free = _Slots(1, others, rest)
-            for block in blocks:
-                yield answer, partial(_Slots(0, tokens[block], anchor).slot, block), free
-                if self.name != "majority":
-                    free.add(tokens[block])
-
-    def _looked_up(self, anchor: Partition, rest: Partition) -> "Iterator[Family]":
-        """A query and a block of values of its key; the values of each other key are free."""
-        classes, groups = self._blocks(anchor)[0], self.groups()
-        free = [(_Slots(1, group, rest), 1) for group in groups]
-        for query, own in enumerate(groups):
-            first = _Slots(0, [query], anchor).slot(anchor.block(query), 1)
-            asked = _Slots(0, own, anchor)
-            for block in asked.columns:
-                others = free[:query] + free[query + 1 :]
-                yield classes[block], (first, asked.slot(block, 1)), others, 1
-
-    def groups(self) -> list[range]:
-        """The values of each key."""
-        keys = self.n - 1
-        size = len(self.classes) // keys - 1
-        return [range(keys + key * size, keys + (key + 1) * size) for key in range(keys)]
-
-
-class _Slots:
-    """Some tokens, by the blocks of their columns: what a slot may be filled with."""
-
-    def __init__(self, codebook: int, tokens: Iterable[int], partition: Partition) -> None:
-        self._codebook, self._partition = codebook, partition
-        self.columns: dict[int, Counter[int]] = {}  # of each block, with their tokens
-        self.width = 0  # the number of columns
-        self.add(tokens)
-
-    def add(self, tokens: Iterable[int]) -> None:
-        """Allow further tokens."""
-        for token in tokens:
-            columns = self.columns.setdefault(self._partition.block(token), Counter())
-            column = self._partition.columns[token]
-            self.width += column not in columns
-            columns[column] += 1
-
-    def slot(self, block: int, copies: int) -> Slot:
-        """A slot filled from one of them."""
-        columns = self.columns[block]
-        return Slot(self._codebook, block, tuple(columns), tuple(columns.values()), copies)
-
-    def multisets(self, positions: int) -> Iterator[tuple[tuple[Slot, ...], int]]:
-        """Every choice of blocks for that many positions, and its number of orders."""
-        for chosen in combinations_with_replacement(self.columns, positions):
-            counts = Counter(chosen)
-            yield tuple(self.slot(*item) for item in counts.items()), arrangements(counts.values())
-
-    def size(self, positions: int) -> Size:
-        """How many `multisets` there are. Each block is in as many as there are of a position less."""
-        blocks = len(self.columns)
-        with_one = comb(max(blocks + positions - 2, 0), positions - 1) if positions else 0
-        cells = comb(max(blocks + positions - 1, 0), positions)
-        return Size(cells, blocks * with_one, self.width * with_one)
-
-
-# The answer but for what free positions add to it, fixed slots, tokens for free positions, arrangements.
-Family: TypeAlias = tuple[int, tuple[Slot, ...], list[tuple[_Slots, int]], int]
-
-
-def _choices(free: list[tuple[_Slots, int]]) -> Iterator[tuple[tuple[Slot, ...], int]]:
-    """Every choice of blocks for all free positions, and its number of orders."""
-    if not free:
-        yield (), 1
+def _choices(pools: list[tuple[Pool, int]]) -> Iterator[tuple[Slot, ...]]:
+    """Every choice of blocks for the positions of all pools."""
+    if not pools:
+        yield ()
         return
-    (tokens, positions), *others = free
-    for chosen, orders in tokens.multisets(positions):
-        for further, more in _choices(others):
-            yield chosen + further, orders * more
+    (pool, positions), *others = pools
+    for chosen in pool.choices(positions):
+        for further in _choices(others):
+            yield chosen + further
 
 
-def arrangements(copies: Iterable[int]) -> int:
+def _orders(copies: Iterable[int]) -> int:
     """In how many orders the given numbers of copies of different things can stand."""
     numbers = list(copies)
     return factorial(sum(numbers)) // prod(map(factorial, numbers))

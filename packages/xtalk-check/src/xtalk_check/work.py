@@ -6,27 +6,16 @@ they enclose, so it fails in doubt. An operation on balls encloses every result 
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cache, reduce
+from functools import reduce
 
 from flint import arb, arb_mat
 
-from xtalk_check.errors import OverBudget, Rejected
+from xtalk_check.errors import Rejected
+from xtalk_check.limits import EVALUATION, Budget
 
 PRECISION = 64  # bits of the centres; every rounding error goes into the radius
-EVALUATION = 10  # units of work, as one takes the time of some ten multiply-adds
 
 Row = list[arb]
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What a check may cost; one that would cost more is refused before the work is done.
-
-    A unit of work is a multiply-add, an integer that is read, or a step; an evaluation is EVALUATION units.
-    """
-
-    work: int = 5_000_000_000
-    memory: int = 1 << 24  # balls that are held at once, some 150 bytes each
 
 
 @dataclass
@@ -53,20 +42,12 @@ class Work:
 
     def plan(self, units: int, what: str) -> None:
         """Refuse what is to take that many units of work, at least, if the budget does not allow it."""
-        units += self.multiply_adds + EVALUATION * self.evaluations + self.reads + self.steps
-        if units > self.budget.work:
-            raise OverBudget(
-                f"{what} takes {_written(units)} units of work or more; the budget is "
-                f"{_written(self.budget.work)}; raise it with --budget"
-            )
+        spent = self.multiply_adds + EVALUATION * self.evaluations + self.reads + self.steps
+        self.budget.allow(spent + units, what)
 
     def fit(self, balls: int, what: str) -> None:
         """Refuse that many balls, beside those that are held, if the budget does not allow them."""
-        if self.held + balls > self.budget.memory:
-            raise OverBudget(
-                f"{what} takes the memory of {_written(self.held + balls)} balls or more; the budget is "
-                f"{_written(self.budget.memory)}; raise it with --memory"
-            )
+        self.budget.fit(self.held + balls, what)
 
     def hold(self, balls: int, what: str) -> None:
         """Count balls that stay for the rest of the check, if the budget allows them."""
@@ -81,7 +62,7 @@ class Work:
         self.spend(left.nrows() * left.ncols() * right.ncols())
         return left * right
 
-    def evaluate(self, function: Callable[[arb], arb], points: Iterable[arb]) -> list[arb]:
+    def evaluate(self, function: Callable[[arb], arb], points: Iterable[arb]) -> Row:
         """A non-linear function at each point; one evaluation each."""
         points = list(points)
         self.spend(evaluations=len(points))
@@ -93,20 +74,9 @@ def hull(balls: Iterable[arb]) -> arb:
     return reduce(arb.union, balls)
 
 
-def floor(ball: arb, bits: int) -> int:
-    """The largest integer z with z / 2^bits <= every number in the ball, or one smaller.
-
-    Refuses a ball that is not finite.
-    """
-    integer = (ball.lower() * _unit(bits)).lower().floor().unique_fmpz()
-    if integer is None:
-        raise Rejected("a bound is not a finite number")
-    return int(integer)
-
-
-@cache
-def _unit(bits: int) -> arb:
-    return arb(2) ** bits
+def hulls(vectors: Iterable[Row]) -> Row:
+    """Entry by entry, a ball that encloses the entries of all vectors."""
+    return [hull(entries) for entries in zip(*vectors, strict=True)]
 
 
 def smallest(balls: Iterable[arb]) -> arb:
@@ -114,12 +84,28 @@ def smallest(balls: Iterable[arb]) -> arb:
     return reduce(arb.min, balls)
 
 
+def floor(ball: arb, bits: int) -> int:
+    """The largest integer z with z / 2^bits <= every number in the ball, or one smaller.
+
+    Refuses a ball that is not finite.
+    """
+    integer = (ball.lower() * (1 << bits)).lower().floor().unique_fmpz()
+    if integer is None:
+        raise Rejected("a bound is not a finite number")
+    return int(integer)
+
+
+def plus(left: Row, right: Row) -> Row:
+    """The sum of two vectors."""
+    return [a + b for a, b in zip(left, right, strict=True)]
+
+
+def lead(logits: Row, right: int) -> Row:
+    """By how much one logit is ahead of each."""
+    return [logits[right] - logit for logit in logits]
+
+
 def rows(matrix: arb_mat) -> list[Row]:
     """The matrix as a list of its rows."""
     entries, width = matrix.entries(), matrix.ncols()
     return [entries[start : start + width] for start in range(0, len(entries), width)]
-
-
-def _written(count: int) -> str:
-    """A count for a message: in full, or as a power of ten."""
-    return f"{count:,}" if count < 10**15 else f"10^{len(str(count)) - 1}"

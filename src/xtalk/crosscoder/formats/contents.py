@@ -1,7 +1,6 @@
 """The files of a peer's folder, read without trusting them: no pickle, no memory beyond the file's size."""
 
 import io
-import json
 import math
 import zipfile
 from collections.abc import Callable, Mapping
@@ -10,13 +9,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-import yaml
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from xtalk.crosscoder.saving import broken, first_reason
 from xtalk.errors import XtalkError
+from xtalk.parsing import parsed_json, parsed_yaml
 
 _LONGEST_CONFIG = 1 << 24  # bytes; more is no configuration
 _DEFLATE = 1032  # the most that deflate makes of a byte
@@ -26,12 +25,12 @@ _Config = TypeVar("_Config", bound=BaseModel)
 
 def json_in(path: Path) -> dict[str, Any] | None:
     """The object in a JSON file; None where there is no file, or it holds something else."""
-    return _mapping(path, json.loads)
+    return _mapping(path, parsed_json)
 
 
 def yaml_in(path: Path) -> dict[str, Any] | None:
     """The mapping in a YAML file, its tuples as lists; None where there is no file, or it holds another."""
-    return _mapping(path, lambda text: yaml.load(text, _Yaml))
+    return _mapping(path, parsed_yaml)
 
 
 def _mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any] | None:
@@ -39,20 +38,9 @@ def _mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any] | None:
         if not path.is_file() or path.stat().st_size > _LONGEST_CONFIG:
             return None
         content = parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+    except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
-
-
-class _Yaml(yaml.SafeLoader):
-    """YAML without objects; Python's tuples, which some peers write, are lists."""
-
-
-def _sequence(loader: yaml.SafeLoader, node: yaml.nodes.SequenceNode) -> list[Any]:
-    return loader.construct_sequence(node)
-
-
-_Yaml.add_constructor("tag:yaml.org,2002:python/tuple", _sequence)
 
 
 def checked(kind: type[_Config], path: Path, content: Mapping[str, Any] | None) -> _Config:
@@ -131,7 +119,7 @@ def safetensors_in(path: Path) -> Tensors:
     try:
         file = safe_open(path, framework="pt")
         kept = (file.metadata() or {}).get("xtalk")
-        return Tensors(path, tuple(file.keys()), file.get_tensor, None if kept is None else json.loads(kept))
+        return Tensors(path, tuple(file.keys()), file.get_tensor, None if kept is None else parsed_json(kept))
     except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise broken(path, error) from error
 

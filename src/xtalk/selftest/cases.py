@@ -1,27 +1,41 @@
 """Random MLPs and codes with everything that a batch may hold: padding, an empty token, a repeated pair."""
 
 import torch
-from reference.interaction_loops import Case
+from torch import Tensor
 
 from xtalk.codes import Codes
 from xtalk.interactions.contributions import MlpContributions
-from xtalk.models.activation_functions import GELU, GELU_TANH, RELU, SILU
+from xtalk.models.activation_functions import GELU, GELU_TANH, RELU, SILU, ActivationFunction
 from xtalk.models.mlp import MlpWeights
+from xtalk.selftest.interaction_loops import Case
 
 ACTIVATIONS = [RELU, GELU, GELU_TANH, SILU]
 B, K, L, D, N = 4, 5, 9, 3, 7  # pairwise distinct
 
 
-def random_mlp(activation, gated, generator, d=D, n=N, dtype=torch.float64) -> MlpWeights:
-    def draw(*shape):
+def random_mlp(
+    activation: ActivationFunction,
+    gated: bool,
+    generator: torch.Generator,
+    d: int = D,
+    n: int = N,
+    dtype: torch.dtype = torch.float64,
+) -> MlpWeights:
+    """Normal weights and biases."""
+
+    def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=dtype)
 
-    gate = {"W_gate": draw(d, n), "b_gate": draw(n)} if gated else {}
-    return MlpWeights(draw(d, n), draw(n), draw(n, d), draw(d), activation, **gate)
+    gate = (draw(d, n), draw(n)) if gated else (None, None)
+    return MlpWeights(draw(d, n), draw(n), draw(n, d), draw(d), activation, *gate)
 
 
-def random_case(activation, gated, seed=0, dtype=torch.float64) -> Case:
-    """Token 1 has two padded slots, one of them naming an active latent; token 2 has no active latent.
+def random_case(
+    activation: ActivationFunction, gated: bool, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> Case:
+    """A batch of `B` tokens.
+
+    Token 1 has two padded slots, one of them naming an active latent; token 2 has no active latent.
 
     One activation is negative: no nonlinearity here makes such codes, and every formula holds for them.
     """
@@ -39,20 +53,21 @@ def random_case(activation, gated, seed=0, dtype=torch.float64) -> Case:
     return Case(decoder, bias, latents, values, random_mlp(activation, gated, generator, dtype=dtype))
 
 
-def tied_case(activation, gated, seed=0) -> Case:
+def tied_case(activation: ActivationFunction, gated: bool, seed: int = 0) -> Case:
     """Small integers and powers of two, without rounding: many contributions are exactly equal in size."""
     generator = torch.Generator().manual_seed(seed)
 
-    def draw(*shape):
+    def draw(*shape: int) -> Tensor:
         return torch.randint(-1, 2, shape, generator=generator).double()
 
-    gate = {"W_gate": draw(D, N), "b_gate": draw(N) + 0.5} if gated else {}
-    mlp = MlpWeights(draw(D, N), draw(N) + 0.75, draw(N, D), draw(D), activation, **gate)
+    gate = (draw(D, N), draw(N) + 0.5) if gated else (None, None)
+    mlp = MlpWeights(draw(D, N), draw(N) + 0.75, draw(N, D), draw(D), activation, *gate)
     latents = torch.stack([torch.randperm(L, generator=generator)[:K] for _ in range(B)])
     values = 2.0 ** torch.randint(0, 2, (B, K), generator=generator).double()
     return Case(draw(L, D), draw(D), latents, values, mlp)
 
 
 def contributions(case: Case) -> MlpContributions:
+    """The case for the fast paths."""
     codes = Codes(case.latents_BK, case.values_BK, len(case.decoder_LD))
     return MlpContributions(case.decoder_LD, case.bias_D, codes, case.mlp)

@@ -1,5 +1,6 @@
 """Interactions at one MLP by loops over tokens b, neurons k and slots i: slow, obvious, differentiable."""
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -7,8 +8,13 @@ from torch import Tensor
 
 from xtalk.models.mlp import MlpWeights
 
+Kept = Callable[[int, int], Iterable[int]]
+"""The slots that contribute to a neuron k at a token b."""
+
 
 class Case(NamedTuple):
+    """Codes of B tokens, the latents' directions at one MLP's input, the bias there, and the MLP."""
+
     decoder_LD: Tensor
     bias_D: Tensor
     latents_BK: Tensor
@@ -17,46 +23,56 @@ class Case(NamedTuple):
 
     @property
     def tokens(self) -> range:
+        """The numbers of the tokens."""
         return range(len(self.values_BK))
 
     @property
     def slots(self) -> range:
+        """The numbers of the slots."""
         return range(self.values_BK.shape[1])
 
     @property
     def neurons(self) -> range:
+        """The numbers of the neurons."""
         return range(self.mlp.W_out.shape[0])
 
     @property
     def paths(self) -> list[tuple[Tensor, Tensor]]:
+        """Weights and bias of the value path, and of the gate path of a gated MLP."""
         value = (self.mlp.W_in, self.mlp.b_in)
-        return [value, (self.mlp.W_gate, self.mlp.b_gate)] if self.mlp.gated else [value]
+        if self.mlp.W_gate is None or self.mlp.b_gate is None:
+            return [value]
+        return [value, (self.mlp.W_gate, self.mlp.b_gate)]
 
 
 def contribution(case: Case, path: int, b: int, k: int, i: int) -> Tensor:
+    """What slot i adds to the pre-activation of neuron k at token b: f_i <w_k, d_i>."""
     weight_D = case.paths[path][0][:, k]
     return case.values_BK[b, i] * torch.dot(weight_D, case.decoder_LD[case.latents_BK[b, i]])
 
 
 def base(case: Case, path: int, k: int) -> Tensor:
+    """The pre-activation of neuron k without any latent."""
     W_DN, b_N = case.paths[path]
     return b_N[k] + torch.dot(W_DN[:, k], case.bias_D)
 
 
-def pre_activation(case: Case, path: int, b: int, k: int, kept) -> Tensor:
+def pre_activation(case: Case, path: int, b: int, k: int, kept: Iterable[int]) -> Tensor:
+    """The pre-activation of neuron k when only the slots `kept` contribute."""
     h = base(case, path, k)
     for i in kept:
         h = h + contribution(case, path, b, k, i)
     return h
 
 
-def neuron(case: Case, b: int, k: int, kept) -> Tensor:
+def neuron(case: Case, b: int, k: int, kept: Iterable[int]) -> Tensor:
     """The neuron's activation when only the slots `kept` contribute."""
     phi, value = case.mlp.activation, pre_activation(case, 0, b, k, kept)
     return phi(pre_activation(case, 1, b, k, kept)) * value if case.mlp.gated else phi(value)
 
 
 def score_weights(case: Case, b: int, k: int) -> list[Tensor]:
+    """How much a unit contribution on each path counts in the dominance score."""
     if not case.mlp.gated:
         return [torch.ones(()).double()]
     phi, lipschitz = case.mlp.activation, case.mlp.activation.lipschitz
@@ -65,6 +81,7 @@ def score_weights(case: Case, b: int, k: int) -> list[Tensor]:
 
 
 def score(case: Case, b: int, k: int, i: int) -> Tensor:
+    """The dominance score of slot i."""
     total = torch.zeros(()).double()
     for path, weight in enumerate(score_weights(case, b, k)):
         total = total + weight * contribution(case, path, b, k, i).abs()
@@ -77,8 +94,10 @@ def ranking(case: Case, b: int, k: int) -> list[int]:
 
 
 def share(case: Case, b: int, k: int, m: int) -> Tensor:
+    """The part of the scores that the m largest make up; 1 where nothing contributes."""
     scores = [score(case, b, k, i) for i in ranking(case, b, k)]
-    return sum(scores[:m]) / sum(scores) if sum(scores) > 0 else torch.ones(()).double()
+    total = torch.stack(scores).sum()
+    return torch.stack(scores[:m]).sum() / total if total > 0 else torch.ones(()).double()
 
 
 def interaction_charge(case: Case, b: int, k: int, j: int) -> Tensor:
@@ -95,6 +114,7 @@ def interaction_charge(case: Case, b: int, k: int, j: int) -> Tensor:
 
 
 def interaction(case: Case, b: int) -> float:
+    """The interaction T of a token."""
     total = 0.0
     for k in case.neurons:
         for j in ranking(case, b, k)[1:]:
@@ -121,7 +141,7 @@ def pair_sums(case: Case) -> tuple[Tensor, Tensor, float]:
     return sums, together, total
 
 
-def output(case: Case, b: int, kept_of_neuron) -> Tensor:
+def output(case: Case, b: int, kept_of_neuron: Kept) -> Tensor:
     """The MLP's output with the slots kept_of_neuron(b, k) of each neuron."""
     out_D = case.mlp.b_out
     for k in case.neurons:
@@ -129,25 +149,29 @@ def output(case: Case, b: int, kept_of_neuron) -> Tensor:
     return out_D
 
 
-def keep(case: Case, m: int):
+def keep(case: Case, m: int) -> Kept:
+    """The m slots of largest score."""
     return lambda b, k: ranking(case, b, k)[:m]
 
 
-def keep_all(case: Case):
+def keep_all(case: Case) -> Kept:
+    """All slots."""
     return lambda b, k: case.slots
 
 
 def mixed_difference(case: Case, b: int, i: int, j: int) -> Tensor:
+    """D_ij of two slots through W_out."""
     rest = [s for s in case.slots if s not in (i, j)]
-    D_D = torch.zeros_like(case.mlp.b_out)
+    out_D = torch.zeros_like(case.mlp.b_out)
     for k in case.neurons:
         both, no_i = neuron(case, b, k, [*rest, i, j]), neuron(case, b, k, [*rest, j])
         no_j, neither = neuron(case, b, k, [*rest, i]), neuron(case, b, k, rest)
-        D_D = D_D + (both - no_i - no_j + neither) * case.mlp.W_out[k]
-    return D_D
+        out_D = out_D + (both - no_i - no_j + neither) * case.mlp.W_out[k]
+    return out_D
 
 
-def sum_minus_max(case: Case, weight_N) -> Tensor:
+def sum_minus_max(case: Case, weight_N: Sequence[Tensor | float]) -> Tensor:
+    """Mean over tokens and neurons of weight_k times all contributions but the dominant one."""
     total = torch.zeros(()).double()
     for b in case.tokens:
         for k in case.neurons:
@@ -160,21 +184,25 @@ def sum_minus_max(case: Case, weight_N) -> Tensor:
 
 
 def relative(case: Case) -> Tensor:
+    """1 - dominant share, mean over tokens and neurons."""
     shares = [share(case, b, k, 1) for b in case.tokens for k in case.neurons]
-    return 1 - sum(shares) / len(shares)
+    return 1 - torch.stack(shares).mean()
 
 
-def relative_error(case: Case, true_BD, kept_of_neuron, variance: float) -> Tensor:
+def relative_error(
+    case: Case, true_BD: Tensor | Sequence[Tensor], kept_of_neuron: Kept, variance: float
+) -> Tensor:
     """Squared error over variance, times D, mean over tokens."""
     D = len(case.mlp.b_out)
     errors = [(true_BD[b] - output(case, b, kept_of_neuron)).square().sum() for b in case.tokens]
-    return D * sum(errors) / variance / len(errors)
+    return D * torch.stack(errors).mean() / variance
 
 
 def penalties(case: Case, true_BD: Tensor, variance: float) -> dict[str, Tensor]:
     """Every penalty of `xtalk.interactions.penalties` by name."""
     norms = [case.mlp.W_out[k].norm() for k in case.neurons]
     rebuilt_BD = [output(case, b, keep_all(case)) for b in case.tokens]
+    few = [relative_error(case, true_BD, keep(case, m), variance) for m in (1, 2, 4, 8, 99)]
     return {
         "sum_minus_max": sum_minus_max(case, [1.0 for _ in norms]),
         "out_norm": sum_minus_max(case, [norm * len(norms) / sum(norms) for norm in norms]),
@@ -184,4 +212,5 @@ def penalties(case: Case, true_BD: Tensor, variance: float) -> dict[str, Tensor]
         "keep_2": relative_error(case, true_BD, keep(case, 2), variance),
         "keep_4": relative_error(case, true_BD, keep(case, 4), variance),
         "full_sum": relative_error(case, true_BD, keep_all(case), variance),
+        "keep_few": torch.stack(few).mean(),
     }
