@@ -2,6 +2,7 @@
 # make test: install, lint, test, within minutes.   make audit: what the tests and the checker are worth.
 # make test-peers: write and run peers' dictionaries with the peers' own code again, and compare.
 # make docs: the site of docs/, in build/site.   make wheels: both wheels and their hashes, in build/wheels.
+# make sbom: a bill of materials of what a user installs, in build/sbom.
 # make test-real MODEL=FOLDER: xtalk's figures on a real model against plain torch.
 # make performance: docs/performance.md, measured on this machine; make bench-peers: what it compares with.
 
@@ -11,7 +12,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint audit docs wheels bench bench-peers performance test-peers test-real clean
+.PHONY: demo test lint audit docs wheels sbom bench bench-peers performance test-peers test-real clean
 
 WORKERS ?= 2
 FUZZ_SECONDS ?= 60
@@ -29,6 +30,23 @@ wheels: $(VENV)/.installed-dev
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheels packages/xtalk-check .
 	@rm -rf build/lib packages/xtalk-check/build
 	@sha256sum build/wheels/*.whl
+
+# What a user installs with both wheels and every extra: a bill of materials (CycloneDX), in build/sbom.
+SBOM_TOOL := $(VENV)-sbom
+sbom: wheels $(SBOM_TOOL)/.installed
+	rm -rf build/sbom && mkdir -p build/sbom
+	$(PYTHON) -m venv build/sbom/environment
+	build/sbom/environment/bin/pip install --quiet --constraint constraints.txt torch
+	build/sbom/environment/bin/pip install --quiet --constraint constraints.txt --find-links build/wheels 'xtalk[all]'
+	$(SBOM_TOOL)/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml \
+	  --output-file build/sbom/xtalk.cdx.json build/sbom/environment/bin/python
+	rm -rf build/sbom/environment
+	@echo build/sbom/xtalk.cdx.json
+
+$(SBOM_TOOL)/.installed:
+	$(PYTHON) -m venv $(SBOM_TOOL)
+	$(SBOM_TOOL)/bin/pip install --quiet cyclonedx-bom==7.5.0
+	@touch $@
 
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict

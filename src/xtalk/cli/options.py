@@ -1,9 +1,13 @@
 """Options that several commands have."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from xtalk.data import TextSource
 
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The run folder.", show_default=False)]
 OutOfPreset = Annotated[
@@ -63,6 +67,38 @@ Chat = Annotated[
         "--chat", help="Read conversations, in the model's chat template.  [default: documents are text]"
     ),
 ]
+RequiredText = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE|FOLDER|DATASET",
+        help=".txt, .jsonl, .csv, each also .gz, or .parquet; a folder of them; a hub dataset, NAME or "
+        "NAME:CONFIG; or 'embedded'.",
+        show_default=False,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A text, and what of it and of its like is a document."""
+
+    text: str
+    column: str | None
+    split: str | None
+    chat: bool | None
+
+    def source(self, other: str | None = None) -> "TextSource":
+        """The text, or another one that is read alike."""
+        from xtalk.data import TextSource
+
+        return TextSource(other or self.text, self.column, self.split or "train", bool(self.chat))
+
+
+def texts(text: RequiredText, column: Column = None, split: Split = None, chat: Chat = None) -> Texts:
+    """The options of a text that a command reads."""
+    return Texts(text, column, split, chat)
+
+
 HeldOutText = Annotated[
     str | None,
     typer.Option(

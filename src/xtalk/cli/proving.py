@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from xtalk.cli.failing import one_line_errors
+from xtalk.cli.commands import Result
 from xtalk.errors import XtalkError
 
 SEQUENCES = "Every sequence of n tokens (T3, T3-attention)"
@@ -113,7 +113,7 @@ def prove(
             rich_help_panel=LANGUAGE,
         ),
     ] = None,
-) -> None:
+) -> Result:
     """Prove how good a small network is, and let the independent checker have the last word.
 
     Each theorem is about a network of its own:
@@ -151,22 +151,21 @@ def prove(
         "tokens": tokens,
         "knots": knots,
     }
-    with one_line_errors():
-        given = applying(theorem, {key: value for key, value in options.items() if value is not None})
+    given = applying(theorem, {key: value for key, value in options.items() if value is not None})
 
-        from xtalk.progress import progress_bars
-        from xtalk.proofs import prove as proving
-        from xtalk.proofs.config import prove_config
-        from xtalk.proofs.words import describe
+    from xtalk.progress import progress_bars
+    from xtalk.proofs import prove as proving
+    from xtalk.proofs.config import prove_config
+    from xtalk.proofs.words import describe
 
-        kind, fixed = proving.THEOREMS[theorem]
-        config = prove_config(kind, **given, **fixed)
-        with progress_bars() as progress:
-            row = proving.prove(config, out, progress=progress)
-        typer.echo(describe(row))
-        stem = (out / row.path).with_suffix("")
-        files = [f"{stem}.json", "--spec", f"{stem}.spec.json", "--weights", f"{stem}.weights"]
-        typer.echo(f"check it yourself: {shlex.join(['xtalk-check', *files])}")
+    kind, fixed = proving.THEOREMS[theorem]
+    config = prove_config(kind, **given, **fixed)
+    with progress_bars() as progress:
+        row = proving.prove(config, out, progress=progress)
+    stem = (out / row.path).with_suffix("")
+    files = [f"{stem}.json", "--spec", f"{stem}.spec.json", "--weights", f"{stem}.weights"]
+    checking = f"check it yourself: {shlex.join(['xtalk-check', *files])}"
+    return Result(row.model_dump(mode="json"), f"{describe(row)}\n{checking}")
 
 
 def applying(theorem: str, given: dict[str, Any]) -> dict[str, Any]:

