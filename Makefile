@@ -57,6 +57,7 @@ audit: $(VENV)/.installed-dev
 	$(BIN)/python -m audit.headlines --check
 	$(BIN)/python -m audit.mutants --workers $(WORKERS)
 	$(BIN)/python -m audit.fuzz --seconds $(FUZZ_SECONDS)
+	$(BIN)/python -m audit.fuzz_files --seconds $(FUZZ_SECONDS)
 	$(BIN)/python -m audit.kills --kills $(KILLS)
 
 # MODEL: a folder of a Llama-like model, as Hugging Face's save_pretrained makes it, such as SmolLM2-135M.

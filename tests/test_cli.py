@@ -174,6 +174,7 @@ def test_a_second_run_on_the_same_folder_is_refused(command, tmp_path: Path):
         (RuntimeError("I/O error: No space left on device (os error 28)"), "no space left on the disk"),
         (PermissionError(errno.EACCES, "Permission denied", "a.bin"), "Permission denied: a.bin"),
         (XtalkError("three\n lines\n of text"), "three lines of text"),
+        (XtalkError("key \x1b[2J\x07" + "a" * 9000), r"key \?\[2J\?a{1991} \.\.\."),
     ],
 )
 def test_what_goes_wrong_outside_is_one_line(command, harvest_is, tmp_path: Path, error, message: str):

@@ -10,6 +10,8 @@ import typer
 from xtalk.errors import XtalkError
 from xtalk.optional import extras_named
 
+_LONGEST = 2000  # characters of a message
+
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
@@ -37,4 +39,6 @@ def one_line_errors() -> Iterator[None]:
 
 
 def _say(message: str) -> None:
-    typer.echo(f"xtalk: {' '.join(message.split())}", err=True)
+    """One line, without what a file's content could do to a terminal."""
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
+    typer.echo(f"xtalk: {line if len(line) <= _LONGEST else f'{line[:_LONGEST]} ...'}", err=True)
