@@ -24,6 +24,7 @@ import torch
 from xtalk.activations import ActivationBatches, ActivationStore, Harvest
 from xtalk.data.tokens import token_sequences
 from xtalk.interactions.penalties import PENALTIES
+from xtalk.models.hookpoints import Hookpoint
 from xtalk.reports import Metrics, ReportData, Results, read_record
 from xtalk.training.train import train_crosscoder
 
@@ -105,7 +106,7 @@ def store(tokens: int, folder: Path) -> dict[str, Any]:
         seconds[what] = round(time.monotonic() - begun, 1)
         return made
 
-    source = Harvest(FakeModel(torch.bfloat16), sequences, ["blocks.0.ln2"])
+    source = Harvest(FakeModel(torch.bfloat16), sequences, [Hookpoint(0, "ln2")])
     stream = ActivationBatches(source, 256, 0, 16)
     timed("write", lambda: ActivationStore.write(folder / "store", stream))
     opened = timed("open", lambda: ActivationStore.open(folder / "store"))

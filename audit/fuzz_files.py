@@ -84,9 +84,10 @@ def targets() -> list[Target]:
 
     def store(folder: Path) -> None:
         from xtalk.activations import ActivationStream
+        from xtalk.models.hookpoints import Hookpoint
 
         stream = ActivationStream(
-            FakeModel(torch.bfloat16), numbered_sequences(4, 4), ["blocks.0.ln2"], 7, 2, 5
+            FakeModel(torch.bfloat16), numbered_sequences(4, 4), [Hookpoint(0, "ln2")], 7, 2, 5
         )
         ActivationStore.write(folder / "store", stream)
 

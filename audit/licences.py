@@ -46,9 +46,13 @@ def licence(one: Distribution) -> str:
     classifiers = [
         c.split(" :: ")[-1] for c in metadata.get_all("Classifier") or () if c.startswith("License ::")
     ]
-    said = metadata.get("License-Expression") or ", ".join(classifiers) or metadata.get("License") or ""
+    said = _entry(one, "License-Expression") or ", ".join(classifiers) or _entry(one, "License")
     words = " ".join(said.strip().partition("\n")[0].split())
     return "unknown" if not words else words if len(words) <= 90 else words[:89] + "…"
+
+
+def _entry(one: Distribution, name: str) -> str:
+    return one.metadata[name] if name in one.metadata else ""
 
 
 def table() -> str:

@@ -18,8 +18,9 @@ def read_text(
 
     A warning says so too. tokenizer, model: whose chat template conversations are read in.
     """
-    chat = isinstance(source, TextSource) and source.chat and tokenizer is not None
-    documents, cut = read_start(source, CHARACTERS, renderer(tokenizer, model) if chat else None)
+    chat = isinstance(source, TextSource) and source.chat
+    rendered = renderer(tokenizer, model) if chat and tokenizer is not None else None
+    documents, cut = read_start(source, CHARACTERS, rendered)
     if cut:
         read = sum(map(len, documents))
         logger.warning("%s is longer than the %d characters read of it; the rest is left out", source, read)
