@@ -52,7 +52,7 @@ def licence(one: Distribution) -> str:
 
 
 def _entry(one: Distribution, name: str) -> str:
-    return one.metadata[name] if name in one.metadata else ""
+    return next(iter(one.metadata.get_all(name) or ()), "")
 
 
 def table() -> str:
