@@ -25,7 +25,7 @@ def measure(variant: str, *, small: bool) -> dict[str, float]:
     model = random_llama(4 if small or variant == "4 blocks" else BLOCKS, small=small)
     length = 16 if small else CONTEXT
     tokens_nS = np.random.default_rng(0).integers(0, model.vocabulary, (TOKENS // length, length), np.int32)
-    text = token_sequences(tokens_nS, (np.arange(TOKENS) // 16).reshape(tokens_nS.shape))
+    text = token_sequences(tokens_nS, (np.arange(TOKENS, dtype=np.int32) // 16).reshape(tokens_nS.shape))
     names = tuple(f"blocks.{block}.ln2" for block in range(model.n_blocks))
     latents = 64 if small else LATENTS
     config = CrosscoderConfig(d_in=model.d_model, d_sae=latents, k=8, hook_names=names, architecture="topk")

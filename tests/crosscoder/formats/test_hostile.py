@@ -214,4 +214,4 @@ def test_yaml_does_not_make_objects(tmp_path: Path):
         f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
     )
     (folder / "model_cfg.yaml").write_text(f"{bomb}d_model: *i\nhidden_dim: 12\n")
-    refused(folder, "d_model")
+    refused(folder, "holds")
