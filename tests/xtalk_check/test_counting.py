@@ -45,6 +45,7 @@ def test_counts_on_the_edge():
         25,
         0,
     ]
+    assert successes([([(0, 1), (1, 1), (5, 1)], 2)], 2, Work()) == 6  # two sums fall short, 0 and 1
 
 
 def test_scores_of_too_wide_a_range_are_refused():
