@@ -40,12 +40,14 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_yaml_that_is_none_or_too_large(name: str):
-    tracemalloc.start()
     begun = time.process_time()
     with pytest.raises(ValueError) as caught:
         parsed_yaml(BAD[name])
     assert "\n" not in str(caught.value)
-    assert time.process_time() - begun < 20
+    assert time.process_time() - begun < 10
+    tracemalloc.start()  # after the time was taken: it slows deep recursion down
+    with suppress(ValueError):
+        parsed_yaml(BAD[name])
     assert tracemalloc.get_traced_memory()[1] < 300_000_000
     tracemalloc.stop()
 
