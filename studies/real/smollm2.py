@@ -15,18 +15,17 @@ from typing import Any
 import xtalk
 from studies import pages
 from studies.results.results import PENALTIES
-from studies.validation.validation import summary, verdict
 from xtalk.progress import progress_bars
 from xtalk.runs import layout
 from xtalk.runs.presets import PRESETS
 
-POINT, LATENTS, STEPS, TOKENS, VALIDATED = "blocks.15.ln2", 2048, 300, 4096, 4096
+POINT, LATENTS, STEPS, TOKENS = "blocks.15.ln2", 2048, 300, 4096
 CROSSCODERS = {
     "unpenalised": {},
     "paper-300": PENALTIES["paper-300"],
     "sparse": PRESETS["own"]["crosscoders"][1]["penalties"],
 }
-CLUSTERED, SEEDED = "sparse", ("unpenalised", "sparse")
+CLUSTERED = "sparse"
 SCHEMES = {
     "full": "all features",
     "keep_1": "one feature per neuron",
@@ -43,7 +42,7 @@ GENERAL = {
     "fvu": "FVU",
     "l0": "L0",
     "dead": "dead latents",
-    "tokens_per_second": "tokens per second in training",
+    "tokens_per_second": "tokens per second in training, on a busy core",
 }
 SIMILARITIES = {
     "interaction": "interaction",
@@ -167,28 +166,16 @@ def page(runs: list[xtalk.RunFolder], wide: xtalk.RunFolder) -> str:
     model, counted = seeds[0]["model"], seeds[0]["counted"]
     ablated = fidelities(seeds[0], block)["unpenalised"]["ablation"][0]
     clustered = [folder.read_json(layout.CLUSTERS) for folder in runs]
-    validated = {name: [runs[0].read_json(layout.validation(name))["rows"]] for name in SEEDED}
     weights = "\n".join(
         f"- **{name}**: " + (", ".join(f"{key} {weight:g}" for key, weight in given.items()) or "none")
         for name, given in CROSSCODERS.items()
-    )
-    sections = "\n".join(
-        f"""### {name}
-
-{verdict(rows, "output", "occurrence")}
-{verdict(rows, "loss", "occurrence")}
-
-{summary(rows, "rho")}
-"""
-        for name, rows in validated.items()
     )
     return f"""# A real model
 
 SmolLM2-135M-Instruct (30 blocks, gated MLPs, RMSNorm, {model["n_params"] / 1e6:.1f} M parameters),
 TinyStories; made by
 
-```sh python -m studies.real.smollm2 --model SMOLLM2_FOLDER --text train.jsonl --held-out-text test.jsonl
---out RUNS ```
+    make page-results-smollm2 ARGS='--model FOLDER --text train.jsonl --held-out-text test.jsonl --out RUNS'
 
 ## One MLP, {len(runs)} seeds
 
@@ -211,13 +198,6 @@ over documents.
 
 {several_mlps(of_three)}
 
-## Which measure predicts interventions?
-
-At the same MLP, as [validation.md](validation.md) has it for the embedded model: pairs of features are
-taken out of the model's own activations, and what removing both does beyond removing each is
-rank-correlated with each measure; {VALIDATED:,} held-out tokens, one seed.
-
-{sections}
 ## Clusters
 
 By the interactions of {CLUSTERED}, as [clusters.md](clusters.md) has it: how often the offline judge
@@ -234,9 +214,10 @@ FOUND = """## What was hard
 
 The first position's activations are a hundred times the others', so that it is left out everywhere. Penalties
 that run the model on take nine tenths of the time of training: half of the model, and 49,152 logits for each
-token. At one block out of thirty ablation costs less than a tenth of a nat, so that Phi has wide intervals over
-documents.
+token. At one block out of thirty ablation costs less than a tenth of a nat, so that Phi has wide intervals
+over documents.
 
+Which measure predicts interventions in this model, one dictionary a place: [measure.md](measure.md).
 Not done: more tokens, other texts, all thirty MLPs, other weights of the paper's penalty.
 """
 
@@ -257,8 +238,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             run = xtalk.Run(args.out / f"seed-{seed}", config(args, seed), progress=progress)
             run.evaluate()
             run.cluster()
-            if seed == args.seeds[0]:
-                run.validate(SEEDED, VALIDATED)
             folders.append(run.folder)
         wide = xtalk.Run(args.out / "three-blocks", three_blocks(args), progress=progress)
         wide.evaluate()
