@@ -11,7 +11,7 @@ from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.training.adam import Adam
 from xtalk.training.auxiliary import auxiliary_loss
 from xtalk.training.objective import Objective
-from xtalk.training.train import TrainingState, _dead, training_step
+from xtalk.training.train import TrainingState, dead_latents, training_step
 
 DEAD = torch.arange(1, 32, 2)
 
@@ -69,7 +69,7 @@ def test_latents_are_dead_once_silent_for_so_many_tokens():
     objective = Objective([], {}, 0.0, 0.0, False)
     for x_BPD, expected in zip(xs, ([], [], DEAD.tolist()), strict=False):  # 64, 128, 192 tokens
         training_step(state, objective, training, x_BPD)
-        assert _dead(state, training).tolist() == expected
+        assert dead_latents(state, training).tolist() == expected
     assert state.last_fired_L[::2].min() >= 64
     assert (state.last_fired_L[DEAD] == 0).all()
 
@@ -81,7 +81,7 @@ def dead_after_training(aux: float) -> int:
     objective = Objective([], {}, aux, 0.0, False)
     for x_BPD in xs:
         training_step(state, objective, training, x_BPD)
-    return len(_dead(state, training))
+    return len(dead_latents(state, training))
 
 
 def test_it_revives_dead_latents():
