@@ -9,7 +9,7 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 from skips import pytest_sessionfinish, pytest_terminal_summary
 
-__all__ = ["pytest_sessionfinish", "pytest_terminal_summary"]  # hooks
+__all__ = ["pytest_configure", "pytest_sessionfinish", "pytest_terminal_summary"]  # hooks
 
 # One thread: the same sums in the same order everywhere. Before torch is imported; subprocesses inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -31,6 +31,15 @@ def checked_modules() -> list[str]:
 
 
 install_import_hook(checked_modules(), "typechecking.check")
+DEVICE = os.environ.get("XTALK_TEST_DEVICE")
+
+
+def pytest_configure() -> None:
+    """Make the device that stands in for a GPU known before any test differentiates."""
+    if not DEVICE:
+        from stand_in import register  # loads torch
+
+        register()
 
 
 @pytest.fixture
@@ -39,8 +48,8 @@ def device() -> Iterator[object]:
     import torch
     from stand_in import stand_in
 
-    if name := os.environ.get("XTALK_TEST_DEVICE"):
-        yield torch.device(name)
+    if DEVICE:
+        yield torch.device(DEVICE)
     else:
         with stand_in() as there:
             yield there

@@ -164,8 +164,11 @@ def _cast(name: str, to: Callable[[list[torch.dtype]], torch.dtype]) -> Callable
 
 
 @cache
-def _registered() -> list[torch.library.Library]:
-    """The device made known to torch, with what autocast does there."""
+def register() -> list[torch.library.Library]:
+    """Make the device known to torch, with what autocast does there.
+
+    Before anything else is differentiated: autograd takes its count of devices at the first backward pass.
+    """
     _setup_privateuseone_for_python_backend(NAME, _Module())
     fallback, casts = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
     fallback.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
@@ -183,7 +186,7 @@ def _registered() -> list[torch.library.Library]:
 @contextmanager
 def stand_in() -> Iterator[torch.device]:
     """Inside, torch has one more device."""
-    _registered()
+    register()
     flatten = safetensors.torch._flatten_as_ptr
 
     def flattened(tensors: dict[str, torch.Tensor], *rest: Any) -> Any:
