@@ -9,7 +9,7 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 from skips import pytest_sessionfinish, pytest_terminal_summary
 
-__all__ = ["pytest_configure", "pytest_sessionfinish", "pytest_terminal_summary"]  # hooks
+__all__ = ["pytest_sessionfinish", "pytest_terminal_summary"]  # hooks
 
 # One thread: the same sums in the same order everywhere. Before torch is imported; subprocesses inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
