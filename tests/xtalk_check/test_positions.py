@@ -3,6 +3,7 @@
 import random
 from itertools import product
 from math import exp
+from unittest.mock import patch
 
 import pytest
 from flint import arb, ctx
@@ -16,7 +17,7 @@ from reference.attention_space import (
     run,
 )
 from reference.product_space import container, encoded, sequences
-from xtalk_check import check
+from xtalk_check import check, rounding
 from xtalk_check.positions import Tables, ahead, fillings
 from xtalk_check.reading import Fields, parse_weights
 from xtalk_check.tasks import Task
@@ -132,7 +133,7 @@ def test_margins_times_the_denominator_are_bounded_below():
     assert closest < 0.05
 
 
-def one_by_one(tensors, task: dict) -> int:
+def one_by_one(tensors, task: dict, drift: float = 0.0, needed: float = 0.0) -> int:
     """The sequences that the theorem counts, from its tables, each by itself."""
     tables, found, n = tables_of(tensors, task), 0, task["n"]
     furthest_of = max if task["name"] == "max" else min
@@ -141,12 +142,13 @@ def one_by_one(tensors, task: dict) -> int:
         answer, at = task["classes"][far], tables.at_others[q]
 
         def score(t, q=q, answer=answer, at=at):
-            lead = float(tables.moved[t][answer] + tables.direct[q][answer])
-            end = at.lower() if lead > 0 else at.upper()
+            lead = float(tables.moved[t][answer] + tables.direct[q][answer]) - needed
+            end = at.lower() - drift if lead > 0 else at.upper() + drift
             return lead * exp(float(tables.scores[q][t] + end))
 
-        base = float(tables.moved_last[q][answer] + tables.direct[q][answer])
-        base *= exp(float(tables.scores[q][q] + tables.at_last[q]))
+        base = float(tables.moved_last[q][answer] + tables.direct[q][answer]) - needed
+        end = float(tables.scores[q][q] + tables.at_last[q])
+        base *= exp(end - drift if base > 0 else end + drift)
         least = int(q != far)
         start, free = base + least * score(far), n - 1 - least
         scores = [score(t) for t in tokens if t != far]
@@ -170,6 +172,22 @@ def test_what_is_proven_is_what_the_theorem_says():
         assert found == one_by_one(tensors, positions_spec(**task)["task"]), seed
         partly += 0 < found < V**n
     assert partly > 30
+
+
+def test_what_is_proven_in_float32_is_what_the_theorem_says():
+    """In an arithmetic so coarse that it shows."""
+    fewer = 0
+    for seed in range(60):
+        tensors = positions_solver(3, 3, 0.3 + 0.1 * (seed % 3), seed)
+        task = positions_spec(classes=[0, 1, 2], answers=3)["task"]
+        weights, question = parse_weights(container(tensors)), Task.read(Fields(dict(task), "task"))
+        with patch.object(rounding, "UNIT", arb(2) ** -12):
+            found = proven(tensors, **task | {"arithmetic": "float32"})
+            with ctx.workprec(PRECISION):
+                drift, needed = Tables.load(weights, question, Work()).rounded(weights, 3, Work())
+        assert found == one_by_one(tensors, task, float(drift.upper()), float(needed)), seed
+        fewer += 0 < found < proven(tensors, **task)
+    assert fewer > 5
 
 
 def test_no_more_is_proven_than_is_true():
@@ -224,21 +242,27 @@ def test_scores_that_float32_loses_are_refused():
     assert verdict(steep).verdict == "accepted"
 
 
+def test_length_of_fillings_is_counted():
+    """Four others, of which three are modest, and one of the greedy two could win."""
+    for greedy, further in ((-8, 0), (-4, 2)):
+        work = Work()
+        fillings([arb(s) for s in (0, -1, -1, greedy)], arb(1), arb(5), 2, 0, work)
+        assert work.multiply_adds == (4 + 4) // 2 + 1 + (3 + further if further else 0) // 2 + bool(further)
+    idle = Work()
+    assert fillings([arb(1)], arb(0), arb(1), 2, 0, idle) == idle.multiply_adds == 0
+
+
 def test_length_is_counted():
-    """By hand: V = C = D = H = 4, n = 3."""
-    solver = positions_solver(4, 3)
-    length = verdict(solver).length
-    products = 2 * 64 + 2 * 64 + 12 * 4 * 1 + 64 + 64 + 12 * 4 + 12 * 4 + 64
-    assert length.evaluations == 4 * 5
-    assert length.multiply_adds > products
-    n, C = 3, 4
-    tables = 4 * (2 * 4 + n + C * (5 * n + 8)) // 2
-    sums = halves = 0
-    for place in range(4):
-        halves += -(-5 // 2)
-        for far in range(place, 4):
-            sums += far + 2
-            halves += -(-(far + 4) // 2)
-    rest = length.multiply_adds - products - tables - sums - halves
-    pairs, others = 10, sum(far for place in range(4) for far in range(place, 4))
-    assert pairs * 2 + others // 2 <= rest <= pairs * 3 + 3 * others
+    """By hand: V = C = D = H = 4, n = 3; two additions or comparisons are a multiply-add."""
+    tensors, work = positions_solver(4, 3), Work()
+    weights, n = parse_weights(container(tensors)), 3
+    tables = Tables.load(weights, Task("max", n, (0, 1, 2, 3), 4), work)
+    loaded = 7 * 64 + 3 * 48 + 4 * (8 + 3 + 4 * (5 * 3 + 8)) // 2
+    assert work.multiply_adds == loaded and work.evaluations == 0
+    work = Work()
+    tables.rounded(weights, n, work)
+    assert work.multiply_adds == 2 * 5 * 16 + 3 * 4 + (4 + 3) * 4 // 2 and work.evaluations == 1
+    flat = {name: (shape, [0.0] * len(v)) for name, (shape, v) in tensors.items()}
+    length = verdict(flat).length  # no filling is gone through
+    pairs = sum(far + 2 + (far + 5) // 2 for place in range(4) for far in range(place, 4))
+    assert length.multiply_adds == loaded + 4 * 3 + pairs and length.evaluations == 4 * 5

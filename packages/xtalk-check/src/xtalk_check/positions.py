@@ -10,10 +10,10 @@ from functools import reduce
 
 from flint import arb, arb_mat
 
+from xtalk_check import rounding
 from xtalk_check.claims import settle
 from xtalk_check.errors import Rejected
 from xtalk_check.reading import Fields, Weights
-from xtalk_check.rounding import UNDERFLOW, UNIT, gamma, largest, layer, of_output, of_softmax, tiny
 from xtalk_check.tasks import Task
 from xtalk_check.work import Row, Work, hull, plus, rows, smallest
 
@@ -38,7 +38,7 @@ def prove(task: Fields, advice: Fields, claim: Fields, weights: Weights, work: W
         )
     work.plan(tokens**3 // 2, "going through the tokens before each furthest one")
     tables = Tables.load(weights, question, work)
-    drift, needed = tables.rounding(weights, n, work) if deployed else (arb(0), arb(0))
+    drift, needed = tables.rounded(weights, n, work) if deployed else (arb(0), arb(0))
     order, certified = sorted(range(tokens), key=classes.__getitem__, reverse=question.name == "min"), 0
     for place, asking in enumerate(order):
         count(tokens + 1, work)
@@ -144,22 +144,24 @@ class Tables:
             spread=reduce(arb.max, (reduce(arb.max, row) - smallest(row) for row in direct)),
         )
 
-    def rounding(self, weights: Weights, n: int, work: Work) -> tuple[arb, arb]:
+    def rounded(self, weights: Weights, n: int, work: Work) -> tuple[arb, arb]:
         """A ball around what rounding does to a weight's logarithm, and how large a lead has to be.
 
         Cost: 2 (2 D H + D H' + H' D + D C) + 3 H, and an evaluation; (V + n) D comparisons.
         Proof: docs/proofs/theory.md, lemma "drift".
         """
-        size = largest(weights.matrix("embed", None, None)) + largest(weights.matrix("position", None, None))
-        count((len(self.direct) + n) * size.ncols(), work)
-        x = size, size * UNIT + tiny(size.ncols())
-        drift = of_softmax(x, n, weights, work)
+        embed, position = (weights.matrix(name, None, None) for name in ("embed", "position"))
+        count((embed.nrows() + n) * embed.ncols(), work)
+        size, tiny = rounding.largest(embed) + rounding.largest(position), rounding.tiny(embed.ncols())
+        x = size, size * rounding.UNIT + tiny
+        drift = rounding.of_softmax(x, n, weights, work)
         if not drift < 10:
             raise Rejected("in float32 the scores are too far off for a bound on the softmax")
-        grown, lost = work.evaluate(arb.exp, [drift])[0], 4 * n * UNDERFLOW
-        passed = (grown + lost) * (x[1] + (size + x[1]) * gamma(n)) + lost * size + tiny(size.ncols())
-        values = layer((size, passed), "w_value", None, 0, weights, work)
-        error = of_output(values, x, True, weights, work)
+        grown, lost = work.evaluate(arb.exp, [drift])[0], 4 * n * rounding.UNDERFLOW
+        summed = (size + x[1]) * rounding.gamma(n)
+        mixed = size * grown, (grown + lost) * (x[1] + summed) + lost * size + tiny
+        values = rounding.layer(mixed, "w_value", None, 0, weights, work)
+        error = rounding.of_output(values, x, True, weights, work)
         return arb(0, 1) * drift, grown * (2 * error + self.spread * (grown - 1))
 
 
