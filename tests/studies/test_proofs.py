@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from studies.proofs import attention, charts, finite, gross, language, penalty, sequences, speed
-from xtalk.proofs.config import ProveConfig
+from xtalk.proofs.config import PositionsConfig, ProveConfig
 from xtalk.proofs.t1.digits import Split, digits, load_digits_network, save_digits
 from xtalk.proofs.t1.network import FiniteSizes
 from xtalk.proofs.t1.training import FiniteTraining
@@ -43,9 +43,12 @@ def test_attention(between, monkeypatch, tmp_path: Path):
 
 
 def test_gross(between, monkeypatch, tmp_path: Path):
-    monkeypatch.setattr(gross, "OURS", ProveConfig(network="attention", **PLAIN))
+    monkeypatch.setattr(gross, "PLAIN", ProveConfig(network="attention", **PLAIN))
+    monkeypatch.setattr(gross, "POSITIONS", PositionsConfig(vocabulary=6, n=3, d_model=8, network_steps=200))
     gross.main(["--out", str(tmp_path / "out")])
-    assert between("t3-gross")[-1].startswith("| here | T3 attention, tokens, float32 | ")
+    *_, seed, last = between("t3-gross")
+    assert seed.startswith("| here, seed 2 | T3 positions | **") and " in float32, " in seed
+    assert last.startswith("| here, no positions | T3 attention, tokens | ")
 
 
 def test_sequences_and_their_speed(between, monkeypatch, tmp_path: Path):
