@@ -43,12 +43,10 @@ def test_attention(between, monkeypatch, tmp_path: Path):
 
 
 def test_gross(between, monkeypatch, tmp_path: Path):
-    monkeypatch.setattr(gross, "PLAIN", ProveConfig(network="attention", **PLAIN))
-    monkeypatch.setattr(gross, "POSITIONS", PositionsConfig(vocabulary=6, n=3, d_model=8, network_steps=200))
+    monkeypatch.setattr(gross, "OURS", PositionsConfig(vocabulary=6, n=3, d_model=8, network_steps=200))
     gross.main(["--out", str(tmp_path / "out")])
-    *_, seed, last = between("t3-gross")
-    assert seed.startswith("| here, seed 2 | T3 positions | **") and " in float32, " in seed
-    assert last.startswith("| here, no positions | T3 attention, tokens | ")
+    last = between("t3-gross")[-1]
+    assert last.startswith("| here, seed 2 | T3 positions | **") and " in float32, " in last
 
 
 def test_sequences_and_their_speed(between, monkeypatch, tmp_path: Path):
