@@ -53,7 +53,7 @@ COMMANDS = {
 def main() -> None:
     """Run the command that is given and print what it used.
 
-    In a process that has loaded nothing: the system counts the memory of who starts a command as the command's.
+    In a process that has loaded nothing: the system counts the memory of who starts a command as its.
     """
     start = time.perf_counter()
     process = subprocess.run(sys.argv[1:], stdout=sys.stderr, check=False)
