@@ -46,7 +46,7 @@ def figures(seed: int, folder: Path) -> dict[str, Any]:
         runner = PositionsRunner(network, task)
         row = {
             "bound": certificate.claim["certified"] / task.total,
-            "real": certified_in_real_numbers(certificate) / task.total,
+            "real": (certified_in_real_numbers(certificate) or 0) / task.total,
             "true": sum(right for right, _ in runner.run(PIECE)) / task.total,
             "macs": length.multiply_adds,
             "evaluations": length.evaluations,
