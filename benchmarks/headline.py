@@ -57,7 +57,7 @@ def trained(tree: Path, folder: Path, changes: Mapping[str, Any]) -> float:
 
     run("-c", CREATE, str(folder), json.dumps(changes))
     for step in ("harvest", "train"):
-        run("-m", "xtalk", step, "--out", str(folder))
+        run("-c", "from xtalk.cli import main; main()", step, "--out", str(folder))
     events = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
     seen = (event for event in events if event["event"] == "train" and event["crosscoder"] == "sparse")
     return statistics.mean(BATCH / event["tokens_per_second"] for event in seen)  # each of as many steps

@@ -15,7 +15,7 @@ class Adam:
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
-        self._numbers = [nn.Parameter(_numbers(parameter.detach())) for parameter in self._parameters]
+        self._numbers = [nn.Parameter(numbers_of(parameter.detach())) for parameter in self._parameters]
         self._adam = torch.optim.Adam(self._numbers, fused=True)
         for numbers in self._numbers:
             moments = {"exp_avg": torch.zeros_like(numbers), "exp_avg_sq": torch.zeros_like(numbers)}
@@ -49,11 +49,11 @@ class Adam:
             grad = parameter.grad
             if grad is not None and grad.stride() != parameter.stride():
                 grad = torch.empty_like(parameter).copy_(grad)
-            numbers.grad = None if grad is None else _numbers(grad)
+            numbers.grad = None if grad is None else numbers_of(grad)
         self._adam.param_groups[0]["lr"] = lr
         self._adam.step()
 
 
-def _numbers(tensor: Tensor) -> Float[Tensor, "numbers"]:
+def numbers_of(tensor: Tensor) -> Float[Tensor, "numbers"]:
     """A tensor's numbers in the order in which they lie in memory, sharing it."""
     return tensor.as_strided((tensor.numel(),), (1,), tensor.storage_offset())

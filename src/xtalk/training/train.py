@@ -21,7 +21,7 @@ from xtalk.crosscoder.nonlinearities import nonlinearity
 from xtalk.crosscoder.pre_activations import largest_but
 from xtalk.crosscoder.provenance import Provenance
 from xtalk.errors import XtalkError
-from xtalk.training.adam import Adam
+from xtalk.training.adam import Adam, numbers_of
 from xtalk.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from xtalk.training.config import TrainingConfig, calibration_tokens
 from xtalk.training.loss_metric import LossMetric
@@ -215,8 +215,11 @@ def _share_gradients(crosscoder: Crosscoder, share: float) -> None:
         return
     for parameter in crosscoder.parameters():
         if parameter.requires_grad:
-            own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad * share
-            parameter.grad = torch.empty_like(parameter).copy_(ranks.summed(own.contiguous()))
+            own = torch.zeros_like(parameter)  # in memory as the parameter is
+            if parameter.grad is not None:
+                own.copy_(parameter.grad).mul_(share)
+            ranks.summed(numbers_of(own))
+            parameter.grad = own
 
 
 def dead_latents(state: TrainingState, training: TrainingConfig) -> Int[Tensor, "dead"]:
