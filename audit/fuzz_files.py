@@ -126,6 +126,7 @@ def targets() -> list[Target]:
         Target("crosscoder", lambda f: small_crosscoder().save(f / "own"), inner(read_crosscoder), _settle),
         *(Target(f"dictionary {c}", copied(c), inner(read_crosscoder)) for c in CASES),
         *(Target(f"text {name}", _text(name), _read_texts) for name in TEXTS),
+        Target("text d.parquet", _parquet, _read_texts),
         Target("report", _report, _read_report),
         Target(
             "checkpoint",
@@ -168,6 +169,14 @@ TEXTS = {
 
 def _text(name: str) -> Callable[[Path], object]:
     return lambda folder: (folder / name).write_bytes(TEXTS[name])
+
+
+def _parquet(folder: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rows = {"text": ["One.", "Two, é."] * 30, "x": range(60)}
+    parquet.write_table(pa.table(rows), folder / "d.parquet", compression="none")  # so that texts change too
 
 
 def _read_texts(folder: Path) -> None:
