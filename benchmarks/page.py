@@ -1,7 +1,7 @@
 """Measures what is in docs/performance.md and writes its tables: `make performance`.
 
-All benchmarks that can run here, how a step grows with latents and with active latents, and what its time
-goes to; on a machine that does nothing else, within an hour. Each figure is kept at once, in
+All benchmarks that can run here, whole commands, how a step grows with latents and with active latents, and
+what its time goes to; on a machine that does nothing else, within an hour. Each figure is kept at once, in
 docs/data/performance.json, and a run that was stopped goes on from there; --tables writes the page from what
 is there.
 """
@@ -12,6 +12,7 @@ import subprocess
 import sys
 from typing import Any
 
+from benchmarks.commands import COMMANDS
 from benchmarks.paired import CHECKOUT
 from benchmarks.suite import BENCHMARKS, machine, run_benchmarks
 from studies.pages import table, write_table
@@ -63,10 +64,14 @@ def measure(names: list[str], threads: int, pairs: int | None, quick: bool) -> N
     asked |= {f"latents {n}": ["--latents", str(n), *few] for n in LATENTS}
     asked |= {f"active {k}": ["--k", str(k), *few] for k in ACTIVE}
     have = {result["name"] for result in found["results"]}
-    todo = names or [name for name, benchmark in BENCHMARKS.items() if benchmark.runs_here]
+    todo = names or [name for name, benchmark in BENCHMARKS.items() if benchmark.runs_here] + list(COMMANDS)
     with progress_bars() as progress:
         for name in todo:
-            if name not in have:
+            if name in COMMANDS:
+                commands = found.setdefault("commands", {})
+                commands[name] = commands.get(name) or COMMANDS[name].measure()
+                DATA.write_text(json.dumps(found, indent=1) + "\n")
+            elif name not in have:
                 found["results"] += run_benchmarks(
                     [name], pairs=pairs, threads=threads, small=False, progress=progress, quick=quick
                 )["results"]
@@ -99,6 +104,36 @@ def compared(results: list[dict[str, Any]]) -> str:
         )
     head = ("name", "against", "aim", "faster by", "processor time", "s", "tokens/s", "MiB", "floor")
     return table(head, rows)
+
+
+def whole_commands(found: dict[str, Any]) -> str:
+    """The table of whole commands."""
+    runs = [(name, found["commands"][name]) for name in COMMANDS if name in found.get("commands", {})]
+    return table(
+        ("name", "aim, s", "s", "s of processor time", "MiB"),
+        [
+            [
+                name,
+                f"{COMMANDS[name].aim:g}",
+                f"{run['seconds']:.2f}" if run["seconds"] < 10 else f"{run['seconds']:.0f}",
+                f"{run['cpu_seconds']:.2f}" if run["seconds"] < 10 else f"{run['cpu_seconds']:.0f}",
+                f"{run['peak_bytes'] / 2**20:,.0f}",
+            ]
+            for name, run in runs
+        ],
+    )
+
+
+def headline(found: dict[str, Any]) -> str:
+    """Seconds of a whole training, before and today."""
+    if not (of := found.get("headline")):
+        return "Not measured yet."
+    seconds = ", ".join(
+        f"{name} {' and '.join(f'{value:,.0f}' for value in values)} s"
+        for name, values in of["seconds"].items()
+    )
+    middle, low, high = of["ratio"]
+    return f"{seconds}: {middle:.2f} [{low:.2f}, {high:.2f}] times as fast (aim: 3)."
 
 
 def growth(found: dict[str, Any], what: str, numbers: tuple[int, ...]) -> str:
@@ -149,6 +184,8 @@ def write(found: dict[str, Any]) -> None:
     """Put everything into the page."""
     write_table(PAGE, "machine", measured_on(found))
     write_table(PAGE, "compared", compared(found["results"]))
+    write_table(PAGE, "commands", whole_commands(found))
+    write_table(PAGE, "headline", headline(found))
     write_table(PAGE, "latents", growth(found, "latents", LATENTS))
     write_table(PAGE, "active", growth(found, "active", ACTIVE))
     write_table(PAGE, "parts", profile(found))
@@ -157,7 +194,7 @@ def write(found: dict[str, Any]) -> None:
 def main() -> None:
     """Measure, keep what was measured, write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="of benchmarks; by default all that run here")
+    parser.add_argument("names", nargs="*", help="of benchmarks and commands; default: all that run here")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--pairs", type=int)
     parser.add_argument("--quick", action="store_true")

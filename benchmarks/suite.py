@@ -26,13 +26,13 @@ PEERS = CHECKOUT / ".venv-bench" / "bin" / "python"
 class Benchmark:
     """A module with the work, its size, and how many pairs are run unless asked otherwise.
 
-    quick: of how many pairs the quick suite is, 0 where it leaves the benchmark out. tokens: of a run.
+    quick: whether the quick suite has it, with one pair. tokens: of a run.
     against: another package, which is run in an environment of its own.
     """
 
     module: str
     pairs: int = 5
-    quick: int = 2
+    quick: bool = True
     size: dict[str, Any] = field(default_factory=dict[str, Any])
     tokens: int | None = None
     against: str | None = None
@@ -65,30 +65,31 @@ class Benchmark:
         return [str(PEERS), "-m", "benchmarks.peers", variant, self.size["shape"], *precision, *options]
 
 
-def _step(shape: str, precision: str = "default", against: str | None = None, **counts: int) -> Benchmark:
+def _step(shape: str, precision: str = "default", against: str | None = None, **counts: Any) -> Benchmark:
     size = {"shape": shape, "precision": precision} | ({"against": against} if against else {})
     return Benchmark("step", size=size, tokens=SHAPES[shape].B, against=against, **counts)
 
 
 BENCHMARKS = {
     "penalty.paper": Benchmark("penalty", 7, size={"batch": 256}, tokens=256),
-    "penalty.b2048": Benchmark("penalty", 3, 1, {"batch": 2048}, tokens=2048),
+    "penalty.b2048": Benchmark("penalty", 3, size={"batch": 2048}, tokens=2048),
     "step.paper": _step("paper"),
-    "step.wide": _step("wide", pairs=3, quick=1),
+    "step.wide": _step("wide", pairs=3),
     **{
         f"step.{peer}{wide}{precision and '.' + precision}": _step(
-            latents, precision or "default", peer, pairs=3, quick=0 if wide or precision else 2
+            latents, precision or "default", peer, pairs=3, quick=not (wide or precision)
         )
         for peer in ("saelens", "sparsify")
         for wide, latents in (("", "4096"), (".wide", "16384"))
         for precision in ("", "float32", "bfloat16")
     },
-    "step.demo": _step("demo", quick=0),
-    "splice.blocks": Benchmark("splice", 3, 1, tokens=256),
-    "evaluate.memory": Benchmark("evaluation", 1, 0, tokens=256),
+    "step.demo": _step("demo", quick=False),
+    "splice.blocks": Benchmark("splice", 3, tokens=256),
+    "evaluate.memory": Benchmark("evaluation", 1, quick=False, tokens=256),
     "pairs": Benchmark("pairs", tokens=10_000),
-    "pairs.wide": Benchmark("pairs", 1, 0, {"wide": True}, tokens=65_536),
+    "pairs.wide": Benchmark("pairs", 1, quick=False, size={"wide": True}, tokens=65_536),
     "harvest": Benchmark("harvest", tokens=65_536),
+    "scale.2": Benchmark("processes", 3, quick=False, tokens=1024),
 }
 
 
@@ -103,9 +104,9 @@ def run_benchmarks(
 ) -> dict[str, object]:
     """Run benchmarks in paired runs; the results in the schema xtalk.bench/2.
 
-    names: all that can run here where none is given; quick: few pairs, each run once, and the budgets' names
-    alone. small: tiny sizes, to see that it runs. Errors: XtalkError for a name that is not known, or whose
-    package is not installed.
+    names: all that can run here where none is given; quick: the budgets' names alone, one pair of each,
+    run once. small: tiny sizes, to see that it runs. Errors: XtalkError for a name that is not known, or
+    whose package is not installed.
     """
     for name in names:
         if name not in BENCHMARKS:
@@ -119,7 +120,7 @@ def run_benchmarks(
         if not names and quick and not benchmark.quick:
             continue
         commands = {v: benchmark.command(name, v, options) for v in benchmark.variants}
-        often = pairs or (max(1, benchmark.quick) if quick else benchmark.pairs)
+        often = pairs or (1 if quick else benchmark.pairs)
         result = compare(
             name,
             benchmark.variants,

@@ -77,8 +77,7 @@ def train(out: str, architecture: str, stop: int | None = None, folder: str | No
 
     records: list[dict] = []
     training = training_config(steps=100, penalties=PENALTIES, checkpoint_every=5, dead_after_tokens=64)
-    with ranks.alone():
-        scaling = scaling_of()
+    scaling = scaling_of()
     before = ranks.exchanged
     try:
         trained = train_crosscoder(
@@ -108,9 +107,9 @@ def too_many() -> None:
 def jumprelu() -> None:
     """A nonlinearity that does not train in several processes."""
     training = training_config(sparsity=1.0)
-    with ranks.alone():
-        scaling = scaling_of()
-    train_crosscoder(crosscoder_config(architecture="jumprelu"), training, batches(), RandomMlps(), scaling)
+    train_crosscoder(
+        crosscoder_config(architecture="jumprelu"), training, batches(), RandomMlps(), scaling_of()
+    )
 
 
 def run(place: str, dies: int | None = None, seed: int = 0) -> None:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
+from xtalk import ranks
 from xtalk.activations.stream import ActivationBatches
 from xtalk.errors import XtalkError
 
@@ -34,11 +35,12 @@ def measure_scaling(
 ) -> Scaling:
     """Measure the scaling on the next `tokens` tokens of a stream, or all that are left of fewer.
 
-    The stream is left where it was: what is measured is not used up. progress(done, total) hears of tokens.
+    The stream is left where it was: what is measured is not used up. Every rank (`xtalk.ranks`) measures on
+    the same tokens, so that all scale alike. progress(done, total) hears of tokens.
     Raises XtalkError where a hookpoint's activations are all zero, or nothing is left of the stream.
     """
     norm_P, total_PD, count = torch.zeros(()), torch.zeros(()), 0
-    with stream.rewound():
+    with ranks.alone(), stream.rewound():
         for batch in stream:
             x_BPD = batch.activations
             norm_P = norm_P.to(x_BPD.device) + x_BPD.norm(dim=-1).sum(0, dtype=torch.float64)

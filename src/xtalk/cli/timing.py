@@ -20,7 +20,10 @@ def bench(
     pairs: Annotated[int | None, typer.Option(min=1, help="Runs of each variant.  [default: 3 to 7]")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = 2,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Few pairs, each run once: under four minutes on two cores.")
+        bool,
+        typer.Option(
+            "--quick", help="One pair of each with an aim, run once: some four minutes on two cores."
+        ),
     ] = False,
     small: Annotated[bool, typer.Option("--small", help="Tiny sizes, to see that it runs.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON object.")] = False,
@@ -28,9 +31,9 @@ def bench(
     """Time the hot paths against the obvious ways to do the same, in paired runs, on this machine.
 
     Names: penalty.paper, penalty.b2048, step.paper, step.wide, step.demo, splice.blocks, evaluate.memory,
-    pairs, pairs.wide, harvest; and step.saelens and step.sparsify, either followed by .wide, .float32,
-    .bfloat16, .wide.float32 or .wide.bfloat16, where `make bench-peers` has installed those packages. The
-    whole takes half an hour and 12 GB; leave the machine alone meanwhile.
+    pairs, pairs.wide, harvest, scale.2; and step.saelens and step.sparsify, either followed by .wide,
+    .float32, .bfloat16, .wide.float32 or .wide.bfloat16, where `make bench-peers` has installed those
+    packages. The whole takes half an hour and 12 GB; leave the machine alone meanwhile.
 
     Example: `xtalk bench penalty.paper --json`
     """
