@@ -43,7 +43,7 @@ def resident() -> float:
 
 
 def training(seconds: float, folder: Path) -> dict[str, Any]:
-    """Train for some seconds; memory in MB after a tenth of the steps and at the end, and its slope."""
+    """Train for some seconds; memory in MB after each tenth of the steps, and its slope after the first."""
     from training.tiny_training import (
         RandomMlps,
         SparseSource,
@@ -81,13 +81,13 @@ def training(seconds: float, folder: Path) -> dict[str, Any]:
     steps, memory = np.array(samples).T
     late = steps > steps[-1] / 10
     slope = float(np.polyfit(steps[late], memory[late], 1)[0])
+    tenths = np.searchsorted(steps, np.linspace(0, steps[-1], 11))
     return {
         "steps": int(steps[-1]),
         "seconds": round(time.monotonic() - begun),
         "samples": len(samples),
-        "MB after a tenth": round(float(memory[late][0]), 1),
-        "MB at the end": round(float(memory[-1]), 1),
-        "MB for a million steps more": round(slope * 1e6, 1),
+        "MB after steps": {int(steps[at]): round(float(memory[at]), 1) for at in tenths},
+        "MB for a thousand steps more": round(slope * 1e3, 3),
     }
 
 

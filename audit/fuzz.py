@@ -23,6 +23,7 @@ sys.path[:0] = [str(ROOT / "packages" / "xtalk-check" / "src"), str(ROOT / "test
 Json = dict[str, Any]
 WORK = 3_000_000  # units; what would take longer is refused, and nothing is learned from waiting
 LONGEST = 60  # seconds for one input, after which atheris calls it a hang
+KEPT = ROOT / "build" / "fuzz"  # inputs that fail or are slow
 
 
 def cases(reference: Any) -> list[tuple[Json, Json, bytes, int]]:
@@ -204,8 +205,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ImportError:
         print("atheris is not installed; expected it beside python-flint: pip install atheris python-flint")
         return 2
-    flags = [f"-max_total_time={options.seconds}", f"-seed={options.seed}", "-max_len=4096"]
-    atheris.Setup([sys.argv[0], *flags, "-len_control=0", f"-timeout={LONGEST}"], one_input(atheris))
+    KEPT.mkdir(parents=True, exist_ok=True)
+    flags = [f"-max_total_time={options.seconds}", f"-seed={options.seed}", f"-timeout={LONGEST}"]
+    flags += ["-max_len=4096", "-len_control=0", f"-artifact_prefix={KEPT}/"]
+    atheris.Setup([sys.argv[0], *flags], one_input(atheris))
     atheris.Fuzz()
     return 0
 

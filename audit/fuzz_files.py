@@ -1,9 +1,10 @@
 """Files that others may have written, changed at random: each is read, or refused in one line.
 
-`python -m audit.fuzz_files --seconds 3600` takes turns over every reader: run folders, models, crosscoders
-and peers' dictionaries, texts, checkpoints, activation stores, pair matrices, and the records of a report.
-Whatever is not success or an XtalkError of one line, or takes more than SECONDS or MEMORY, is a failure: its
-folder is kept, and the command ends with code 1. Certificates have a fuzzer of their own, `audit.fuzz`.
+`python -m audit.fuzz_files --seconds 3600` takes turns over every reader: run folders, configurations, models
+(folders, adapters, GGUF), crosscoders and peers' dictionaries, texts, checkpoints, activation stores, pair
+matrices, and the records of a report. Whatever is not success or an XtalkError of one line, or takes more
+than SECONDS or MEMORY, is a failure: its folder is kept, and the command ends with code 1. Certificates have
+a fuzzer of their own, `audit.fuzz`.
 """
 
 import argparse
@@ -28,8 +29,10 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from xtalk.activations import ActivationStore
+from xtalk.cli.configuring import Choice
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.crosscoder.inspection import inspected
 from xtalk.data import read_documents
@@ -49,6 +52,7 @@ from xtalk.training.train import training_state
 ROOT = Path(__file__).parents[1]
 SECONDS = 20  # of the processor, for one reading
 HANGS = 300  # seconds by the clock
+GGUF_HEAD = 3500  # bytes before the weights of the file that is made here
 MEMORY = 600_000  # kB that one reading may make the process grow by
 
 Mutate = Callable[[random.Random, bytes], bytes]
@@ -79,6 +83,8 @@ def targets() -> list[Target]:
     from activations.fake_model import FakeModel, numbered_sequences
     from crosscoder.formats.test_hostile import CASES, FILES
     from crosscoder.small import small_crosscoder
+    from models.test_adapters import adapter
+    from models.test_gguf import tiny, write
     from reference.tiny_models import save_tiny
     from training.tiny_training import crosscoder_config
 
@@ -110,9 +116,17 @@ def targets() -> list[Target]:
     return [
         Target("run folder", lambda f: RunFolder.create(f / "run", preset("quick")), _read_run),
         Target("model", lambda f: save_tiny(f / "model"), inner(lambda f: load_model(f, device="cpu"))),
+        Target("adapter", adapter, lambda f: load_model(f / "adapter", device="cpu")),
+        Target(
+            "GGUF",
+            lambda f: write(f / "a.gguf", tiny(), "F32"),
+            lambda f: load_model(f / "a.gguf", device="cpu"),
+        ),
+        Target("configuration", _configuration, lambda f: Choice(None, f / "a.yaml", {}).config()),
         Target("crosscoder", lambda f: small_crosscoder().save(f / "own"), inner(read_crosscoder), _settle),
         *(Target(f"dictionary {c}", copied(c), inner(read_crosscoder)) for c in CASES),
         *(Target(f"text {name}", _text(name), _read_texts) for name in TEXTS),
+        Target("text d.parquet", _parquet, _read_texts),
         Target("report", _report, _read_report),
         Target(
             "checkpoint",
@@ -122,6 +136,10 @@ def targets() -> list[Target]:
         Target("store", store, lambda f: ActivationStore.open(f / "store")),
         Target("pairs", _pairs, lambda f: PairMatrix.load(f / "pairs.safetensors")),
     ]
+
+
+def _configuration(folder: Path) -> None:
+    (folder / "a.yaml").write_text(yaml.safe_dump(preset("paper").plain()))
 
 
 def _read_run(folder: Path) -> None:
@@ -151,6 +169,14 @@ TEXTS = {
 
 def _text(name: str) -> Callable[[Path], object]:
     return lambda folder: (folder / name).write_bytes(TEXTS[name])
+
+
+def _parquet(folder: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rows = {"text": ["One.", "Two, é."] * 30, "x": range(60)}
+    parquet.write_table(pa.table(rows), folder / "d.parquet", compression="none")  # so that texts change too
 
 
 def _read_texts(folder: Path) -> None:
@@ -251,12 +277,19 @@ def _header(random_: random.Random, content: bytes) -> bytes:
     return struct.pack("<Q", len(header)) + header + content[8 + length :]
 
 
+def _head(random_: random.Random, content: bytes) -> bytes:
+    """Bytes changed where a GGUF file says what it holds."""
+    return _bytes(random_, content[:GGUF_HEAD]) + content[GGUF_HEAD:]
+
+
 def mutated(random_: random.Random, path: Path) -> bytes:
     """The content of a file, changed as suits its kind."""
     content = path.read_bytes()
     suited: list[Mutate] = [_bytes, _cut]
     if path.suffix == ".safetensors":
         suited += [_header] * 3
+    elif path.suffix == ".gguf":
+        suited += [_head] * 3
     elif path.suffix in (".json", ".jsonl", ".yaml", ".csv", ".txt"):
         suited += [_json, _json, _words] if path.suffix == ".json" else [_words, _words]
     return random_.choice(suited)(random_, content)

@@ -34,9 +34,9 @@ def measure(variant: str, *, small: bool) -> dict[str, float]:
         d_in=model.d_model, d_sae=latents, k=8 if small else 64, hook_names=names, architecture="topk"
     )
     crosscoder = Crosscoder(config)
-    shape = latents, len(names), model.d_model
-    direction_LPD = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    crosscoder.initialise(torch.zeros(shape[1:]), direction_LPD)
+    with torch.no_grad():  # in place: a copy would be most of the peak
+        crosscoder.W_dec.normal_(generator=torch.Generator().manual_seed(0)).div_(model.d_model**0.5)
+        crosscoder.W_enc.copy_(crosscoder.W_dec.permute(1, 2, 0))
 
     def evaluate() -> float:
         means = mean_mlp_outputs(model, text, TOKENS, tuple(range(model.n_blocks)))

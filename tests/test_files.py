@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
+import xtalk
+from xtalk.data import read_documents
 from xtalk.errors import XtalkError
-from xtalk.files import is_disk_full, locked, remove_partial, replacing, write_text
+from xtalk.files import expanded, is_disk_full, locked, remove_partial, replacing, write_text
+from xtalk.runs.config import run_config
+from xtalk.runs.presets import preset
 
 
 def full_disk(*args, **kwargs):
@@ -107,3 +111,40 @@ with locked(Path(sys.argv[1])):
     found = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "in use by another xtalk (process " in found.stdout
     assert "held twice" not in found.stdout
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        expanded,
+        xtalk.load_model,
+        xtalk.Crosscoder.load,
+        xtalk.Run,
+        read_documents,
+        lambda name: xtalk.compare(name, name),
+        lambda name: xtalk.check(name, name, name),
+        lambda name: run_config(preset("quick").plain() | {"model": name}),
+        lambda name: run_config(preset("quick").plain() | {"text": name}),
+    ],
+)
+def test_a_text_where_a_name_is_expected_is_one_line(read):
+    with pytest.raises(
+        XtalkError, match=r"'Once upon .* \(File name too long\); expected the name of"
+    ) as seen:
+        read("Once upon a time " * 20)
+    assert len(str(seen.value)) < 250
+
+
+def test_a_folder_that_may_not_be_looked_into_is_one_line(monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(XtalkError, match=r"cannot look for 'there/x' \(Permission denied\)"):
+        expanded("there/x")
+
+
+def test_names_with_characters_that_no_name_has(tmp_path: Path):
+    for name in ("a\0b", "\ud800"):
+        with pytest.raises(XtalkError, match="cannot be read: "):
+            xtalk.check(name, name, name)

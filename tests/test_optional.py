@@ -53,8 +53,8 @@ def test_dependencies_are_what_is_imported():
 
 def test_extras_are_those_of_the_project():
     optional = PROJECT["optional-dependencies"]
-    assert optional["all"] == ["xtalk[run,datasets,gguf,judge]"]
-    for extra in ("run", "datasets", "gguf", "judge"):
+    assert optional["all"] == ["xtalk[run,datasets,gguf,judge,track]"]
+    for extra in ("run", "datasets", "gguf", "judge", "track"):
         assert packages(optional[extra]) == {package for package, its in EXTRAS.items() if its == extra}
 
 

@@ -62,13 +62,23 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def expanded(path: str | Path) -> Path:
-    """The path with its ~ or ~user in full. Errors: XtalkError for a user that does not exist."""
+    """The path with its ~ or ~user in full.
+
+    Errors: XtalkError for a user that does not exist, and where nobody can say whether there is a file: its
+    name is too long, perhaps a text itself, or its folder may not be looked into.
+    """
     try:
-        return Path(path).expanduser()
+        full = Path(path).expanduser()
+        full.exists()
     except RuntimeError as error:
         raise XtalkError(
             f"cannot expand {str(path)!r}: this machine has no such user; write the path in full"
         ) from error
+    except OSError as error:
+        raise XtalkError(
+            f"cannot look for {str(path)[:80]!r} ({error.strerror}); expected the name of a file or folder"
+        ) from error
+    return full
 
 
 def write_text(path: Path, text: str) -> None:

@@ -16,6 +16,9 @@ EXTRAS = {
     "openai": "judge",
     "pyarrow": "datasets",
     "sklearn": "run",
+    "tensorboard": "track",
+    "trackio": "track",
+    "wandb": "track",
 }
 """Packages as they are imported -> the extra of xtalk that brings them."""
 

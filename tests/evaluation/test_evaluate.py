@@ -46,6 +46,8 @@ def flat(value, path="") -> dict[str, float]:
         value = value.tolist()
     if hasattr(value, "__dataclass_fields__"):
         value = vars(value)
+    if hasattr(value, "_fields"):
+        value = value._asdict()
     if isinstance(value, dict):
         items = value.items()
     elif isinstance(value, list | tuple):

@@ -104,3 +104,16 @@ def test_weights_and_biases_offline(trained, monkeypatch):
     folder, records = trained("wandb")
     runs = list(folder.glob("wandb/offline-run-*/*.wandb"))
     assert len(runs) == len({record["crosscoder"] for record in records})
+
+
+def test_trackio_on_this_machine(trained, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # which trackio reads as it is imported
+    folder, records = trained("trackio")
+    from trackio.sqlite_storage import SQLiteStorage
+
+    for name in {record["crosscoder"] for record in records}:
+        own = [(record["step"], record["recon"]) for record in records if record["crosscoder"] == name]
+        logs = SQLiteStorage.get_logs("xtalk", f"{folder.name}/{name}")
+        assert [(log["step"], log["recon"]) for log in logs if "recon" in log] == own
+    assert list((tmp_path / "trackio").glob("xtalk*.db"))
+    assert not capsys.readouterr().out  # which is the command's

@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 
-from xtalk.api.inputs import Dictionary, Model, Texts, crosscoder_in, model_of, sequences_of
-from xtalk.data import Counted
+from xtalk.api.held_out import held_out
+from xtalk.api.inputs import Dictionary, Model, Texts, crosscoder_in, model_of
+from xtalk.data import Counted, TokenSequences
 from xtalk.errors import XtalkError
-from xtalk.evaluation.baselines import mean_mlp_outputs, measure_baselines
+from xtalk.evaluation.baselines import ModelBaselines
 from xtalk.evaluation.evaluate import default_average
 from xtalk.evaluation.fidelity import Baseline, Fidelity, FidelityMeter, ResidMid
 from xtalk.evaluation.plausible import odd_fidelities
@@ -142,26 +142,13 @@ def fidelity(
     """
     language_model = model_of(model)
     explained = Explained(language_model, crosscoder_in(language_model, crosscoder), error)
-    sequences, means = (
-        sequences_of(language_model, some, tokens=tokens, length=sequence_length)
-        for some in (texts, texts if mean_texts is None else mean_texts)
-    )
-    counted = Counted(skip_positions)
-    mean_outputs = mean_mlp_outputs(language_model, means, tokens, explained.blocks, counted)
-    baselines = measure_baselines(
-        language_model, sequences, mean_outputs, counted=counted, progress=partial(progress, "baselines")
-    )
+    counted, averaged = Counted(skip_positions), default_average(explained.blocks)
+    sequences, baselines = held_out(
+        language_model, texts, mean_texts, explained.blocks, counted,
+        tokens=tokens, length=sequence_length, progress=progress,
+    )  # fmt: skip
     bootstrap = Bootstrap(len(baselines.model_E), resamples, seed)
-    meter, done, whole = FidelityMeter(explained, baselines, seed), 0, len(sequences) * len(explained.blocks)
-    for batch in explained.batches(sequences, counted.mask(sequences.tokens)):
-
-        def advance(block: int, size: int = len(batch.tokens_mS)) -> None:
-            nonlocal done
-            done += size
-            progress("fidelity", done, whole)
-
-        meter.add(explained.read(batch, explained.around_mlps(batch)), advance)
-    averaged = default_average(explained.blocks)
+    meter = _metered(explained, sequences, baselines, seed, progress)
     return Fidelities(
         tokens=counted.tally(sequences.tokens).counted,
         documents=len(baselines.model_E),
@@ -170,3 +157,19 @@ def fidelity(
         averaged=averaged,
         by_block=meter.result(bootstrap, averaged),
     )
+
+
+def _metered(
+    explained: Explained, sequences: TokenSequences, baselines: ModelBaselines, seed: int, progress: Report
+) -> FidelityMeter:
+    """Every batch of the text, rebuilt."""
+    meter, done, whole = FidelityMeter(explained, baselines, seed), 0, len(sequences) * len(explained.blocks)
+    for batch in explained.batches(sequences, baselines.counted.mask(sequences.tokens)):
+
+        def advance(block: int, size: int = len(batch.tokens_mS)) -> None:
+            nonlocal done
+            done += size
+            progress("fidelity", done, whole)
+
+        meter.add(explained.read(batch, explained.around_mlps(batch)), advance)
+    return meter

@@ -54,6 +54,11 @@ class Bench:
     seed: int
     progress: Report
 
+    @property
+    def blocks(self) -> list[int]:
+        """Those at whose MLPs a dictionary is read."""
+        return sorted({block for one in self.dictionaries.values() for block in one.blocks})
+
 
 @dataclass(frozen=True, eq=False)
 class Measured:

@@ -80,40 +80,43 @@ def measure(
     >>> measured.save(folder).name
     'report.html'
     """
-    started, given = time.monotonic(), _named(dictionary)
-    if clusters and len(given) > 1:
-        raise XtalkError(f"clusters of {len(given)} dictionaries; expected one; give each by itself")
-    language_model = model_of(model)
-    explained = {
-        name: Explained(language_model, crosscoder_in(language_model, one)) for name, one in given.items()
-    }
-    blocks = sorted({block for one in explained.values() for block in one.blocks})
-    read = sequences_of(
-        language_model, texts, tokens=tokens * (_JUDGED if clusters else 1), length=sequence_length
-    )
+    started, given = time.monotonic(), _named(dictionary, clusters)
+    loaded, length = model_of(model), sequence_length
+    explained = {name: Explained(loaded, crosscoder_in(loaded, one)) for name, one in given.items()}
+    read = sequences_of(loaded, texts, tokens=tokens * (_JUDGED if clusters else 1), length=length)
     sequences = _first(read, tokens)
     Bootstrap(count_documents(sequences), resamples, seed)  # too few documents: say so now, not later
     counted = _counted(explained, sequences, skip_positions, keep_sinks)
-    bench = Bench(language_model, explained, sequences, counted, resamples, seed, progress)
-    means = sequences
-    if mean_texts is not None:
-        means = sequences_of(language_model, mean_texts, tokens=tokens, length=sequence_length)
-    mean_outputs = mean_mlp_outputs(language_model, means, tokens, blocks, counted)
-    say_plan(bench, mean_outputs, validate=validate, clusters=clusters)
-    baselines = measure_baselines(
-        language_model, sequences, mean_outputs, counted=counted, progress=partial(progress, "baselines")
+    bench = Bench(loaded, explained, sequences, counted, resamples, seed, progress)
+    means = (
+        sequences if mean_texts is None else sequences_of(loaded, mean_texts, tokens=tokens, length=length)
     )
+    mean_outputs = mean_mlp_outputs(loaded, means, tokens, bench.blocks, counted)
+    say_plan(bench, mean_outputs, validate=validate, clusters=clusters)
+    heard = partial(progress, "baselines")
+    baselines = measure_baselines(loaded, sequences, mean_outputs, counted=counted, progress=heard)
     parts = [measured(bench, name, baselines, validate=validate) for name in explained]
     found = clustered(bench, read, parts[0].pairs) if clusters else None
-    words = (
-        str(texts) if isinstance(texts, str | Path | TextSource) else f"{len(baselines.model_E)} documents"
-    )
-    means_words = "on the same text" if mean_texts is None else "on a text of its own"
-    about = _provenance(bench, words, means_words, parts)
-    results = Results(_metrics(bench, baselines, parts, found, started), _shown(parts, about))
+    about = _provenance(bench, _words(texts, bench), mean_texts is None, parts)
+    return _measurement(bench, parts, found, _metrics(bench, baselines, parts, found, started), about)
+
+
+def _words(texts: Texts, bench: Bench) -> str:
+    if isinstance(texts, str | Path | TextSource):
+        return str(texts)
+    return f"{count_documents(bench.sequences)} documents"
+
+
+def _measurement(
+    bench: Bench,
+    parts: Sequence[Measured],
+    clusters: tuple[dict[str, Any], dict[str, Any]] | None,
+    record: metrics.Metrics,
+    about: data.Provenance,
+) -> Measurement:
     pairs = {part.evaluated.metrics.name: part.pairs for part in parts}
-    places = {name: place_words(one) for name, one in explained.items()}
-    return Measurement(results, pairs, places, found)
+    places = {name: place_words(one) for name, one in bench.dictionaries.items()}
+    return Measurement(Results(record, _shown(parts, about)), pairs, places, clusters)
 
 
 def _metrics(
@@ -161,7 +164,9 @@ def _shown(parts: Sequence[Measured], provenance: data.Provenance) -> data.Repor
     )
 
 
-def _provenance(bench: Bench, text: str, means: str, parts: Sequence[Measured]) -> data.Provenance:
+def _provenance(
+    bench: Bench, text: str, same_text_for_means: bool, parts: Sequence[Measured]
+) -> data.Provenance:
     known = {one.crosscoder.provenance.text_hash for one in bench.dictionaries.values()}
     averaged = sorted({block for part in parts for block in part.evaluated.averaged})
     return data.Provenance(
@@ -173,7 +178,9 @@ def _provenance(bench: Bench, text: str, means: str, parts: Sequence[Measured]) 
         seeds=[bench.seed],
         blocks_averaged=averaged,
         model_hash=bench.model.weights_hash,
-        numbers=quantities(bench.resamples, means),
+        numbers=quantities(
+            bench.resamples, "on the same text" if same_text_for_means else "on a text of its own"
+        ),
     )
 
 
@@ -186,7 +193,10 @@ def dictionary_names(given: Sequence[Dictionary]) -> list[str]:
     ]
 
 
-def _named(given: Dictionary | Sequence[Dictionary] | Mapping[str, Dictionary]) -> dict[str, Dictionary]:
+def _named(
+    given: Dictionary | Sequence[Dictionary] | Mapping[str, Dictionary], clusters: bool
+) -> dict[str, Dictionary]:
+    """The dictionaries by name. Errors: XtalkError for none, and for several of which clusters are asked."""
     if isinstance(given, Mapping):
         named = dict(given)
     else:
@@ -194,6 +204,8 @@ def _named(given: Dictionary | Sequence[Dictionary] | Mapping[str, Dictionary]) 
         named = dict(zip(dictionary_names(several), several, strict=True))
     if not named:
         raise XtalkError("no dictionary to measure; expected one or more; give a folder or a hub name")
+    if clusters and len(named) > 1:
+        raise XtalkError(f"clusters of {len(named)} dictionaries; expected one; give each by itself")
     return named
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import xtalk_check
 
 from xtalk.errors import XtalkError
+from xtalk.files import expanded
 from xtalk.progress import Report, silent
 from xtalk.proofs.config import prove_config
 from xtalk.proofs.prove import THEOREMS
@@ -53,11 +54,14 @@ def check(certificate: str | Path, spec: str | Path, weights: str | Path) -> xta
     >>> verdict.verdict, verdict.proven["certified"] == row["claim"]["certified"]
     ('accepted', True)
     """
+    return xtalk_check.check(_content(certificate), _content(spec), _content(weights))
+
+
+def _content(path: str | Path) -> bytes:
     try:
-        files = [Path(path).read_bytes() for path in (certificate, spec, weights)]
-    except OSError as error:
+        return expanded(path).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: characters that no name has
+        reason = error.strerror if isinstance(error, OSError) else str(error)
         raise XtalkError(
-            f"{error.filename} cannot be read: {error.strerror}; expected a certificate, its specification "
-            "and its weights"
+            f"{path} cannot be read: {reason}; expected a certificate, its specification and its weights"
         ) from error
-    return xtalk_check.check(files[0], files[1], files[2])

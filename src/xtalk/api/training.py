@@ -1,6 +1,7 @@
 """Training of a crosscoder on a model and texts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from xtalk.activations import Harvest
 from xtalk.api.inputs import Model, Texts, default_length, model_of, sequences_of
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.crosscoder.saving import first_reason
-from xtalk.data import Counted
+from xtalk.data import Counted, TokenSequences
 from xtalk.errors import XtalkError
+from xtalk.models.language_model import LanguageModel
 from xtalk.progress import Report, silent
 from xtalk.training.config import TrainingConfig
 from xtalk.training.quick import train_on
@@ -57,35 +59,44 @@ def train(
     >>> tiny.provenance.model_name, tiny.provenance.training_tokens
     ('embedded', 1024)
     """
-    try:
+    with _refused("training"):
         config = TrainingConfig(
             steps=steps, batch_tokens=batch_tokens, seed=seed, penalties=dict(penalties or {}), **training
         )
-    except ValidationError as error:
-        raise XtalkError(f"training: {first_reason(error)}; choose another") from error
-    language_model = model_of(model)
-    if hookpoints is None:
-        points = language_model.hookpoints()
-    else:
-        points = tuple(map(language_model.hookpoint, hookpoints))
-    length = default_length(language_model) if sequence_length is None else sequence_length
-    if skip_positions >= length:
-        raise XtalkError(f"skip_positions {skip_positions} leaves nothing of {length} tokens; skip fewer")
-    tokens = -(-config.tokens_needed // (length - skip_positions)) * length
-    sequences = sequences_of(language_model, texts, tokens=tokens, length=length)
-    try:
+    loaded = model_of(model)
+    points = loaded.hookpoints() if hookpoints is None else tuple(map(loaded.hookpoint, hookpoints))
+    sequences = _enough(loaded, texts, config.tokens_needed, sequence_length, skip_positions)
+    with _refused("the crosscoder"):
         return train_on(
-            Harvest(language_model, sequences, points),
-            language_model,
+            Harvest(loaded, sequences, points),
+            loaded,
             config,
             d_sae=d_sae,
             k=k,
             architecture=architecture,
             counted=Counted(skip_positions),
-            model_name=language_model.name,
+            model_name=loaded.name,
             checkpoint_folder=None if checkpoints is None else Path(checkpoints),
             log=log,
             progress=partial(progress, "train"),
         )
+
+
+def _enough(
+    model: LanguageModel, texts: Texts, tokens: int, sequence_length: int | None, skip_positions: int
+) -> TokenSequences:
+    """Sequences of which as many tokens count, where the texts have them. Errors: XtalkError."""
+    length = default_length(model) if sequence_length is None else sequence_length
+    if skip_positions >= length:
+        raise XtalkError(f"skip_positions {skip_positions} leaves nothing of {length} tokens; skip fewer")
+    whole = -(-tokens // (length - skip_positions)) * length
+    return sequences_of(model, texts, tokens=whole, length=length)
+
+
+@contextmanager
+def _refused(what: str) -> Iterator[None]:
+    """Settings that are wrong, in one line. Errors: XtalkError."""
+    try:
+        yield
     except ValidationError as error:
-        raise XtalkError(f"the crosscoder: {first_reason(error)}; choose another") from error
+        raise XtalkError(f"{what}: {first_reason(error)}; choose another") from error

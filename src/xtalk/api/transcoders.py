@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from xtalk.api.inputs import Dictionary, Model, Texts, crosscoder_in, model_of, sequences_of
+from xtalk.api.held_out import held_out
+from xtalk.api.inputs import Dictionary, Model, Texts, crosscoder_in, model_of
 from xtalk.data import Counted
-from xtalk.evaluation.baselines import mean_mlp_outputs, measure_baselines
 from xtalk.evaluation.transcoders import TranscodedMlp, evaluate_transcoder, transcoded_blocks
 from xtalk.progress import Report, silent
 
@@ -69,15 +69,11 @@ def transcoder_fidelity(
     language_model = model_of(model)
     made = crosscoder_in(language_model, transcoder)
     blocks = tuple(transcoded_blocks(language_model, made.config))
-    sequences, means = (
-        sequences_of(language_model, some, tokens=tokens, length=sequence_length)
-        for some in (texts, texts if mean_texts is None else mean_texts)
-    )
     counted = Counted(skip_positions)
-    mean_outputs = mean_mlp_outputs(language_model, means, tokens, blocks, counted)
-    baselines = measure_baselines(
-        language_model, sequences, mean_outputs, counted=counted, progress=partial(progress, "baselines")
-    )
+    sequences, baselines = held_out(
+        language_model, texts, mean_texts, blocks, counted,
+        tokens=tokens, length=sequence_length, progress=progress,
+    )  # fmt: skip
     rows = evaluate_transcoder(
         language_model,
         made,

@@ -1,12 +1,13 @@
 """Certificates: made here by any theorem, checked by a package of its own."""
 
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from xtalk.cli.commands import Result
+from xtalk.cli.commands import Result, taking
 from xtalk.errors import XtalkError
 
 SEQUENCES = "Every sequence of n tokens (T3, T3-attention, T3-positions)"
@@ -24,11 +25,14 @@ APPLY = {
 """The options of each theorem, beside --out."""
 
 
-def prove(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where to.", show_default=False)],
+@dataclass(frozen=True)
+class Asked:
+    """What to prove and where to; None is an option that was not given."""
+
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where to.", show_default=False)]
     theorem: Annotated[
         str, typer.Option(metavar="|".join(APPLY), help="What to prove, and of which network.")
-    ] = "T3",
+    ] = "T3"
     post_hoc: Annotated[
         bool | None,
         typer.Option(
@@ -37,8 +41,8 @@ def prove(
             "always do.",
             show_default=False,
         ),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.  [default: 0]")] = None,
+    ] = None
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.  [default: 0]")] = None
     task: Annotated[
         str | None,
         typer.Option(
@@ -46,28 +50,28 @@ def prove(
             help="The question about a sequence; attention: max or min.  [default: max]",
             rich_help_panel=SEQUENCES,
         ),
-    ] = None,
+    ] = None
     n: Annotated[
         int | None, typer.Option(help="Tokens in a sequence.  [default: 4]", rich_help_panel=SEQUENCES)
-    ] = None,
+    ] = None
     vocabulary: Annotated[
         int | None, typer.Option(help="Tokens to choose from.  [default: 64]", rich_help_panel=SEQUENCES)
-    ] = None,
+    ] = None
     classes: Annotated[
         int | None,
         typer.Option(
             help="Answers; each has equally many tokens for names.  [default: 8]", rich_help_panel=SEQUENCES
         ),
-    ] = None,
+    ] = None
     dictionary: Annotated[
         int | None, typer.Option(help="Latents of the crosscoder.  [default: 8]", rich_help_panel=SEQUENCES)
-    ] = None,
+    ] = None
     activation: Annotated[
         str | None,
         typer.Option(
             metavar="relu|gelu", help="Of the MLP; T3 alone.  [default: relu]", rich_help_panel=SEQUENCES
         ),
-    ] = None,
+    ] = None
     form: Annotated[
         str | None,
         typer.Option(
@@ -76,46 +80,63 @@ def prove(
             "[default: tables]",
             rich_help_panel=DIGITS,
         ),
-    ] = None,
+    ] = None
     entries: Annotated[
         int | None,
         typer.Option(
             help="T1: of a feature's table, in the mean; more are longer and tighter.  [default: 4]",
             rich_help_panel=DIGITS,
         ),
-    ] = None,
+    ] = None
     per_label: Annotated[
         int | None,
         typer.Option(
             help="charts: points for each digit; more are longer and tighter.  [default: 1]",
             rich_help_panel=DIGITS,
         ),
-    ] = None,
+    ] = None
     features: Annotated[
         int | None,
         typer.Option(
             help="That the MLP's 512 neurons share, each reading one.  [default: 128]",
             rich_help_panel=LANGUAGE,
         ),
-    ] = None,
+    ] = None
     steps: Annotated[
         int | None,
         typer.Option(help="To train the last MLP for.  [default: 1500]", rich_help_panel=LANGUAGE),
-    ] = None,
+    ] = None
     tokens: Annotated[
         int | None,
         typer.Option(
             help="Of held-out text, to make the claim about.  [default: 4096]", rich_help_panel=LANGUAGE
         ),
-    ] = None,
+    ] = None
     knots: Annotated[
         int | None,
         typer.Option(
             help="Of a feature's table, in the mean; more are longer and tighter.  [default: 256]",
             rich_help_panel=LANGUAGE,
         ),
-    ] = None,
-) -> Result:
+    ] = None
+
+    def given(self) -> dict[str, Any]:
+        """The options that were given. Errors: XtalkError for an unknown theorem, and another's option."""
+        if self.theorem not in APPLY:
+            raise XtalkError(f"unknown theorem {self.theorem!r}; expected one of {', '.join(APPLY)}")
+        options = {key: value for key, value in vars(self).items() if key not in ("out", "theorem")}
+        given = {key: value for key, value in options.items() if value is not None}
+        for option in given:
+            if option not in APPLY[self.theorem]:
+                apply = ", ".join(map(_option, APPLY[self.theorem]))
+                raise XtalkError(
+                    f"{_option(option)} does not apply to theorem {self.theorem}; choose from {apply}"
+                )
+        return given
+
+
+@taking(Asked)
+def prove(asked: Asked) -> Result:
     """Prove how good a small network is, and let the independent checker have the last word.
 
     Each theorem is about a network of its own:
@@ -139,49 +160,21 @@ def prove(
     Examples: `xtalk prove --task max --vocabulary 64 --n 4 --out certificates`;
     `xtalk prove --theorem T1 --entries 8 --out certificates`
     """
-    options = {
-        "post_hoc": post_hoc,
-        "seed": seed,
-        "task": task,
-        "n": n,
-        "vocabulary": vocabulary,
-        "classes": classes,
-        "dictionary": dictionary,
-        "activation": activation,
-        "form": form,
-        "entries": entries,
-        "per_label": per_label,
-        "features": features,
-        "steps": steps,
-        "tokens": tokens,
-        "knots": knots,
-    }
-    given = applying(theorem, {key: value for key, value in options.items() if value is not None})
+    given = asked.given()
 
     from xtalk.progress import progress_bars
     from xtalk.proofs import prove as proving
     from xtalk.proofs.config import prove_config
     from xtalk.proofs.words import describe
 
-    kind, fixed = proving.THEOREMS[theorem]
+    kind, fixed = proving.THEOREMS[asked.theorem]
     config = prove_config(kind, **given, **fixed)
     with progress_bars() as progress:
-        row = proving.prove(config, out, progress=progress)
-    stem = (out / row.path).with_suffix("")
+        row = proving.prove(config, asked.out, progress=progress)
+    stem = (asked.out / row.path).with_suffix("")
     files = [f"{stem}.json", "--spec", f"{stem}.spec.json", "--weights", f"{stem}.weights"]
     checking = f"check it yourself: {shlex.join(['xtalk-check', *files])}"
     return Result(row.model_dump(mode="json"), f"{describe(row)}\n{checking}")
-
-
-def applying(theorem: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given. Errors: XtalkError for an unknown theorem, or an option of another one."""
-    if theorem not in APPLY:
-        raise XtalkError(f"unknown theorem {theorem!r}; expected one of {', '.join(APPLY)}")
-    idle = [option for option in given if option not in APPLY[theorem]]
-    if idle:
-        apply = ", ".join(map(_option, APPLY[theorem]))
-        raise XtalkError(f"{_option(idle[0])} does not apply to theorem {theorem}; choose from {apply}")
-    return given
 
 
 def _option(key: str) -> str:

@@ -73,8 +73,7 @@ def evaluate_crosscoder(
     keeping = Explained(model, crosscoder, "keep")
     kept = FidelityMeter(keeping, baselines, seed, few=True) if keep_error else None
     done, whole = 0, len(sequences) * len(explained.blocks)
-    counted_nS = baselines.counted.mask(sequences.tokens)
-    for batch in explained.batches(sequences, counted_nS, micro_batch):
+    for batch in explained.batches(sequences, baselines.counted.mask(sequences.tokens), micro_batch):
         size = len(batch.tokens_mS)
         read = explained.read(batch, (*explained.around_mlps(batch), *(keeping.streams if kept else ())))
 

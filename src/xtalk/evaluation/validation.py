@@ -9,7 +9,7 @@ dictionary in the residual stream, from what the norm in front of the MLP reads,
 The effect is what removing both does beyond removing each, through this MLP alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -146,8 +146,7 @@ def validate_interactions(
     advance()
     intervened = _read(explained, sequences, counted, slice(cut, None), seen=sequences.documents[:cut])
     advance()
-    matrix, found = pairs.result(), dict[tuple[Effect, Weighting], list[Correlated]]()
-    rows: list[Validation] = []
+    matrix, found = pairs.result(), list[_OfBlock]()
     for block in explained.blocks:
         generator = np.random.default_rng([seed, block])
         pairs_Q2 = _draw_pairs(matrix, f"blocks.{block}", measured, intervened, config.pairs, generator)
@@ -156,30 +155,46 @@ def validate_interactions(
         advance()
         effects = _effects(explained, block, intervened, pairs_Q2, chosen[1], config)
         advance()
+        often_Q = np.asarray(intervened.counts_LL[pairs_Q2[:, 0], pairs_Q2[:, 1]]).ravel()
+        weights: dict[Weighting, np.ndarray] = {
+            "occurrence": np.ones(len(pairs_Q2)),
+            "text": often_Q / intervened.tokens,
+        }
         for effect, of in effects.items():
-            few_Q2 = pairs_Q2[: len(of.sums_QE)]
-            often_Q = np.asarray(intervened.counts_LL[few_Q2[:, 0], few_Q2[:, 1]]).ravel()
-            weights: dict[Weighting, np.ndarray] = {
-                "occurrence": np.ones(len(few_Q2)),
-                "text": often_Q / intervened.tokens,
-            }
+            few = len(of.sums_QE)
             for weighting, weight_Q in weights.items():
-                few = {name: values[: len(few_Q2)] for name, values in measures[weighting].items()}
-                correlated = rank_correlations(few, of, weight_Q, CONTROL, config.resamples, seed)
-                found.setdefault((effect, weighting), []).append(correlated)
-                rows += _rows(block, effect, weighting, len(few_Q2), correlated)
-    for (effect, weighting), blocks in found.items():
-        pairs_of = {r.block: r.pairs for r in rows if (r.effect, r.weighting) == (effect, weighting)}
-        rows += _rows("mean", effect, weighting, sum(pairs_of.values()), mean_correlated(blocks))
-    return tuple(rows)
+                values = {name: values_Q[:few] for name, values_Q in measures[weighting].items()}
+                correlated = rank_correlations(values, of, weight_Q[:few], CONTROL, config.resamples, seed)
+                found.append(_OfBlock(block, effect, weighting, few, correlated))
+    return tuple(row for one in (*found, *_means(found)) for row in _rows(one))
 
 
-def _rows(
-    block: int | Literal["mean"], effect: Effect, weighting: Weighting, pairs: int, found: Correlated
-) -> list[Validation]:
+@dataclass(frozen=True)
+class _OfBlock:
+    """The measures' correlations with one effect at one block, or their mean over blocks."""
+
+    block: int | Literal["mean"]
+    effect: Effect
+    weighting: Weighting
+    pairs: int
+    correlated: Correlated
+
+
+def _means(found: Sequence[_OfBlock]) -> Iterator[_OfBlock]:
+    """The mean over blocks, for each effect and weighting."""
+    kinds: list[tuple[Effect, Weighting]] = [(one.effect, one.weighting) for one in found]
+    for effect, weighting in dict.fromkeys(kinds):
+        blocks = [one for one in found if (one.effect, one.weighting) == (effect, weighting)]
+        mean = mean_correlated([one.correlated for one in blocks])
+        yield _OfBlock("mean", effect, weighting, sum(one.pairs for one in blocks), mean)
+
+
+def _rows(one: _OfBlock) -> list[Validation]:
     def row(m: str) -> Validation:
+        found = one.correlated
         estimates = found.over_pairs(m), found.over_documents(m), found.lead(m, BASELINES)
-        return Validation(block, m, effect, weighting, pairs, *estimates, found.beyond_control(m))
+        beyond = found.beyond_control(m)
+        return Validation(one.block, m, one.effect, one.weighting, one.pairs, *estimates, beyond)
 
     return [row(measure) for measure in MEASURES]
 

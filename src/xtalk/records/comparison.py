@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import hypot
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from xtalk.errors import XtalkError
 from xtalk.reports import data
@@ -16,8 +16,16 @@ from xtalk.statistics.interval import Interval
 PRINTED = {"phi": ("full", "keep_2", "keep_1"), "lost": ("full", "keep_1")}
 """Schemes; rows and page have all."""
 
-Key = tuple[str, Any, str | None, str | None, str | None, int | None]
-"""figure, block, resid_mid, error, scheme, m: what makes two figures the same."""
+
+class Key(NamedTuple):
+    """What makes two figures the same."""
+
+    figure: str
+    block: int | str | None = None
+    resid_mid: str | None = None
+    error: str | None = None
+    scheme: str | None = None
+    m: int | None = None
 
 
 @dataclass(frozen=True)
@@ -124,8 +132,7 @@ def _side(side: Measured, taken: list[str]) -> Side:
 
 
 def _notes(a: Measured, b: Measured) -> Iterator[str]:
-    about = [side.results.data.provenance if side.results else None for side in (a, b)]
-    ours, theirs = about
+    ours, theirs = (side.results.data.provenance if side.results else None for side in (a, b))
     differ = "the models differ: T and losses are in units of their own, and differences say little"
     if ours is None or theirs is None:
         if a.metrics.model.name != b.metrics.model.name:
@@ -160,7 +167,7 @@ def _settings(a: Measured, b: Measured) -> list[Setting]:
 def _rows(ours: Mapping[Key, Value], theirs: Mapping[Key, Value]) -> list[Row]:
     return [
         Row.model_validate(
-            dict(zip(("figure", "block", "resid_mid", "error", "scheme", "m"), key, strict=True))
+            key._asdict()
             | {
                 "a": ours.get(key),
                 "b": theirs.get(key),
@@ -173,8 +180,9 @@ def _rows(ours: Mapping[Key, Value], theirs: Mapping[Key, Value]) -> list[Row]:
 
 def _place(key: Key) -> tuple[int, int]:
     """The crosscoder's own figures first, then means, single blocks, and blocks at once."""
-    block = key[1]
-    return (2, block) if isinstance(block, int) else ((None, "mean", 2, "all", "all_with_0").index(block), 0)
+    if isinstance(key.block, int):
+        return 2, key.block
+    return (None, "mean", 2, "all", "all_with_0").index(key.block), 0
 
 
 def difference(a: Value | None, b: Value | None) -> Value | None:
@@ -204,7 +212,7 @@ def _figures(side: Measured, name: str) -> dict[Key, Value]:
     one = next(crosscoder for crosscoder in side.metrics.crosscoders if crosscoder.name == name)
     found: dict[Key, Value] = {}
     for figure in ("fvu", "recon", "l0", "dead", "interaction"):
-        found[figure, None, None, None, None, None] = float(getattr(one, figure))
+        found[Key(figure)] = float(getattr(one, figure))
     found |= _shares(side, one)
     for mean in one.fidelity_mean:
         if mean.baseline == "mean":
@@ -218,34 +226,33 @@ def _figures(side: Measured, name: str) -> dict[Key, Value]:
 
 def _shares(side: Measured, one: CrosscoderMetrics) -> dict[Key, Value]:
     """The share of the m largest contributions, by block, where it was kept; else the mean of m = 1."""
-    curves = (
-        [] if side.results is None else [c for c in side.results.data.few_hot if c.crosscoder == one.name]
-    )
+    curves = [] if side.results is None else side.results.data.few_hot
     kept: dict[Key, Value] = {
-        ("share", curve.block, None, None, None, point.m): point.share
+        Key("share", curve.block, m=point.m): point.share
         for curve in curves
+        if curve.crosscoder == one.name
         for point in curve.points
     }
-    return kept or {("share", "mean", None, None, None, 1): one.dominant_share}
+    return kept or {Key("share", "mean", m=1): one.dominant_share}
 
 
 def _of_mean(row: FidelityMean) -> dict[Key, Value]:
     at = ("mean", row.resid_mid, "drop")
-    found: dict[Key, Value] = {("ablation", *at, None, None): row.ablation}
+    found: dict[Key, Value] = {Key("ablation", *at): row.ablation}
     for scheme in data.SCHEMES:
         for figure, values in (("phi", row.plain), ("phi_weighed", row.weighed), ("lost", row.lost)):
             if scheme in values:
-                found[figure, *at, scheme, None] = values[scheme]
+                found[Key(figure, *at, scheme)] = values[scheme]
     return found
 
 
 def _of_row(row: Fidelity, error: str) -> dict[Key, Value]:
     at = (row.block, row.resid_mid, error)
-    found: dict[Key, Value] = {} if row.ablation is None else {("ablation", *at, None, None): row.ablation}
+    found: dict[Key, Value] = {} if row.ablation is None else {Key("ablation", *at): row.ablation}
     for scheme, (low, high) in row.ci95.items():
-        found["phi", *at, scheme, None] = Interval(getattr(row, scheme), low, high)
+        found[Key("phi", *at, scheme)] = Interval(getattr(row, scheme), low, high)
         if scheme in row.lost:
-            found["lost", *at, scheme, None] = row.lost[scheme]
+            found[Key("lost", *at, scheme)] = row.lost[scheme]
     return found
 
 
@@ -261,15 +268,9 @@ def _printed(row: Row) -> bool:
 def _name(row: Row) -> str:
     names = {"fvu": "FVU", "l0": "L0", "interaction": "T", "share": "dominant share", "phi": "Phi"}
     names |= {"lost": "nat lost,", "ablation": "ablation costs, nat"}
-    parts = [names.get(row.figure, row.figure), row.scheme or ""]
-    where = (
-        ""
-        if row.block is None
-        else f", block {row.block}"
-        if isinstance(row.block, int)
-        else f", {row.block}"
-    )
-    return " ".join(filter(None, parts)) + where
+    figure = " ".join(filter(None, [names.get(row.figure, row.figure), row.scheme]))
+    block = f"block {row.block}" if isinstance(row.block, int) else row.block
+    return ", ".join(filter(None, [figure, block]))
 
 
 def _words(value: Value | None, sign: str = "") -> str:
@@ -286,6 +287,6 @@ def _flat(row: Row) -> dict[str, Any]:
     flat = row.model_dump(exclude={"a", "b", "difference"})
     for name, value in (("a", row.a), ("b", row.b), ("difference", row.difference)):
         bounds = (value.low, value.high) if isinstance(value, Interval) else (None, None)
-        flat |= {name: None if value is None else _value(value)}
+        flat[name] = None if value is None else _value(value)
         flat |= dict(zip((f"{name}_low", f"{name}_high"), bounds, strict=True))
     return flat

@@ -5,8 +5,9 @@ with a warning, and training goes on.
 """
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -109,9 +110,10 @@ def _close(name: str, trackers: dict[str, Tracker]) -> None:
 
 @contextmanager
 def _given_up(name: str, trackers: dict[str, Tracker]) -> Iterator[None]:
-    """Whatever goes wrong inside: warn, and use that tracker no more."""
+    """Whatever goes wrong inside: warn, and use that tracker no more. What it prints is no result."""
     try:
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
     except Exception as error:
         trackers.pop(name, None)
         reason = " ".join(str(error).split()) or type(error).__name__
