@@ -38,6 +38,7 @@ READING_ORDER = {
     "verdict": "from a proof to a verdict; decides nothing",
     "statement": "what an accepted certificate says, in words; decides nothing",
     "main": "the command line, which prints the verdict",
+    "positions": "theorem T3 for attention with positions",
     "data": "what the theorems about data share",
     "finite": "the network of T1",
     "charts": "T1 to second order",
@@ -47,6 +48,7 @@ READING_ORDER = {
 THEOREMS = {
     "T3, brute_force": "t3",
     "T3 attention": "attention",
+    "T3 positions": "positions",
     "T1, every form": "t1",
     "T1 language": "t1_language",
 }

@@ -66,6 +66,10 @@ def cases(reference: Any) -> list[tuple[Json, Json, bytes, int]]:
     for arithmetic in ("real", "float32"):
         wanted = attention.attention_spec(arithmetic=arithmetic)
         made.append((attention.attention_certificate(heads, 64), wanted, heads, 64))
+    placing = product.container(attention.positions_solver(4, 3))
+    for arithmetic in ("real", "float32"):
+        wanted = attention.positions_spec(arithmetic=arithmetic)
+        made.append((attention.positions_certificate(placing, 64), wanted, placing, 64))
     tensors, labels = finite.random_problem(3), [0, 1, 2, 1, 0]
     found = [finite.logits(tensors, t, "gelu", True) for t in range(5)]
     right = sum(

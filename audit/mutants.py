@@ -28,6 +28,7 @@ from hypothesis import Phase, settings
 
 from audit.mutants_finite import CHARTS, DATA, FINITE, T1
 from audit.mutants_language import T1_LANGUAGE
+from audit.mutants_positions import POSITIONS
 from audit.mutants_sequences import (
     ATTENTION,
     BRUTE_FORCE,
@@ -198,6 +199,7 @@ MUTANTS = {
     "counting.py": COUNTING,
     "data.py": DATA,
     "finite.py": FINITE,
+    "positions.py": POSITIONS,
     "proof.py": PROOF,
     "limits.py": LIMITS,
     "network.py": NETWORK,

@@ -99,10 +99,22 @@ def compared(results: list[dict[str, Any]]) -> str:
                 f"{result['seconds']:.3f}",
                 "" if rate is None else f"{rate:,.0f}",
                 f"{result['peak_bytes'] / 2**20:,.0f}",
+                f"{result['peak_ratio']:.2f}",
                 f"{result['floor_fraction']:.2f}",
             ]
         )
-    head = ("name", "against", "aim", "faster by", "processor time", "s", "tokens/s", "MiB", "floor")
+    head = (
+        "name",
+        "against",
+        "aim",
+        "faster by",
+        "processor time",
+        "s",
+        "tokens/s",
+        "MiB",
+        "memory",
+        "floor",
+    )
     return table(head, rows)
 
 

@@ -14,6 +14,10 @@ from reference.attention_space import (
     attention_certificate,
     attention_solver,
     attention_spec,
+    placed,
+    positions_certificate,
+    positions_solver,
+    positions_spec,
     random_attention,
 )
 from reference.finite_data import finite_certificate, finite_spec, random_advice, random_problem
@@ -42,6 +46,15 @@ def attention(tokens: int, C: int, n: int, queries=None, **task):
     return (
         attention_certificate(weights, 0, 0, query=queries or every, anchor=every, rest=every),
         wanted,
+        weights,
+    )
+
+
+def positions(tokens: int, C: int, n: int):
+    weights = container(placed(random_attention(0, tokens, 1, 1, C), n))
+    return (
+        positions_certificate(weights, 0, 0),
+        positions_spec(n=n, answers=C, classes=[*range(tokens)]),
         weights,
     )
 
@@ -83,6 +96,9 @@ ENDLESS = {
     ),
     "tokens x neurons": lambda: sequences("brute_force", 8192, 1, 8192, 2, 1, {}),
     "tokens x tokens": lambda: attention(8192, 2, 2),
+    "tokens x tokens x tokens": lambda: positions(2500, 2500, 2),
+    "tokens x answers": lambda: positions(4, 1 << 20, 2),
+    "tokens x answers x positions": lambda: positions(64, 1 << 13, 64),
     "pairs of coordinates": lambda: data(
         {"form": "charts", "bits": 0, "charts": [[0, 0] + [0] * 512], "codes": [0, 0]}, D=512, N=256
     ),
@@ -183,6 +199,7 @@ def honest() -> dict[str, tuple]:
     last, targets = random_tail(3), [0, 5, 2, 3, 5]
     language, tailed = language_spec(last, targets), container(last)
     heads = container(random_attention(0, 4, 1, 1, 1))
+    placing = container(positions_solver(4, 3))
     lone = attention_certificate(heads, 64), attention_spec(answers=1, classes=[0] * 4), heads
     return {
         "T3": (certificate(WEIGHTS, "T3", 64, **every), spec(), WEIGHTS),
@@ -196,6 +213,12 @@ def honest() -> dict[str, tuple]:
             HEADS,
         ),
         "attention, of one answer": lone,
+        "positions": (positions_certificate(placing, 64), positions_spec(), placing),
+        "positions in float32": (
+            positions_certificate(placing, 64),
+            positions_spec(arithmetic="float32"),
+            placing,
+        ),
         "data in float32": (
             finite_certificate(tensors, 0, 5, form="exact"),
             finite_spec(tensors, labels, arithmetic="float32"),

@@ -18,6 +18,7 @@ RESULT = {
     "seconds": 0.125,
     "tokens_per_second": 2048.0,
     "peak_bytes": 2**30,
+    "peak_ratio": 1.5,
     "floor_fraction": 0.5,
 }
 RUN = {
@@ -48,7 +49,9 @@ def test_the_page_shows_what_was_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["page", "--tables"])
     page.main()
     text = file.read_text()
-    assert "| step.paper | dense | 3 | 3.50 [3.00, 4.00] | 3.25 | 0.125 | 2,048 | 1,024 | 0.50 |" in text
+    assert (
+        "| step.paper | dense | 3 | 3.50 [3.00, 4.00] | 3.25 | 0.125 | 2,048 | 1,024 | 1.50 | 0.50 |" in text
+    )
     assert "| import | 1.5 | 0.20 | 0.10 | 2 |" in text
     assert "| demo | 240 | 212 | 300 | 2 |" in text
     assert "before 900 and 1,000 s, today 300 and 250 s: 3.50 [3.00, 4.00] times as fast" in text

@@ -15,6 +15,7 @@ from xtalk.proofs.config import (
     ChartsConfig,
     DigitsConfig,
     LanguageConfig,
+    PositionsConfig,
     ProveConfig,
     prove_config,
 )
@@ -145,6 +146,20 @@ def test_attention_is_certified_post_hoc_for_max_and_min(tmp_path):
     assert result.exit_code == 0 and "T3 attention" in result.output
 
 
+def test_attention_with_positions_is_certified_without_a_dictionary(tmp_path):
+    config = PositionsConfig(vocabulary=6, n=3, d_model=12, network_steps=600)
+    assert config.name == "max-3-of-6-positions-d_model-12-network_steps-600"
+    row = prove(config, tmp_path)
+    assert row.theorem == "T3 positions" and row.features is row.columns is None
+    assert 0 < row.bound <= row.true.ci95[1] and row.true == row.unconstrained
+    assert row.brute_force_macs == 6**3 * 3 * 6 and row.mlp_ablated.value < row.true.value
+    assert (
+        "without the layer" in describe(row) and "positions" in row.what and "dictionary" not in describe(row)
+    )
+    result = checked(tmp_path, row)
+    assert result.exit_code == 0 and "with positions" in result.output
+
+
 @pytest.mark.parametrize(
     ("theorem", "options", "reason"),
     [
@@ -152,7 +167,11 @@ def test_attention_is_certified_post_hoc_for_max_and_min(tmp_path):
         ("T3", ["--per-label", "2"], "--per-label does not apply to theorem T3; choose from --task, --n, "),
         ("T1", ["--task", "max"], "--task does not apply to theorem T1; choose from --form, --entries, "),
         ("charts", ["--post-hoc"], "--post-hoc does not apply to theorem charts; choose from --per-label"),
-        ("T4", [], "unknown theorem 'T4'; expected one of T3, T3-attention, T1, charts, T1-language"),
+        (
+            "T4",
+            [],
+            "unknown theorem 'T4'; expected one of T3, T3-attention, T3-positions, T1, charts, T1-language",
+        ),
         ("T1", ["--form", "best"], "--form: "),
         ("T1", ["--seed", "3"], "the digits network that ships has seed 0; "),
     ],

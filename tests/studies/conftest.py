@@ -6,8 +6,8 @@ import pytest
 import torch
 
 MARKERS = (
-    "speed speed-digits speed-language t1-budget t1-charts t1-language t1-language-limits t1-penalty "
-    "t1-results t2-results t3-attention t3-curve t3-gross t3-results t3-seeds"
+    "speed speed-digits speed-language t1-budget t1-charts t1-language t1-language-limits "
+    "t1-language-sampled t1-penalty t1-results t2-results t3-attention t3-curve t3-gross t3-results t3-seeds"
 )
 
 

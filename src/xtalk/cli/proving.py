@@ -10,13 +10,14 @@ import typer
 from xtalk.cli.commands import Result, taking
 from xtalk.errors import XtalkError
 
-SEQUENCES = "Every sequence of n tokens (T3, T3-attention)"
+SEQUENCES = "Every sequence of n tokens (T3, T3-attention, T3-positions)"
 DIGITS = "Images of digits (T1, charts)"
 LANGUAGE = "The tail of a language model (T1-language)"
 
 APPLY = {
     "T3": ("task", "n", "vocabulary", "classes", "dictionary", "activation", "post_hoc", "seed"),
     "T3-attention": ("task", "n", "vocabulary", "classes", "dictionary", "seed"),
+    "T3-positions": ("task", "n", "vocabulary", "seed"),
     "T1": ("form", "entries", "post_hoc", "seed"),
     "charts": ("per_label", "seed"),
     "T1-language": ("features", "steps", "tokens", "knots", "post_hoc", "seed"),
@@ -36,7 +37,8 @@ class Asked:
         bool | None,
         typer.Option(
             "--post-hoc",
-            help="Certify an ordinarily trained network as it is. T3-attention and charts always do.",
+            help="Certify an ordinarily trained network as it is. T3-attention, T3-positions and charts "
+            "always do.",
             show_default=False,
         ),
     ] = None
@@ -142,6 +144,9 @@ def prove(asked: Asked) -> Result:
     **T3** and **T3-attention** train a network on a task over sequences of n tokens, and prove on how many of
     ALL sequences it is right. A crosscoder trained on the network says which tokens are alike, which makes
     the proof shorter than going through every input. Unless --post-hoc, the bound is in its training.
+
+    **T3-positions** does so for a head of attention with positions, every token being an answer, as Gross et
+    al. 2024 train theirs; its certificates need no crosscoder.
 
     **T1** proves on how many of 449 held-out images the digits network that ships is right, in terms of its
     crosscoder's features; **charts** certifies an ordinarily trained digits network, to second order.

@@ -75,6 +75,27 @@ class ProveConfig(TheoremConfig):
         return "-".join([stem, *self._others("task", "n", "vocabulary", "network", "post_hoc")])
 
 
+class PositionsConfig(TheoremConfig):
+    """Theorem T3 for attention with positions: a head of attention as Gross et al. 2024 train theirs.
+
+    Every token is an answer of its own. `network_steps` steps of 128 random sequences, cross-entropy
+    and AdamW.
+    """
+
+    task: Literal["max", "min"] = "max"
+    vocabulary: int = Field(default=64, ge=2)
+    n: int = Field(default=4, ge=2)
+    d_model: int = Field(default=32, ge=1)
+    network_steps: int = Field(default=3000, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+
+    @property
+    def name(self) -> str:
+        """The name of the certificate's files: task, sizes, and what is not the default."""
+        stem = f"{self.task}-{self.n}-of-{self.vocabulary}-positions"
+        return "-".join([stem, *self._others("task", "n", "vocabulary")])
+
+
 class DigitsConfig(TheoremConfig):
     """Theorem T1: a digits network on 449 held-out images.
 

@@ -11,6 +11,7 @@ from xtalk.proofs.config import (
     ChartsConfig,
     DigitsConfig,
     LanguageConfig,
+    PositionsConfig,
     ProveConfig,
     TheoremConfig,
 )
@@ -19,10 +20,12 @@ from xtalk.proofs.row import CertificateRow
 from xtalk.proofs.t1.prove import prove_charts, prove_digits
 from xtalk.proofs.t1_language.prove import prove_language
 from xtalk.proofs.t3.prove import prove_sequences
+from xtalk.proofs.t3.prove_positions import prove_positions
 
 THEOREMS: dict[str, tuple[type[TheoremConfig], dict[str, Any]]] = {
     "T3": (ProveConfig, {}),
     "T3-attention": (ProveConfig, {"network": "attention", "post_hoc": True}),
+    "T3-positions": (PositionsConfig, {}),
     "T1": (DigitsConfig, {}),
     "T1-language": (LanguageConfig, {}),
     "charts": (ChartsConfig, {}),
@@ -31,6 +34,7 @@ THEOREMS: dict[str, tuple[type[TheoremConfig], dict[str, Any]]] = {
 
 _PROVERS: dict[type[TheoremConfig], Callable[[Any, Report], Proof]] = {
     ProveConfig: prove_sequences,
+    PositionsConfig: prove_positions,
     DigitsConfig: prove_digits,
     ChartsConfig: prove_charts,
     LanguageConfig: prove_language,

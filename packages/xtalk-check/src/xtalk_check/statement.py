@@ -41,7 +41,7 @@ class Statement:
 
 def statement(theorem: str, task: Fields, claim: Fields) -> Statement:
     """The statement of an accepted claim, from the task of the specification."""
-    if theorem in ("T3", "brute_force", "T3 attention"):
+    if theorem in ("T3", "brute_force", "T3 attention", "T3 positions"):
         return _of_sequences(theorem, task, claim)
     if theorem == "T1 language":
         return _of_language(task, claim)
@@ -53,16 +53,21 @@ def _of_sequences(theorem: str, task: Fields, claim: Fields) -> Statement:
     tokens, answers = len(task.integers("classes", 0, UNBOUNDED)), task.integer("answers", 1, UNBOUNDED)
     if theorem == "T3 attention":
         network = "one layer of one head of attention, without positions and norms; the last token asks"
-        function = SOFTMAX
+        network, function = network + _path(task), SOFTMAX
+    elif theorem == "T3 positions":
+        network = (
+            "one layer of one head of attention, with positions and without norms; the last token asks; "
+        )
+        network, function = network + "a residual path", SOFTMAX
     else:
         activation = ACTIVATIONS[task.choice("activation", *ACTIVATIONS)]
-        network = f"the sum of {n} embeddings, one MLP with {activation}, an unembedding"
+        network = f"the sum of {n} embeddings, one MLP with {activation}, an unembedding" + _path(task)
         function = PHI
     arithmetic, assumptions = _arithmetic(task, function)
     return Statement(
         claims=[_share(claim, "sequences that have an answer are answered right")],
         task=f"{name} of n = {n} of {tokens} tokens, {answers} answers: {ANSWERS[name]}",
-        network=network + _path(task),
+        network=network,
         ties=TIES,
         arithmetic=arithmetic,
         assumptions=assumptions,

@@ -32,17 +32,16 @@ class AttentionSizes:
     head: int = 32
 
 
-class AttentionNetwork(nn.Module):
+class Head(nn.Module):
     """logits = (x_n + sum_p a_p x_p w_value w_out + b_out) unembed + b_unembed.
 
-    a = softmax over positions p of (x_n w_query) . (x_p w_key); x_n is the last token's embedding.
-    `embed (V, D)`, `w_query`, `w_key`, `w_value (D, H)`, `w_out (H, D)`, `b_out (D)`, `unembed (D, C)`,
-    `b_unembed (C)`; the scores' usual 1 / sqrt(H) is part of the weights.
+    a = softmax over positions p of `scale` (x_n w_query) . (x_p w_key), x_p being what `inputs` makes of the
+    token at p. `embed (V, D)`, `w_query`, `w_key`, `w_value (D, H)`, `w_out (H, D)`, `b_out (D)`,
+    `unembed (D, C)`, `b_unembed (C)`.
     """
 
-    theorem = "T3 attention"
+    scale = 1.0
     ordered = True
-    hook_names = ("embedding", "blocks.0.attn_out")
 
     def __init__(self, sizes: AttentionSizes, generator: torch.Generator) -> None:
         super().__init__()
@@ -58,6 +57,34 @@ class AttentionNetwork(nn.Module):
         self.unembed = normal(D, C, D**-0.5)
         self.b_out, self.b_unembed = nn.Parameter(torch.zeros(D)), nn.Parameter(torch.zeros(C))
 
+    def inputs(self, tokens_Bn: Int[Tensor, "B n"]) -> Float[Tensor, "B n D"]:
+        """The rows x_p."""
+        return self.embed[tokens_Bn]
+
+    def attention(self, x_BnD: Float[Tensor, "B n D"]) -> Float[Tensor, "B D"]:
+        """The layer's output at the last token."""
+        query_BH = x_BnD[:, -1] @ self.w_query * self.scale
+        score_Bn = torch.einsum("bh,bnh->bn", query_BH, x_BnD @ self.w_key)
+        mixed_BD = torch.einsum("bn,bnd->bd", score_Bn.softmax(1), x_BnD)
+        return mixed_BD @ self.w_value @ self.w_out + self.b_out
+
+    def forward(self, tokens_Bn: Int[Tensor, "B n"], ablated: bool = False) -> Float[Tensor, "B C"]:
+        """The logits; `ablated`: with the layer's output replaced by its bias."""
+        x_BnD = self.inputs(tokens_Bn)
+        y_BD = self.b_out if ablated else self.attention(x_BnD)
+        return (x_BnD[:, -1] + y_BD) @ self.unembed + self.b_unembed
+
+    def per_input_multiply_adds(self, task: ProductTask) -> int:
+        """What one input costs, products of weights shared."""
+        return task.n * task.answers
+
+
+class AttentionNetwork(Head):
+    """A head without positions; the scores' usual 1 / sqrt(H) is part of the weights."""
+
+    theorem = "T3 attention"
+    hook_names = ("embedding", "blocks.0.attn_out")
+
     @property
     def d_model(self) -> int:
         """The width D."""
@@ -68,22 +95,10 @@ class AttentionNetwork(nn.Module):
         """There is no MLP for penalties to reach."""
         return {}
 
-    def attention(self, tokens_Bn: Int[Tensor, "B n"]) -> Float[Tensor, "B D"]:
-        """The layer's output at the last token."""
-        x_BnD = self.embed[tokens_Bn]
-        score_Bn = torch.einsum("bh,bnh->bn", x_BnD[:, -1] @ self.w_query, x_BnD @ self.w_key)
-        mixed_BD = torch.einsum("bn,bnd->bd", score_Bn.softmax(1), x_BnD)
-        return mixed_BD @ self.w_value @ self.w_out + self.b_out
-
     def activations(self, tokens_Bn: Int[Tensor, "B n"]) -> Float[Tensor, "B P D"]:
         """Activations at `hook_names`, at the last token."""
-        return torch.stack([self.embed[tokens_Bn[:, -1]], self.attention(tokens_Bn)], 1)
-
-    def forward(self, tokens_Bn: Int[Tensor, "B n"], ablated: bool = False) -> Float[Tensor, "B C"]:
-        """The logits; `ablated`: with the layer's output replaced by its bias."""
-        x_BD = self.embed[tokens_Bn[:, -1]]
-        y_BD = self.b_out.expand_as(x_BD) if ablated else self.attention(tokens_Bn)
-        return (x_BD + y_BD) @ self.unembed + self.b_unembed
+        x_BnD = self.inputs(tokens_Bn)
+        return torch.stack([x_BnD[:, -1], self.attention(x_BnD)], 1)
 
     @torch.no_grad()
     def dictionary(self, crosscoder: Crosscoder, task: ProductTask) -> Dictionary:
@@ -108,10 +123,6 @@ class AttentionNetwork(nn.Module):
     def brute_force_multiply_adds(self, task: ProductTask) -> int:
         """Every input once, up to the order of the first n - 1 tokens, products of weights shared."""
         return distinct_inputs(task) * self.per_input_multiply_adds(task)
-
-    def per_input_multiply_adds(self, task: ProductTask) -> int:
-        """What one input costs, products of weights shared."""
-        return task.n * task.answers
 
     def runner(self, task: ProductTask) -> "AttentionRunner":
         """The network ready to go through every input."""

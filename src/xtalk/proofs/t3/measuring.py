@@ -9,9 +9,11 @@ from jaxtyping import Float, Int
 from scipy.stats import beta
 from torch import Tensor
 
-from xtalk.proofs.t3.network import Network
+from xtalk.proofs.row import Figure
+from xtalk.proofs.t3.network import Answering
 from xtalk.proofs.t3.tasks import ProductTask
 
+SAMPLES = 100_000
 _BATCH = 8192
 _EXHAUSTIVE = 1_000_000  # sequences up to order
 
@@ -39,8 +41,21 @@ class Measured:
         return float(low), float(beta.ppf(0.975, self.right + 1, wrong)) if wrong else 1.0
 
 
+def figure(measured: Measured) -> Figure:
+    """The figure of a certificate's row."""
+    return Figure(
+        value=measured.value,
+        ci95=measured.interval,
+        right=measured.right,
+        inputs=measured.inputs,
+        exhaustive=measured.exhaustive,
+    )
+
+
 @torch.no_grad()
-def measure(network: Network, task: ProductTask, samples: int, seed: int, ablated: bool = False) -> Measured:
+def measure(
+    network: Answering, task: ProductTask, samples: int, seed: int, ablated: bool = False
+) -> Measured:
     """How often the network is right, ties counting as wrong; `ablated`: with its layer's output replaced.
 
     On every sequence, if there are few and order matters neither to the task nor to the network; else on
@@ -68,7 +83,7 @@ def constant_answer(task: ProductTask, samples: int, seed: int) -> float:
 
 
 def _right(
-    network: Network, task: ProductTask, tokens_Bn: Int[Tensor, "B n"], ablated: bool
+    network: Answering, task: ProductTask, tokens_Bn: Int[Tensor, "B n"], ablated: bool
 ) -> Int[Tensor, "B"]:
     logits_BC: Float[Tensor, "B C"] = network(tokens_Bn, ablated=ablated)
     answer_B1 = task.answer(tokens_Bn)[:, None]

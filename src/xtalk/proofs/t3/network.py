@@ -30,17 +30,26 @@ class Runner(Protocol):
 
 
 @runtime_checkable
-class Network(Protocol):
-    """A network from n tokens to C logits that a theorem is about."""
-
-    @property
-    def theorem(self) -> str:
-        """The checker's name of the theorem."""
-        ...
+class Answering(Protocol):
+    """A network from n tokens to C logits."""
 
     @property
     def ordered(self) -> bool:
         """Whether the network tells sequences apart that differ in order alone."""
+        ...
+
+    def __call__(self, tokens_Bn: Int[Tensor, "B n"], ablated: bool = False) -> Float[Tensor, "B C"]:
+        """The logits; `ablated`: with the layer's output replaced by its bias."""
+        ...
+
+
+@runtime_checkable
+class Network(Answering, Protocol):
+    """A network that a theorem is about whose certificates have a dictionary."""
+
+    @property
+    def theorem(self) -> str:
+        """The checker's name of the theorem."""
         ...
 
     @property
@@ -56,10 +65,6 @@ class Network(Protocol):
     @property
     def penalised(self) -> HasMlps | Mapping[str, HasMlps]:
         """The MLPs that penalties reach."""
-        ...
-
-    def __call__(self, tokens_Bn: Int[Tensor, "B n"], ablated: bool = False) -> Float[Tensor, "B C"]:
-        """The logits; `ablated`: with the layer's output replaced by its bias."""
         ...
 
     def activations(self, tokens_Bn: Int[Tensor, "B n"]) -> Float[Tensor, "B P D"]:

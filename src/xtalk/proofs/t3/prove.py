@@ -15,12 +15,11 @@ from xtalk.progress import Report, silent
 from xtalk.proofs.certificates import Certificate
 from xtalk.proofs.config import ProveConfig
 from xtalk.proofs.proof import Proof
-from xtalk.proofs.row import Figure
 from xtalk.proofs.t3.activations import NetworkActivations, weights_hash
 from xtalk.proofs.t3.attention_network import AttentionNetwork, AttentionSizes
 from xtalk.proofs.t3.brute_force import time_inputs
 from xtalk.proofs.t3.columns import Dictionary
-from xtalk.proofs.t3.measuring import Measured, constant_answer, measure
+from xtalk.proofs.t3.measuring import SAMPLES, Measured, constant_answer, figure, measure
 from xtalk.proofs.t3.network import Network
 from xtalk.proofs.t3.sum_network import NetworkSizes, SumNetwork
 from xtalk.proofs.t3.tasks import ProductTask, product_task
@@ -28,8 +27,6 @@ from xtalk.proofs.t3.training import NetworkTraining, learn_task, train_network
 from xtalk.proofs.timing import Timing
 from xtalk.training.config import TrainingConfig
 from xtalk.training.train import train_crosscoder
-
-SAMPLES = 100_000
 
 N = TypeVar("N", bound=Network, covariant=True)
 
@@ -82,9 +79,9 @@ def sequences_proof(subject: Subject[Network], truth: Truth, certificate: Certif
         what=subject.words,
         bound=bound,
         vacuous=bound <= truth.constant,
-        true=_figure(truth.true),
-        mlp_ablated=_figure(truth.mlp_ablated),
-        unconstrained=_figure(truth.unconstrained),
+        true=figure(truth.true),
+        mlp_ablated=figure(truth.mlp_ablated),
+        unconstrained=figure(truth.unconstrained),
         brute_force_macs=network.brute_force_multiply_adds(task),
         per_input=Fraction(network.per_input_multiply_adds(task)),
         brute_force=truth.brute_force,
@@ -193,13 +190,3 @@ def train_dictionary(
     scaling = measure_scaling(stream, 8192)
     trained = train_crosscoder(sizes, training, stream, network.penalised, scaling, progress=report)
     return network.dictionary(trained.crosscoder, task)
-
-
-def _figure(measured: Measured) -> Figure:
-    return Figure(
-        value=measured.value,
-        ci95=measured.interval,
-        right=measured.right,
-        inputs=measured.inputs,
-        exhaustive=measured.exhaustive,
-    )

