@@ -37,7 +37,8 @@ sbom: wheels $(SBOM_TOOL)/.installed
 	rm -rf build/sbom && mkdir -p build/sbom
 	$(PYTHON) -m venv build/sbom/environment
 	build/sbom/environment/bin/pip install --quiet --constraint constraints.txt torch
-	build/sbom/environment/bin/pip install --quiet --constraint constraints.txt --find-links build/wheels 'xtalk[all]'
+	build/sbom/environment/bin/pip install --quiet --constraint constraints.txt build/wheels/xtalk_check-*.whl \
+	  "$$(echo build/wheels/xtalk-*.whl)[all]"
 	$(SBOM_TOOL)/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml \
 	  --output-file build/sbom/xtalk.cdx.json build/sbom/environment/bin/python
 	rm -rf build/sbom/environment

@@ -104,8 +104,9 @@ def targets() -> list[Target]:
         made = Crosscoder.load(folder)
         inspected(folder)
         P, D = len(made.config.hook_names), made.config.d_in
-        if not made(torch.zeros(1, D) if P == 1 else torch.zeros(1, P, D)).isfinite().all():
-            raise ValueError("outputs are not finite")
+        made(torch.zeros(1, D) if P == 1 else torch.zeros(1, P, D))
+        if not all(weight.isfinite().all() for weight in made.parameters()):
+            raise ValueError("weights are not finite")
 
     def copied(case: str) -> Callable[[Path], object]:
         return lambda folder: shutil.copytree(FILES / case, folder / Path(case).name)

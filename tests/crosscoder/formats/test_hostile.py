@@ -96,6 +96,14 @@ def test_configurations_of_wrong_values(tmp_path: Path, case: str, name: str, va
         assert cc(x[:, 0] if x.shape[1] == 1 else x).isfinite().all()
 
 
+@pytest.mark.parametrize("hook_points", [["blocks.0.hook_resid_post"], ["blocks.0.hook_resid_post"] * 4])
+def test_names_of_more_or_fewer_hookpoints_than_the_weights_have(tmp_path: Path, hook_points: list[str]):
+    folder = copied(tmp_path, "llamascopium/crosscoder_jumprelu")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hook_points": hook_points}))
+    refused(folder, f"W_E.*{len(hook_points)}")
+
+
 def with_header(path: Path, change) -> None:
     """A safetensors file with another header, and the same data."""
     content = path.read_bytes()

@@ -45,7 +45,7 @@ def _read(folder: Path) -> Stored:
     config = checked(_Config, folder / CONFIG, json_in(folder / CONFIG))
     _refuse(config, folder)
     tensors = safetensors_in(folder / WEIGHTS)
-    tensors.sizes["D"] = config.d_model
+    tensors.sizes |= {"D": config.d_model, "P": len(config.read)}
     several = config.sae_type == "crosscoder"
     P = "P" if several else ""
     W_enc, b_enc = tensors.take("W_E", f"{P}DL"), tensors.take("b_E", f"{P}L")
