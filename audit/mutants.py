@@ -18,6 +18,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
@@ -253,8 +254,8 @@ def prepare(folder: str) -> None:
 
 def unchanged(test: str) -> str:
     """A complaint if a test is missing, or fails on the checker as it is."""
-    if test not in files_of_tests():
-        return f"{test} is no test"
+    if (found := len(files_of_tests().get(test, ()))) != 1:
+        return f"{test} is the name of {found} tests; expected one"
     return "" if passes(test) else f"{test} fails without a mutant"
 
 
@@ -272,13 +273,13 @@ def survives(mutant: Mutant) -> str:
 
 
 @cache
-def files_of_tests() -> dict[str, Path]:
-    """The checker's tests by name, without `test_`."""
-    return {
-        name: file
-        for file in sorted((ROOT / "tests" / "xtalk_check").glob("test_*.py"))
-        for name in re.findall(r"^def test_(\w+)\(\)", file.read_text(), re.MULTILINE)
-    }
+def files_of_tests() -> dict[str, list[Path]]:
+    """Where the checker's tests are, by name, without `test_`."""
+    files = defaultdict[str, list[Path]](list)
+    for file in sorted((ROOT / "tests" / "xtalk_check").glob("test_*.py")):
+        for name in re.findall(r"^def test_(\w+)\(\)", file.read_text(), re.MULTILINE):
+            files[name].append(file)
+    return dict(files)
 
 
 def passes(test: str) -> bool:
@@ -286,7 +287,7 @@ def passes(test: str) -> bool:
     for name in [name for name in sys.modules if name.split(".")[0] == PACKAGE.name]:
         del sys.modules[name]
     importlib.invalidate_caches()
-    file = files_of_tests()[test]
+    [file] = files_of_tests()[test]
     spec = importlib.util.spec_from_file_location(f"mutants_{file.stem}", file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

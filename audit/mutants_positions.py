@@ -5,10 +5,10 @@ DEPLOYED = "what_is_proven_in_float32_is_what_the_theorem_says"
 ABOUT = "tasks_that_the_theorem_is_not_about"
 SHARES = "fillings_are_those_that_share"
 TABLES = "tables_are_those_of_the_formula"
-MARGINS = "margins_times_the_denominator_are_bounded_below"
+MARGINS = "leads_bound_every_margin"
 FORMULA = "rounding_of_positions_is_that_of_the_formula"
 LEADS = "leads_are_over_the_best_other_logit"
-LENGTH = "length_is_counted"
+LENGTH = "length_with_positions_is_counted"
 OF_FILLINGS = "length_of_fillings_is_counted"
 
 POSITIONS = [

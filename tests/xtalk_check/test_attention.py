@@ -119,7 +119,7 @@ def test_columns_of_tokens_alike_lose_nothing():
     assert proven(tensors, task, query=CLASSES, anchor=CLASSES, rest=one_by_one, bits=20) == right > 0
 
 
-def test_no_more_is_proven_than_is_true():
+def test_no_more_is_proven_of_attention_than_is_true():
     proofs = 0
     for seed in range(16):
         tensors = random_attention(seed, 6, 4, 3, 4, scale=0.5 + seed / 20)
@@ -132,7 +132,7 @@ def test_no_more_is_proven_than_is_true():
     assert proofs >= 16
 
 
-def test_a_solver_is_certified_and_a_broken_one_is_not():
+def test_a_solver_by_attention_is_certified_and_a_broken_one_is_not():
     task, solver = attention_spec()["task"], attention_solver(4)
     assert count_right_by_attention(solver, task) == (64, 64)
     assert proven(solver, task) == 64

@@ -111,7 +111,7 @@ def test_tables_are_those_of_the_formula():
                 assert float(tables.scores[q][q] + tables.at_last[q]) == pytest.approx(scores[2])
 
 
-def test_margins_times_the_denominator_are_bounded_below():
+def test_leads_bound_every_margin():
     """For every sequence and wrong answer; and the bound is reached where there is nothing to give away."""
     n, V, closest = 3, 4, 1.0
     for seed in range(6):
@@ -190,7 +190,7 @@ def test_what_is_proven_in_float32_is_what_the_theorem_says():
     assert fewer > 5
 
 
-def test_no_more_is_proven_than_is_true():
+def test_no_more_is_proven_with_positions_than_is_true():
     proofs = most = 0
     for seed in range(240):
         n, V = 2 + seed % 2, 3 + seed % 3
@@ -217,7 +217,7 @@ def test_a_solver_is_certified_and_no_more_can_be_claimed():
     assert proven(stubborn) <= right < 64
 
 
-def test_ties_lose():
+def test_ties_lose_with_positions():
     flat = {name: (shape, [0.0] * len(v)) for name, (shape, v) in positions_solver(4, 3).items()}
     assert proven(flat) == 0
 
@@ -252,7 +252,7 @@ def test_length_of_fillings_is_counted():
     assert fillings([arb(1)], arb(0), arb(1), 2, 0, idle) == idle.multiply_adds == 0
 
 
-def test_length_is_counted():
+def test_length_with_positions_is_counted():
     """By hand: V = C = D = H = 4, n = 3; two additions or comparisons are a multiply-add."""
     tensors, work = positions_solver(4, 3), Work()
     weights, n = parse_weights(container(tensors)), 3
