@@ -39,8 +39,10 @@ sbom: wheels $(SBOM_TOOL)/.installed
 	build/sbom/environment/bin/pip install --quiet --constraint constraints.txt torch
 	build/sbom/environment/bin/pip install --quiet --constraint constraints.txt build/wheels/xtalk_check-*.whl \
 	  "$$(echo build/wheels/xtalk-*.whl)[all]"
+	build/sbom/environment/bin/pip uninstall --quiet --yes pip
 	$(SBOM_TOOL)/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml \
 	  --output-file build/sbom/xtalk.cdx.json build/sbom/environment/bin/python
+	sed -i 's|file://$(CURDIR)/||' build/sbom/xtalk.cdx.json
 	rm -rf build/sbom/environment
 	@echo build/sbom/xtalk.cdx.json
 
@@ -56,6 +58,7 @@ docs: $(VENV)/.installed-dev
 audit: $(VENV)/.installed-dev
 	$(BIN)/python -m audit.checker_size --check
 	$(BIN)/python -m audit.headlines --check
+	$(BIN)/python -m audit.licences --check
 	$(BIN)/python -m audit.mutants --workers $(WORKERS)
 	$(BIN)/python -m audit.fuzz --seconds $(FUZZ_SECONDS)
 	$(BIN)/python -m audit.fuzz_files --seconds $(FUZZ_SECONDS)
