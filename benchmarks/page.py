@@ -99,7 +99,7 @@ def compared(results: list[dict[str, Any]]) -> str:
                 f"{result['seconds']:.3f}",
                 "" if rate is None else f"{rate:,.0f}",
                 f"{result['peak_bytes'] / 2**20:,.0f}",
-                f"{result['peak_ratio']:.2f}",
+                f"{result['peak_ratio']:.2f}" if result["peak_ratio"] > 0.01 else "",
                 f"{result['floor_fraction']:.2f}",
             ]
         )
