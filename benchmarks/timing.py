@@ -36,7 +36,7 @@ def work(
     return {
         "seconds": seconds * scale,
         "cpu_seconds": cpu * scale,
-        "peak_bytes": peak_bytes() - before,
+        "peak_bytes": max(0, peak_bytes() - before),
         "value": value(result),
     }
 
