@@ -1,6 +1,7 @@
 """Certificates about attention that were tampered with, and networks that are wrong on purpose."""
 
 from copy import deepcopy
+from functools import partial
 from hashlib import sha256
 
 import pytest
@@ -9,6 +10,7 @@ from reference.attention_space import (
     attention_solver,
     attention_spec,
     count_right_by_attention,
+    with_value,
 )
 from reference.product_space import codebook, container, encoded
 from xtalk_check import check
@@ -74,9 +76,7 @@ def test_a_certificate_for_another_specification(name):
     assert found.verdict == "rejected" and reason in found.reason, found.reason
 
 
-def altered(name: str, at: int, value: float) -> dict:
-    shape, values = TENSORS[name]
-    return TENSORS | {name: (shape, [value if i == at else v for i, v in enumerate(values)])}
+altered = partial(with_value, TENSORS)
 
 
 WRONG = {

@@ -1,5 +1,6 @@
 """Certificates about positions that were tampered with, and networks that are wrong on purpose."""
 
+from functools import partial
 from hashlib import sha256
 
 import pytest
@@ -8,6 +9,7 @@ from reference.attention_space import (
     positions_certificate,
     positions_solver,
     positions_spec,
+    with_value,
 )
 from reference.product_space import container, encoded
 from xtalk_check import check
@@ -42,9 +44,7 @@ def test_tampered_files(name):
     assert found.verdict == "rejected" and reason in found.reason, found.reason
 
 
-def altered(name: str, at: int, value: float) -> dict:
-    shape, values = TENSORS[name]
-    return TENSORS | {name: (shape, [value if i == at else v for i, v in enumerate(values)])}
+altered = partial(with_value, TENSORS)
 
 
 WRONG = {

@@ -104,6 +104,12 @@ def positions_certificate(weights: bytes, certified: int = 0, total: int = 64) -
     return given | {"theorem": "T3 positions", "advice": {}}
 
 
+def with_value(tensors: Tensors, name: str, at: int, value: float) -> Tensors:
+    """The weights with one number of a tensor, the one at that place of it, replaced."""
+    shape, values = tensors[name]
+    return tensors | {name: (shape, [value if i == at else v for i, v in enumerate(values)])}
+
+
 def run(tensors: Tensors, tokens, residual: bool) -> tuple[list[float], list[float]]:
     """The scores of all positions and the logits, in plain loops."""
 
