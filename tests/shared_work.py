@@ -127,6 +127,12 @@ def too_many() -> None:
     batches(SparseSource(sequences=1), batch_tokens=8)
 
 
+def too_few() -> None:
+    """A crosscoder of fewer latents than ranks."""
+    config = crosscoder_config(d_sae=2, k=1)
+    train_crosscoder(config, training_config(), batches(), RandomMlps(), scaling_of())
+
+
 def jumprelu() -> None:
     """A nonlinearity that does not train in several processes."""
     training = training_config(sparsity=1.0)

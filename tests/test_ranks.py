@@ -111,7 +111,7 @@ def test_three_processes_exchange_and_go_on_where_two_were_stopped(tmp_path: Pat
     ran(["train", str(tmp_path / "out"), "batchtopk", 47, str(stopped)], world=2)
     assert not (tmp_path / "out.json").exists() and list(stopped.iterdir())
     work = ["train", str(tmp_path / "out"), "batchtopk", None, str(stopped)]
-    found = ran(["exchange"], ["too_many"], work, world=3)
+    found = ran(["exchange"], ["too_many"], work, ["too_few"], world=3)
     assert found[0][0] == found[1][0] == found[2][0]
     assert found[0][0] == {
         "each": [{"rank": r, "text": "a\nb" * r} for r in range(3)],
@@ -126,6 +126,7 @@ def test_three_processes_exchange_and_go_on_where_two_were_stopped(tmp_path: Pat
         "alone": [1, 5, [1.0, 1.0]],
     }
     assert all("3 processes share 1 sequences at a time" in done[1] for done in found)
+    assert all("3 processes share 2 latents; start fewer" in done[3] for done in found)
     assert_near(tmp_path / "out", one_process(tmp_path, "batchtopk"))
 
 

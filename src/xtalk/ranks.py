@@ -119,7 +119,8 @@ def gathered(rows_nX: "torch.Tensor", counts: list[int] | None = None) -> "torch
         padded = torch.cat([padded, padded.new_zeros(most - len(rows_nX), *shape)])
     all_NX = padded.new_empty(_world * most, *shape)
     with _together() as dist:
-        dist.all_gather(list(all_NX.split(most)), padded)
+        gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # before torch 2.13
+        gather(all_NX, padded)
         _count(rows_nX)
     if min(counts) == most:
         return all_NX

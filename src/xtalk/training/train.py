@@ -266,9 +266,11 @@ def _check(
         )
     if nonlinearity(config.architecture).trains_threshold and ranks.world() > 1:
         raise XtalkError(
-            f"a {config.architecture} crosscoder trains on one process, for its sparsity loss squares a mean "
-            "over the batch; use batchtopk, or start one process"
+            f"a {config.architecture} crosscoder trains on one process, for its sparsity loss squares a sum "
+            "over latents; use batchtopk, or start one process"
         )
+    if config.d_sae < ranks.world():
+        raise XtalkError(f"{ranks.world()} processes share {config.d_sae} latents; start fewer processes")
     if nonlinearity(config.architecture).needs_sparsity_loss and not training.sparsity:
         raise XtalkError(
             f"nothing keeps a {config.architecture} crosscoder sparse; give sparsity a weight above 0"
