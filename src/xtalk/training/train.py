@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -75,11 +75,7 @@ def train_crosscoder(
     stream that is too short or has other hookpoints, another config in `start`, a loss that is not finite,
     and a checkpoint that is broken or another training's.
     """
-    _check(config, training, stream, scaling)
-    if start is not None and start.config != config:
-        raise XtalkError(
-            f"`start` has the config {start.config}; it must equal that of the crosscoder to train, {config}"
-        )
+    _check(config, training, stream, scaling, start)
     if prepared is None:
         prepared = prepare(config, training, stream, model, scaling, metric=metric, fresh=start is None)
     objective = _objective(config, training, scaling, prepared)
@@ -88,6 +84,27 @@ def train_crosscoder(
     if checkpoint_folder and (position := load_checkpoint(checkpoint_folder, state, identity)):
         stream.load_state_dict(position)
 
+    for _ in _steps(state, objective, training, stream, scaling, log):
+        if checkpoint_folder and state.step % training.checkpoint_every == 0:
+            save_checkpoint(checkpoint_folder, state, stream.state_dict(), identity)
+        progress(state.step, training.steps)
+
+    if state.crosscoder.nonlinearity.calibrated_after:
+        calibrate_threshold(state.crosscoder, stream, scaling)
+    trained = fold_scaling(all_latents(state.crosscoder), scaling.factor_P)
+    trained.provenance = _provenance(training, stream, scaling, model_name)
+    return Trained(trained, median(state.rates))
+
+
+def _steps(
+    state: TrainingState,
+    objective: Objective,
+    training: TrainingConfig,
+    stream: ActivationBatches,
+    scaling: Scaling,
+    log: Log,
+) -> Iterator[None]:
+    """Take the steps that are left, one whenever it is asked for; log hears of every 50th and of the last."""
     logged_step, logged_at = state.step, time.perf_counter()
     while state.step < training.steps:
         batch = next(stream)
@@ -101,14 +118,13 @@ def train_crosscoder(
             state.rates.append(rate)
             log(record | {"tokens_per_second": rate})
             logged_step, logged_at = state.step, now
-        if checkpoint_folder and state.step % training.checkpoint_every == 0:
-            save_checkpoint(checkpoint_folder, state, stream.state_dict(), identity)
-        progress(state.step, training.steps)
+        yield
 
-    if state.crosscoder.nonlinearity.calibrated_after:
-        calibrate_threshold(state.crosscoder, stream, scaling)
-    trained = fold_scaling(all_latents(state.crosscoder), scaling.factor_P)
-    trained.provenance = Provenance(
+
+def _provenance(
+    training: TrainingConfig, stream: ActivationBatches, scaling: Scaling, model_name: str | None
+) -> Provenance:
+    return Provenance(
         model_name=model_name,
         model_weights_hash=stream.source.identity.model,
         text_hash=stream.source.identity.text,
@@ -118,7 +134,6 @@ def train_crosscoder(
         penalties=training.penalties,
         seed=training.seed,
     )
-    return Trained(trained, median(state.rates))
 
 
 def _objective(
@@ -240,8 +255,16 @@ def calibrate_threshold(crosscoder: Crosscoder, stream: ActivationBatches, scali
 
 
 def _check(
-    config: CrosscoderConfig, training: TrainingConfig, stream: ActivationBatches, scaling: Scaling
+    config: CrosscoderConfig,
+    training: TrainingConfig,
+    stream: ActivationBatches,
+    scaling: Scaling,
+    start: Crosscoder | None,
 ) -> None:
+    if start is not None and start.config != config:
+        raise XtalkError(
+            f"`start` has the config {start.config}; it must equal that of the crosscoder to train, {config}"
+        )
     given = stream.source.identity.hookpoints, stream.source.d_model
     if given != (config.hook_names, config.d_in):
         raise XtalkError(
