@@ -4,13 +4,17 @@ The score is that of SCALAR (Fillingham et al. 2025, "SCALAR: Benchmarking SAE I
 LLMs", arXiv 2511.07572). An edge joins a latent i of the input's dictionary to a latent j of the output's.
 Edges are ranked by attribution, the root of the sum over tokens of squared integrated gradients of j by i.
 Then only the first n edges are kept: each j is computed from the latents i that still have an edge to it, all
-others being 0; the output is decoded and put in the place of the MLP's own, and the model's divergence is
-counted. The score is the area under the divergence as a function of n: small where few edges do nearly all.
+others being 0; the output is decoded and put in the place of the MLP's own, and the divergence of the model's
+predictions from those with all edges is counted. The score is the area under the divergence as a function of
+n: small where few edges do nearly all, whatever the two dictionaries leave out.
 
 Definitions are those of the abstract and of the authors' repository (gpt-circuits); the paper's own text was
 not at hand. Three things are ours: integrated gradients are taken in the usual form, f_i times the mean slope
 on the way from no latent to all; latents j that are not active with all edges stay inactive; and the area is
 by the trapezoid over about ten numbers of edges.
+
+An order of edges for all tokens is one question; how many edges a latent of the output needs at one token is
+another, to which the ranking of all edges says nothing. `MlpEdges.rebuilt_from_few` asks that.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +23,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -35,7 +39,7 @@ _TOKENS = 256  # at a time
 
 @dataclass(frozen=True)
 class EdgeScore:
-    """edges: how many are ever used. counts: numbers of edges kept; costs: the divergence with each."""
+    """edges: how many are ever used. counts: numbers of edges kept; costs: divergence from all, with each."""
 
     edges: int
     counts: tuple[int, ...]
@@ -69,17 +73,21 @@ class MlpEdges:
         total = torch.zeros(L * M, dtype=self.inputs.values.dtype)
         for rows in self._parts():
             inputs, outputs = _rows(self.inputs, rows), _rows(self.outputs, rows)
-            way = [(step + 0.5) / _STEPS for step in range(_STEPS)]
-            ways = [slopes(self._mlp, self._decoded(inputs, part)) for part in way]
-            mean = [
-                (by_path[0][0], torch.stack([slope_BN for _, slope_BN in by_path]).mean(0))
-                for by_path in zip(*ways, strict=True)
-            ]
-            directions_LD, encoder_DM = self._of_input.W_dec[:, 0], self._of_output.W_enc[0]
-            J_BKJ = jacobian(self._mlp, mean, directions_LD, encoder_DM, inputs, outputs)
-            found_BKJ = J_BKJ * inputs.values[..., None]
+            found_BKJ = self._attributions(inputs, outputs)
             total.index_add_(0, self._edges(inputs, outputs).flatten(), found_BKJ.square().flatten())
         return total.sqrt().view(L, M)
+
+    def _attributions(self, inputs: Codes, outputs: Codes) -> Float[Tensor, "B K J"]:
+        """Integrated gradients at each token."""
+        way = [(step + 0.5) / _STEPS for step in range(_STEPS)]
+        ways = [slopes(self._mlp, self._decoded(inputs, part)) for part in way]
+        mean = [
+            (by_path[0][0], torch.stack([slope_BN for _, slope_BN in by_path]).mean(0))
+            for by_path in zip(*ways, strict=True)
+        ]
+        directions_LD, encoder_DM = self._of_input.W_dec[:, 0], self._of_output.W_enc[0]
+        J_BKJ = jacobian(self._mlp, mean, directions_LD, encoder_DM, inputs, outputs)
+        return J_BKJ * inputs.values[..., None]
 
     @cached_property
     def rank_LM(self) -> Int[Tensor, "L M"]:
@@ -91,12 +99,27 @@ class MlpEdges:
 
     def rebuilt(self, kept: int) -> Float[Tensor, "B D"]:
         """The MLP's output as the output's dictionary decodes it, with that many edges."""
-        return torch.cat([self._rebuilt(rows, kept) for rows in self._parts()])
+        parts = [(_rows(self.inputs, rows), _rows(self.outputs, rows)) for rows in self._parts()]
+        ranks = [self.rank_LM.flatten()[self._edges(*part)] for part in parts]
+        rebuilt = [self._rebuilt(*part, rank < kept) for part, rank in zip(parts, ranks, strict=True)]
+        return torch.cat(rebuilt)
 
-    def _rebuilt(self, rows: slice, kept: int) -> Float[Tensor, "B D"]:
+    def rebuilt_from_few(self, kept: int) -> Float[Tensor, "B D"]:
+        """The same, each output latent from its `kept` edges of largest attribution at that very token."""
+        rebuilt: list[Tensor] = []
+        for rows in self._parts():
+            inputs, outputs = _rows(self.inputs, rows), _rows(self.outputs, rows)
+            size_BKJ = self._attributions(inputs, outputs).abs()
+            largest = size_BKJ.topk(min(kept, size_BKJ.shape[1]), dim=1).indices
+            kept_BKJ = torch.zeros_like(size_BKJ, dtype=torch.bool).scatter(1, largest, True)
+            rebuilt.append(self._rebuilt(inputs, outputs, kept_BKJ))
+        return torch.cat(rebuilt)
+
+    def _rebuilt(
+        self, inputs: Codes, outputs: Codes, kept_BKJ: Bool[Tensor, "B K J"]
+    ) -> Float[Tensor, "B D"]:
         mlp, of_output = self._mlp, self._of_output
-        inputs, outputs = _rows(self.inputs, rows), _rows(self.outputs, rows)
-        kept_BJK = (self.rank_LM.flatten()[self._edges(inputs, outputs)] < kept).transpose(1, 2)
+        kept_BJK = kept_BKJ.transpose(1, 2)
         directions_LD, b_D = self._of_input.W_dec[:, 0], self._of_input.b_dec[0]
 
         def pre_activations(W_DN: Tensor, b_N: Tensor) -> Float[Tensor, "B J N"]:
@@ -129,12 +152,16 @@ class MlpEdges:
 
 
 @torch.no_grad()
-def edge_score(edges: MlpEdges, cost: Callable[[Float[Tensor, "B D"]], float]) -> EdgeScore:
-    """The score of an MLP's edges; cost: of an output in the place of the MLP's own."""
+def edge_score(
+    edges: MlpEdges, divergence: Callable[[Float[Tensor, "B D"], Float[Tensor, "B D"]], float]
+) -> EdgeScore:
+    """The score of an MLP's edges; divergence: from one output in the place of the MLP's own, of another."""
     used = int((edges.attribution_LM > 0).sum())
     between = np.geomspace(1, max(used, 1), _POINTS).round().astype(int).tolist()
     counts = sorted({0, *between, used})
-    return EdgeScore(used, tuple(counts), tuple(cost(edges.rebuilt(count)) for count in counts))
+    whole_BD = edges.rebuilt(used)
+    costs = tuple(divergence(whole_BD, edges.rebuilt(count)) for count in counts)
+    return EdgeScore(used, tuple(counts), costs)
 
 
 def _rows(codes: Codes, rows: slice) -> Codes:
