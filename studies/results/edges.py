@@ -8,11 +8,11 @@ others being 0; the output is decoded and put in the place of the MLP's own, and
 predictions from those with all edges is counted. The score is the area under the divergence as a function of
 n: small where few edges do nearly all, whatever the two dictionaries leave out.
 
-Definitions are those of the abstract and of the authors' repository (gpt-circuits), whose divergence is from the
-circuit of all edges too; the paper's own text was not at hand. Three things are ours: integrated gradients are
-taken in the usual form, f_i times the mean slope on the way from no latent to all, where the repository
-multiplies the mean slope with the length of the way; latents j that are not active with all edges stay
-inactive; and the area is by the trapezoid over about ten numbers of edges.
+Definitions are those of the abstract and of the authors' repository (gpt-circuits), whose divergence is from
+the circuit of all edges too; the paper's own text was not at hand. Three things are ours. Integrated
+gradients are taken in the usual form, f_i times the mean slope on the way from no latent to all (the
+repository multiplies the mean slope with the length of the way). Latents j that are not active with all edges
+stay inactive. The area is by the trapezoid over about ten numbers of edges.
 
 How many edges a latent of the output needs at one token is another question: `MlpEdges.rebuilt_from_few`.
 """
