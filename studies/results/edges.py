@@ -3,16 +3,20 @@
 The score is that of SCALAR (Fillingham et al. 2025, "SCALAR: Benchmarking SAE Interaction Sparsity in Toy
 LLMs", arXiv 2511.07572). An edge joins a latent i of the input's dictionary to a latent j of the output's.
 Edges are ranked by attribution, the root of the sum over tokens of squared integrated gradients of j by i.
-Then only the first n edges are kept: each j is computed from the latents i that still have an edge to it, all
-others being 0; the output is decoded and put in the place of the MLP's own, and the divergence of the model's
-predictions from those with all edges is counted. The score is the area under the divergence as a function of
-n: small where few edges do nearly all, whatever the two dictionaries leave out.
+Then only the first n edges are kept: each j is what the output's dictionary encodes when only the latents i
+that still have an edge to it are there, all others being 0; the output is decoded and put in the place of
+the MLP's own, and the divergence of the model's predictions from those with all edges is counted. The score
+is the area under the divergence as a function of n: small where few edges do nearly all, whatever the two
+dictionaries leave out.
 
-Definitions are those of the abstract and of the authors' repository (gpt-circuits), whose divergence is from
-the circuit of all edges too; the paper's own text was not at hand. Three things are ours. Integrated
+Definitions are those of the abstract and of the authors' repository (gpt-circuits), whose divergence is
+from the circuit of all edges too; the paper's own text was not at hand. Three things are ours. Integrated
 gradients are taken in the usual form, f_i times the mean slope on the way from no latent to all (the
-repository multiplies the mean slope with the length of the way). Latents j that are not active with all edges
-stay inactive. The area is by the trapezoid over about ten numbers of edges.
+repository multiplies it with the length of the way). Latents j that are not active with all edges stay
+inactive. The area is by the trapezoid over about eight numbers of edges.
+
+That each j is encoded anew, by TopK among all latents, matters: were it known which are active, that choice
+would cost no edge, and dictionaries whose latents hardly change while they are active would need none.
 
 How many edges a latent of the output needs at one token is another question: `MlpEdges.rebuilt_from_few`.
 """
@@ -33,7 +37,7 @@ from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.models.mlp import MlpWeights
 
 _STEPS = 10  # of the integral
-_POINTS = 10  # numbers of edges between none and all
+_POINTS = 8  # numbers of edges between none and all
 _TOKENS = 256  # at a time
 
 
@@ -131,14 +135,11 @@ class MlpEdges:
             active_BJN = mlp.activation(active_BJN)
         else:
             active_BJN = mlp.activation(pre_activations(mlp.W_gate, mlp.b_gate)) * active_BJN
-        out_MN = (mlp.W_out @ of_output.W_enc[0]).T
-        base_M = mlp.b_out @ of_output.W_enc[0] + of_output.b_enc
-        pre_BJ = (active_BJN * F.embedding(outputs.latents, out_MN)).sum(2) + base_M[outputs.latents]
-        threshold_M = of_output.threshold
-        if not of_output.nonlinearity.infers_by_threshold:
-            threshold_M = torch.zeros_like(threshold_M)
-        stays_BJ = (outputs.values > 0) & (pre_BJ > threshold_M[outputs.latents])
-        return of_output.decode(Codes(outputs.latents, pre_BJ * stays_BJ, outputs.n_latents))[:, 0]
+        y_RD = (active_BJN @ mlp.W_out + mlp.b_out).flatten(0, 1)  # a row for each token and output latent
+        codes = of_output.encode_sparse(y_RD)
+        is_own_RK = codes.latents == outputs.latents.reshape(-1, 1)
+        own_BJ = (codes.values * is_own_RK).sum(1).view(outputs.values.shape) * (outputs.values > 0)
+        return of_output.decode(Codes(outputs.latents, own_BJ, outputs.n_latents))[:, 0]
 
     def _decoded(self, codes: Codes, part: float) -> Float[Tensor, "B D"]:
         return self._of_input.decode(Codes(codes.latents, part * codes.values, codes.n_latents))[:, 0]

@@ -42,7 +42,6 @@ from xtalk.training.quick import train_on
 from xtalk.training.train import calibrate_threshold
 
 SEQUENCE = 256
-ROW = "row.json"
 OUTPUTS = "outputs"  # the plain dictionaries of the MLPs' outputs
 FEW = (1, 4)  # edges for each output latent and token
 ABOVE = 0.01  # the size of an entry of the Jacobian that counts as one
@@ -150,12 +149,18 @@ def read_by_threshold(crosscoder: Crosscoder, source: Harvest, seed: int) -> Cro
     )
 
 
-def row_of(work: Work, name: str, seed: int) -> Row:
-    """The figures of a method and seed, measured if they are not there."""
-    kept = work.args.out / name / f"seed-{seed}" / ROW
-    if kept.exists():
-        return json.loads(kept.read_text())
+def measure(work: Work, name: str, seed: int) -> None:
+    """Measure what is not measured of a method and seed; what is missing is trained."""
     folders = dictionaries(work, name, seed)
+    for file, figures in FIGURES.items():
+        kept = work.args.out / name / f"seed-{seed}" / file
+        if not kept.exists():
+            write_text(kept, json.dumps(figures(work, name, seed, folders)))
+            print(kept, kept.read_text(), flush=True)
+
+
+def fidelities_of(work: Work, name: str, seed: int, folders: Mapping[int, Path]) -> Row:
+    """Fidelity, interaction, reconstruction, and the seconds of training."""
     stacked = xtalk.stack([Crosscoder.load(folder) for folder in folders.values()])
     found = xtalk.measure(
         work.model,
@@ -167,11 +172,8 @@ def row_of(work: Work, name: str, seed: int) -> Row:
         keep_sinks=True,
     )
     row = measured(found.metrics.crosscoders[0].model_dump(mode="json"))
-    row |= edges_of(work, name, seed, folders)
     seconds = [json.loads((folder / "seconds.json").read_text()) for folder in folders.values()]
-    row |= {"seconds": sum(seconds)}
-    write_text(kept, json.dumps(row))
-    return row
+    return row | {"seconds": sum(seconds)}
 
 
 def edges_of(work: Work, name: str, seed: int, folders: Mapping[int, Path]) -> Row:
@@ -190,6 +192,9 @@ def edges_of(work: Work, name: str, seed: int, folders: Mapping[int, Path]) -> R
         lost = {f"kl_{name}": divergence(true_BD, y_BD) for name, y_BD in outputs.items()}
         scores.append(figures | lost | jacobian_of(mlp, of_input, of_output, n_BD))
     return {key: sum(one[key] for one in scores) / len(scores) for key in scores[0]}
+
+
+FIGURES = {"fidelities.json": fidelities_of, "edges.json": edges_of}
 
 
 @torch.no_grad()
@@ -234,6 +239,16 @@ def spliced(
         return float((log_mSV.exp() * (log_mSV - predictions(other_BD))).sum(-1).mean())
 
     return n_mSD.flatten(0, 1).float(), divergence
+
+
+def measured_rows(folder: Path) -> list[Row]:
+    """The figures of a method's seeds that are all measured."""
+    seeds = [[seed / file for file in FIGURES] for seed in sorted(folder.glob("seed-*"))]
+    complete = [files for files in seeds if all(file.exists() for file in files)]
+    return [
+        {key: value for file in files for key, value in json.loads(file.read_text()).items()}
+        for files in complete
+    ]
 
 
 def page(args: argparse.Namespace, found: Mapping[str, Sequence[Row]]) -> str:
@@ -327,7 +342,7 @@ def options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--latents", type=int, default=1024)
     parser.add_argument("-k", type=int, default=16)
     parser.add_argument("--evaluation-tokens", type=int, default=4096)
-    parser.add_argument("--edge-tokens", type=int, default=1024)
+    parser.add_argument("--edge-tokens", type=int, default=512)
     parser.add_argument("--only", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--out", type=Path, default=Path("runs/rivals"))
     parser.add_argument("--page", type=Path, default=Path("docs/results-rivals.md"))
@@ -359,9 +374,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     work = work_of(args)
     for seed in args.seeds:
         for name in args.only:
-            print(name, seed, dict(row_of(work, name, seed)), flush=True)
-    rows = {name: sorted((args.out / name).glob(f"seed-*/{ROW}")) for name in METHODS}
-    found = {name: [json.loads(row.read_text()) for row in kept] for name, kept in rows.items() if kept}
+            measure(work, name, seed)
+    found = {name: rows for name in METHODS if (rows := measured_rows(args.out / name))}
     if not args.page.exists():
         write_text(args.page, "# Rivals\n\n<!-- measured -->\n<!-- /measured -->\n")
     pages.write_table(args.page, "measured", page(args, found))

@@ -110,7 +110,7 @@ def test_rivals(texts: list[str], tmp_path: Path, monkeypatch):
     rivals.main([*texts, *where, *sizes, *only])
     written = page.read_text()
     assert all(written.count(f"\n| {name} | ") == 4 for name in only[1:]) and "nan" not in written
-    (tmp_path / "out" / "topk" / "seed-0" / rivals.ROW).unlink()
+    (tmp_path / "out" / "topk" / "seed-0" / "edges.json").unlink()
     monkeypatch.delattr(rivals, "train_on")  # what is trained is kept
     rivals.main([*texts, *where, *sizes, *only])
     assert page.read_text() == written
