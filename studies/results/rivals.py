@@ -200,7 +200,7 @@ FIGURES = {"fidelities.json": fidelities_of, "edges.json": edges_of}
 @torch.no_grad()
 def jacobian_of(
     mlp: MlpWeights, of_input: Crosscoder, of_output: Crosscoder, n_BD: Float[Tensor, "B D"]
-) -> Row:
+) -> dict[str, float]:
     """How sparse the active block of the Jacobian is, at the true input and output, the mean over tokens.
 
     entries: of the block; above: how many exceed ABOVE in size; holding: how many of the largest have nine
