@@ -116,16 +116,18 @@ class Trial:
             time.sleep(LOOKS_EVERY)
         return True
 
-    def draw(self, out: Path) -> Moment:
-        """A moment in one of the steps that the run in this folder has before it."""
+    def draw(self, out: Path) -> Moment | None:
+        """A moment before or in one of the steps that the run in this folder has left; None: it has none."""
         done = {step for event, step in events(out) if event == "complete"}
         left = [step for step in self.seconds if step not in done][:AHEAD]
+        if left == [START]:
+            return None
         return Moment(self.random.choice(left), self.random.uniform(0, 1.1))  # also just after its end
 
     def disturb(self, out: Path, kills: int) -> None:
         """Kill a run up to `kills` times and let it end. Errors: Disturbed."""
         steps: dict[str, int] = {}
-        while kills and self.run(out, moment := self.draw(out)):
+        while kills and (moment := self.draw(out)) and self.run(out, moment):
             self.kills.append(moment)
             kills -= 1
             where = f"kill {len(self.kills)}, in {moment.step}"

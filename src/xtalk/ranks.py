@@ -1,9 +1,9 @@
 """The processes that train one crosscoder together: `torchrun --nproc-per-node N -m xtalk run ...`.
 
-Each rank harvests its own sequences of every buffer and works on their tokens; gradients are summed, and
-what compares tokens (the cut of BatchTopK, calibration) compares those of all ranks. So the batches are those
-of one process, and the results too, but for rounding. Outside `joined` there is one rank, and nothing is
-exchanged.
+Each rank harvests its own sequences of every buffer and holds the weights of its own latents
+(`xtalk.training.shares`). What compares numbers (the K largest, calibration) compares those of all ranks. So
+the batches are those of one process, and the results too, but for rounding. Outside `joined` there is one
+rank, and nothing is exchanged.
 """
 
 import os
@@ -77,36 +77,75 @@ def alone() -> Iterator[None]:
 
 def summed(tensor: "torch.Tensor") -> "torch.Tensor":
     """The sum of a tensor over all ranks, in its place."""
-    return _reduced(tensor, "SUM")
-
-
-def largest(tensor: "torch.Tensor") -> "torch.Tensor":
-    """The elementwise largest of a tensor over all ranks, in its place."""
-    return _reduced(tensor, "MAX")
+    if _world > 1:
+        with _together() as dist:
+            dist.all_reduce(tensor)
+            _count(tensor)
+    return tensor
 
 
 def total(count: int) -> int:
     """The sum of a number over all ranks."""
-    return sum(each(count))
+    return sum(counts_of(count))
 
 
-def gathered(values_N: "torch.Tensor") -> "torch.Tensor":
-    """The values of all ranks, one rank after the other; each may have another number of them."""
+def part(count: int) -> slice:
+    """The part of `count` rows that is this rank's: all of nearly the same length, in the ranks' order."""
+    return slice(_rank * count // _world, (_rank + 1) * count // _world)
+
+
+def counts_of(count: int) -> list[int]:
+    """A number that every rank has, by rank."""
     if _world == 1:
-        return values_N
+        return [count]
     import torch
 
     with _together() as dist:
-        count = torch.tensor([len(values_N)], device=values_N.device)
-        counts = [torch.zeros_like(count) for _ in range(_world)]
-        dist.all_gather(counts, count)
-        most = int(torch.stack(counts).max())
-        padded = values_N.new_zeros(most)
-        padded[: len(values_N)] = values_N
-        parts = [torch.empty_like(padded) for _ in range(_world)]
-        dist.all_gather(parts, padded)
-        _count(padded)
-        return torch.cat([part[: int(n)] for part, n in zip(parts, counts, strict=True)])
+        found = [torch.empty(1, dtype=torch.int64) for _ in range(_world)]
+        dist.all_gather(found, torch.tensor([count]))
+    return [int(one) for one in found]
+
+
+def gathered(rows_nX: "torch.Tensor", counts: list[int] | None = None) -> "torch.Tensor":
+    """The rows of all ranks, one rank after the other. counts: how many each has, where that is known."""
+    if _world == 1:
+        return rows_nX
+    import torch
+
+    counts = counts_of(len(rows_nX)) if counts is None else counts
+    most, shape = max(counts), rows_nX.shape[1:]
+    padded = rows_nX.contiguous()
+    if len(rows_nX) < most:
+        padded = torch.cat([padded, padded.new_zeros(most - len(rows_nX), *shape)])
+    all_NX = padded.new_empty(_world * most, *shape)
+    with _together() as dist:
+        gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # before torch 2.13
+        gather(all_NX, padded)
+        _count(rows_nX)
+    if min(counts) == most:
+        return all_NX
+    return torch.cat([rows[:n] for rows, n in zip(all_NX.split(most), counts, strict=True)])
+
+
+def columns(values_BC: "torch.Tensor") -> tuple["torch.Tensor", slice]:
+    """The columns of all ranks, side by side; which of them are this rank's."""
+    if _world == 1:
+        return values_BC, slice(None)
+    counts = counts_of(values_BC.shape[1])
+    first = sum(counts[:_rank])
+    return gathered(values_BC.T, counts).T, slice(first, first + counts[_rank])
+
+
+def own_of_sum(rows_NX: "torch.Tensor", counts: list[int]) -> "torch.Tensor":
+    """Of the sum over all ranks, this rank's rows. counts: how many of the N rows are each rank's."""
+    if _world == 1:
+        return rows_NX
+    own = counts[_rank]
+    parts_MX = rows_NX.new_empty(_world * own, *rows_NX.shape[1:])
+    with _together() as dist:  # over gloo several times as fast as reduce_scatter, and added up in one order
+        dist.all_to_all_single(parts_MX, rows_NX.contiguous(), [own] * _world, counts)
+        _count(rows_NX)
+    return parts_MX.view(_world, own, *rows_NX.shape[1:]).sum(0)
 
 
 def each(value: Any) -> list[Any]:
@@ -117,9 +156,9 @@ def each(value: Any) -> list[Any]:
 
     import torch
 
-    data = bytearray(json.dumps(value).encode() + b"\n")
-    lines = bytes(gathered(torch.frombuffer(data, dtype=torch.uint8)).tolist())
-    return list(map(json.loads, lines.splitlines()))
+    data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+    lengths = counts_of(len(data))
+    return [json.loads(bytes(own.tolist())) for own in gathered(data, lengths).split(lengths)]
 
 
 def from_first(value: Any) -> Any:
@@ -137,14 +176,6 @@ def wait() -> None:
     """Wait until every rank is here."""
     if _world > 1:
         total(0)
-
-
-def _reduced(tensor: "torch.Tensor", how: str) -> "torch.Tensor":
-    if _world > 1:
-        with _together() as dist:
-            dist.all_reduce(tensor, getattr(dist.ReduceOp, how))
-            _count(tensor)
-    return tensor
 
 
 def _count(tensor: "torch.Tensor") -> None:

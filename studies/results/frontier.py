@@ -7,10 +7,12 @@
 
 Variants are entries of a YAML file (frontier.yaml; --variants names another): keys of a run's configuration,
 and the weights of penalties. Every variant and seed is a run folder of its own, OUT/VARIANT/seed-S, that goes
-on where it was stopped. The page has all variants and seeds that are evaluated, also those of earlier calls.
+on where it was stopped. Its figures are kept (docs/data/frontier.json; --data): what is there is not trained
+again, unless the variant has changed, and the page has all of it.
 """
 
 import argparse
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ import xtalk
 from studies import pages
 from studies.results.rows import Row, cell, evaluate, figures, frontier, is_evaluated
 from xtalk.errors import XtalkError
-from xtalk.runs import layout
+from xtalk.files import write_text
 from xtalk.runs.config import UNPENALISED, merged
 
 VARIANTS = Path(__file__).with_suffix(".yaml")
@@ -51,15 +53,34 @@ def configuration(
     return xtalk.preset("quick", **merged(own | texts, changes))
 
 
-def evaluated(out: Path, names: Sequence[str]) -> dict[str, list[Row]]:
-    """The rows of variants, those that are there, over seeds."""
-    found: dict[str, list[Row]] = {}
-    for name in names:
-        for path in sorted((out / name).glob(f"seed-*/{layout.CONFIG}")):
-            folder = xtalk.RunFolder.open(path.parent)
-            if is_evaluated(folder, name):
-                found.setdefault(name, []).append(figures(folder, name))
-    return found
+class Data:
+    """The rows of variants by seed, in a file that keeps each at once."""
+
+    def __init__(self, file: Path, variants: Mapping[str, Mapping[str, Any]]) -> None:
+        """Rows of variants that are no longer what they were are left out."""
+        self._file, self._variants = file, json.loads(json.dumps(variants))
+        kept = json.loads(file.read_text()) if file.exists() else {}
+        self._kept = {
+            name: kept[name]
+            for name, variant in self._variants.items()
+            if name in kept and kept[name]["variant"] == variant
+        }
+
+    def has(self, name: str, seed: int) -> bool:
+        """Whether a variant's row of a seed is there."""
+        return str(seed) in self._kept.get(name, {"rows": {}})["rows"]
+
+    def keep(self, name: str, seed: int, row: Row) -> None:
+        """Keep a row."""
+        of_variant = self._kept.setdefault(name, {"variant": self._variants[name], "rows": {}})
+        of_variant["rows"][str(seed)] = dict(row)
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(self._file, json.dumps(self._kept, indent=1) + "\n")
+
+    def rows(self) -> dict[str, list[Row]]:
+        """All rows over seeds, variants in the order of their file."""
+        names = [name for name in self._variants if name in self._kept]
+        return {name: [row for _, row in sorted(self._kept[name]["rows"].items())] for name in names}
 
 
 def taken(folders: Sequence[Path]) -> Iterator[tuple[str, Row]]:
@@ -138,6 +159,7 @@ def options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--taken", type=Path, nargs="+", default=[], help="folders of finished runs")
     parser.add_argument("--out", type=Path, default=Path("runs/frontier"))
+    parser.add_argument("--data", type=Path, default=Path("docs/data/frontier.json"))
     parser.add_argument("--page", type=Path, default=Path("docs/results-frontier.md"))
     return parser.parse_args(argv)
 
@@ -149,17 +171,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     chosen = list(variants) if args.only is None else args.only
     if unknown := set(chosen) - variants.keys():
         raise XtalkError(f"no variant {min(unknown)!r} in {args.variants}; it has {', '.join(variants)}")
+    data = Data(args.data, variants)
     for seed in args.seeds:
         for name in chosen:
+            if data.has(name, seed):
+                continue
             config = configuration(args, name, variants[name], seed)
             folder = xtalk.RunFolder.create(args.out / name / f"seed-{seed}", config)
             evaluate(folder, name)
+            data.keep(name, seed, figures(folder, name))
             print(name, seed, dict(figures(folder, name)), flush=True)
-    found = evaluated(args.out, list(variants))
+    found = data.rows()
     for label, row in taken(args.taken):
         found.setdefault(label, []).append(row)
     if not found:
-        raise XtalkError(f"nothing is evaluated in {args.out}; name a variant, or finished runs (--taken)")
+        raise XtalkError("nothing is evaluated; name a variant, or finished runs (--taken)")
     drawn = args.page.parent / "figures" / f"{args.page.stem}.png"
     drawn.parent.mkdir(parents=True, exist_ok=True)
     frontier(found).savefig(drawn, dpi=200)

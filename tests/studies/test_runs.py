@@ -1,5 +1,6 @@
 """The studies that train on text, at tiny sizes: they run, and write their pages."""
 
+import shutil
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,9 @@ variants:
   nested: {penalties: {keep_few: 2, keep_one_together: 1}}
 """)
     page = tmp_path / "docs" / "frontier.md"
+    data = tmp_path / "docs" / "data" / "frontier.json"
     where = ["--variants", str(variants), "--out", str(tmp_path / "out"), "--page", str(page)]
+    where += ["--data", str(data)]
     frontier.main([*texts, *where, "--only", "nested", "--seeds", "1"])
     assert page.read_text().count("\n| nested | ") == 4 and "\n| unpenalised | " not in page.read_text()
     frontier.main([*texts, *where, "--only", "unpenalised", "nested", "--seeds", "0"])
@@ -98,6 +101,12 @@ variants:
     assert page.read_text().count("\n| nested (16 latents, K 3, 0.00 M tokens) | ") == 4
     with pytest.raises(XtalkError, match=r"no variant 'other'.* it has unpenalised, nested"):
         frontier.main([*texts, *where, "--only", "other"])
+    shutil.rmtree(tmp_path / "out")
+    frontier.main([*texts, *where, "--seeds", "0"])
+    assert page.read_text() == written and not (tmp_path / "out").exists()  # the figures are kept
+    variants.write_text(variants.read_text().replace("keep_few: 2", "keep_few: 3"))
+    frontier.main([*texts, *where, "--only"])
+    assert "nested" not in page.read_text()  # those of another variant of this name
 
 
 def test_rivals(texts: list[str], tmp_path: Path, monkeypatch):

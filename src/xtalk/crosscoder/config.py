@@ -15,6 +15,9 @@ def _known(name: str) -> str:
         raise ValueError(str(error)) from error
 
 
+LATENT_AXIS = {"W_enc": 2, "W_dec": 0, "b_enc": 0, "threshold": 0}
+"""Which axis of a crosscoder's tensors counts latents; b_dec has none."""
+
 Architecture = Annotated[str, AfterValidator(_known)]
 """The name of a nonlinearity; pydantic refuses one that is not known."""
 

@@ -274,23 +274,28 @@ class Crosscoder(nn.Module):
         Q, D = self.b_dec.shape
         if not isinstance(codes, Codes):
             self._check_latents(codes.shape[-1])
-            x = self._decode(codes.flatten(0, -2) if codes.ndim > 1 else codes[None])
+            sums = self._summed(codes.flatten(0, -2) if codes.ndim > 1 else codes[None])
+            x = (sums + self.b_dec).to(self.W_dec.dtype)
             return x.view(*codes.shape[:-1], D) if Q == 1 else x.view(*codes.shape[:-1], Q, D)
+        return (self.summed(codes) + self.b_dec).to(self.W_dec.dtype)
+
+    def summed(self, codes: Codes) -> Float[Tensor, "B Q D"]:
+        """sum_i f_i d_i, without b_dec; at least float32. Errors: XtalkError for another L."""
         self._check_latents(codes.n_latents)
         active = int((codes.values != 0).sum()) / max(1, len(codes.values))
         if self.gate is None and active_rows_pay(active, codes.n_latents, codes.values.device):
-            return self._with_bias(codes_times_rows(codes, self.W_dec.flatten(1)))
-        return self._decode(codes.dense())
+            return self._by_hookpoint(codes_times_rows(codes, self.W_dec.flatten(1)))
+        return self._summed(codes.dense())
 
-    def _decode(self, f_BL: Float[Tensor, "B L"]) -> Float[Tensor, "B Q D"]:
+    def _summed(self, f_BL: Float[Tensor, "B L"]) -> Float[Tensor, "B Q D"]:
         f_BL = f_BL.to(self.W_dec.dtype)
         if self.gate is None:
-            return self._with_bias(f_BL @ self.W_dec.flatten(1))
+            return self._by_hookpoint(f_BL @ self.W_dec.flatten(1))
         taken = [f_BL * (f_BL > gate_L) for gate_L in self.gate]
-        return self._with_bias(torch.cat([f @ self.W_dec[:, q] for q, f in enumerate(taken)], dim=1))
+        return self._by_hookpoint(torch.cat([f @ self.W_dec[:, q] for q, f in enumerate(taken)], dim=1))
 
-    def _with_bias(self, flat_BX: Float[Tensor, "B X"]) -> Float[Tensor, "B Q D"]:
-        return (full(flat_BX).view(-1, *self.b_dec.shape) + self.b_dec).to(self.W_dec.dtype)
+    def _by_hookpoint(self, flat_BX: Float[Tensor, "B X"]) -> Float[Tensor, "B Q D"]:
+        return full(flat_BX).view(-1, *self.b_dec.shape)
 
     def hook_index(self, hook_name: str) -> int:
         """Position of a hookpoint in P. Errors: XtalkError names the crosscoder's hookpoints."""

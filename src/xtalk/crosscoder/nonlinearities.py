@@ -124,19 +124,21 @@ def _with_l0(codes: Codes) -> tuple[Codes, Float[Tensor, ""]]:
 
 
 def topk(pre: PreActivations, k: int) -> Codes:
-    """The k largest positive pre-activations of each token."""
+    """The k largest positive pre-activations of each token, over the latents of all ranks."""
     slots = pre.largest(k, of_batch=False)
-    _, places_BK = slots.values_BC.topk(min(k, slots.values_BC.shape[1]), dim=1)
-    return pre.codes(slots.keep(torch.zeros_like(slots.used_BC).scatter(1, places_BK, True)))
+    all_BC, own = ranks.columns(slots.values_BC)
+    places_BK = all_BC.topk(min(k, all_BC.shape[1]), dim=1).indices
+    kept_BC = torch.zeros_like(all_BC, dtype=torch.bool).scatter(1, places_BK, True)
+    return pre.codes(slots.keep(kept_BC[:, own]))
 
 
 def batch_topk(pre: PreActivations, k: int) -> Codes:
-    """The k * B largest positive pre-activations of the batch, of all ranks (Bussmann et al. 2024).
+    """The k * B largest positive pre-activations of the batch, of all ranks' latents (Bussmann et al. 2024).
 
     Training only. Those above the largest that is left out: fewer where there are ties.
     """
     slots = pre.largest(k, of_batch=True)
-    cut = largest_but(ranks.gathered(slots.values_BC[slots.used_BC]), k * ranks.total(len(slots.values_BC)))
+    cut = largest_but(ranks.gathered(slots.values_BC[slots.used_BC]), k * len(slots.values_BC))
     return pre.codes(slots.keep(slots.values_BC > cut))
 
 

@@ -106,7 +106,6 @@ class PreActivations:
     @torch.no_grad()
     def largest(self, k: int, *, of_batch: bool) -> Slots:
         """The positive ones among which are the k largest of each token, or the k B largest of the batch."""
-        k = min(k, self.all_BL.shape[1])
         bound_B = _bound_of_batch(self.all_BL, k) if of_batch else _bound_of_tokens(self.all_BL, k)
         return self._reaching(bound_B, self.all_BL.new_zeros(self.all_BL.shape[1]), 2 * k)
 
@@ -133,15 +132,16 @@ class PreActivations:
 
 
 def _bound_of_tokens(pre_BL: Float[Tensor, "B L"], k: int) -> Float[Tensor, "B"]:
-    """At most the k-th largest of each token, and near it."""
+    """At most the k-th largest of each token, and near it; of all numbers where they are no more than k."""
+    k = min(k, pre_BL.shape[1])
     if pre_BL.device.type != "cpu":
         return pre_BL.topk(k, dim=1, sorted=False).values.amin(1)
     return full(selection_loops.group_maxima(pre_BL, 2 * k)).topk(k, dim=1).values[:, -1]
 
 
 def _bound_of_batch(pre_BL: Float[Tensor, "B L"], k: int) -> Float[Tensor, "B"]:
-    """At most the k B-th largest of the batch, of all ranks, and near it; the same for each token."""
-    numbers, kept = pre_BL.flatten(), k * ranks.total(len(pre_BL))
+    """At most the k B-th largest of the batch, of all ranks' latents, and near it; for all tokens one."""
+    numbers, kept = pre_BL.flatten(), k * len(pre_BL)
     if pre_BL.device.type == "cpu":
         numbers = full(selection_loops.group_maxima(pre_BL, 2 * k)).flatten()
     elif ranks.world() > 1:

@@ -15,11 +15,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from xtalk import ranks
+from xtalk.crosscoder.config import LATENT_AXIS
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.errors import XtalkError
 from xtalk.files import replacing
 from xtalk.parsing import parsed_json
 from xtalk.training.adam import Adam
+from xtalk.training.shares import own_part, whole
 
 FILE = "checkpoint.safetensors"
 SCHEMA = "xtalk.checkpoint/3"
@@ -46,9 +49,12 @@ def save_checkpoint(
     """Write the checkpoint of a folder in place of the one before, which stays until the new one is whole.
 
     stream: the stream's state; identity: what the training depends on, to be compared on loading; both JSON.
+    Of several ranks the first writes what all have, so that another number of them can go on.
     """
+    tensors = {name: whole(_axis(name), tensor).contiguous() for name, tensor in _tensors(state).items()}
+    if ranks.rank() > 0:
+        return
     header = {"schema": SCHEMA, "step": state.step, "rates": state.rates, "stream": stream}
-    tensors = {name: tensor.contiguous() for name, tensor in _tensors(state).items()}
     header |= {"identity": identity}
     sha256 = _digest(header, sorted(tensors.items()))
     with replacing(folder / FILE) as partial:
@@ -74,7 +80,8 @@ def load_checkpoint(folder: Path, state: TrainingState, identity: dict[str, Any]
             if sha256 != _digest(header, ((name, file.get_tensor(name)) for name in sorted(own))):
                 raise ValueError("it is damaged: its sha256 is another")
             for name, tensor in own.items():  # read again, so that no two copies are in memory
-                saved = file.get_tensor(name)
+                axis = _axis(name)
+                saved = file.get_tensor(name) if axis is None else own_part(file.get_slice(name), axis)
                 if saved.shape != tensor.shape or saved.dtype != tensor.dtype:
                     raise ValueError(f"{name} is {saved.dtype} {tuple(saved.shape)}")
                 tensor.copy_(saved)
@@ -94,6 +101,14 @@ def _tensors(state: TrainingState) -> dict[str, Tensor]:
         moments = state.optimiser.moments(parameter)
         tensors |= {f"{name}.{moment}": value for moment, value in moments.items()}
     return tensors | {"last_fired": state.last_fired_L}
+
+
+def _axis(name: str) -> int | None:
+    """Which axis of a tensor of a state counts latents."""
+    weight, _, moment = name.partition(".")
+    if moment == "step":
+        return None
+    return 0 if weight == "last_fired" else LATENT_AXIS.get(weight)
 
 
 def _digest(header: dict[str, Any], tensors: Iterable[tuple[str, Tensor]]) -> str:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from xtalk import ranks
 from xtalk.codes import Codes
 from xtalk.crosscoder.crosscoder import Crosscoder
 from xtalk.interactions.contributions import MlpContributions
@@ -14,6 +15,7 @@ from xtalk.interactions.penalties import MlpTarget, keep_each, penalty
 from xtalk.models.mlp import MlpWeights
 from xtalk.training.auxiliary import auxiliary_loss
 from xtalk.training.sampling import EVERYTHING, Draw
+from xtalk.training.shares import ALL_TOKENS, Share
 from xtalk.training.spliced import (
     SPLICES,
     Places,
@@ -69,35 +71,42 @@ class Objective:
         penalty_factor: float,
         places: Places | None = None,
         draw: Draw = EVERYTHING,
+        share: Share = ALL_TOKENS,
     ) -> tuple[Float[Tensor, ""], Codes, dict[str, Float[Tensor, ""]]]:
         """The loss, the batch's codes, and each unweighted part by name; x_BPD in scaled space.
 
-        penalty_factor: the warm-up, from 0 to 1, of every penalty's weight. places: of the batch's tokens;
-        without them the penalties that splice do not count. draw: which parts of penalties count.
+        penalty_factor: the warm-up, from 0 to 1, of every penalty's weight. places: of the tokens; without
+        them the penalties that splice do not count. draw: which parts of penalties count. share: the b tokens
+        of the batch's B at which this rank counts the loss, and whose places are given; crosscoder, codes and
+        dead_L are then of this rank's latents, and loss and parts are what it adds to those of the batch.
         """
         with self._autocast(x_BPD):
             codes, active = crosscoder.encode_for_training(x_BPD)
-            rebuilt_BPD = crosscoder.decode(codes)
-            error_BPD = x_BPD - rebuilt_BPD
-            parts = {"recon": self._recon(error_BPD)}
-            if self.aux and len(dead_L):
-                parts["aux"] = auxiliary_loss(crosscoder, x_BPD, error_BPD.detach(), dead_L)
+            rebuilt_bPD = share.summed(crosscoder.summed(codes)) + crosscoder.b_dec
+            x_bPD = x_BPD[share.rows]
+            error_bPD = x_bPD - rebuilt_bPD
+            parts = {"recon": share.weighted(self._recon(error_bPD))}
+            if self.aux and ranks.total(len(dead_L)):
+                aux = auxiliary_loss(crosscoder, x_BPD, error_bPD.detach(), dead_L, share)
+                parts["aux"] = share.weighted(aux)
         loss = parts["recon"] + self.aux * parts.get("aux", 0.0)
         if self.sparsity:
             norm_L = crosscoder.W_dec.flatten(1).norm(dim=1)
             kind, k = crosscoder.nonlinearity, crosscoder.config.k
             parts["sparsity"] = kind.sparsity_loss(codes, active, norm_L, k)
             loss = loss + self.sparsity * parts["sparsity"]
-        for name, value in self._penalties(crosscoder, x_BPD, codes, rebuilt_BPD, places, draw).items():
-            parts[name] = value
-            loss = loss + penalty_factor * self.penalties[name] * value
+        penalties = self._penalties(crosscoder, x_bPD, codes, rebuilt_bPD, places, draw, share)
+        for name, value in penalties.items():
+            parts[name] = share.weighted(value)
+            loss = loss + penalty_factor * self.penalties[name] * parts[name]
         return loss, codes, parts
 
     def _recon(self, error_BPD: Float[Tensor, "B P D"]) -> Float[Tensor, ""]:
         square_BPD = error_BPD.square()
         if self.recon_weight_P is not None:
             square_BPD = square_BPD * self.recon_weight_P[:, None]
-        return square_BPD.flatten(1).sum(1).mean()
+        square_B = square_BPD.flatten(1).sum(1)
+        return square_B.mean() if len(square_B) else square_B.sum()
 
     def _autocast(self, x_BPD: Tensor) -> torch.autocast:
         """bf16 for the large products: the crosscoder's, the contributions', and those of models run on."""
@@ -111,20 +120,29 @@ class Objective:
         rebuilt_BPD: Float[Tensor, "B P D"],
         places: Places | None,
         draw: Draw,
+        share: Share,
     ) -> dict[str, Float[Tensor, ""]]:
-        """Each penalty, the mean over MLPs; of those that splice one at a time, over those that are drawn."""
+        """Each penalty, the mean over MLPs; of those that splice one at a time, over those that are drawn.
+
+        crosscoder, codes: of this rank's latents, which are brought together with those of the others.
+        """
         totals: dict[str, Tensor] = {}
         local = [name for name in self.penalties if name not in SPLICES]
         alone = self._alone(places, draw.place)
-        runs = {} if places is None else self._true_runs(places, alone)
-        visited = range(len(self.mlps)) if local else sorted(runs)
+        spliced = [] if places is None else self._spliced(alone)
+        visited = range(len(self.mlps)) if local else spliced
         if not visited:
             return totals
         hooks = torch.tensor([self.mlps[place].hook_index for place in visited], device=x_BPD.device)
-        inputs = [  # gathered once: a gradient of full size per slice is slow
-            tensor.index_select(tensor.ndim - 2, hooks).unbind(-2)
+        decoder_LPD, bias_PD, decoded_BPD = (  # picked once: a gradient of full size per slice is slow
+            tensor.index_select(tensor.ndim - 2, hooks)
             for tensor in (crosscoder.W_dec, crosscoder.b_dec, rebuilt_BPD - crosscoder.b_dec)
-        ]
+        )
+        decoder_LPD, codes = share.decoder(decoder_LPD), share.codes(codes)
+        if not len(x_BPD):  # what was brought together goes back on all ranks
+            return {(local or list(self.penalties))[0]: 0 * (decoder_LPD.sum() + codes.values.sum())}
+        inputs = (tensor.unbind(-2) for tensor in (decoder_LPD, bias_PD, decoded_BPD))
+        runs = {} if places is None else self._true_runs(places, spliced)
         at_once: dict[int, dict[Term, Tensor]] = {}
         for place, decoder_LD, bias_D, decoded_BD in zip(visited, *inputs, strict=True):
             mlp, s = self.mlps[place], self.mlps[place].scale
@@ -157,14 +175,17 @@ class Objective:
         chosen = range(len(self.mlps)) if drawn is None else [drawn]
         return [place for place in chosen if self.mlps[place].spliced is not None]
 
-    def _true_runs(self, places: Places, alone: Sequence[int]) -> dict[int, TrueRun]:
+    def _spliced(self, alone: Sequence[int]) -> list[int]:
+        """The places of all MLPs that are spliced, alone or with others."""
+        return sorted({*alone, *(place for group in self._groups() for place in group.places.values())})
+
+    def _true_runs(self, places: Places, spliced: Sequence[int]) -> dict[int, TrueRun]:
         """By the place of each MLP that is spliced, what its model itself makes of the sequences.
 
         Every model runs once for all of its MLPs.
         """
-        spliced = {*alone, *(place for group in self._groups() for place in group.places.values())}
         models: dict[int, tuple[SplicingModel, dict[int, int]]] = {}
-        for place in sorted(spliced):
+        for place in spliced:
             mlp = self.mlps[place].spliced
             assert mlp is not None
             models.setdefault(id(mlp.model), (mlp.model, {}))[1][place] = mlp.block

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -21,7 +21,7 @@ from xtalk.crosscoder.nonlinearities import nonlinearity
 from xtalk.crosscoder.pre_activations import largest_but
 from xtalk.crosscoder.provenance import Provenance
 from xtalk.errors import XtalkError
-from xtalk.training.adam import Adam, numbers_of
+from xtalk.training.adam import Adam
 from xtalk.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from xtalk.training.config import TrainingConfig, calibration_tokens
 from xtalk.training.loss_metric import LossMetric
@@ -29,6 +29,7 @@ from xtalk.training.mlps import Models
 from xtalk.training.objective import Objective
 from xtalk.training.preparation import Preparation, calibration_batches, prepare
 from xtalk.training.sampling import draw
+from xtalk.training.shares import ALL_TOKENS, Share, all_latents, of_all_ranks, own_latents
 from xtalk.training.spliced import Places, places_of
 
 LOG_EVERY = 50  # steps
@@ -74,11 +75,7 @@ def train_crosscoder(
     stream that is too short or has other hookpoints, another config in `start`, a loss that is not finite,
     and a checkpoint that is broken or another training's.
     """
-    _check(config, training, stream, scaling)
-    if start is not None and start.config != config:
-        raise XtalkError(
-            f"`start` has the config {start.config}; it must equal that of the crosscoder to train, {config}"
-        )
+    _check(config, training, stream, scaling, start)
     if prepared is None:
         prepared = prepare(config, training, stream, model, scaling, metric=metric, fresh=start is None)
     objective = _objective(config, training, scaling, prepared)
@@ -87,11 +84,33 @@ def train_crosscoder(
     if checkpoint_folder and (position := load_checkpoint(checkpoint_folder, state, identity)):
         stream.load_state_dict(position)
 
+    for _ in _steps(state, objective, training, stream, scaling, log):
+        if checkpoint_folder and state.step % training.checkpoint_every == 0:
+            save_checkpoint(checkpoint_folder, state, stream.state_dict(), identity)
+        progress(state.step, training.steps)
+
+    if state.crosscoder.nonlinearity.calibrated_after:
+        calibrate_threshold(state.crosscoder, stream, scaling)
+    trained = fold_scaling(all_latents(state.crosscoder), scaling.factor_P)
+    trained.provenance = _provenance(training, stream, scaling, model_name)
+    return Trained(trained, median(state.rates))
+
+
+def _steps(
+    state: TrainingState,
+    objective: Objective,
+    training: TrainingConfig,
+    stream: ActivationBatches,
+    scaling: Scaling,
+    log: Log,
+) -> Iterator[None]:
+    """Take the steps that are left, one whenever it is asked for; log hears of every 50th and of the last."""
     logged_step, logged_at = state.step, time.perf_counter()
     while state.step < training.steps:
         batch = next(stream)
         places = places_of(batch, stream.source.sequences) if training.splices(state.step) else None
-        codes, parts = training_step(state, objective, training, scaling.apply(batch.activations), places)
+        x_BPD, share = of_all_ranks(scaling.apply(batch.activations))
+        codes, parts = training_step(state, objective, training, x_BPD, places, share)
         if state.step % LOG_EVERY == 0 or state.step == training.steps:
             record = _record(state, codes, parts, training)
             now = time.perf_counter()
@@ -99,14 +118,13 @@ def train_crosscoder(
             state.rates.append(rate)
             log(record | {"tokens_per_second": rate})
             logged_step, logged_at = state.step, now
-        if checkpoint_folder and ranks.rank() == 0 and state.step % training.checkpoint_every == 0:
-            save_checkpoint(checkpoint_folder, state, stream.state_dict(), identity)
-        progress(state.step, training.steps)
+        yield
 
-    if state.crosscoder.nonlinearity.calibrated_after:
-        calibrate_threshold(state.crosscoder, stream, scaling)
-    trained = fold_scaling(state.crosscoder, scaling.factor_P)
-    trained.provenance = Provenance(
+
+def _provenance(
+    training: TrainingConfig, stream: ActivationBatches, scaling: Scaling, model_name: str | None
+) -> Provenance:
+    return Provenance(
         model_name=model_name,
         model_weights_hash=stream.source.identity.model,
         text_hash=stream.source.identity.text,
@@ -116,7 +134,6 @@ def train_crosscoder(
         penalties=training.penalties,
         seed=training.seed,
     )
-    return Trained(trained, median(state.rates))
 
 
 def _objective(
@@ -157,7 +174,7 @@ def _initial_state(
         crosscoder = _new_crosscoder(config, stream, scaling, prepared)
     else:
         crosscoder = fold_scaling(start, 1 / scaling.factor_P)
-    return training_state(crosscoder, training)
+    return training_state(own_latents(crosscoder), training)
 
 
 def training_state(crosscoder: Crosscoder, training: TrainingConfig) -> TrainingState:
@@ -185,41 +202,33 @@ def training_step(
     training: TrainingConfig,
     x_BPD: Float[Tensor, "B P D"],
     places: Places | None = None,
+    share: Share = ALL_TOKENS,
 ) -> tuple[Codes, dict[str, Float[Tensor, ""]]]:
-    """One step of the optimiser; returns the batch's codes and the parts of its loss."""
+    """One step of the optimiser; returns the batch's codes and the parts of its loss, as `Objective` does."""
     state.optimiser.zero_grad()
-    if len(x_BPD):
-        factor = training.penalty_factor(state.step)
-        now = draw(len(objective.mlps), training.sample_blocks, training.seed, state.step)
-        loss, codes, parts = objective(
-            state.crosscoder, x_BPD, dead_latents(state, training), factor, places, now
-        )
-        loss.backward()
-    else:  # all of this batch's sequences are other ranks'
-        codes, _ = state.crosscoder.encode_for_training(x_BPD)
-        loss, parts = x_BPD.new_zeros(()), dict[str, Tensor]()
-    _share_gradients(state.crosscoder, len(x_BPD) / training.batch_tokens)
-    norm = state.optimiser.gradient_norm()
+    factor, dead_L = training.penalty_factor(state.step), dead_latents(state, training)
+    now = draw(len(objective.mlps), training.sample_blocks, training.seed, state.step)
+    loss, codes, parts = objective(state.crosscoder, x_BPD, dead_L, factor, places, now, share)
+    loss.backward()
+    norm = _gradient_norm(state)
 
     _check_finite(state.step, parts | {"loss": loss, "gradient": norm})
     state.optimiser.step(training.learning_rate(state.step), training.clip, norm)
     state.step += 1
     state.last_fired_L[codes.latents[codes.values > 0]] = state.step * training.batch_tokens
-    ranks.largest(state.last_fired_L)
     return codes, parts
 
 
-def _share_gradients(crosscoder: Crosscoder, share: float) -> None:
-    """Make gradients of the mean over the whole batch of each rank's mean over its share of the tokens."""
+def _gradient_norm(state: TrainingState) -> Float[Tensor, ""]:
+    """Of all ranks' gradients together. That of b_dec, which all ranks have, becomes the sum of theirs."""
     if ranks.world() == 1:
-        return
-    for parameter in crosscoder.parameters():
-        if parameter.requires_grad:
-            own = torch.zeros_like(parameter)  # in memory as the parameter is
-            if parameter.grad is not None:
-                own.copy_(parameter.grad).mul_(share)
-            ranks.summed(numbers_of(own))
-            parameter.grad = own
+        return state.optimiser.gradient_norm()
+    bias_PD = state.crosscoder.b_dec.grad
+    assert bias_PD is not None
+    ranks.summed(bias_PD)
+    own = [p.grad for p in state.crosscoder.parameters() if p.grad is not None and p.grad is not bias_PD]
+    square = torch.stack([grad.square().sum() for grad in own]).sum()
+    return (ranks.summed(square) + bias_PD.square().sum()).sqrt()
 
 
 def dead_latents(state: TrainingState, training: TrainingConfig) -> Int[Tensor, "dead"]:
@@ -235,8 +244,9 @@ def calibrate_threshold(crosscoder: Crosscoder, stream: ActivationBatches, scali
     What BatchTopK does within each batch of training, this does once for all tokens to come.
     """
     largest_N, active = torch.empty(0, device=crosscoder.threshold.device), 0
-    for x_BPD in calibration_batches(stream):
-        active += crosscoder.config.k * ranks.total(len(x_BPD))
+    for own_bPD in calibration_batches(stream):
+        x_BPD, _ = of_all_ranks(own_bPD)
+        active += crosscoder.config.k * len(x_BPD)
         pre_N = crosscoder.pre_activations(scaling.apply(x_BPD)).flatten()
         largest_N = torch.cat([largest_N, pre_N[pre_N > 0]])
         total = crosscoder.config.k * calibration_tokens(stream.batch_tokens) + 1
@@ -245,8 +255,16 @@ def calibrate_threshold(crosscoder: Crosscoder, stream: ActivationBatches, scali
 
 
 def _check(
-    config: CrosscoderConfig, training: TrainingConfig, stream: ActivationBatches, scaling: Scaling
+    config: CrosscoderConfig,
+    training: TrainingConfig,
+    stream: ActivationBatches,
+    scaling: Scaling,
+    start: Crosscoder | None,
 ) -> None:
+    if start is not None and start.config != config:
+        raise XtalkError(
+            f"`start` has the config {start.config}; it must equal that of the crosscoder to train, {config}"
+        )
     given = stream.source.identity.hookpoints, stream.source.d_model
     if given != (config.hook_names, config.d_in):
         raise XtalkError(
@@ -271,9 +289,11 @@ def _check(
         )
     if nonlinearity(config.architecture).trains_threshold and ranks.world() > 1:
         raise XtalkError(
-            f"a {config.architecture} crosscoder trains on one process, for its sparsity loss squares a mean "
-            "over the batch; use batchtopk, or start one process"
+            f"a {config.architecture} crosscoder trains on one process, for its sparsity loss squares a sum "
+            "over latents; use batchtopk, or start one process"
         )
+    if config.d_sae < ranks.world():
+        raise XtalkError(f"{ranks.world()} processes share {config.d_sae} latents; start fewer processes")
     if nonlinearity(config.architecture).needs_sparsity_loss and not training.sparsity:
         raise XtalkError(
             f"nothing keeps a {config.architecture} crosscoder sparse; give sparsity a weight above 0"
@@ -309,17 +329,11 @@ def _identity(
 def _record(
     state: TrainingState, codes: Codes, parts: Mapping[str, Float[Tensor, ""]], training: TrainingConfig
 ) -> dict[str, float]:
-    """The parts of the loss and L0 over the tokens of all ranks."""
-    tokens, L0 = len(codes.values), int((codes.values.detach() > 0).sum())
-    found = ranks.each([tokens, L0, {name: part.item() for name, part in parts.items()}])
-    means: dict[str, float] = {}
-    for count, _, of_rank in found:
-        for name, value in of_rank.items():
-            means[name] = means.get(name, 0.0) + value * (count / training.batch_tokens)
-    return {
-        "step": state.step,
-        "tokens": state.step * training.batch_tokens,
-        **means,
-        "l0": sum(active for _, active, _ in found) / training.batch_tokens,
-        "dead": len(dead_latents(state, training)),
-    }
+    """The parts of the loss and L0, to which every rank adds its own."""
+    values = {name: part.item() for name, part in parts.items()}
+    active, dead = int((codes.values.detach() > 0).sum()), len(dead_latents(state, training))
+    sums: dict[str, float] = {}
+    for own in ranks.each(values | {"l0": active / training.batch_tokens, "dead": dead}):
+        for name, value in own.items():
+            sums[name] = sums.get(name, 0) + value
+    return {"step": state.step, "tokens": state.step * training.batch_tokens, **sums}
