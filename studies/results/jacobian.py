@@ -11,7 +11,8 @@ for input latent i with direction d_i, output latent j with encoder column e_j, 
 true input, where the released code has them by default. Of a gated MLP the neuron's slope has two parts, by
 value and by gate. The penalty is the mean over tokens of sum |J_ji| / K^2. Directions count as of unit norm,
 in spaces where input and output have the mean norm sqrt(D): otherwise smaller codes of larger directions
-would lower the penalty.
+would lower the penalty. The released code's rule for the weight, K^2 / (2 D) beside squared errors that are
+means over D, is K^2 / 2 here, where errors are sums.
 """
 
 from collections.abc import Iterator, Sequence
@@ -85,18 +86,18 @@ def jacobian(
     total = torch.zeros(())
     for W_DN, slope_BN in by_path:
         in_BKN = F.embedding(inputs.latents, direction_LD @ W_DN) * (inputs.values != 0)[..., None]
-        total = total + (in_BKN * slope_BN[:, None]) @ out_BJN.transpose(1, 2)
+        total = total + (in_BKN * slope_BN[:, None].to(in_BKN)) @ out_BJN.transpose(1, 2)
     return total
 
 
-def jacobian_penalty(
+def unit_jacobian(
     mlp: MlpWeights,
     n_BD: Float[Tensor, "B D"],
     pair: Sequence[Crosscoder],
     codes: Sequence[Codes],
     scale: Sequence[float],
-) -> Float[Tensor, ""]:
-    """The mean over tokens of sum |J_ji| / K^2; n_BD in the model's own units.
+) -> Float[Tensor, "B K J"]:
+    """The active block of the Jacobian for directions of unit norm; n_BD in the model's own units.
 
     pair, codes, scale: of the input and of the output; the crosscoders in scaled space, of one hookpoint, and
     the factors to that.
@@ -107,8 +108,19 @@ def jacobian_penalty(
     norm_BJ = F.embedding(codes[1].latents, of_output.W_dec[:, 0].norm(dim=1, keepdim=True))
     by_path = slopes(mlp, n_BD)
     J_BKJ = jacobian(mlp, by_path, direction_LD / scale[0], encoder_DM * scale[1], *codes)
-    unit_BKJ = J_BKJ * norm_BJ.transpose(1, 2) / norm_BK
-    return unit_BKJ.abs().sum((1, 2)).mean() / (of_input.config.k * of_output.config.k)
+    return J_BKJ.float() * norm_BJ.transpose(1, 2) / norm_BK
+
+
+def jacobian_penalty(
+    mlp: MlpWeights,
+    n_BD: Float[Tensor, "B D"],
+    pair: Sequence[Crosscoder],
+    codes: Sequence[Codes],
+    scale: Sequence[float],
+) -> Float[Tensor, ""]:
+    """The mean over tokens of sum |J_ji| / K^2; arguments as for `unit_jacobian`."""
+    unit_BKJ = unit_jacobian(mlp, n_BD, pair, codes, scale)
+    return unit_BKJ.abs().sum((1, 2)).mean() / (pair[0].config.k * pair[1].config.k)
 
 
 def train_pair(
@@ -125,31 +137,32 @@ def train_pair(
 
     Trained as any crosscoder, on the same tokens for both.
     """
-    sources = inputs, MlpOutputs(inputs, mlp)
+    outputs = MlpOutputs(inputs, mlp)
     per_epoch = int(counted.mask(inputs.sequences.tokens).sum())
     epochs = max(1, -(-training.tokens_needed // per_epoch))
     streams = [
         ActivationBatches(source, training.batch_tokens, training.seed, epochs=epochs, counted=counted)
-        for source in sources
+        for source in (inputs, outputs)
     ]
     scalings = [measure_scaling(stream, 16_384) for stream in streams]
     states = [
         _start(stream, scaling, training, d_sae, k) for stream, scaling in zip(streams, scalings, strict=True)
     ]
-    objective = Objective((), {}, training.aux, training.sparsity, False)
+    bfloat16 = training.uses_bfloat16(scalings[0].factor_P.device)
+    objective = Objective((), {}, training.aux, training.sparsity, bfloat16)
+    scale = [float(scaling.factor_P) for scaling in scalings]
+    pair = [state.crosscoder for state in states]
     for step in range(training.steps):
-        batches = [next(stream) for stream in streams]
-        n_BD = batches[0].activations[:, 0]
+        n_BD = next(streams[0]).activations[:, 0].float()
         loss, codes = torch.zeros(()), list[Codes]()
-        for state, scaling, batch in zip(states, scalings, batches, strict=True):
+        for state, scaling, y_BD in zip(states, scalings, (n_BD, mlp(n_BD)), strict=True):
             state.optimiser.zero_grad()
-            x_BPD = scaling.apply(batch.activations)
+            x_BPD = scaling.apply(y_BD[:, None])
             own, found, _ = objective(state.crosscoder, x_BPD, dead_latents(state, training), 1.0)
             loss, codes = loss + own, [*codes, found]
-        scale = [float(scaling.factor_P) for scaling in scalings]
-        pair = [state.crosscoder for state in states]
-        loss = loss + weight * training.penalty_factor(step) * jacobian_penalty(mlp, n_BD, pair, codes, scale)
-        loss.backward()
+        with torch.autocast(n_BD.device.type, torch.bfloat16, enabled=bfloat16):
+            penalty = jacobian_penalty(mlp, n_BD, pair, codes, scale)
+        (loss + weight * training.penalty_factor(step) * penalty).backward()
         for state, found in zip(states, codes, strict=True):
             state.optimiser.step(training.learning_rate(step), training.clip, state.optimiser.gradient_norm())
             state.step += 1

@@ -26,8 +26,7 @@ def test_edges_known_by_hand():
     torch.testing.assert_close(edges.attribution_LM, expected)
     torch.testing.assert_close(edges.rebuilt(1), torch.tensor([[0.0, 2.0, 0.0], [0.0, 4.0, 0.0]]))
     torch.testing.assert_close(edges.rebuilt(3), mlp(n_BD))
-    true_BD = mlp(n_BD)
-    score = edge_score(edges, lambda y_BD: float((y_BD - true_BD).square().sum()))
+    score = edge_score(edges, lambda first_BD, other_BD: float((first_BD - other_BD).square().sum()))
     assert score.edges == 3 and score.counts == (0, 1, 2, 3)
     assert score.costs == pytest.approx((5 + 20 + 9, 5 + 9, 5, 0))
     assert score.absolute == pytest.approx(34 / 2 + 14 + 5)
@@ -65,7 +64,7 @@ def test_rebuilt_and_attribution_equal_loops(phi, gated: bool):
                 g_BM[b, j] = of_output.encode(mlp(of_input.decode(f_BL[b] * with_edge_L)))[j]
     torch.testing.assert_close(edges.rebuilt(kept), of_output.decode(g_BM))
 
-    squares_LM = torch.zeros(L, M).double()
+    squares_LM, few_BM = torch.zeros(L, M).double(), torch.zeros_like(whole_BM)
     for b in range(B):
         slopes_ML = torch.stack(
             [
@@ -75,5 +74,11 @@ def test_rebuilt_and_attribution_equal_loops(phi, gated: bool):
                 for step in range(10)
             ]
         ).mean(0)
-        squares_LM += (slopes_ML.T * f_BL[b][:, None] * (whole_BM[b] > 0)).square()
+        found_LM = slopes_ML.T * f_BL[b][:, None] * (whole_BM[b] > 0)
+        squares_LM += found_LM.square()
+        for j in range(M):
+            if whole_BM[b, j] > 0:
+                of_few_L = f_BL[b] * (found_LM[:, j].abs() >= found_LM[:, j].abs().sort().values[-2])
+                few_BM[b, j] = of_output.encode(mlp(of_input.decode(of_few_L)))[j]
     torch.testing.assert_close(edges.attribution_LM, squares_LM.sqrt())
+    torch.testing.assert_close(edges.rebuilt_from_few(2), of_output.decode(few_BM))

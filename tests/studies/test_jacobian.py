@@ -6,6 +6,7 @@ import torch
 from reference.tiny_models import D_MODEL, tiny_model, tiny_tokens
 
 from studies.results.jacobian import jacobian, jacobian_penalty, slopes, train_pair
+from studies.results.rivals import jacobian_of
 from xtalk.activations import Harvest
 from xtalk.crosscoder.config import CrosscoderConfig
 from xtalk.crosscoder.crosscoder import Crosscoder
@@ -13,6 +14,7 @@ from xtalk.data import Counted
 from xtalk.data.tokens import token_sequences
 from xtalk.models.activation_functions import GELU_TANH, RELU, SILU
 from xtalk.models.hookpoints import Hookpoint
+from xtalk.models.mlp import MlpWeights
 from xtalk.selftest.cases import random_mlp
 from xtalk.training.config import TrainingConfig
 
@@ -95,3 +97,24 @@ def test_training_with_it_lowers_it():
         return jacobian_penalty(mlp, n_BD, pair, codes, (1.0, 1.0)).item()
 
     assert trained(30.0) < 0.7 * trained(0.0)
+
+
+def test_entries_that_count():
+    """Of a linear MLP, entries are products of its weights, whatever the norms of directions."""
+    W = torch.tensor([[4.0, 1.0], [0.0, 0.5]])
+    mlp = MlpWeights(W, torch.zeros(2), torch.eye(2), torch.zeros(2), RELU)
+    own = {
+        "W_enc": torch.eye(2) / 3,
+        "W_dec": 3 * torch.eye(2),
+        "b_enc": torch.zeros(2),
+        "b_dec": torch.zeros(2),
+    }
+    of_input, of_output = (
+        Crosscoder.from_tensors(**own, hook_names="blocks.0.ln2", architecture="relu") for _ in range(2)
+    )
+    n_BD = torch.tensor([[1.0, 0.0], [1.0, 2.0]])  # tokens with 2 and 4 active entries
+    assert jacobian_of(mlp, of_input, of_output, n_BD) == {
+        "jacobian_entries": 3.0,
+        "jacobian_above": (2 + 3) / 2,
+        "jacobian_holding": (2 + 2) / 2,  # 4 of 5; 5 of 5.5
+    }

@@ -114,12 +114,12 @@ def test_rivals(texts: list[str], tmp_path: Path, monkeypatch):
     page, model = tmp_path / "docs" / "rivals.md", Path(texts[1]).parent / "model"
     sizes = ["--steps", "20", "--batch-tokens", "64", "--latents", "16", "-k", "3"]
     sizes += ["--evaluation-tokens", "400", "--edge-tokens", "64", "--seeds", "0"]
-    only = ["--only", "topk", "jacobian-300"]
+    only = ["--only", "topk", "jacobian-128"]
     where = ["--model", str(model), "--out", str(tmp_path / "out"), "--page", str(page)]
     rivals.main([*texts, *where, *sizes, *only])
     written = page.read_text()
-    assert all(written.count(f"\n| {name} | ") == 3 for name in only[1:]) and "nan" not in written
-    (tmp_path / "out" / "topk" / "seed-0" / rivals.ROW).unlink()
+    assert all(written.count(f"\n| {name} | ") == 4 for name in only[1:]) and "nan" not in written
+    (tmp_path / "out" / "topk" / "seed-0" / "edges.json").unlink()
     monkeypatch.delattr(rivals, "train_on")  # what is trained is kept
     rivals.main([*texts, *where, *sizes, *only])
     assert page.read_text() == written
