@@ -49,6 +49,11 @@ def test_a_folder_is_refused_before_its_weights_are_read(folder, monkeypatch):
     assert "it is a mixture of experts" in refusal(folder)
 
 
+def test_a_block_that_cannot_run(folder):
+    edit_config(folder, num_heads=-1)
+    assert "the first block of a model 'gpt_neo' does not run (invalid shape dimension" in refusal(folder)
+
+
 def test_experts_in_the_module_tree():
     hf = tiny_hf("llama")
     hf.model.layers[1].mlp.experts = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])

@@ -32,7 +32,13 @@ def find_family(model: PreTrainedModel) -> Family:
     path, blocks = _blocks(model, kind)
     block = blocks[0]
     attention = _attention(block, kind)
-    run = _trace(model, block)
+    try:
+        run = _trace(model, block)
+    except (RuntimeError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        words = " ".join(str(error).split())[:200]
+        raise XtalkError(
+            f"the first block of a model {kind!r} does not run ({words}); is its config.json whole?"
+        ) from error
     linears = [step for step in run.steps if is_linear(step.module)]
     inside = [step for step in linears if step.path.startswith(f"{attention}.")]
     outside = [step for step in linears if step not in inside]
