@@ -73,7 +73,12 @@ def exchange() -> dict[str, Any]:
 
 
 def train(
-    out: str, architecture: str, stop: int | None = None, folder: str | None = None, sequences: int = 1200
+    out: str,
+    architecture: str,
+    stop: int | None = None,
+    folder: str | None = None,
+    sequences: int = 1200,
+    batch_tokens: int = 64,
 ) -> None:
     """Train a tiny crosscoder; the first rank leaves weights and log.
 
@@ -87,15 +92,20 @@ def train(
     records: list[dict] = []
     sparsity = 1.0 if architecture == "relu" else 0.0
     training = training_config(
-        steps=100, penalties=PENALTIES, sparsity=sparsity, checkpoint_every=5, dead_after_tokens=64
+        steps=100,
+        batch_tokens=batch_tokens,
+        penalties=PENALTIES,
+        sparsity=sparsity,
+        checkpoint_every=5,
+        dead_after_tokens=64,
     )
     scaling = scaling_of()
-    source = SparseSource(sequences=sequences)
+    source, epochs = SparseSource(sequences=sequences), -(-1200 // sequences)
     try:
         trained = train_crosscoder(
             crosscoder_config(architecture=architecture, d_sae=128, k=2),
             training,
-            ActivationBatches(source, 64, seed=0, buffer_sequences=16, epochs=-(-1200 // sequences)),
+            ActivationBatches(source, batch_tokens, seed=0, buffer_sequences=16, epochs=epochs),
             RandomMlps(),
             scaling,
             checkpoint_folder=Path(folder) if folder else None,
