@@ -13,7 +13,7 @@ again, unless the variant has changed, and the page has all of it.
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,14 +97,14 @@ def taken(folders: Sequence[Path]) -> Iterator[tuple[str, Row]]:
 def page(args: argparse.Namespace, found: Mapping[str, Sequence[Row]], config: xtalk.RunConfig) -> str:
     """docs/results-frontier.md."""
 
-    def table(columns: Mapping[str, tuple[str, int]]) -> str:
-        rows = (
-            [name, *(cell(rows, key, digits) for key, digits in columns.values())]
-            for name, rows in found.items()
-        )
+    def table(columns: Mapping[str, tuple[str, int]], of: Iterable[str] = found) -> str:
+        rows = ([name, *(cell(found[name], key, digits) for key, digits in columns.values())] for name in of)
         return pages.table(["crosscoder", *columns], rows)
 
     alone = {scheme: (f"{scheme}/model", 3) for scheme in FEW}
+    on_rebuilt = {scheme: (f"{scheme}/crosscoder", 3) for scheme in FEW}
+    rebuilding = [name for name, rows in found.items() if "full/crosscoder" in rows[0]]
+    rebuilt = f"\nOn top of the crosscoder's own `resid_mid`:\n\n{table(on_rebuilt, rebuilding)}\n"
     together = {f"{scheme}, all": (f"{scheme}/all", 3) for scheme in ("keep_1", "full")}
     together |= {f"{scheme}, with block 0": (f"{scheme}/all_with_0", 3) for scheme in ("keep_1", "full")}
     general = {"share": ("dominant_share", 3), "T": ("interaction", 0), "FVU": ("fvu", 3), "L0": ("l0", 1)}
@@ -128,7 +128,7 @@ Seeds: {seeds}. Penalties:
 ## One MLP rebuilt at a time, from m features for each token and neuron
 
 {table(alone)}
-
+{rebuilt if rebuilding else ""}
 ## All MLPs rebuilt at once
 
 {table(together)}

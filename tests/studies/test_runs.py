@@ -1,5 +1,6 @@
 """The studies that train on text, at tiny sizes: they run, and write their pages."""
 
+import re
 import shutil
 from argparse import ArgumentParser
 from pathlib import Path
@@ -85,6 +86,7 @@ all:
 variants:
   unpenalised: {penalties: {}}
   nested: {penalties: {keep_few: 2, keep_one_together: 1}}
+  on-own: {hookpoints: [blocks.1.resid_mid, blocks.1.ln2], penalties: {full_sum_kl_resid: 1}}
 """)
     page = tmp_path / "docs" / "frontier.md"
     data = tmp_path / "docs" / "data" / "frontier.json"
@@ -99,14 +101,18 @@ variants:
     assert (tmp_path / "docs" / "figures" / "frontier.png").stat().st_size > 0
     frontier.main([*texts, *where, "--only", "--taken", str(tmp_path / "out" / "nested" / "seed-1")])
     assert page.read_text().count("\n| nested (16 latents, K 3, 0.00 M tokens) | ") == 4
-    with pytest.raises(XtalkError, match=r"no variant 'other'.* it has unpenalised, nested"):
+    with pytest.raises(XtalkError, match=r"no variant 'other'.* it has unpenalised, nested, on-own"):
         frontier.main([*texts, *where, "--only", "other"])
+    assert "own `resid_mid`" not in written
     shutil.rmtree(tmp_path / "out")
-    frontier.main([*texts, *where, "--seeds", "0"])
+    frontier.main([*texts, *where, "--only", "unpenalised", "nested", "--seeds", "0"])
     assert page.read_text() == written and not (tmp_path / "out").exists()  # the figures are kept
     variants.write_text(variants.read_text().replace("keep_few: 2", "keep_few: 3"))
     frontier.main([*texts, *where, "--only"])
     assert "nested" not in page.read_text()  # those of another variant of this name
+    frontier.main([*texts, *where, "--only", "on-own", "--seeds", "0"])
+    [table] = re.findall("own `resid_mid`:\n\n(.*?)\n\n", page.read_text(), re.DOTALL)
+    assert "\n| on-own | " in table and "unpenalised" not in table
 
 
 def test_rivals(texts: list[str], tmp_path: Path, monkeypatch):

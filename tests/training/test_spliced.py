@@ -131,26 +131,36 @@ def problem(model, penalties: dict[str, float], hook_names=None):
     return objective, crosscoder, scaling.apply(batch.activations), batch
 
 
+def own_output(model, batch: ActivationBatch, names, block: int):
+    """What the model's own MLP puts out at a batch's tokens."""
+    return model.mlp_weights(block)(batch.activations[:, names.index(f"blocks.{block}.ln2")])
+
+
 @pytest.mark.parametrize("name", ALONE)
 def test_its_value_is_the_mean_over_mlps(model, name: str):
     """In the model's own output space, though the local penalties count in a metric."""
     objective, crosscoder, x_BPD, batch = problem(model, {name: 2.0})
     loss, codes, parts = objective(crosscoder, x_BPD, NO_DEAD, 0.5, places_of(batch, SEQUENCES))
-    expected = 0.0
+    expected, names = 0.0, crosscoder.config.hook_names
     for block, mlp in enumerate(objective.mlps):
         p, s = mlp.hook_index, mlp.scale
         plain = MlpContributions(
             crosscoder.W_dec[:, p] / s, crosscoder.b_dec[p] / s, codes, model.mlp_weights(block)
         )
-        numbers = {"keep_one": (1,), "full_sum": (None,), "keep_few": FEW_HOT}[name[:8]]
+        numbers = {"keep_one": (1,), "full_sum": (None,), "keep_few": FEW_HOT, "resid_mi": ("model",)}[
+            name[:8]
+        ]
         mid_BD = None
-        if name.endswith("_resid"):
+        if "resid" in name:
             mid_p = crosscoder.hook_index(f"blocks.{block}.resid_mid")
             factor = (x_BPD[:, mid_p] / batch.activations[:, mid_p]).mean()
             mid_BD = crosscoder.decode(codes)[:, mid_p] / factor
         assert mlp.spliced is not None
         for m in numbers:
-            kl = reference_divergence(model, batch, block, plain.output(plain.keep(m)), mid_BD)
+            output_BD = (
+                plain.output(plain.keep(m)) if m != "model" else own_output(model, batch, names, block)
+            )
+            kl = reference_divergence(model, batch, block, output_BD, mid_BD)
             expected += kl * D_MODEL / mlp.spliced.ablated / BLOCKS / len(numbers)
     torch.testing.assert_close(parts[name].double(), expected, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(loss, parts["recon"] + 0.5 * 2.0 * parts[name])
@@ -166,7 +176,7 @@ def test_moving_a_coefficient_off_zero_moves_every_block_s_gradient(model, name:
         moved[str(weight)] = crosscoder.W_dec.grad
     change_P = (moved["1.0"] - moved["0.0"]).abs().amax(dim=(0, 2))
     names = crosscoder.config.hook_names
-    sites = ("ln2", "resid_mid") if "_resid" in name else ("ln2",)
+    sites = {"resid_mid_kl": ("resid_mid",)}.get(name, ("ln2", "resid_mid") if "_resid" in name else ("ln2",))
     expected = {f"blocks.{block}.{site}" for block in range(BLOCKS) for site in sites}
     assert {n for n, change in zip(names, change_P, strict=True) if change > 1e-4} == expected
 

@@ -152,7 +152,7 @@ class Objective:
                 for name, value in self._local(mlp, p, x_BPD, local, draw.few).items():
                     found[name] = value / len(self.mlps)
                 if place in alone:
-                    for name, value in self._splice(mlp, p, rebuilt_BPD, runs[place], draw.few).items():
+                    for name, value in self._splice(mlp, p, x_BPD, rebuilt_BPD, runs[place], draw).items():
                         found[name] = value / len(alone)
                 if place in runs:
                     at_once[place] = self._rebuilt(mlp, p, draw.few, self._together)
@@ -233,14 +233,18 @@ class Objective:
         self,
         mlp: PenalisedMlp,
         contributions: MlpContributions,
+        x_BPD: Float[Tensor, "B P D"],
         rebuilt_BPD: Float[Tensor, "B P D"],
         run: TrueRun,
-        few: Sequence[int | None],
+        draw: Draw,
     ) -> dict[str, Float[Tensor, ""]]:
         """Each penalty that splices one MLP at a time, at one MLP."""
         assert mlp.spliced is not None
         names = [name for name in self.penalties if name in SPLICES and not SPLICES[name].together]
-        outputs, resid_mids = self._rebuilt(mlp, contributions, few, names), dict[Term, Tensor]()
+        outputs, resid_mids = self._rebuilt(mlp, contributions, draw.few, names), dict[Term, Tensor]()
+        for name in names:
+            if SPLICES[name].keep == "model":
+                outputs[name, None] = mlp.spliced.weights(x_BPD[:, mlp.hook_index] / mlp.scale)
         for term in outputs:
             if SPLICES[term[0]].crosscoder_resid_mid:
                 assert mlp.resid_mid is not None

@@ -29,17 +29,20 @@ Together = Literal["all", "all_with_0"]
 class Splice:
     """What is put in: the MLP's output rebuilt from `keep` contributions (None: from all).
 
-    keep "few": the mean over each number of FEW_HOT. crosscoder_resid_mid: added to the crosscoder's
-    resid_mid rather than the model's. together: in all MLPs under penalty at once, from the codes of the
-    clean run ("all": but block 0's), rather than in one at a time.
+    keep "few": the mean over each number of FEW_HOT; "model": no contributions, the model's own output.
+    crosscoder_resid_mid: added to the crosscoder's resid_mid rather than the model's. together: in all MLPs
+    under penalty at once, from the codes of the clean run ("all": but block 0's), rather than in one at a
+    time.
     """
 
-    keep: int | Literal["few"] | None
+    keep: int | Literal["few", "model"] | None
     crosscoder_resid_mid: bool = False
     together: Together | None = None
 
     def kept(self, few: Sequence[int | None]) -> Sequence[int | None]:
         """The numbers of contributions whose mean it is, where `few` stand for all of FEW_HOT."""
+        if self.keep == "model":
+            return ()
         return few if self.keep == "few" else (self.keep,)
 
 
@@ -49,6 +52,7 @@ SPLICES = {
     "keep_few_kl": Splice("few"),
     "keep_one_kl_resid": Splice(1, crosscoder_resid_mid=True),
     "full_sum_kl_resid": Splice(None, crosscoder_resid_mid=True),
+    "resid_mid_kl": Splice("model", crosscoder_resid_mid=True),
     "keep_one_together": Splice(1, together="all"),
     "full_sum_together": Splice(None, together="all"),
     "keep_few_together": Splice("few", together="all"),
@@ -59,7 +63,7 @@ SPLICES = {
 """The penalties of this file by name."""
 
 Term = tuple[str, int | None]
-"""A penalty by name, and how many contributions are kept in one term of the mean that it is."""
+"""A penalty by name, and how many contributions are kept in one term of the mean that it is; None: all."""
 
 
 @runtime_checkable
