@@ -28,6 +28,13 @@ from xtalk.runs.config import UNPENALISED, merged
 
 VARIANTS = Path(__file__).with_suffix(".yaml")
 FEW = ("keep_1", "keep_2", "keep_4", "keep_8", "full")
+REBUILT = """
+On top of the crosscoder's own `resid_mid`. keep_random, a random active feature's contribution, is the
+control: where it is far above the same on the model's own `resid_mid` (the last two columns), the
+reconstructed stream does the MLP's work before the MLP.
+
+{table}
+"""
 
 
 def read_variants(file: Path) -> dict[str, dict[str, Any]]:
@@ -102,9 +109,10 @@ def page(args: argparse.Namespace, found: Mapping[str, Sequence[Row]], config: x
         return pages.table(["crosscoder", *columns], rows)
 
     alone = {scheme: (f"{scheme}/model", 3) for scheme in FEW}
-    on_rebuilt = {scheme: (f"{scheme}/crosscoder", 3) for scheme in FEW}
+    on_rebuilt = {scheme: (f"{scheme}/crosscoder", 3) for scheme in (*FEW, "keep_random")}
+    on_rebuilt |= {f"{scheme}, model's": (f"{scheme}/model", 3) for scheme in ("keep_1", "keep_random")}
     rebuilding = [name for name, rows in found.items() if "full/crosscoder" in rows[0]]
-    rebuilt = f"\nOn top of the crosscoder's own `resid_mid`:\n\n{table(on_rebuilt, rebuilding)}\n"
+    rebuilt = REBUILT.format(table=table(on_rebuilt, rebuilding)) if rebuilding else ""
     together = {f"{scheme}, all": (f"{scheme}/all", 3) for scheme in ("keep_1", "full")}
     together |= {f"{scheme}, with block 0": (f"{scheme}/all_with_0", 3) for scheme in ("keep_1", "full")}
     general = {"share": ("dominant_share", 3), "T": ("interaction", 0), "FVU": ("fvu", 3), "L0": ("l0", 1)}
@@ -128,7 +136,7 @@ Seeds: {seeds}. Penalties:
 ## One MLP rebuilt at a time, from m features for each token and neuron
 
 {table(alone)}
-{rebuilt if rebuilding else ""}
+{rebuilt}
 ## All MLPs rebuilt at once
 
 {table(together)}
