@@ -111,7 +111,7 @@ variants:
     frontier.main([*texts, *where, "--only"])
     assert "nested" not in page.read_text()  # those of another variant of this name
     frontier.main([*texts, *where, "--only", "on-own", "--seeds", "0"])
-    [table] = re.findall("own `resid_mid`:\n\n(.*?)\n\n", page.read_text(), re.DOTALL)
+    [table] = re.findall(r"crosscoder's own `resid_mid`\..*?\n\n(.*?)\n\n", page.read_text(), re.DOTALL)
     assert "\n| on-own | " in table and "unpenalised" not in table
 
 
